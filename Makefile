@@ -1,0 +1,100 @@
+# `make` prints what there is. Every target installs what it needs, once, outside the checkout
+# (RUNKEYS_CACHE, else ~/.cache/runkeys), and is quick when it is there.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PY := .venv/bin/python
+export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
+export PYTHONDONTWRITEBYTECODE :=
+
+# End-to-end tests mostly wait: twice as many workers as a small machine has cores.
+WORKERS ?= 4
+PYTEST = $(PY) -m pytest
+# The whole run is bounded as each test is, so that a hang ends with a report.
+BOUND = --session-timeout=3000
+CLUSTER = $(PY) -m tests.e2e.cluster
+
+.PHONY: help
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build-cluster ## run the main job on a real cluster and watch it
+	@$(PY) scripts/demo.py
+
+.PHONY: demo-down
+demo-down: venv ## stop the demo's cluster
+	@$(PY) scripts/demo.py down
+
+.PHONY: test
+test: lint build-cluster ## lint, unit tests and end-to-end tests
+	@$(PYTEST) -n $(WORKERS) --dist loadgroup $(BOUND) tests/unit tests/e2e
+
+.PHONY: unit
+unit: venv ## unit tests only: no cluster, no root
+	@$(PYTEST) tests/unit $(ARGS)
+
+.PHONY: e2e
+e2e: build-cluster ## end-to-end tests only; ARGS='-k cancel' chooses
+	@$(PYTEST) -n $(WORKERS) --dist loadgroup $(BOUND) tests/e2e $(ARGS)
+
+.PHONY: proof
+proof: build-cluster ## the long proofs in their full size (hours)
+	@RUNKEYS_PROOF=full $(PYTEST) -n $(WORKERS) --dist loadgroup -m proof $(ARGS)
+
+.PHONY: bench
+bench: build-cluster ## measure; prints tables and writes JSON
+	@$(PY) -m bench $(ARGS)
+
+.PHONY: lint
+lint: venv ## ruff, mypy --strict, import-linter
+	@$(PY) -m ruff check --quiet
+	@$(PY) -m ruff format --check --quiet || { echo "make format mends this"; exit 1; }
+	@$(PY) -m mypy
+	@found=$$(.venv/bin/lint-imports --no-logo) || { echo "$$found"; exit 1; }
+
+.PHONY: format
+format: venv ## write the code in the one format
+	@$(PY) -m ruff check --fix-only --quiet
+	@$(PY) -m ruff format
+
+.PHONY: crds
+crds: venv ## write crds/ from the models
+	@$(PY) -m runkeys.api.crd crds/
+
+.PHONY: lock
+lock: venv ## write requirements/ from pyproject.toml; ARGS=--upgrade for newer versions
+	@scripts/lock $(ARGS)
+
+.PHONY: venv
+venv: ## the Python environment of the tools (.venv)
+	@scripts/venv >/dev/null
+
+.PHONY: system
+system: ## the system packages of the test cluster (apt)
+	@scripts/system-packages cluster
+
+.PHONY: build-cluster
+build-cluster: venv system ## the programs of the test cluster, from source
+	@$(CLUSTER) build
+
+.PHONY: cluster-up
+cluster-up: build-cluster ## start a cluster to try things on
+	@$(CLUSTER) up $(ARGS)
+
+.PHONY: cluster-down
+cluster-down: venv ## stop it
+	@$(CLUSTER) down $(ARGS)
+
+.PHONY: cluster-status
+cluster-status: venv ## what runs, and where its logs are
+	@$(CLUSTER) status $(ARGS)
+
+.PHONY: cluster-shell
+cluster-shell: venv ## a shell in which kubectl is ready
+	@$(CLUSTER) shell $(ARGS)
+
+.PHONY: clean-cache
+clean-cache: ## remove everything that was built or installed outside the checkout
+	@scripts/clean-cache
