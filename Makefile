@@ -60,8 +60,8 @@ format: venv ## write the code in the one format
 	@$(PY) -m ruff format
 
 .PHONY: crds
-crds: venv ## write crds/ from the models
-	@$(PY) -m runkeys.api.crd crds/
+crds: venv ## write crds/ and the copy in the chart from the models
+	@$(PY) -m runkeys.api.crd crds/ helm/runkeys/crds/
 
 .PHONY: lock
 lock: venv ## write requirements/ from pyproject.toml; ARGS=--upgrade for newer versions
