@@ -1,0 +1,69 @@
+"""Whether a binding's ``access`` admits a pod of a run. Default deny; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from runkeys.api import AccessRule, SecretBinding
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What ``access`` is checked against: a planned pod, and again the pod that was really made."""
+
+    run_labels: Mapping[str, str]
+    service_account: str
+    images: Sequence[str]
+    """Images of all containers: init, main and ephemeral."""
+
+
+def denial(binding: SecretBinding, subject: Subject) -> str | None:
+    """Why ``binding`` does not admit ``subject``, in words for its owner; None if it does."""
+    rules = binding.spec.access
+    if not rules:
+        return f"SecretBinding {binding.metadata.name} has no access rules, so it admits no run; add one to spec.access"
+    reasons = []
+    for index, rule in enumerate(rules):
+        reason = _mismatch(rule, subject)
+        if reason is None:
+            return None
+        reasons.append(f"access[{index}]: {reason}")
+    return f"SecretBinding {binding.metadata.name} does not admit this run ({'; '.join(reasons)})"
+
+
+def _mismatch(rule: AccessRule, subject: Subject) -> str | None:
+    if rule.run_selector is None and rule.service_account_names is None and rule.images is None:
+        return "the rule is empty"
+    if rule.run_selector is not None and not rule.run_selector.matches(dict(subject.run_labels)):
+        return "runSelector does not match the run's labels"
+    if rule.service_account_names is not None and subject.service_account not in rule.service_account_names:
+        return f"service account {subject.service_account} is not in serviceAccountNames"
+    if rule.images is not None:
+        for image in subject.images:
+            if not any(image_matches(pattern, image) for pattern in rule.images):
+                return f"image {image} matches no pattern of images"
+    return None
+
+
+def image_matches(pattern: str, image: str) -> bool:
+    """Whether ``image`` matches ``pattern``: ``*`` within a path part, ``**`` across, digests exactly.
+
+    Names are compared as they are written in the pod: ``busybox`` and ``docker.io/library/busybox`` differ.
+    """
+    if "@" in pattern:
+        return pattern == image
+    return _compiled(pattern).fullmatch(image) is not None
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*{1,})", pattern)
+    return re.compile(
+        "".join(
+            re.escape(part) if not part.startswith("*") else ("[^/]*" if part == "*" else ".*")
+            for part in parts
+        )
+    )

@@ -1,0 +1,97 @@
+"""What :func:`runkeys.plan.plan` can ask for. Plain data; none of it holds a value of a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runkeys.api import WorkflowRunStatus
+from runkeys.needs import SecretReference
+
+
+@dataclass(frozen=True)
+class CheckSources:
+    """See that every value can be read, without keeping any: before anything starts."""
+
+    references: tuple[SecretReference, ...]
+
+
+@dataclass(frozen=True)
+class CreateJob:
+    """Create the Job of an attempt."""
+
+    manifest: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DeleteJob:
+    """Delete the Job with this uid, and its pods with it."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class PatchStatus:
+    """Write the status, if nobody changed the run since it was read."""
+
+    status: WorkflowRunStatus
+
+
+@dataclass(frozen=True)
+class EnsureSecret:
+    """Read the values and create the Secret, owned by the Job of the same name. Exists already: all is well.
+
+    :ivar manifest: the Secret without ``data``.
+    """
+
+    name: str
+    job_uid: str
+    manifest: Mapping[str, Any]
+    references: tuple[SecretReference, ...]
+
+
+@dataclass(frozen=True)
+class DeleteSecret:
+    """Delete the Secret of an attempt. Absent already: all is well."""
+
+    name: str
+    job_uid: str
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Find out why a Job has no pod with a node: quota, Pod Security, no room."""
+
+    job_name: str
+    job_uid: str
+
+
+@dataclass(frozen=True)
+class DeleteRun:
+    """Delete the run: its time to live is over."""
+
+    uid: str
+
+
+Action = (
+    CheckSources | CreateJob | DeleteJob | PatchStatus | EnsureSecret | DeleteSecret | Diagnose | DeleteRun
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now, in this order, and when to look again even if nothing happens.
+
+    After the actions the observation has changed, and the plan is made anew, until there is nothing to do.
+
+    :ivar status: the status that is due, whether or not it is worth a write yet.
+    :ivar stale: the stored status differs from it.
+    :ivar look_again: seconds from now; None: only when something happens.
+    """
+
+    actions: tuple[Action, ...]
+    status: WorkflowRunStatus | None
+    stale: bool = False
+    look_again: float | None = None

@@ -1,0 +1,40 @@
+"""The kinds of ``runkeys.dev/v1alpha1`` as pydantic models: the one source of the CRDs.
+
+``make crds`` writes ``crds/`` from here (see :mod:`runkeys.api.crd`); the operator and the
+command line read objects through the same models.
+"""
+
+from __future__ import annotations
+
+from runkeys.api.binding import AccessRule, BindingEntry, SecretBinding, SecretKeySelector
+from runkeys.api.common import API_VERSION, GROUP, VERSION, Condition, LabelSelector
+from runkeys.api.run import (
+    AttemptStatus,
+    Exposure,
+    Task,
+    TaskSecret,
+    TaskStatus,
+    WorkflowRun,
+    WorkflowRunSpec,
+    WorkflowRunStatus,
+)
+
+__all__ = [
+    "API_VERSION",
+    "GROUP",
+    "VERSION",
+    "AccessRule",
+    "AttemptStatus",
+    "BindingEntry",
+    "Condition",
+    "Exposure",
+    "LabelSelector",
+    "SecretBinding",
+    "SecretKeySelector",
+    "Task",
+    "TaskSecret",
+    "TaskStatus",
+    "WorkflowRun",
+    "WorkflowRunSpec",
+    "WorkflowRunStatus",
+]

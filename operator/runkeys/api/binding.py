@@ -1,0 +1,178 @@
+"""SecretBinding: which secrets exist in a namespace, where they come from and which runs may use them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from runkeys.api.common import (
+    API_VERSION,
+    ApiModel,
+    Condition,
+    CrdInfo,
+    LabelSelector,
+    ObjectMeta,
+    PrinterColumn,
+    Time,
+    cel,
+    list_map,
+)
+
+ON_COMPLETION = "OnCompletion"
+
+
+class SecretKeySelector(ApiModel):
+    """One key of an existing Secret in the binding's own namespace."""
+
+    name: str = Field(
+        description="Name of the Secret. Its namespace must grant the operator `get` on it by name.",
+        min_length=1,
+        max_length=253,
+    )
+    key: str = Field(description="Key in the Secret's data.", min_length=1, max_length=253)
+
+
+class BindingEntry(ApiModel):
+    """One secret under the name by which tasks ask for it."""
+
+    name: str = Field(
+        description="Name by which tasks ask for this secret. Any text; it need not be a Kubernetes name.",
+        min_length=1,
+        max_length=253,
+    )
+    secret_key_ref: SecretKeySelector = Field(
+        description="The value is a key of an existing Secret in this namespace, read when a pod needs it."
+    )
+
+
+class AccessRule(ApiModel):
+    """A run is admitted by a rule when every part that the rule gives matches."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.runSelector) || has(self.serviceAccountNames) || has(self.images)",
+                "an access rule must give runSelector, serviceAccountNames or images;"
+                " `runSelector: {}` admits every run of the namespace",
+            )
+        )
+    )
+
+    run_selector: LabelSelector | None = Field(
+        default=None, description="Labels of the WorkflowRun. An empty selector matches every run."
+    )
+    service_account_names: list[Annotated[str, Field(min_length=1, max_length=253)]] | None = Field(
+        default=None,
+        description="Names of service accounts; the pod must run as one of them.",
+        min_length=1,
+        max_length=64,
+    )
+    images: list[Annotated[str, Field(min_length=1, max_length=512)]] | None = Field(
+        default=None,
+        description="Image patterns; every container of the pod must match one. `*` stands for any text within"
+        " a path part, `**` also across them; a pattern with a digest must be equal to the image.",
+        min_length=1,
+        max_length=64,
+    )
+
+
+class SecretBindingSpec(ApiModel):
+    """What is wanted of a SecretBinding."""
+
+    secrets: list[BindingEntry] = Field(
+        description="The secrets, each under the name by which tasks ask for it.",
+        min_length=1,
+        max_length=64,
+        json_schema_extra=list_map("name"),
+    )
+    access: list[AccessRule] = Field(
+        default_factory=list,
+        description="Which runs may use these secrets: those that at least one rule admits. Empty: none.",
+        max_length=32,
+    )
+    release_policy: str = Field(
+        default=ON_COMPLETION,
+        description="When the values leave the cluster. OnCompletion: once every container that refers to them"
+        " has ended.",
+        json_schema_extra=cel(
+            ("self == 'OnCompletion'", "releasePolicy must be OnCompletion in this version of Runkeys")
+        ),
+    )
+    max_lifetime_seconds: int = Field(
+        default=3600,
+        description="Longest time in seconds that a value may be in the cluster for one attempt of a task.",
+        ge=1,
+        le=604800,
+    )
+
+
+class EntryStatus(ApiModel):
+    """What was found for one entry."""
+
+    name: str = Field(description="Name of the entry.", max_length=253)
+    ready: bool = Field(description="Whether the value can be read now.")
+    reason: str = Field(default="", description="Why not, for programs.", max_length=1024)
+    message: str = Field(default="", description="Why not and what to do, for people.", max_length=4096)
+
+
+class SecretBindingStatus(ApiModel):
+    """What was found of a SecretBinding."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    observed_generation: int | None = Field(
+        default=None, description="metadata.generation that this status was computed from."
+    )
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        description="Ready, Stalled.",
+        max_length=16,
+        json_schema_extra=list_map("type"),
+    )
+    secrets: str | None = Field(
+        default=None, description="How many entries can be read now, of how many, e.g. 2/3.", max_length=32
+    )
+    entries: list[EntryStatus] = Field(
+        default_factory=list,
+        description="What was found for each entry.",
+        max_length=64,
+        json_schema_extra=list_map("name"),
+    )
+    last_checked_time: Time | None = Field(default=None, description="When the sources were last looked at.")
+
+
+class SecretBinding(ApiModel):
+    """Secrets of a namespace under names, with where they come from and which runs may use them."""
+
+    CRD: ClassVar[CrdInfo] = CrdInfo(
+        plural="secretbindings",
+        singular="secretbinding",
+        short_names=("rkb",),
+        columns=(
+            PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+            PrinterColumn("Secrets", ".status.secrets", description="Entries that can be read, of all"),
+            PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].reason", priority=1),
+            PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
+        ),
+    )
+
+    api_version: str = API_VERSION
+    kind: str = "SecretBinding"
+    metadata: ObjectMeta = Field(default_factory=ObjectMeta)
+    spec: SecretBindingSpec = Field(description="What is wanted.")
+    status: SecretBindingStatus = Field(
+        default_factory=SecretBindingStatus,
+        description="What was found; written by the operator.",
+        json_schema_extra={"default": {"observedGeneration": -1}},
+    )
+
+    def entry(self, name: str) -> BindingEntry | None:
+        """The entry called ``name``, or None."""
+        return next((entry for entry in self.spec.secrets if entry.name == name), None)
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> SecretBinding:
+        """Read an object as the API server sends it."""
+        return cls.model_validate(raw)

@@ -1,0 +1,158 @@
+"""What both kinds share: the base model, metadata, conditions, label selectors, CRD facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+GROUP = "runkeys.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+
+def cel(*rules: tuple[str, str]) -> dict[str, Any]:
+    """JSON schema extra that carries CEL rules.
+
+    :param rules: pairs of a CEL expression and the fixed message that a user sees. The message must
+        not contain the value: API servers repeat it in answers and in the audit log.
+    """
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
+
+
+def list_map(*keys: str) -> dict[str, Any]:
+    """JSON schema extra for a list whose items are identified by ``keys`` (server-side apply merges by them)."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
+def _micro(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _seconds(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+MicroTime = Annotated[datetime, PlainSerializer(_micro, return_type=str, when_used="json")]
+"""A moment in UTC with microseconds, as Kubernetes' MicroTime."""
+
+Time = Annotated[datetime, PlainSerializer(_seconds, return_type=str, when_used="json")]
+"""A moment in UTC with whole seconds, as Kubernetes' Time."""
+
+
+class ApiModel(BaseModel):
+    """Base of every modelled object: camelCase on the wire, unknown fields are errors."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON for the API server: camelCase, times as strings, fields without a value left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class ObjectMeta(BaseModel):
+    """The part of ``metadata`` that Runkeys reads."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+
+
+class LabelSelectorRequirement(ApiModel):
+    """One expression of a label selector."""
+
+    key: str = Field(description="Label key that the expression is about.", min_length=1, max_length=317)
+    operator: str = Field(
+        description="In, NotIn, Exists or DoesNotExist.",
+        json_schema_extra=cel(
+            (
+                "self in ['In', 'NotIn', 'Exists', 'DoesNotExist']",
+                "operator must be In, NotIn, Exists or DoesNotExist",
+            )
+        ),
+    )
+    values: list[Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=list, description="Values for In and NotIn; empty for the others.", max_length=32
+    )
+
+
+class LabelSelector(ApiModel):
+    """Which labels an object must have. Every part must match; an empty selector matches everything."""
+
+    match_labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=dict,
+        description="Labels that must be there with exactly these values.",
+        max_length=32,
+    )
+    match_expressions: list[LabelSelectorRequirement] = Field(
+        default_factory=list, description="Further expressions; all of them must hold.", max_length=16
+    )
+
+    def matches(self, labels: dict[str, str]) -> bool:
+        """Whether ``labels`` satisfy every part of this selector."""
+        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
+            _holds(requirement, labels) for requirement in self.match_expressions
+        )
+
+
+def _holds(requirement: LabelSelectorRequirement, labels: dict[str, str]) -> bool:
+    match requirement.operator:
+        case "In":
+            return labels.get(requirement.key) in requirement.values
+        case "NotIn":
+            return labels.get(requirement.key) not in requirement.values
+        case "Exists":
+            return requirement.key in labels
+        case "DoesNotExist":
+            return requirement.key not in labels
+        case _:  # an operator of a newer API version: nobody is admitted by what we do not understand
+            return False
+
+
+class Condition(ApiModel):
+    """A condition as in metav1: one aspect of the state with a reason for programs and a message for people."""
+
+    type: str = Field(description="What the condition is about, e.g. SecretsReleased.", max_length=316)
+    status: str = Field(description="True, False or Unknown.", max_length=16)
+    reason: str = Field(description="One word for programs, e.g. BindingNotFound.", max_length=1024)
+    message: str = Field(
+        default="", description="What was found and what to do, for people. Never a value.", max_length=32768
+    )
+    last_transition_time: Time = Field(description="When status last changed.")
+    observed_generation: int | None = Field(
+        default=None, description="metadata.generation that this condition was computed from."
+    )
+
+
+@dataclass(frozen=True)
+class PrinterColumn:
+    """A column of ``kubectl get``."""
+
+    name: str
+    json_path: str
+    type: str = "string"
+    description: str = ""
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class CrdInfo:
+    """What a CustomResourceDefinition says besides its schema."""
+
+    plural: str
+    singular: str
+    short_names: tuple[str, ...]
+    columns: tuple[PrinterColumn, ...]
+    categories: tuple[str, ...] = ("runkeys",)
+    root_rules: tuple[tuple[str, str], ...] = field(default=())
+    """CEL rules on the root object (they see ``self.metadata.name``): expression and message."""

@@ -1,0 +1,300 @@
+"""WorkflowRun: tasks to run once, the secrets each of them needs, and what became of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from runkeys.api.common import (
+    API_VERSION,
+    ApiModel,
+    Condition,
+    CrdInfo,
+    MicroTime,
+    ObjectMeta,
+    PrinterColumn,
+    Time,
+    cel,
+    list_map,
+)
+
+_ENV_NAME = cel(
+    (
+        "self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",
+        "a variable name may hold letters, digits and underscores, and may not begin with a digit",
+    ),
+    (
+        "self != 'PATH' && !self.startsWith('LD_') && !self.startsWith('KUBERNETES_')"
+        " && !self.startsWith('PYTHON')",
+        "PATH, LD_*, KUBERNETES_* and PYTHON* change what a program runs and cannot be set; choose another name",
+    ),
+)
+
+
+class BindingReference(ApiModel):
+    """A SecretBinding of the run's namespace."""
+
+    name: str = Field(description="Name of the SecretBinding.", min_length=1, max_length=253)
+
+
+class TaskSecret(ApiModel):
+    """A secret that a task asks for, and the variable that carries it."""
+
+    name: str = Field(
+        description="Parameter name. The variable is SECRET_ and this name in upper case with underscores"
+        " (api_token and apiToken give SECRET_API_TOKEN), unless env says otherwise.",
+        min_length=1,
+        max_length=253,
+    )
+    secret: str = Field(
+        description="Name of the entry in one of the run's bindings.", min_length=1, max_length=253
+    )
+    env: str | None = Field(
+        default=None,
+        description="Exact name of the variable, instead of SECRET_*.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=_ENV_NAME,
+    )
+
+
+class TaskEnvVar(ApiModel):
+    """A plain variable, not secret."""
+
+    name: str = Field(
+        description="Name of the variable.", min_length=1, max_length=253, json_schema_extra=_ENV_NAME
+    )
+    value: str = Field(default="", description="Its value. Not for secrets.", max_length=32768)
+
+
+class Task(ApiModel):
+    """One step of a run: a pod, and the secrets that it needs."""
+
+    name: str = Field(
+        description="Name of the task, unique in the run.",
+        min_length=1,
+        max_length=40,
+        json_schema_extra=cel(
+            (
+                "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+                "a task name may hold lower-case letters, digits and hyphens, and begins and ends with a letter"
+                " or digit",
+            )
+        ),
+    )
+    secrets: list[TaskSecret] = Field(
+        default_factory=list,
+        description="The secrets that this task gets: none unless listed.",
+        max_length=64,
+        json_schema_extra=list_map("name"),
+    )
+    containers: list[Annotated[str, Field(min_length=1, max_length=63)]] = Field(
+        default_factory=list,
+        description="Names of the containers that get the secrets and env. Default: the first container.",
+        max_length=16,
+    )
+    env: list[TaskEnvVar] = Field(
+        default_factory=list,
+        description="Plain variables for the same containers.",
+        max_length=128,
+        json_schema_extra=list_map("name"),
+    )
+    active_deadline_seconds: int | None = Field(
+        default=None,
+        description="Longest time in seconds that the pod may be active, counted from its start on a node, so"
+        " that waiting in a queue does not count. Default and limit for a task with secrets: the shortest"
+        " maxLifetimeSeconds of its bindings.",
+        ge=1,
+        le=604800,
+    )
+    start_deadline_seconds: int = Field(
+        default=900,
+        description="A pod that has a node but starts no container within this many seconds fails, and its"
+        " secret goes.",
+        ge=1,
+        le=604800,
+    )
+    template: dict[str, Any] = Field(
+        description="PodTemplateSpec of the task's pod, as in batch/v1 Job. restartPolicy is Never.",
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+
+
+class WorkflowRunSpec(ApiModel):
+    """What is wanted of a WorkflowRun. Fixed once the run exists, but for cancel and ttlSecondsAfterFinished."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.serviceAccountName) == has(oldSelf.serviceAccountName) &&"
+                " (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName)",
+                "serviceAccountName is fixed once a run exists: make a new run",
+            ),
+            (
+                "has(self.bindings) == has(oldSelf.bindings) &&"
+                " (!has(self.bindings) || self.bindings == oldSelf.bindings)",
+                "bindings are fixed once a run exists: make a new run",
+            ),
+            ("self.tasks == oldSelf.tasks", "tasks are fixed once a run exists: make a new run"),
+            (
+                "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",
+                "cancel cannot be taken back: make a new run",
+            ),
+        )
+    )
+
+    service_account_name: str = Field(
+        default="default", description="Service account of the pods.", min_length=1, max_length=253
+    )
+    bindings: list[BindingReference] = Field(
+        default_factory=list,
+        description="The SecretBindings that the tasks' secrets are looked up in.",
+        max_length=8,
+    )
+    cancel: bool = Field(
+        default=False,
+        description="Set to true to stop the run and take its secrets away. Cannot be taken back.",
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None,
+        description="The run is deleted this many seconds after it finished. Unset: it stays. Leave it unset"
+        " for runs that GitOps applies, which would make them anew.",
+        ge=0,
+    )
+    tasks: list[Task] = Field(
+        description="The tasks. This version of Runkeys runs one task for each run.",
+        min_length=1,
+        max_length=1,
+        json_schema_extra=list_map("name"),
+    )
+
+
+class Exposure(ApiModel):
+    """A time during which the values of an attempt were in the cluster."""
+
+    created: MicroTime = Field(
+        description="When the Secret was made; from then the values were in the cluster."
+    )
+    deleted: MicroTime | None = Field(
+        default=None, description="When the API server confirmed that it is gone. Unset: it may exist now."
+    )
+    estimated: bool = Field(
+        default=False,
+        description="True where the answer to a call was lost, so that the real time is shorter than this one.",
+    )
+
+
+class AttemptStatus(ApiModel):
+    """One attempt of a task: a Job of its own and, for a task with secrets, a Secret of the same name."""
+
+    number: int = Field(description="1 for the first attempt.", ge=1)
+    job: str = Field(description="Name of the Job, and of the Secret while it exists.", max_length=63)
+    job_uid: str = Field(
+        description="uid of the Job, by which its pods are known.", alias="jobUID", max_length=64
+    )
+    start_time: Time | None = Field(default=None, description="When its pod got a node.")
+    end_time: Time | None = Field(default=None, description="When the attempt ended.")
+    exposures: list[Exposure] = Field(
+        default_factory=list, description="When its values were in the cluster.", max_length=4
+    )
+
+
+class TaskStatus(ApiModel):
+    """What became of a task."""
+
+    name: str = Field(description="Name of the task.", max_length=40)
+    state: str = Field(
+        description="Pending, Waiting, Running, Succeeded, Failed or Cancelled.", max_length=32
+    )
+    reason: str = Field(default="", description="Why, for programs.", max_length=1024)
+    message: str = Field(
+        default="", description="Why and what to do, for people. Never a value.", max_length=4096
+    )
+    attempts: list[AttemptStatus] = Field(
+        default_factory=list,
+        description="Its attempts, in order.",
+        max_length=32,
+        json_schema_extra=list_map("number"),
+    )
+
+
+class WorkflowRunStatus(ApiModel):
+    """What was found of a WorkflowRun."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    observed_generation: int | None = Field(
+        default=None, description="metadata.generation that this status was computed from."
+    )
+    phase: str | None = Field(
+        default=None,
+        description="Pending, Running, Succeeded, Failed or Cancelled: a summary of the conditions for people.",
+        max_length=32,
+    )
+    tasks_done: str | None = Field(
+        default=None, description="Tasks that succeeded, of all, e.g. 2/3.", max_length=16
+    )
+    live: int = Field(default=0, description="How many Secrets of this run may exist now.")
+    exposed: str | None = Field(
+        default=None, description="How long values were in the cluster in all, e.g. 41.2s.", max_length=32
+    )
+    start_time: Time | None = Field(default=None, description="When the run was first acted on.")
+    completion_time: Time | None = Field(default=None, description="When the run finished, in whatever way.")
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        description="Authorized, SecretsReady, SecretsReleased, Complete, Failed, Reconciling, Stalled.",
+        max_length=16,
+        json_schema_extra=list_map("type"),
+    )
+    tasks: list[TaskStatus] = Field(
+        default_factory=list,
+        description="What became of each task.",
+        max_length=64,
+        json_schema_extra=list_map("name"),
+    )
+
+
+class WorkflowRun(ApiModel):
+    """Tasks to run once, with the secrets that each of them needs, for as long as it needs them."""
+
+    CRD: ClassVar[CrdInfo] = CrdInfo(
+        plural="workflowruns",
+        singular="workflowrun",
+        short_names=("wfr",),
+        columns=(
+            PrinterColumn("Phase", ".status.phase"),
+            PrinterColumn("Tasks", ".status.tasksDone", description="Tasks that succeeded, of all"),
+            PrinterColumn("Live", ".status.live", type="integer", description="Secrets that may exist now"),
+            PrinterColumn("Exposed", ".status.exposed", description="Time that values were in the cluster"),
+            PrinterColumn("Reason", ".status.conditions[?(@.type=='Stalled')].reason", priority=1),
+            PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
+        ),
+        root_rules=(
+            (
+                "size(self.metadata.name) <= 63",
+                "metadata.name of a WorkflowRun may have at most 63 characters, since it is the value of a label",
+            ),
+        ),
+    )
+
+    api_version: str = API_VERSION
+    kind: str = "WorkflowRun"
+    metadata: ObjectMeta = Field(default_factory=ObjectMeta)
+    spec: WorkflowRunSpec = Field(description="What is wanted.")
+    status: WorkflowRunStatus = Field(
+        default_factory=WorkflowRunStatus,
+        description="What was found; written by the operator.",
+        json_schema_extra={"default": {"observedGeneration": -1}},
+    )
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``, for messages."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> WorkflowRun:
+        """Read an object as the API server sends it."""
+        return cls.model_validate(raw)

@@ -1,0 +1,249 @@
+"""What the operator saw of one run: the input of :func:`runkeys.plan.plan`. Holds no value of a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from runkeys.api import WorkflowRun
+from runkeys.needs import Bindings
+from runkeys.refusal import Refusal
+
+_JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
+
+
+class JobState(StrEnum):
+    """Where a Job is in its life."""
+
+    ACTIVE = "Active"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class JobView:
+    """What matters of a Job.
+
+    :ivar controller_uid: uid of the object that controls it; it is ours only if that is the run's.
+    :ivar deadline_seconds: ``activeDeadlineSeconds`` of its pod template.
+    """
+
+    name: str
+    uid: str
+    controller_uid: str
+    created: datetime
+    state: JobState = JobState.ACTIVE
+    reason: str = ""
+    message: str = ""
+    finished_at: datetime | None = None
+    deleting: bool = False
+    deadline_seconds: int | None = None
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> JobView:
+        """Read a ``batch/v1`` Job as the API server sends it."""
+        metadata, status = raw["metadata"], raw.get("status") or {}
+        state, reason, message, finished = JobState.ACTIVE, "", "", None
+        for condition in status.get("conditions") or []:
+            if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
+                state = JobState.SUCCEEDED if condition["type"] == "Complete" else JobState.FAILED
+                reason, message = condition.get("reason", ""), condition.get("message", "")
+                finished = _moment(condition.get("lastTransitionTime"))
+        return cls(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            controller_uid=_controller(metadata, "WorkflowRun"),
+            created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            state=state,
+            reason=reason,
+            message=message,
+            finished_at=finished,
+            deleting="deletionTimestamp" in metadata,
+            deadline_seconds=raw["spec"]["template"]["spec"].get("activeDeadlineSeconds"),
+        )
+
+
+@dataclass(frozen=True)
+class ContainerView:
+    """One container of a pod.
+
+    :ivar restartable: it may start again after it ended (a sidecar), so that its end says nothing.
+    :ivar waiting: why it does not run yet, e.g. ``ImagePullBackOff``; empty if it is not waiting.
+    """
+
+    name: str
+    image: str
+    started: bool = False
+    ended: bool = False
+    restartable: bool = False
+    waiting: str = ""
+    message: str = ""
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True)
+class PodView:
+    """What matters of a pod that has a node.
+
+    :ivar job_uid: uid of the Job that controls it, empty if it is none's.
+    :ivar gone: it was deleted; nothing of it runs any more, or will.
+    """
+
+    name: str
+    uid: str
+    job_uid: str
+    bound_at: datetime | None
+    phase: str
+    service_account: str
+    containers: tuple[ContainerView, ...]
+    reason: str = ""
+    disrupted: bool = False
+    gone: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether no container of it runs or will run."""
+        return self.gone or self.phase in ("Succeeded", "Failed")
+
+    @property
+    def started(self) -> bool:
+        """Whether any container has started."""
+        return any(container.started for container in self.containers)
+
+    def awaits(self, names: list[str]) -> bool:
+        """Whether a container called one of ``names`` has yet to start."""
+        return not self.over and any(item.name in names and not item.started for item in self.containers)
+
+    def done_with(self, names: list[str]) -> bool:
+        """Whether every container called one of ``names`` has ended for good."""
+        if self.over:
+            return True
+        carrying = [container for container in self.containers if container.name in names]
+        return bool(carrying) and all(item.ended and not item.restartable for item in carrying)
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> PodView:
+        """Read a pod as the API server sends it."""
+        metadata, spec, status = raw["metadata"], raw["spec"], raw.get("status") or {}
+        job_uid = _controller(metadata, "Job")
+        if (metadata.get("labels") or {}).get(_JOB_UID_LABEL) != job_uid:
+            job_uid = ""  # the Job controller labels its pods and disowns others: an owner reference alone is a claim
+        conditions = {item["type"]: item for item in status.get("conditions") or []}
+        bound = conditions.get("PodScheduled", {})
+        return cls(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            job_uid=job_uid,
+            bound_at=_moment(bound.get("lastTransitionTime")) or _moment(metadata.get("creationTimestamp")),
+            phase=status.get("phase", "Pending"),
+            service_account=spec.get("serviceAccountName", "default"),
+            containers=tuple(_containers(spec, status)),
+            reason=status.get("reason", ""),
+            disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
+        )
+
+
+@dataclass(frozen=True)
+class SecretMemory:
+    """What this process knows of one attempt's Secret beyond what the status says.
+
+    :ivar made_at: when the server confirmed that it exists.
+    :ivar estimated: the server said that it was there already, so ``made_at`` is not when it was made.
+    :ivar gone_at: when the server confirmed that it is gone.
+    :ivar held_by: finalizers that keep it although it was deleted.
+    :ivar last_delete: when it was last asked to go.
+    """
+
+    made_at: datetime | None = None
+    estimated: bool = False
+    gone_at: datetime | None = None
+    held_by: tuple[str, ...] = ()
+    last_delete: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something found by asking, and when, so that it is not asked again at once."""
+
+    at: datetime
+    refusal: Refusal | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one operator process remembers of a run. Losing it (a crash) costs exactness of times, nothing else.
+
+    :ivar jobs_made: uids of Jobs whose creation the server confirmed to this process.
+    :ivar secrets: by uid of the Job.
+    :ivar sources: whether the values could be read, when last tried.
+    :ivar refused: what the server refused to create, when last tried.
+    :ivar waiting: why a Job has no pod with a node.
+    :ivar stale_since: since when the status that is stored differs from the one that is due.
+    """
+
+    jobs_made: frozenset[str] = frozenset()
+    secrets: Mapping[str, SecretMemory] = field(default_factory=dict)
+    sources: Finding | None = None
+    refused: Finding | None = None
+    waiting: Finding | None = None
+    stale_since: datetime | None = None
+
+    def of(self, job_uid: str) -> SecretMemory:
+        """What is known of the Secret of the Job with this uid."""
+        return self.secrets.get(job_uid, SecretMemory())
+
+    def with_secret(self, job_uid: str, secret: SecretMemory) -> Memory:
+        """A copy that knows ``secret``."""
+        return replace(self, secrets={**self.secrets, job_uid: secret})
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One run and everything that its next step depends on.
+
+    :ivar jobs: by name, those that bear a name of this run's attempts, whoever made them.
+    :ivar pods: those labelled with this run; which of them count is decided by the uid of their Job.
+    """
+
+    run: WorkflowRun
+    bindings: Bindings
+    jobs: Mapping[str, JobView]
+    pods: tuple[PodView, ...]
+    memory: Memory
+
+
+def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[ContainerView]:
+    views = []
+    for kind in ("initContainer", "container", "ephemeralContainer"):
+        states = {item["name"]: item for item in status.get(f"{kind}Statuses") or []}
+        for container in spec.get(f"{kind}s") or []:
+            found = states.get(container["name"], {})
+            state = found.get("state") or {}
+            waiting, terminated = state.get("waiting") or {}, state.get("terminated")
+            views.append(
+                ContainerView(
+                    name=container["name"],
+                    image=container.get("image", ""),
+                    started="running" in state or terminated is not None or bool(found.get("lastState")),
+                    ended=terminated is not None,
+                    restartable="restartPolicy" in container or "restartPolicyRules" in container,
+                    waiting=waiting.get("reason", ""),
+                    message=waiting.get("message", ""),
+                    exit_code=terminated.get("exitCode") if terminated else None,
+                )
+            )
+    return views
+
+
+def _controller(metadata: Mapping[str, Any], kind: str) -> str:
+    for owner in metadata.get("ownerReferences") or []:
+        if owner.get("controller") and owner.get("kind") == kind:
+            return str(owner.get("uid", ""))
+    return ""
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

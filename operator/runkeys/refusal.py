@@ -1,0 +1,62 @@
+"""Refusals: why something does not start, for programs and for people. Never holds a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The fixed reasons of conditions and task states: part of the API."""
+
+    # a run that cannot work as it is written
+    TEMPLATE_REFUSED = "TemplateRefused"
+    NAME_COLLISION = "NameCollision"
+    CONTAINER_NOT_FOUND = "ContainerNotFound"
+    INVALID = "Invalid"
+    # what others can still mend while the run waits
+    BINDING_NOT_FOUND = "BindingNotFound"
+    BINDING_INVALID = "BindingInvalid"
+    SECRET_NOT_FOUND = "SecretNotFound"
+    ACCESS_DENIED = "AccessDenied"
+    DEADLINE_TOO_LONG = "DeadlineTooLong"
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    SOURCE_FORBIDDEN = "SourceForbidden"
+    SOURCE_KEY_MISSING = "SourceKeyMissing"
+    SOURCE_UNAVAILABLE = "SourceUnavailable"
+    VALUE_NOT_TEXT = "ValueNotText"
+    VALUE_TOO_LARGE = "ValueTooLarge"
+    NAME_TAKEN = "NameTaken"
+    JOB_REFUSED = "JobRefused"
+    SECRET_REFUSED = "SecretRefused"
+    POD_NOT_CREATED = "PodNotCreated"
+    UNSCHEDULABLE = "Unschedulable"
+    AMBIGUOUS_PODS = "AmbiguousPods"
+    # how an attempt ended
+    JOB_FAILED = "JobFailed"
+    ATTEMPT_LOST = "AttemptLost"
+    START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
+    LIFETIME_EXCEEDED = "LifetimeExceeded"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    DISRUPTED = "Disrupted"
+    CANCELLED = "Cancelled"
+    # a Secret that does not go
+    HELD_BY_FINALIZER = "HeldByFinalizer"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One thing that is wrong.
+
+    :ivar field: path in the object that has to change, e.g. ``spec.tasks[0].secrets[1].secret``.
+    :ivar message: what was found and what to do.
+    :ivar permanent: True if nothing but a new run can mend it, since a run's spec is fixed.
+    """
+
+    reason: Reason
+    field: str
+    message: str
+    permanent: bool
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"

@@ -1,0 +1,190 @@
+"""What a task's pod template may not hold, and why. Pure; used before anything starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from runkeys.api import GROUP, Task
+from runkeys.refusal import Reason, Refusal
+
+CONTAINER_FIELDS = ("initContainers", "containers")
+_SECRET_REFERENCES = ("secretKeyRef", "secretRef", "secretName", "nodePublishSecretRef", "secretFile")
+_EXPANSION = re.compile(r"\$\(([^()]+)\)")
+
+
+def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All containers of a pod template, init containers first; nothing that is not a mapping."""
+    spec = template.get("spec")
+    if not isinstance(spec, dict):
+        return []
+    return [
+        container
+        for field in CONTAINER_FIELDS
+        for container in (spec.get(field) or [])
+        if isinstance(container, dict)
+    ]
+
+
+def carriers(task: Task) -> list[str]:
+    """Names of the containers that get the task's variables: ``containers``, else the first container."""
+    if task.containers:
+        return list(dict.fromkeys(task.containers))
+    spec = task.template.get("spec")
+    main = spec.get("containers") if isinstance(spec, dict) else None
+    return [str(main[0].get("name", ""))] if main and isinstance(main[0], dict) else []
+
+
+def images(template: Mapping[str, Any]) -> list[str]:
+    """Images of all containers of a pod template."""
+    return [str(container.get("image", "")) for container in containers(template)]
+
+
+def template_refusals(
+    task: Task, path: str, service_account: str, secret_names: Sequence[str]
+) -> Iterator[Refusal]:
+    """Everything in ``task.template`` that Runkeys does not run.
+
+    :param path: path of the task in the run, e.g. ``spec.tasks[0]``.
+    :param service_account: the run's service account.
+    :param secret_names: names of the variables that carry secrets.
+    """
+    template, at = task.template, f"{path}.template"
+
+    def refuse(field: str, message: str, reason: Reason = Reason.TEMPLATE_REFUSED) -> Refusal:
+        return Refusal(reason, f"{at}.{field}", message, permanent=True)
+
+    misshapen = next(_misshapen(template), None)
+    if misshapen is not None:
+        yield refuse(*misshapen)
+        return
+    spec = template["spec"]
+    names = [str(container.get("name", "")) for container in containers(template)]
+    for name in carriers(task):
+        if name not in names:
+            yield Refusal(
+                Reason.CONTAINER_NOT_FOUND,
+                f"{path}.containers",
+                f"no container is called {name!r}; the template has {', '.join(names)}",
+                permanent=True,
+            )
+    yield from _refused_pod_fields(spec, service_account, refuse)
+    for kind in ("labels", "annotations"):
+        for key in (template.get("metadata") or {}).get(kind) or {}:
+            if f".{key.split('/')[0]}".endswith(f".{GROUP}"):
+                yield refuse(f"metadata.{kind}", f"{key} is set by Runkeys itself; remove it")
+    for where in secret_references(spec, "spec"):
+        yield refuse(
+            where, "refers to a Secret directly; name the secret in a SecretBinding and list it under secrets"
+        )
+    if secret_names and spec.get("shareProcessNamespace") and set(names) - set(carriers(task)):
+        yield refuse(
+            "spec.shareProcessNamespace",
+            "would let containers that do not get the secrets read them from the others' processes; remove it or"
+            " list every container under containers",
+        )
+    yield from _expansions(spec, secret_names, refuse)
+
+
+def _misshapen(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where the template is not even shaped like one: path and message. The API server checks the rest."""
+    metadata = template.get("metadata") or {}
+    if not isinstance(metadata, dict) or not all(
+        isinstance(metadata.get(kind) or {}, dict) for kind in ("labels", "annotations")
+    ):
+        yield "metadata", "labels and annotations must be objects"
+    spec = template.get("spec")
+    if not isinstance(spec, dict):
+        yield "spec", "found no pod spec; a template needs one with at least one container"
+        return
+    if not spec.get("containers"):
+        yield "spec.containers", "found no container; a template needs at least one"
+    for field in CONTAINER_FIELDS:
+        items = spec.get(field) or []
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            yield f"spec.{field}", "must be a list of containers"
+            return
+        for index, item in enumerate(items):
+            if not isinstance(item.get("name"), str):
+                yield f"spec.{field}[{index}].name", "every container needs a name"
+            env = item.get("env") or []
+            if not isinstance(env, list) or not all(isinstance(variable, dict) for variable in env):
+                yield f"spec.{field}[{index}].env", "must be a list of variables with name and value"
+            for part in ("command", "args"):
+                if not isinstance(item.get(part) or [], list):
+                    yield f"spec.{field}[{index}].{part}", "must be a list of strings"
+
+
+class _Refuse(Protocol):
+    def __call__(self, field: str, message: str, reason: Reason = ...) -> Refusal: ...
+
+
+def _refused_pod_fields(spec: Mapping[str, Any], service_account: str, refuse: _Refuse) -> Iterator[Refusal]:
+    if spec.get("restartPolicy", "Never") != "Never":
+        yield refuse("spec.restartPolicy", "must be Never or absent: an attempt is one pod that starts once")
+    for field in ("serviceAccountName", "serviceAccount"):
+        if spec.get(field, service_account) != service_account:
+            yield refuse(f"spec.{field}", "differs from the run's; remove it and set spec.serviceAccountName")
+    if "activeDeadlineSeconds" in spec:
+        yield refuse("spec.activeDeadlineSeconds", "set activeDeadlineSeconds of the task instead")
+    for field in CONTAINER_FIELDS:
+        for index, container in enumerate(spec.get(field) or []):
+            if container.get("restartPolicyRules") or (
+                field == "containers" and container.get("restartPolicy", "Never") != "Never"
+            ):
+                yield refuse(
+                    f"spec.{field}[{index}].restartPolicy",
+                    "a container of an attempt starts once; remove restartPolicy and restartPolicyRules",
+                )
+
+
+def secret_references(node: Any, path: str) -> Iterator[str]:
+    """Paths below ``node`` that refer to a Secret which a container could read.
+
+    Image pull secrets are none: the kubelet reads them, no container does.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            here = f"{path}.{key}"
+            if key == "imagePullSecrets":
+                continue
+            if value is not None and (
+                key in _SECRET_REFERENCES
+                or (key == "secret" and isinstance(value, dict))
+                or (key.endswith("SecretRef") and isinstance(value, dict))
+            ):
+                yield here
+            else:
+                yield from secret_references(value, here)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from secret_references(value, f"{path}[{index}]")
+
+
+def _expansions(spec: Mapping[str, Any], secret_names: Sequence[str], refuse: _Refuse) -> Iterator[Refusal]:
+    # Kubernetes expands $(NAME) in command, args and env before the container starts: a command line is
+    # readable by every process on the node, and a copy in another variable outlives our own handling.
+    for field in CONTAINER_FIELDS:
+        for index, container in enumerate(spec.get(field) or []):
+            for part in ("command", "args"):
+                for text in container.get(part) or []:
+                    if _expands(text, secret_names):
+                        yield refuse(
+                            f"spec.{field}[{index}].{part}",
+                            "would put a secret on the command line, which others on the node can read; read the"
+                            " variable in the program",
+                        )
+            for variable in container.get("env") or []:
+                if isinstance(variable, dict) and _expands(variable.get("value"), secret_names):
+                    yield refuse(
+                        f"spec.{field}[{index}].env",
+                        "copies a secret into another variable; give the secret that name with env instead",
+                    )
+
+
+def _expands(text: object, names: Sequence[str]) -> bool:
+    if not isinstance(text, str):
+        return False
+    # $$(NAME) is an escaped $(NAME)
+    return any(match in names for match in _EXPANSION.findall(text.replace("$$", "")))

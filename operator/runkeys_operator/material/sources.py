@@ -1,0 +1,160 @@
+"""Reads the values of a task's variables from the Secrets that a namespace opted in."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+
+from runkeys.needs import SecretReference
+from runkeys.refusal import Reason, Refusal
+from runkeys_operator.errors import ApiError, Forbidden, NotFound
+from runkeys_operator.kube import SECRETS, Kube, Resource
+
+MAX_VALUE_BYTES = 120 * 1024
+"""Linux refuses a process whose one variable is over 128 KiB, name included."""
+
+MAX_ATTEMPT_BYTES = 512 * 1024
+"""For all values of an attempt together; a Secret may hold 1 MiB."""
+
+_SELF_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")
+
+
+class SourceRefusedError(Exception):
+    """A value cannot be had. ``refusal`` says which and what to do; it never holds the value."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
+class Sources:
+    """Resolves references to values, each time from the cluster: a value is never kept here."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._username: str | None = None
+
+    async def resolve(self, namespace: str, references: Sequence[SecretReference]) -> dict[str, bytes]:
+        """The value of each variable.
+
+        :raises SourceRefusedError: for the first one that cannot be had.
+        :raises ApiError: if the API server could not be asked.
+        """
+        names = sorted({reference.source.name for reference in references})
+        found = dict(
+            zip(names, await asyncio.gather(*(self._read(namespace, name) for name in names)), strict=True)
+        )
+        values: dict[str, bytes] = {}
+        for reference in references:
+            data = found[reference.source.name]
+            if isinstance(data, ApiError):
+                raise SourceRefusedError(await self._unreadable(namespace, reference, data))
+            values[reference.variable] = _value(namespace, reference, data)
+        total = sum(len(value) for value in values.values())
+        if total > MAX_ATTEMPT_BYTES:
+            raise SourceRefusedError(
+                Refusal(
+                    Reason.VALUE_TOO_LARGE,
+                    references[0].field.rsplit("[", 1)[0],
+                    f"the secrets of this task have {total} bytes together; at most {MAX_ATTEMPT_BYTES} are possible",
+                    permanent=False,
+                )
+            )
+        return values
+
+    async def check(self, namespace: str, references: Sequence[SecretReference]) -> Refusal | None:
+        """Why some value cannot be had now, or None. Keeps none of them."""
+        try:
+            await self.resolve(namespace, references)
+        except SourceRefusedError as error:
+            return error.refusal
+        return None
+
+    async def _read(self, namespace: str, name: str) -> Mapping[str, str] | ApiError:
+        try:
+            secret = await self._kube.get(SECRETS, namespace, name)
+        except (NotFound, Forbidden) as error:
+            return error
+        return secret.get("data") or {}
+
+    async def _unreadable(self, namespace: str, reference: SecretReference, error: ApiError) -> Refusal:
+        source = reference.source
+        where = f"Secret {source.name} of SecretBinding {reference.binding}, entry {reference.entry!r}"
+        if isinstance(error, NotFound):
+            return Refusal(
+                Reason.SOURCE_NOT_FOUND,
+                reference.field,
+                f"{where}: there is no Secret {source.name} in namespace {namespace}; create it, and the run goes on",
+                permanent=False,
+            )
+        return Refusal(
+            Reason.SOURCE_FORBIDDEN,
+            reference.field,
+            f"{where}: the operator may not read it; opt in with: {await self._grant(namespace, source.name)}",
+            permanent=False,
+        )
+
+    async def _grant(self, namespace: str, name: str) -> str:
+        role = f"runkeys-source-{name}"
+        account = (await self._who_am_i()).removeprefix("system:serviceaccount:")
+        subject = f"--serviceaccount={account}" if ":" in account else f"--user={account}"
+        return (
+            f"kubectl -n {namespace} create role {role} --verb=get --resource=secrets --resource-name={name}"
+            f" && kubectl -n {namespace} create rolebinding {role} --role={role} {subject}"
+        )
+
+    async def _who_am_i(self) -> str:
+        if self._username is None:
+            review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+            answer = await self._kube.create(_SELF_REVIEWS, None, review)
+            self._username = str(answer["status"]["userInfo"]["username"])
+        return self._username
+
+
+def _value(namespace: str, reference: SecretReference, data: Mapping[str, str]) -> bytes:
+    source = reference.source
+    if source.key not in data:
+        there = ", ".join(sorted(data)) or "none"
+        raise SourceRefusedError(
+            Refusal(
+                Reason.SOURCE_KEY_MISSING,
+                reference.field,
+                f"Secret {source.name} in namespace {namespace} has no key {source.key!r}, which entry"
+                f" {reference.entry!r} of SecretBinding {reference.binding} names; its keys: {there}",
+                permanent=False,
+            )
+        )
+    try:
+        value = base64.b64decode(data[source.key], validate=True)
+    except binascii.Error:
+        value = b"\0"  # cannot come from an API server; treated as what it is: not text
+    what = f"entry {reference.entry!r} of SecretBinding {reference.binding}"
+    if len(value) > MAX_VALUE_BYTES:
+        raise SourceRefusedError(
+            Refusal(
+                Reason.VALUE_TOO_LARGE,
+                reference.field,
+                f"{what} has {len(value)} bytes; a variable can carry at most {MAX_VALUE_BYTES}",
+                permanent=False,
+            )
+        )
+    if b"\0" in value or not _is_utf8(value):
+        raise SourceRefusedError(
+            Refusal(
+                Reason.VALUE_NOT_TEXT,
+                reference.field,
+                f"{what} is not text: a variable carries UTF-8 without NUL bytes; store it base64-encoded",
+                permanent=False,
+            )
+        )
+    return value
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

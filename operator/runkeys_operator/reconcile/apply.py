@@ -1,0 +1,202 @@
+"""Carries out the actions of a plan; each returns the observation that follows from its answer."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from runkeys.actions import (
+    Action,
+    CheckSources,
+    CreateJob,
+    DeleteJob,
+    DeleteRun,
+    DeleteSecret,
+    Diagnose,
+    EnsureSecret,
+    PatchStatus,
+)
+from runkeys.api import WorkflowRun, WorkflowRunStatus
+from runkeys.observation import Finding, JobView, Memory, Observation, SecretMemory
+from runkeys.refusal import Reason, Refusal
+from runkeys_operator.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
+from runkeys_operator.kube import JOBS, RUNS, SECRETS, Kube
+from runkeys_operator.material.sources import SourceRefusedError, Sources
+from runkeys_operator.reconcile.diagnose import why_no_pod
+from runkeys_operator.reconcile.events import announce
+
+log = logging.getLogger(__name__)
+
+_BAD_REQUEST = 400
+
+
+def utc_now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+class Applier:
+    """The only writer to the cluster. Raises :class:`ApiError` where trying again is all there is to do."""
+
+    def __init__(self, kube: Kube, clock: Callable[[], datetime] = utc_now) -> None:
+        self._kube = kube
+        self._sources = Sources(kube)
+        self._now = clock
+
+    async def apply(self, action: Action, obs: Observation) -> Observation:
+        """Do ``action`` and say what is known afterwards."""
+        log.debug("%s", type(action).__name__, extra={"run": obs.run.key})
+        match action:
+            case DeleteSecret():
+                return await self._delete_secret(action, obs)
+            case EnsureSecret():
+                return await self._ensure_secret(action, obs)
+            case PatchStatus():
+                return await self._patch_status(action, obs)
+            case CheckSources():
+                return await self._check_sources(action, obs)
+            case CreateJob():
+                return await self._create_job(action, obs)
+            case DeleteJob():
+                return await self._delete_job(action, obs)
+            case Diagnose():
+                return await self._diagnose(action, obs)
+            case DeleteRun():
+                return await self._delete_run(action, obs)
+
+    async def _delete_secret(self, action: DeleteSecret, obs: Observation) -> Observation:
+        secret = obs.memory.of(action.job_uid)
+        held: tuple[str, ...] = ()
+        try:
+            answer = await self._kube.delete(SECRETS, obs.run.metadata.namespace, action.name)
+            if not answer.gone:
+                held = answer.finalizers or ("unknown",)
+        except NotFound:
+            pass
+        now = self._now()
+        gone = (secret.gone_at or now) if not held else None
+        if gone is not None and secret.gone_at is None:
+            log.info("secret gone", extra={"run": obs.run.key, "job": action.name})
+        elif held:
+            log.warning("secret held by %s", ", ".join(held), extra={"run": obs.run.key, "job": action.name})
+        return _with_secret(obs, action.job_uid, replace(secret, gone_at=gone, held_by=held, last_delete=now))
+
+    async def _ensure_secret(self, action: EnsureSecret, obs: Observation) -> Observation:
+        namespace = obs.run.metadata.namespace
+        try:
+            values = await self._sources.resolve(namespace, action.references)
+        except SourceRefusedError as error:
+            return _remember(obs, replace(obs.memory, sources=Finding(self._now(), error.refusal)))
+        body = {
+            **action.manifest,
+            "data": {name: base64.b64encode(value).decode() for name, value in values.items()},
+        }
+        secret, asked = obs.memory.of(action.job_uid), self._now()
+        try:
+            await self._kube.create(SECRETS, namespace, body)
+        except AlreadyExists:
+            # Only we create Secrets of such a name: an earlier request of ours arrived, its answer did not.
+            return _with_secret(obs, action.job_uid, replace(secret, made_at=asked, estimated=True))
+        except (Forbidden, Invalid) as error:
+            refusal = _refusal(Reason.SECRET_REFUSED, "Secret", error)
+            return _remember(obs, replace(obs.memory, refused=Finding(self._now(), refusal)))
+        log.info("secret made", extra={"run": obs.run.key, "job": action.name})
+        return _with_secret(obs, action.job_uid, replace(secret, made_at=asked))
+
+    async def _patch_status(self, action: PatchStatus, obs: Observation) -> Observation:
+        metadata = obs.run.metadata
+        raw = await self._kube.patch_status(
+            RUNS,
+            metadata.namespace,
+            metadata.name,
+            _merge_patch(obs.run.status, action.status),
+            resource_version=metadata.resource_version,
+        )
+        log.info(
+            "status %s",
+            action.status.phase,
+            extra={"run": obs.run.key, "reason": action.status.tasks[0].reason or None},
+        )
+        await announce(self._kube, obs.run, action.status, self._now())
+        return replace(obs, run=WorkflowRun.parse(raw), memory=replace(obs.memory, stale_since=None))
+
+    async def _check_sources(self, action: CheckSources, obs: Observation) -> Observation:
+        refusal = await self._sources.check(obs.run.metadata.namespace, action.references)
+        return _remember(obs, replace(obs.memory, sources=Finding(self._now(), refusal)))
+
+    async def _create_job(self, action: CreateJob, obs: Observation) -> Observation:
+        namespace = obs.run.metadata.namespace
+        try:
+            raw = await self._kube.create(JOBS, namespace, dict(action.manifest))
+            made = True
+        except AlreadyExists:
+            raw = await self._kube.get(JOBS, namespace, action.manifest["metadata"]["name"])
+            made = False
+        except NotFound:
+            raise  # the namespace is gone
+        except ApiError as error:
+            if not isinstance(error, Forbidden | Invalid) and error.status != _BAD_REQUEST:
+                raise
+            refusal = _refusal(Reason.JOB_REFUSED, "spec.tasks[0].template", error)
+            return _remember(obs, replace(obs.memory, refused=Finding(self._now(), refusal)))
+        job = JobView.parse(raw)
+        memory = obs.memory
+        if made:
+            log.info("job made", extra={"run": obs.run.key, "job": job.name})
+            memory = replace(memory, jobs_made=memory.jobs_made | {job.uid}, refused=None)
+        return replace(obs, jobs={**obs.jobs, job.name: job}, memory=memory)
+
+    async def _delete_job(self, action: DeleteJob, obs: Observation) -> Observation:
+        jobs = {name: job for name, job in obs.jobs.items() if job.uid != action.uid}
+        try:
+            answer = await self._kube.delete(
+                JOBS, obs.run.metadata.namespace, action.name, uid=action.uid, propagation="Background"
+            )
+            if not answer.gone:
+                jobs[action.name] = replace(obs.jobs[action.name], deleting=True)
+        except (NotFound, Conflict):
+            pass  # it is gone, or another one bears its name by now
+        return replace(obs, jobs=jobs)
+
+    async def _diagnose(self, action: Diagnose, obs: Observation) -> Observation:
+        refusal = await why_no_pod(self._kube, obs.run.metadata.namespace, action.job_name, action.job_uid)
+        return _remember(obs, replace(obs.memory, waiting=Finding(self._now(), refusal)))
+
+    async def _delete_run(self, action: DeleteRun, obs: Observation) -> Observation:
+        metadata = obs.run.metadata
+        with contextlib.suppress(NotFound, Conflict):
+            await self._kube.delete(
+                RUNS, metadata.namespace, metadata.name, uid=action.uid, propagation="Background"
+            )
+        gone = metadata.model_copy(update={"deletion_timestamp": self._now()})
+        return replace(obs, run=obs.run.model_copy(update={"metadata": gone}))
+
+
+def _with_secret(obs: Observation, job_uid: str, secret: SecretMemory) -> Observation:
+    return _remember(obs, obs.memory.with_secret(job_uid, secret))
+
+
+def _remember(obs: Observation, memory: Memory) -> Observation:
+    return replace(obs, memory=memory)
+
+
+def _refusal(reason: Reason, field: str, error: ApiError) -> Refusal:
+    """A refusal by the API server. What a fixed template cannot pass it never will; quotas and rights change."""
+    fields = ", ".join(cause.field for cause in error.causes if cause.field)
+    return Refusal(
+        reason,
+        field,
+        f"the API server refused it ({error.reason or error.status}): {error.message or fields}",
+        permanent=reason is Reason.JOB_REFUSED and not isinstance(error, Forbidden),
+    )
+
+
+def _merge_patch(old: WorkflowRunStatus, new: WorkflowRunStatus) -> dict[str, Any]:
+    """``new`` as a merge patch on ``old``: what is no longer there has to be named to go."""
+    wire: dict[str, Any] = new.to_wire()
+    return {**{name: None for name in old.to_wire() if name not in wire}, **wire}
