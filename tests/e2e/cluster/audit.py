@@ -1,0 +1,121 @@
+"""Read the API server's audit log: who asked for what, when, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class AuditEvent:
+    """One answered request, as the API server wrote it down."""
+
+    raw: dict[str, Any]
+
+    @property
+    def verb(self) -> str:
+        return str(self.raw["verb"])
+
+    @property
+    def user(self) -> str:
+        """The user who acted: the impersonated one if there was one."""
+        return str(self.raw.get("impersonatedUser", self.raw["user"]).get("username", ""))
+
+    @property
+    def resource(self) -> str:
+        """The plural, with the subresource if any: ``pods/log``; empty for paths that are no resources."""
+        ref = self.raw.get("objectRef", {})
+        return "/".join(part for part in (ref.get("resource", ""), ref.get("subresource", "")) if part)
+
+    @property
+    def namespace(self) -> str:
+        return str(self.raw.get("objectRef", {}).get("namespace", ""))
+
+    @property
+    def name(self) -> str:
+        """The object's name; for a creation it is taken from the answer's body if that was recorded."""
+        named = self.raw.get("objectRef", {}).get("name")
+        return str(named or self.raw.get("responseObject", {}).get("metadata", {}).get("name", ""))
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the answer."""
+        return int(self.raw.get("responseStatus", {}).get("code", 0))
+
+    @property
+    def received(self) -> datetime:
+        return _time(self.raw["requestReceivedTimestamp"])
+
+    @property
+    def answered(self) -> datetime:
+        return _time(self.raw["stageTimestamp"])
+
+    def __str__(self) -> str:
+        return f"{self.user} {self.verb} {self.namespace}/{self.resource}/{self.name} {self.status}"
+
+
+class AuditLog:
+    """The audit log's file: each answered request is in it before its answer is sent."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def mark(self) -> int:
+        """Return a place in the log; ``events(since=mark)`` yields what comes after it."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def events(
+        self,
+        since: int = 0,
+        *,
+        verb: str | tuple[str, ...] = (),
+        resource: str | tuple[str, ...] = (),
+        namespace: str = "",
+        name: str = "",
+        user: str = "",
+        where: Callable[[AuditEvent], bool] | None = None,
+    ) -> Iterator[AuditEvent]:
+        """Yield the finished requests in the order in which they were answered; every filter given must match."""
+        verbs, resources = _tuple(verb), _tuple(resource)
+        for raw in self._lines(since):
+            event = AuditEvent(raw)
+            wanted = (
+                raw["stage"] in ("ResponseComplete", "Panic")
+                and (not verbs or event.verb in verbs)
+                and (not resources or event.resource in resources)
+                and (not namespace or event.namespace == namespace)
+                and (not name or event.name == name)
+                and (not user or event.user == user)
+            )
+            if wanted and (where is None or where(event)):
+                yield event
+
+    def find(self, needle: bytes, since: int = 0) -> list[AuditEvent]:
+        """Return every entry whose text holds these bytes, of whatever stage."""
+        return [AuditEvent(json.loads(line)) for line in self._raw_lines(since) if needle in line]
+
+    def _lines(self, since: int) -> Iterator[dict[str, Any]]:
+        for line in self._raw_lines(since):
+            yield json.loads(line)
+
+    def _raw_lines(self, since: int) -> Iterator[bytes]:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as log:
+            log.seek(since)
+            for line in log:
+                # The last line may still be being written.
+                if line.endswith(b"\n"):
+                    yield line
+
+
+def _tuple(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else given
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))

@@ -1,0 +1,144 @@
+"""Read everything that etcd holds, and held: every key at every revision since it began."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_EVERYTHING = b"\x00"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One key's content as of one revision; ``value`` is None where the key was deleted."""
+
+    key: str
+    revision: int
+    value: bytes | None
+
+
+class EtcdReader(ABC):
+    """Questions to etcd; it is never written to."""
+
+    @abstractmethod
+    def _range(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send one range request and return the answer (as in etcd's JSON gateway)."""
+
+    @abstractmethod
+    def _history(self, since: int) -> Iterator[dict[str, Any]]:
+        """Yield watch responses for the whole key space from a revision on."""
+
+    def revision(self) -> int:
+        """Return the newest revision; each change makes the next."""
+        answer = self._range({"key": _encode(b"/"), "limit": "1", "keys_only": True})
+        return int(answer["header"]["revision"])
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return all keys that begin so, such as ``/registry/secrets/``."""
+        answer = self._range({**_prefix(prefix), "keys_only": True})
+        return [_decode(kv["key"]).decode() for kv in answer.get("kvs", ())]
+
+    def values(self, prefix: str, revision: int | None = None) -> dict[str, bytes]:
+        """Return keys and their contents, now or as of an earlier revision."""
+        request = _prefix(prefix) | ({"revision": str(revision)} if revision else {})
+        answer = self._range(request)
+        return {_decode(kv["key"]).decode(): _decode(kv.get("value", "")) for kv in answer.get("kvs", ())}
+
+    def history(self, prefix: str = "", since: int = 1) -> Iterator[Stored]:
+        """Yield each change of each key that begins so, in order, from revision ``since`` to the newest one now."""
+        last = self.revision()
+        for response in self._history(since):
+            for event in response.get("events", ()):
+                kv = event["kv"]
+                revision = int(kv["mod_revision"])
+                key = _decode(kv["key"]).decode()
+                if key.startswith(prefix) and revision <= last:
+                    deleted = event.get("type") == "DELETE"
+                    yield Stored(key, revision, None if deleted else _decode(kv.get("value", "")))
+                # Each revision changes at least one key, so the whole key space always reaches the last one. An
+                # answer holds whole revisions, so the rest of this one is looked at before the end.
+            if int(response["header"]["revision"]) >= last and _reached(response, last):
+                return
+
+    def find(self, *needles: bytes, prefix: str = "", since: int = 1) -> dict[str, list[int]]:
+        """Return the keys, with revisions, whose content held any of these bytes, at any time up to now."""
+        found: dict[str, list[int]] = {}
+        for stored in self.history(prefix, since):
+            if stored.value is not None and any(needle in stored.value for needle in needles):
+                found.setdefault(stored.key, []).append(stored.revision)
+        return found
+
+
+class GatewayReader(EtcdReader):
+    """Reads by etcd's own JSON gateway on a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float = 30) -> None:
+        self.path = path
+        self.timeout = timeout
+
+    def _range(self, request: dict[str, Any]) -> dict[str, Any]:
+        with _Connection(self.path, self.timeout) as connection:
+            connection.request("POST", "/v3/kv/range", json.dumps(request, default=str).encode())
+            response = connection.getresponse()
+            answer: dict[str, Any] = json.loads(response.read())
+            if response.status != 200:
+                raise OSError(f"etcd answered {response.status}: {answer}")
+            return answer
+
+    def _history(self, since: int) -> Iterator[dict[str, Any]]:
+        everything = {"key": _encode(_EVERYTHING), "range_end": _encode(_EVERYTHING)}
+        create = {"create_request": {**everything, "start_revision": str(since)}}
+        with _Connection(self.path, self.timeout) as connection:
+            connection.request("POST", "/v3/watch", json.dumps(create).encode())
+            response = connection.getresponse()
+            while line := response.readline():
+                answer = json.loads(line)
+                if "result" not in answer:
+                    raise OSError(f"etcd ended the watch: {answer}")
+                if compacted := int(answer["result"].get("compact_revision", 0)):
+                    raise OSError(f"etcd has forgotten everything before revision {compacted}")
+                yield answer["result"]
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP on a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
+
+    def __enter__(self) -> _Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _reached(response: dict[str, Any], last: int) -> bool:
+    return any(int(event["kv"]["mod_revision"]) >= last for event in response.get("events", ()))
+
+
+def _prefix(prefix: str) -> dict[str, Any]:
+    start = prefix.encode() or _EVERYTHING
+    end = _EVERYTHING if not prefix else start[:-1] + bytes([start[-1] + 1])
+    return {"key": _encode(start), "range_end": _encode(end)}
+
+
+def _encode(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text)

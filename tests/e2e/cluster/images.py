@@ -1,0 +1,216 @@
+"""Make container images without Docker: from this machine's own Python, its libraries and a static busybox.
+
+An image is a docker-archive: a tar of layer tars and two JSON files. Each layer and each archive is kept in the cache
+under a hash of what it was made from, so that only the operator's own sources are packed again when they change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import python_files
+from .cache import CHECKOUT, cache_dir, content_key, file_lock
+
+TASK_IMAGE = "localhost/runkeys-task:1"
+OPERATOR_IMAGE = "localhost/runkeys-operator:dev"
+PAUSE_IMAGE = "localhost/runkeys-pause:1"
+USER = 65532
+# What operator/Dockerfile copies too.
+OPERATOR_SOURCES = ("runkeys", "runkeys_operator")
+_RECIPE = (Path(__file__), Path(python_files.__file__))
+_PASSWD = f"root:x:0:0:root:/:/bin/sh\nrunkeys:x:{USER}:{USER}:runkeys:/tmp:/bin/sh\n"
+_GROUP = f"root:x:0:\nrunkeys:x:{USER}:\n"
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an image says about itself, apart from its layers."""
+
+    tag: str
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    user: str = ""
+    directory: str = "/"
+
+    def config(self, layers: list[Path]) -> bytes:
+        config = {
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+            "os": "linux",
+            "config": {
+                "Entrypoint": list(self.entrypoint),
+                "Cmd": list(self.command),
+                "Env": [f"{key}={value}" for key, value in self.environment.items()],
+                "User": self.user,
+                "WorkingDir": self.directory,
+            },
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha256(layer)}" for layer in layers]},
+        }
+        return json.dumps(config, sort_keys=True).encode()
+
+
+def pause_image() -> Path:
+    """Return the archive of the image that keeps a pod's namespaces open."""
+    layer = _layer("busybox", [_busybox()], lambda root: _copy(_busybox(), root / "bin/busybox"))
+    return _archive(Image(PAUSE_IMAGE, entrypoint=("/bin/busybox", "sleep", "2147483647")), [layer])
+
+
+def task_image() -> Path:
+    """Return the archive of ``localhost/runkeys-task:1``: Python and a shell, for the tasks of tests."""
+    return _archive(Image(TASK_IMAGE, environment=_environment(), command=("python3",)), [_base_layer()])
+
+
+def operator_image() -> Path:
+    """Return the archive of ``localhost/runkeys-operator:dev``: the operator as it is in this checkout."""
+    image = Image(
+        OPERATOR_IMAGE,
+        environment=_environment() | {"PYTHONPATH": "/app:/app/site-packages", "PYTHONUNBUFFERED": "1"},
+        entrypoint=("python3", "-m", "runkeys_operator"),
+        user=f"{USER}:{USER}",
+        directory="/app",
+    )
+    return _archive(image, [_base_layer(), _dependencies_layer(), _operator_layer()])
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}
+
+
+def _base_layer() -> Path:
+    executable = python_files.executable()
+    return _layer("python", [executable, _busybox(), sys.version, str(python_files.stdlib_folders())], _fill_base)
+
+
+def _fill_base(root: Path) -> None:
+    for folder in ("bin", "etc", "tmp", "usr/local/bin", "var", "app"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "etc/passwd").write_text(_PASSWD)
+    (root / "etc/group").write_text(_GROUP)
+    _copy(_busybox(), root / "bin/busybox")
+    for applet in python_files.output("busybox", "--list").split():
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("busybox")
+    python_files.copy_interpreter(root)
+    for name in ("python", "python3"):
+        (root / "usr/local/bin" / name).symlink_to(python_files.executable())
+
+
+def _dependencies_layer() -> Path:
+    wanted = python_files.operator_requirements(CHECKOUT / "pyproject.toml")
+    versions = ",".join(sorted(f"{d.name}=={d.version}" for d in wanted))
+    fill: Callable[[Path], None] = lambda root: python_files.copy_distributions(wanted, root, "app/site-packages")
+    return _layer("dependencies", [versions, sys.version], fill)
+
+
+def _operator_layer() -> Path:
+    files = [
+        path
+        for package in OPERATOR_SOURCES
+        for path in sorted((CHECKOUT / "operator" / package).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+
+    def fill(root: Path) -> None:
+        for path in files:
+            _copy(path, root / "app" / path.relative_to(CHECKOUT / "operator"))
+        python_files.compile_all(root / "app", root)
+
+    return _layer("operator", [*map(str, files), *files], fill)
+
+
+def _busybox() -> Path:
+    found = shutil.which("busybox")
+    if found is None:
+        raise FileNotFoundError("Images need busybox-static: run scripts/system-packages.")
+    return Path(found)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target)
+
+
+def _layer(name: str, made_from: list[Path | str], fill: Callable[[Path], None]) -> Path:
+    """Return a layer's tar, made by ``fill`` in an empty folder unless the cache has it."""
+    target = cache_dir() / "images" / f"{name}-{content_key(*_RECIPE, *made_from)}.layer.tar"
+    with file_lock(cache_dir() / "images" / ".lock"):
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                root = Path(scratch) / "root"
+                root.mkdir()
+                fill(root)
+                unfinished = Path(scratch) / "layer.tar"
+                _pack(root, unfinished)
+                unfinished.rename(target)
+    return target
+
+
+def _pack(root: Path, target: Path) -> None:
+    """Write a folder as a tar that depends on names, modes and contents only."""
+    with tarfile.open(target, "w") as tar:
+        for path in sorted(root.rglob("*")):
+            entry = tar.gettarinfo(path, arcname=str(path.relative_to(root)))
+            entry.uid = entry.gid = entry.mtime = 0
+            entry.uname = entry.gname = ""
+            if entry.islnk():
+                entry.type, entry.linkname, entry.size = tarfile.REGTYPE, "", path.stat().st_size
+            if entry.name == "tmp":
+                entry.mode = 0o1777
+            elif not entry.issym():
+                entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+            if entry.isreg():
+                with path.open("rb") as content:
+                    tar.addfile(entry, content)
+            else:
+                tar.addfile(entry)
+
+
+def _archive(image: Image, layers: list[Path]) -> Path:
+    """Return the image as a docker-archive file."""
+    config = image.config(layers)
+    digest = hashlib.sha256(config).hexdigest()
+    name = image.tag.rpartition("/")[2].replace(":", "-")
+    target = cache_dir() / "images" / f"{name}-{digest[:16]}.tar"
+    with file_lock(cache_dir() / "images" / ".lock"):
+        if not target.exists():
+            unfinished = target.with_suffix(".new")
+            with tarfile.open(unfinished, "w") as tar:
+                names = [f"{_sha256(layer)}.tar" for layer in layers]
+                manifest = [{"Config": f"{digest}.json", "RepoTags": [image.tag], "Layers": names}]
+                _add(tar, "manifest.json", json.dumps(manifest).encode())
+                _add(tar, f"{digest}.json", config)
+                for layer, layer_name in zip(layers, names, strict=True):
+                    entry = tarfile.TarInfo(layer_name)
+                    entry.size = layer.stat().st_size
+                    with layer.open("rb") as content:
+                        tar.addfile(entry, content)
+            unfinished.rename(target)
+    return target
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def _sha256(path: Path) -> str:
+    """Hash a layer; kept beside it, since a big one takes a tenth of a second."""
+    kept = path.with_suffix(".sha256")
+    if not kept.exists():
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        unfinished = kept.with_suffix(".new")
+        unfinished.write_text(digest)
+        unfinished.rename(kept)
+    return kept.read_text()

@@ -1,0 +1,200 @@
+"""The first process of a node: makes its mounts and network, starts its components, ends everything with itself.
+
+Run by ``unshare`` with the standard library alone. It answers one JSON line for each JSON line on a Unix socket:
+``{"do": "start" | "signal" | "list", "name": …, "signal": …}``. With ``--lifeline`` it ends when its standard input
+does, that is, when the last process that held the other end has died, however it died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# What the kubelet insists on writing. Plain files laid over them keep the machine's own settings as they are.
+SYSCTLS = {
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/keys/root_maxbytes": "25000000",
+}
+PRIVATE_FOLDERS = ("/run", "/var/log", "/var/lib/cni")
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, timeout=30)
+
+
+def mount_all(state: Path) -> None:
+    """Give the node its own /proc, /run and stores; nothing of it shows outside."""
+    run("mount", "-t", "proc", "proc", "/proc")
+    for folder in PRIVATE_FOLDERS:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", folder)
+    for store in ("containerd", "kubelet", "etcd"):
+        (state / store).mkdir(exist_ok=True)
+        run("mount", "-t", "tmpfs", "-o", "mode=0700", "tmpfs", str(state / store))
+    Path("/run/netns").mkdir()
+    run("mount", "--bind", "/run/netns", "/run/netns")
+    for name, value in SYSCTLS.items():
+        plain = Path("/run/sysctl") / name.replace("/", ".")
+        plain.parent.mkdir(exist_ok=True)
+        plain.write_text(value)
+        run("mount", "--bind", str(plain), f"/proc/sys/{name}")
+    # Containers' mounts must reach the kubelet and back again; none of it leaves this namespace.
+    run("mount", "--make-rshared", "/")
+
+
+def connect(address: str, outside: str) -> None:
+    """Bring up loopback and the link that was put here from outside."""
+    run("ip", "link", "set", "lo", "up")
+    run("ip", "address", "add", f"{address}/30", "dev", "node0")
+    run("ip", "link", "set", "node0", "up")
+    run("ip", "route", "add", "default", "via", outside)
+
+
+def remove_cgroup(name: str) -> None:
+    """Remove a cgroup and all below it, in the one hierarchy of version 2 or the several of version 1."""
+    hierarchies = Path("/sys/fs/cgroup")
+    for root in (*hierarchies.glob(name), *hierarchies.glob(f"*/{name}")):
+        for folder, _, _ in os.walk(root, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
+class Node:
+    """Starts and signals components and collects every process that ends in this node."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.pids: dict[str, int] = {}
+        self.ended: dict[str, int] = {}
+        self.cgroup = ""
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        do = request["do"]
+        if do == "connect":
+            self.cgroup = request["cgroup"]
+            connect(request["address"], request["outside"])
+        elif do == "start":
+            self.start(request["name"])
+        elif do == "signal":
+            os.kill(self.pids[request["name"]], request["signal"])
+        elif do != "list":
+            raise ValueError(f"unknown request {do!r}")
+        return {"running": self.pids, "ended": self.ended}
+
+    def start(self, name: str) -> None:
+        if name in self.pids:
+            return
+        commands = json.loads((self.state / "commands.json").read_text())
+        with (self.state / "logs" / f"{name}.log").open("ab") as log:
+            child = subprocess.Popen(
+                commands[name]["argv"],
+                env=commands[name]["env"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.pids[name] = child.pid
+        self.ended.pop(name, None)
+        # Ended children are collected below by number; this keeps the object from doing it too.
+        child.returncode = 0
+
+    def collect(self) -> bool:
+        """Collect whatever has ended; False when no child is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            for name in [n for n, p in self.pids.items() if p == pid]:
+                del self.pids[name]
+                self.ended[name] = os.waitstatus_to_exitcode(status)
+
+    def end(self) -> None:
+        """Kill everything in this node and remove its cgroups, which outlive their processes otherwise."""
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
+            if not self.collect():
+                break
+            time.sleep(0.005)
+        if self.cgroup:
+            remove_cgroup(self.cgroup)
+
+
+def serve(node: Node, server: socket.socket, lifeline: bool) -> None:
+    """Answer requests until a signal asks to end or the lifeline is cut."""
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    asked_to_end = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked_to_end.append(True))
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    with selectors.DefaultSelector() as selector:
+        selector.register(server, selectors.EVENT_READ, "socket")
+        selector.register(wake_read, selectors.EVENT_READ, "signal")
+        if lifeline:
+            selector.register(0, selectors.EVENT_READ, "lifeline")
+        while not asked_to_end:
+            for key, _ in selector.select():
+                if key.data == "signal":
+                    os.read(wake_read, 4096)
+                    node.collect()
+                elif key.data == "lifeline" and not os.read(0, 4096):
+                    return
+                elif key.data == "socket":
+                    converse(node, server)
+
+
+def converse(node: Node, server: socket.socket) -> None:
+    """Take one connection and answer its one line; a caller that breaks off harms nobody."""
+    connection, _ = server.accept()
+    with connection, contextlib.suppress(OSError):
+        connection.settimeout(10)
+        line = connection.makefile("r").readline()
+        try:
+            reply = node.answer(json.loads(line))
+        except Exception as error:  # the caller gets to know, whatever it was; this process must live
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        connection.sendall(json.dumps(reply).encode() + b"\n")
+
+
+def main() -> None:
+    state, lifeline = Path(sys.argv[1]), "--lifeline" in sys.argv
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Until /proc is mounted anew it is the outer one: this is our number as the others see it.
+    outer_pid = os.readlink("/proc/self")
+    node = Node(state)
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(state / "control.sock"))
+            server.listen(64)
+            mount_all(state)
+            (state / "pid.new").write_text(outer_pid)
+            (state / "pid.new").rename(state / "pid")
+            serve(node, server, lifeline)
+    finally:
+        node.end()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Which path on the API server belongs to which kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One kind, as its path on the API server names it."""
+
+    api_version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+
+    def path(self, namespace: str | None = None, name: str = "", subresource: str = "") -> str:
+        """Return the path of one object, or of all of them (``namespace=None``: in every namespace)."""
+        root = "/api/" if "/" not in self.api_version else "/apis/"
+        within = ("namespaces", namespace) if self.namespaced and namespace else ()
+        return root + "/".join(part for part in (self.api_version, *within, self.plural, name, subresource) if part)
+
+
+def _table(api_version: str, kinds: dict[str, str], namespaced: bool = True) -> list[Resource]:
+    return [Resource(api_version, kind, plural, namespaced) for kind, plural in kinds.items()]
+
+
+KNOWN = (
+    *_table("v1", {"Namespace": "namespaces", "Node": "nodes", "PersistentVolume": "persistentvolumes"}, False),
+    *_table(
+        "v1",
+        {
+            "Pod": "pods",
+            "Secret": "secrets",
+            "ConfigMap": "configmaps",
+            "Event": "events",
+            "Service": "services",
+            "ServiceAccount": "serviceaccounts",
+            "ResourceQuota": "resourcequotas",
+            "PersistentVolumeClaim": "persistentvolumeclaims",
+        },
+    ),
+    *_table("batch/v1", {"Job": "jobs", "CronJob": "cronjobs"}),
+    *_table("apps/v1", {"Deployment": "deployments", "ReplicaSet": "replicasets"}),
+    *_table("rbac.authorization.k8s.io/v1", {"Role": "roles", "RoleBinding": "rolebindings"}),
+    *_table(
+        "rbac.authorization.k8s.io/v1",
+        {"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings"},
+        False,
+    ),
+    *_table("coordination.k8s.io/v1", {"Lease": "leases"}),
+    *_table("apiextensions.k8s.io/v1", {"CustomResourceDefinition": "customresourcedefinitions"}, False),
+    *_table(
+        "admissionregistration.k8s.io/v1",
+        {
+            "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+            "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
+            "MutatingAdmissionPolicy": "mutatingadmissionpolicies",
+            "MutatingAdmissionPolicyBinding": "mutatingadmissionpolicybindings",
+        },
+        False,
+    ),
+    *_table("runkeys.dev/v1alpha1", {"WorkflowRun": "workflowruns", "SecretBinding": "secretbindings"}),
+)
+
+
+def by_plural(plural: str) -> Resource:
+    """Find a kind by its plural, such as ``jobs``. Raises KeyError."""
+    for resource in KNOWN:
+        if resource.plural == plural:
+            return resource
+    raise KeyError(f"{plural!r} is not in the table of resources.py")
+
+
+def by_kind(api_version: str, kind: str) -> Resource:
+    """Find a kind as a manifest names it. Raises KeyError."""
+    for resource in KNOWN:
+        if (resource.api_version, resource.kind) == (api_version, kind):
+            return resource
+    raise KeyError(f"{api_version} {kind} is not in the table of resources.py")
