@@ -33,7 +33,7 @@ class ReconcileQueue(Generic[K]):
 
     def __init__(self) -> None:
         self._due: dict[K, float] = {}
-        # Entries that no longer agree with _due are stale and skipped.
+        # Entries that no longer agree with _due, or whose key is being worked on, are stale and skipped.
         self._heap: list[tuple[float, int, K]] = []
         self._order = itertools.count()
         self._working: dict[K, asyncio.Task[None]] = {}
@@ -75,8 +75,7 @@ class ReconcileQueue(Generic[K]):
         due = max(due, self._not_before.get(key, due))
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
-            if key not in self._working:
-                self._push(key)
+            self._push(key)
 
     async def run(self, reconcile: Callable[[K], Awaitable[float | None]], workers: int) -> None:
         """Work until `drain`: call `reconcile` for each key that is due, for at most `workers` at once.
@@ -154,7 +153,7 @@ class ReconcileQueue(Generic[K]):
         finally:
             del self._working[key]
             self._wake.set()
-        if key in self._due:  # asked for meanwhile: `add` left it to us to put the key on the heap
+        if key in self._due:  # asked for meanwhile: its entry on the heap was skipped
             self._due[key] = max(self._due[key], self._not_before.get(key, 0.0))
             self._push(key)
         if again is not None:

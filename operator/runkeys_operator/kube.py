@@ -1,0 +1,278 @@
+"""A thin client of the API server for the few calls that the operator makes.
+
+Why not a client library: this is the hot path (five writes a run), and aiohttp is there
+already for kopf, with the same session. Nothing here logs, caches or retries: the queue
+retries, with its back-off per run. The one exception is a session that was replaced
+under a request, which says nothing about the request.
+
+Secrets get special care: answers to their creation and deletion are asked for as
+metadata only, so that a value crosses the wire once, on its way in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from yarl import URL
+
+from .errors import Invalid, LoginError, Unauthorized, Unreachable, from_response
+
+Json = dict[str, Any]
+Objects = list[Json]
+
+PAGE_SIZE = 500
+_TIMEOUT = aiohttp.ClientTimeout(total=15)
+
+_JSON = "application/json"
+_METADATA_ONLY = f"{_JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind as the API's paths spell it."""
+
+    group: str
+    version: str
+    plural: str
+
+    @property
+    def root(self) -> str:
+        """The group version's path: `/api/v1` or `/apis/<group>/<version>`."""
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+RUNS = Resource("runkeys.dev", "v1alpha1", "workflowruns")
+BINDINGS = Resource("runkeys.dev", "v1alpha1", "secretbindings")
+JOBS = Resource("batch", "v1", "jobs")
+PODS = Resource("", "v1", "pods")
+SECRETS = Resource("", "v1", "secrets")
+EVENTS = Resource("", "v1", "events")
+
+
+class Deleted(NamedTuple):
+    """What a DELETE achieved: `gone` at once, or still held by `finalizers` (or a grace period)."""
+
+    gone: bool
+    finalizers: tuple[str, ...] = ()
+
+
+class Connection(NamedTuple):
+    """A way to the API server: its base address and a session that authenticates itself."""
+
+    server: str
+    http: aiohttp.ClientSession
+
+
+class SessionProvider(Protocol):
+    """Who makes sessions, and replaces those that kopf closed or the server refused."""
+
+    def current(self) -> Connection:
+        """The session to use now; a new one if the last was closed."""
+
+    async def renew(self, stale: Connection) -> bool:
+        """Replace `stale`, whose credentials or trust failed. False: not again so soon."""
+
+
+class Kube:
+    """The calls. Every method raises `ApiError`; `namespace` None means cluster scope.
+
+    Objects are the API's own JSON. 15 seconds at most for each request.
+    """
+
+    def __init__(self, provider: SessionProvider) -> None:
+        self._provider = provider
+
+    def __repr__(self) -> str:
+        return "Kube()"
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Json:
+        """The object, read fresh."""
+        return await self._call("get", "GET", resource, namespace, name)
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> Objects:
+        """Every object that matches, in pages of 500; `namespace` None means all namespaces."""
+        query = {"limit": str(PAGE_SIZE)}
+        if label_selector:
+            query["labelSelector"] = label_selector
+        if field_selector:
+            query["fieldSelector"] = field_selector
+        items: Objects = []
+        while True:
+            page = await self._call("list", "GET", resource, namespace, query=query)
+            items += page.get("items") or []
+            token = page["metadata"].get("continue")
+            if not token:
+                return items
+            query["continue"] = token
+
+    async def create(self, resource: Resource, namespace: str | None, body: Json) -> Json:
+        """The created object; of a Secret only its metadata."""
+        name = body.get("metadata", {}).get("name", "")
+        return await self._call(
+            "create", "POST", resource, namespace, body=body, label=name, metadata_only=resource == SECRETS
+        )
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str | None = None,
+        propagation: str | None = None,
+    ) -> Deleted:
+        """Delete it, but only the one with `uid` if given (else `Conflict`); `NotFound` if gone.
+
+        `propagation` is Background, Foreground or Orphan; None leaves it to the kind's default.
+        """
+        options: Json = {}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        if propagation is not None:
+            options["propagationPolicy"] = propagation
+        answer = await self._call(
+            "delete", "DELETE", resource, namespace, name, body=options or None, metadata_only=True
+        )
+        if answer.get("kind") == "Status":
+            return Deleted(gone=True)
+        # The server sent the object back: it deleted it and tells what it was, or it only marked it.
+        metadata = answer.get("metadata") or {}
+        finalizers = tuple(metadata.get("finalizers") or ())
+        in_grace = bool(metadata.get("deletionTimestamp") and metadata.get("deletionGracePeriodSeconds"))
+        return Deleted(gone=not finalizers and not in_grace, finalizers=finalizers)
+
+    async def patch_status(
+        self, resource: Resource, namespace: str | None, name: str, status: Json, *, resource_version: str
+    ) -> Json:
+        """Merge `status` into the object's: lists are replaced whole, None removes a key.
+
+        `Conflict` if the object is no longer at `resource_version`. Returns the whole object.
+        """
+        body = {"metadata": {"resourceVersion": resource_version}, "status": status}
+        return await self._call("patch", "PATCH", resource, namespace, name, "status", body=body)
+
+    async def discover(self, resource: Resource) -> Objects:
+        """What the resource's group version serves: APIResource objects; `NotFound` if nothing."""
+        answer = await self._send("GET", resource.root, None, f"discover {resource.root}")
+        return answer.get("resources") or []
+
+    async def _call(
+        self,
+        verb: str,
+        method: str,
+        resource: Resource,
+        namespace: str | None,
+        name: str | None = None,
+        subresource: str = "",
+        *,
+        body: Json | None = None,
+        query: Mapping[str, str] | None = None,
+        label: str = "",
+        metadata_only: bool = False,
+    ) -> Json:
+        where = "/".join(part for part in (namespace, name or label, subresource) if part)
+        request = f"{verb} {resource} {where}".rstrip()
+        path = [resource.root]
+        if namespace is not None:
+            path += ["namespaces", _segment(namespace, request)]
+        path.append(resource.plural)
+        if name is not None:
+            path.append(_segment(name, request))
+        if subresource:
+            path.append(subresource)
+        target = "/".join(path)
+        if query:
+            target = f"{target}?{urlencode(query)}"
+        return await self._send(
+            method, target, body, request, secret=resource == SECRETS, metadata_only=metadata_only
+        )
+
+    async def _send(
+        self,
+        method: str,
+        target: str,
+        body: Json | None,
+        request: str,
+        *,
+        secret: bool = False,
+        metadata_only: bool = False,
+    ) -> Json:
+        headers = {"Accept": f"{_METADATA_ONLY},{_JSON}" if metadata_only else _JSON}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else _JSON
+            data = json.dumps(body, separators=(",", ":")).encode()
+        try:
+            response, answer = await self._exchange(method, target, headers, data, request)
+        except LoginError as error:
+            raise Unauthorized(0, "NoCredentials", str(error), request=request) from None
+        if response.status >= 300:
+            raise from_response(response.status, response.headers, answer, request=request, secret=secret)
+        try:
+            parsed = json.loads(answer)
+        except ValueError:
+            parsed = None
+        if not isinstance(parsed, dict):
+            # Without the text and the parser's error, which holds it: it may be anything.
+            raise Unreachable("the answer is not from an API server", request=request) from None
+        return parsed
+
+    async def _exchange(
+        self, method: str, target: str, headers: dict[str, str], data: bytes | None, request: str
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        for last_try in (False, True):
+            connection = self._provider.current()
+            try:
+                async with connection.http.request(
+                    method,
+                    URL(connection.server + target, encoded=True),
+                    data=data,
+                    headers=headers,
+                    timeout=_TIMEOUT,
+                    allow_redirects=False,
+                ) as response:
+                    answer = await response.read()
+            except (aiohttp.ClientError, OSError, RuntimeError) as error:
+                if connection.http.closed and not last_try:
+                    continue  # kopf or `renew` replaced the session under this request
+                if isinstance(error, RuntimeError) and not connection.http.closed:
+                    raise  # not aiohttp's way to say "closed": a defect of ours
+                failure = _unreachable(error, request)
+                if failure.untrusted and not last_try and await self._provider.renew(connection):
+                    continue
+                raise failure from None
+            if response.status == 401 and not last_try and await self._provider.renew(connection):
+                continue
+            return response, answer
+        raise AssertionError("the second try returns or raises")
+
+
+def _segment(name: str, request: str) -> str:
+    """`name` as one segment of a path. Names may come from a manifest: never let one climb the path."""
+    if name in {"", ".", ".."} or "/" in name or "%" in name:
+        raise Invalid(422, "InvalidName", "not a name of an object", request=request)
+    return quote(name, safe="")
+
+
+def _unreachable(error: Exception, request: str) -> Unreachable:
+    if isinstance(error, TimeoutError):
+        return Unreachable("no answer in time", request=request)
+    untrusted = isinstance(error, aiohttp.ClientConnectorCertificateError)
+    # The operating system's errors say what is wrong; aiohttp's may quote what they could not parse.
+    message = str(error) if isinstance(error, OSError) or untrusted else ""
+    return Unreachable(message or type(error).__name__, request=request, untrusted=untrusted)

@@ -1,0 +1,185 @@
+"""How the operator reaches the API server and who it is there.
+
+One aiohttp session serves kopf's watches and our own calls. kopf closes it when the
+server refuses its credentials, and asks for another; `Login` makes them and always
+knows the one to use now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+from aiohttp import hdrs
+from yarl import URL
+
+from .errors import LoginError
+from .kube import Connection
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+# A projected token is rotated when 80 % of its life is over, and the old one stays valid: a minute is plenty.
+_TOKEN_AGE = 60.0
+_RENEW_AGAIN_AFTER = 30.0
+_HANDED_OVER_AT_MOST, _WITHIN = 5, 60.0
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a service account or a kubeconfig file says. `token` reads it anew; None: by certificate."""
+
+    server: str
+    tls: ssl.SSLContext | None = None
+    token: Callable[[], Awaitable[str]] | None = field(default=None, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+
+
+def find(kubeconfig: str | None, context: str | None) -> Callable[[], Access]:
+    """What to load access from: what was asked for, else the pod's own account, else kubectl's default.
+
+    Raises LoginError if there is nothing of the kind.
+    """
+    from . import kubeconfig as files
+
+    if kubeconfig or context:
+        return partial(files.load, files.paths(kubeconfig), context)
+    if "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").exists():
+        return in_cluster
+    if found := files.paths(None):
+        return partial(files.load, found, None)
+    raise LoginError("no cluster: run this in a pod with a service account, or give --kubeconfig")
+
+
+def in_cluster(directory: Path = SERVICE_ACCOUNT) -> Access:
+    """The access of a pod, by the service account mounted in `directory`."""
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    host = f"[{host}]" if ":" in host else host
+    try:
+        tls = ssl.create_default_context(cafile=str(directory / "ca.crt"))
+    except OSError as error:
+        raise LoginError(f"{directory / 'ca.crt'}: {error.strerror or error}") from None
+    return Access(f"https://{host}:{port}", tls, partial(read_token, directory / "token"))
+
+
+async def read_token(path: Path) -> str:
+    """The token in a file, without the newline that editors and `kubectl create token >` leave."""
+    try:
+        return path.read_text("ascii").strip()  # noqa: ASYNC240 -- a few bytes, in a pod from memory
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoginError(f"{path}: {error if isinstance(error, OSError) else 'not a token'}") from None
+
+
+class Login:
+    """Makes sessions. The `SessionProvider` of `Kube`, and what kopf's login handler asks."""
+
+    def __init__(self, load: Callable[[], Access]) -> None:
+        self._load = load
+        self._current: Connection | None = None
+        self._opened: list[Connection] = []
+        self._handed_over: Connection | None = None
+        self._handed_over_at: deque[float] = deque(maxlen=_HANDED_OVER_AT_MOST)
+        self._renewed_at = float("-inf")
+
+    def current(self) -> Connection:
+        """The session to use now. Raises LoginError if the credentials cannot be read."""
+        if self._current is None or self._current.http.closed:
+            self._current = _open(self._load())
+            self._opened = [c for c in self._opened if not c.http.closed] + [self._current]
+        return self._current
+
+    async def renew(self, stale: Connection) -> bool:
+        """Replace `stale`, whose credentials or trust failed. False: not again so soon.
+
+        kopf finds its session closed and comes to `hand_over` for this one.
+        """
+        if self._current is not stale:
+            return True
+        now = asyncio.get_running_loop().time()
+        if now - self._renewed_at < _RENEW_AGAIN_AFTER:
+            return False
+        self._renewed_at, self._current = now, None
+        await stale.http.close()
+        return True
+
+    async def hand_over(self) -> Connection | None:
+        """A session for kopf, never the same twice: kopf asks again only when one has failed it.
+
+        kopf has no pause between a 401 and its next try, so this paces it, and returns None
+        (on which kopf gives up) when new sessions do not help.
+        """
+        now = asyncio.get_running_loop().time()
+        if len(self._handed_over_at) == _HANDED_OVER_AT_MOST and now - self._handed_over_at[0] < _WITHIN:
+            return None
+        if self._handed_over_at and now - self._handed_over_at[-1] < 1:
+            await asyncio.sleep(1)
+        if self._handed_over is not None and self._current is self._handed_over:
+            await self._handed_over.http.close()
+        self._handed_over = self.current()
+        self._handed_over_at.append(asyncio.get_running_loop().time())
+        return self._handed_over
+
+    async def close(self) -> None:
+        """Close every session that is still open."""
+        for connection in self._opened:
+            await connection.http.close()
+
+
+def _open(access: Access) -> Connection:
+    server = access.server.rstrip("/")
+    http = aiohttp.ClientSession(
+        # No limit: every watch holds a connection for itself, four for each namespace.
+        connector=aiohttp.TCPConnector(limit=0, ssl=access.tls or True, keepalive_timeout=60),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={hdrs.USER_AGENT: "runkeys-operator"},
+        middlewares=[_BearerToken(server, access.token)] if access.token else [],
+        proxy=access.proxy,
+    )
+    return Connection(server, http)
+
+
+class _BearerToken:
+    """Puts the token on each request: read again once a minute, and when the server refuses it."""
+
+    def __init__(self, server: str, read: Callable[[], Awaitable[str]]) -> None:
+        self._origin = URL(server).origin()
+        self._read = read
+        self._token = ""
+        self._good_until = float("-inf")
+        self._reading = asyncio.Lock()
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if request.url.origin() != self._origin:
+            return await handler(request)  # redirected elsewhere: the token is not for them
+        token = await self._fresh()
+        request.headers[hdrs.AUTHORIZATION] = f"Bearer {token}"
+        response = await handler(request)
+        if response.status == 401:
+            self._good_until = float("-inf")
+            if (newer := await self._fresh()) != token:
+                response.release()
+                request.headers[hdrs.AUTHORIZATION] = f"Bearer {newer}"
+                response = await handler(request)
+        return response
+
+    async def _fresh(self) -> str:
+        now = asyncio.get_running_loop().time
+        if now() >= self._good_until:
+            async with self._reading:
+                if now() >= self._good_until:
+                    try:
+                        self._token = await self._read()
+                    except LoginError:
+                        if not self._token:
+                            raise
+                        # It may be readable again in a moment; meanwhile the server judges the old one.
+                    self._good_until = now() + _TOKEN_AGE
+        return self._token
