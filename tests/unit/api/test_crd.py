@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 from pydantic import Field
+
 from runkeys.api import crd
 from runkeys.api.common import ApiModel, CrdInfo, ObjectMeta, PrinterColumn
 

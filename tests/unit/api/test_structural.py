@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+
 from runkeys.api.common import ApiModel, cel, list_map
 from runkeys.api.structural import Schema, SchemaError, structural_schema
 
@@ -21,7 +22,7 @@ class Key(ApiModel):
     has two lines with ``code``.
     """
 
-    model_config = {"json_schema_extra": cel(("self.name != 'x'", "must not be x"))}
+    model_config = ConfigDict(json_schema_extra=cel(("self.name != 'x'", "must not be x")))
 
     name: Annotated[str, Field(min_length=1, max_length=63)] = Field(description="Its name.")
 

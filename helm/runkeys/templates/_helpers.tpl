@@ -1,0 +1,61 @@
+{{/* One name for all objects: the release's, with the chart's where it is not in it already. */}}
+{{- define "runkeys.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{ .Release.Name }}
+{{- else -}}
+{{ .Release.Name }}-{{ .Chart.Name }}
+{{- end -}}
+{{- end }}
+
+{{- define "runkeys.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "runkeys.labels" -}}
+{{ include "runkeys.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "runkeys.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- with .Values.image.digest }}@{{ . }}{{ end }}
+{{- end }}
+
+{{/* The operator's account, as the subject of a binding. */}}
+{{- define "runkeys.subjects" -}}
+- kind: ServiceAccount
+  name: {{ include "runkeys.name" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}
+
+{{/*
+Exactly what the operator does. Secrets: it makes and removes its own and cannot read any; the
+Secrets that bindings refer to are granted one by one, see sources.yaml. No finalizers: it sets none
+and asks for no blockOwnerDeletion.
+*/}}
+{{- define "runkeys.rules" -}}
+- apiGroups: [runkeys.dev]
+  resources: [workflowruns]
+  verbs: [get, list, watch, delete]
+- apiGroups: [runkeys.dev]
+  resources: [secretbindings]
+  verbs: [get, list, watch]
+- apiGroups: [runkeys.dev]
+  resources: [workflowruns/status, secretbindings/status]
+  verbs: [patch]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create, delete]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list, create]
+{{- end }}

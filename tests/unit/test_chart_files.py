@@ -1,0 +1,91 @@
+"""Chart, Dockerfile and examples say what the code says, wherever two files hold the same thing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import runkeys
+from runkeys.access import Subject, denial
+from runkeys.api import SecretBinding, WorkflowRun
+from tests.e2e.cluster import images
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "runkeys"
+EXAMPLES = ROOT / "examples"
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def test_the_chart_has_the_version_of_the_package() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+
+    assert chart["version"] == runkeys.__version__
+    assert chart["appVersion"] == runkeys.__version__
+
+
+def test_every_value_of_the_chart_is_explained() -> None:
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    top = [number for number, line in enumerate(lines) if re.match(r"[a-zA-Z]", line)]
+    # The one comment above nodeSelector is for the lines below it too.
+    unexplained = [lines[n] for n in top if not lines[n - 1].startswith("#")]
+
+    assert [line.partition(":")[0] for line in unexplained] == [
+        "tolerations",
+        "priorityClassName",
+    ]
+
+
+def test_dockerfile_and_test_image_hold_the_same() -> None:
+    dockerfile = (ROOT / "operator" / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (?!--from)(\S+)", dockerfile, re.MULTILINE)
+
+    sources = [f"operator/{package}" for package in images.OPERATOR_SOURCES]
+    assert [path for path in copied if path.startswith("operator/")] == sources
+    assert f"USER {images.USER}:{images.USER}" in dockerfile
+    assert '"-m", "runkeys_operator"' in dockerfile
+    assert "--require-hashes" in dockerfile
+
+
+def test_docker_sees_only_what_the_dockerfile_copies() -> None:
+    dockerfile = (ROOT / "operator" / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (?!--from)(\S+)", dockerfile, re.MULTILINE)
+    ignore = (ROOT / ".dockerignore").read_text().splitlines()
+
+    assert "*" in ignore
+    assert sorted(line[1:] for line in ignore if line.startswith("!")) == sorted(copied)
+    assert all((ROOT / path).exists() for path in copied)
+
+
+def test_the_example_binding_admits_the_example_run() -> None:
+    [binding] = map(SecretBinding.parse, documents(EXAMPLES / "hello" / "binding.yaml"))
+    [run] = map(WorkflowRun.parse, documents(EXAMPLES / "hello" / "run.yaml"))
+    [task] = run.spec.tasks
+    pod_images = [container["image"] for container in task.template["spec"]["containers"]]
+
+    assert [reference.name for reference in run.spec.bindings] == [binding.metadata.name]
+    assert all(binding.entry(secret.secret) for secret in task.secrets)
+    assert denial(binding, Subject(run.metadata.labels, run.spec.service_account_name, pod_images)) is None
+
+
+def test_the_example_role_grants_the_example_secret_to_the_charts_account() -> None:
+    [binding] = map(SecretBinding.parse, documents(EXAMPLES / "hello" / "binding.yaml"))
+    role, role_binding = documents(EXAMPLES / "source-role.yaml")
+
+    assert role["rules"] == [
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": [entry.secret_key_ref.name for entry in binding.spec.secrets],
+            "verbs": ["get"],
+        }
+    ]
+    assert role_binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert role_binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": "runkeys", "namespace": "runkeys-system"}
+    ]
