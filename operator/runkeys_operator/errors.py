@@ -29,6 +29,10 @@ class LoginError(Exception):
     """Where the API server is, or who the operator is itself, cannot be told. The text says why."""
 
 
+class StartError(Exception):
+    """The operator cannot start here. The text says why and what to do."""
+
+
 class ApiError(Exception):
     """A request that the API server did not carry out, or whose answer never came.
 

@@ -328,8 +328,10 @@ def test_looks_that_events_overtook_do_not_pile_up() -> None:
             await asyncio.sleep(0.01)
         assert queue.waiting == 2
         assert len(queue._heap) < 100
+        await asyncio.sleep(1000 - now())
 
     play(script, worked)
+    assert [at for key, at in worked.runs if key == "b"] == [800.0]
 
 
 def test_a_failure_is_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,84 @@
+"""`python -m runkeys_operator`: run the operator."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import click
+
+from runkeys._version import __version__
+from runkeys_operator import logs
+from runkeys_operator.app import Options, serve
+from runkeys_operator.errors import LoginError, StartError
+from runkeys_operator.reconcile.reconciler import Reconciler
+
+log = logs.get_logger("runkeys_operator")
+
+_FAILED, _USAGE, _NO_CLUSTER = 1, 2, 6
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Namespace(click.ParamType[str]):
+    name = "namespace"
+    envvar_list_splitter = ","
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        value = value.strip()
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value):
+            self.fail(f"{value!r} is not a name of a namespace", param, ctx)
+        return value
+
+
+def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command], Command]:
+    envvar = envvar or f"RUNKEYS_{names[0].removeprefix('--').replace('-', '_').upper()}"
+    return click.option(*names, envvar=envvar, show_envvar=True, show_default=True, **settings)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@_option(
+    "--namespace",
+    "namespaces",
+    type=_Namespace(),
+    multiple=True,
+    envvar="RUNKEYS_NAMESPACES",
+    help="Serve this namespace; may be given several times. Default: all namespaces.",
+)
+@_option("--kubeconfig", type=click.Path(), help="Default: the pod's service account, else as kubectl.")
+@_option("--context", help="A context of the kubeconfig; default: its current one.")
+@_option("--log-format", type=click.Choice(["text", "json"]), default="text")
+@_option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@_option(
+    "--health-port", type=click.IntRange(0, 65535), default=8080, help="For /healthz and /readyz; 0: off."
+)
+@_option("--workers", type=click.IntRange(1, 256), default=16, help="Runs worked on at once.")
+@_option("--sweep-seconds", type=click.FloatRange(1), default=30.0, help="Between two looks at everything.")
+@click.version_option(__version__, prog_name="runkeys-operator")
+def main(
+    log_format: Literal["text", "json"], log_level: str, namespaces: tuple[str, ...], **options: Any
+) -> None:
+    """Give the pods of workflow runs the secrets they need, for as long as they need them."""
+    logs.configure(log_level, log_format)
+    log.info("Runkeys operator %s", __version__)
+    try:
+        asyncio.run(serve(Options(namespaces=tuple(dict.fromkeys(namespaces)), **options), Reconciler))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        pass  # told to stop before it had started
+    except LoginError as error:
+        log.critical("%s", error)
+        sys.exit(_USAGE)
+    except StartError as error:
+        log.critical("%s", error)
+        sys.exit(_NO_CLUSTER)
+    except Exception as error:  # noqa: BLE001 -- the last one who can say something
+        log.critical("the operator ended: %s", logs.describe(error))
+        sys.exit(_FAILED)
+
+
+if __name__ == "__main__":
+    main()

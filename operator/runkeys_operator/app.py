@@ -1,0 +1,232 @@
+"""Puts the operator together and keeps it whole: it runs completely or ends.
+
+kopf watches, logs in and runs the life cycle. Beside it run the queue's workers and the
+sweep. If any of them ends, all of them end, and the process with an error: whoever runs
+it starts it again, and nobody waits for half an operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from runkeys.naming import LABEL_RUN
+
+from . import handlers, login, preflight
+from ._kopf import kopf
+from .errors import ApiError, LoginError
+from .health import Health
+from .kube import JOBS, PODS, Kube
+from .logs import describe, get_logger
+from .reconcile.key import RunKey
+from .reconcile.queue import ReconcileQueue
+
+log = get_logger(__name__)
+
+_DRAIN_SECONDS = 5.0
+_SWEEP_AGAIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run. No `namespaces`: all. `health_port` 0: no probes. `sweep_seconds`: between two sweeps."""
+
+    namespaces: tuple[str, ...] = ()
+    kubeconfig: str | None = None
+    context: str | None = None
+    health_port: int = 8080
+    workers: int = 16
+    sweep_seconds: float = 30.0
+
+
+class Engine(handlers.EventSink, Protocol):
+    """What does the work."""
+
+    async def reconcile(self, key: RunKey) -> float | None:
+        """Bring one run forward; seconds until the next look, or None."""
+
+    async def sweep(self) -> None:
+        """Add every run that needs a look to the queue."""
+
+
+class MakeEngine(Protocol):
+    """Makes the engine, for the namespaces that it is to serve; `()`: all."""
+
+    def __call__(self, kube: Kube, queue: ReconcileQueue[RunKey], namespaces: tuple[str, ...]) -> Engine:
+        """Called once, before anything is watched."""
+
+
+class BackgroundError(Exception):
+    """A part of the operator ended, and so the whole did."""
+
+
+async def serve(options: Options, make_engine: MakeEngine) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises LoginError or StartError if it cannot start, BackgroundError or what kopf raises if a part of
+    it ended.
+    """
+    task = asyncio.current_task()
+    if task is not None:
+        # Until kopf puts its own in place. The first process of a container gets no default handlers.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    session = login.Login(login.find(options.kubeconfig, options.context))
+    health = Health()
+    try:
+        session.current()  # what cannot be read now will not be readable after half a minute
+        async with health.served(options.health_port):
+            kube = Kube(session)
+            namespaces = await preflight.check(kube, options.namespaces)
+            queue = ReconcileQueue[RunKey]()
+            engine = make_engine(kube, queue, namespaces)
+            log.info("serving %s", ", ".join(namespaces) or "all namespaces")
+            await _Operator(options, session, health, queue, engine).run(namespaces)
+    finally:
+        await session.close()
+
+
+class _Operator:
+    def __init__(
+        self,
+        options: Options,
+        session: login.Login,
+        health: Health,
+        queue: ReconcileQueue[RunKey],
+        engine: Engine,
+    ) -> None:
+        self._options = options
+        self._session = session
+        self._health = health
+        self._queue = queue
+        self._engine = engine
+        self._background: list[asyncio.Task[None]] = []
+        self._failed: BackgroundError | None = None
+        self._stop = asyncio.Event()
+
+    async def run(self, namespaces: tuple[str, ...]) -> None:
+        registry = kopf.OperatorRegistry()
+        handlers.register(registry, self._engine)
+        for when, handler in (
+            (kopf.on.login, self._log_in),
+            (kopf.on.startup, self._start),
+            (kopf.on.cleanup, self._end),
+        ):
+            when(registry=registry, errors=kopf.ErrorsMode.PERMANENT)(handler)
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=settings(),
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+                stop_flag=self._stop,
+            )
+        finally:
+            await self._end()
+        if self._failed is not None:
+            raise self._failed
+
+    async def _log_in(self, **_: Any) -> kopf.AiohttpSession | None:
+        # Never raise here: kopf would go on waiting for credentials. Without any it ends.
+        try:
+            connection = await self._session.hand_over()
+        except LoginError as error:
+            log.critical("%s", error)
+            return None
+        return connection and kopf.AiohttpSession(server=connection.server, aiohttp_session=connection.http)
+
+    async def _start(self, **_: Any) -> None:
+        self._spawn("workers", self._queue.run(self._engine.reconcile, self._options.workers))
+        self._spawn("sweep", self._sweep())
+
+    async def _end(self, **_: Any) -> None:
+        """Finish what is being worked on. By now kopf watches nothing any more, and the session is still open."""
+        self._health.ready = False
+        tasks, self._background = self._background, []
+        if tasks and not await self._queue.drain(_DRAIN_SECONDS):
+            log.warning("some runs were still being worked on after %.0f s", _DRAIN_SECONDS)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._background.append(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task not in self._background:
+            return  # as told
+        error = None if task.cancelled() else task.exception()
+        log.critical("the %s ended: %s", task.get_name(), describe(error) if error else "nobody asked it to")
+        self._failed = BackgroundError(f"the {task.get_name()} ended")
+        self._stop.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            pause = self._options.sweep_seconds
+            try:
+                await self._engine.sweep()
+            except ApiError as error:
+                log.warning("the sweep failed: %s", error)
+                pause = min(pause, _SWEEP_AGAIN_SECONDS)
+            else:
+                self._health.ready = True
+            await asyncio.sleep(pause)
+
+
+def settings() -> kopf.OperatorSettings:
+    """Kopf, reduced to what we use of it: it watches, and writes nothing to the cluster."""
+    found = kopf.OperatorSettings()
+    found.scanning.disabled = True  # no rights on namespaces and CRDs
+    found.posting.enabled = False
+    found.persistence.diffbase_storage = _NoDiffBase()
+    found.persistence.progress_storage = _NoProgress()
+    found.process.ultimate_exiting_timeout = 15
+    found.queueing.idle_timeout = 1.0
+    found.networking.request_timeout = 15
+    # Missing rights were found before the start, so these are for servers that are away for a minute.
+    found.networking.error_backoffs = [0.2, 0.5, 1, 2, 4, 8, 15, 15, 15]
+    found.watching.server_timeout = 300
+    found.watching.client_timeout = 310
+    found.watching.chunk_size = 500
+    for resource in (PODS, JOBS):
+        found.watching.label_selectors[resource.group, resource.version, resource.plural] = LABEL_RUN
+    # The first event of a pod is then the one that it is bound to a node: the moment its Secret is due.
+    found.watching.field_selectors[PODS.group, PODS.version, PODS.plural] = "spec.nodeName!="
+    return found
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Keeps nothing: kopf's own would copy whole objects into their annotations."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Keeps nothing: there are no handlers whose progress would count."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
+
+    def purge(self, **_: Any) -> None:
+        pass
+
+    def touch(self, **_: Any) -> None:
+        pass
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence

@@ -1,0 +1,134 @@
+"""Looks before anything starts whether the cluster is there, knows our kinds, and grants our rights.
+
+kopf would wait in silence for kinds that are missing, and take missing rights for a hiccup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from .errors import ApiError, NotFound, StartError, Unauthorized, Unreachable
+from .kube import BINDINGS, EVENTS, JOBS, PODS, RUNS, SECRETS, Json, Kube, Resource
+from .logs import get_logger
+
+log = get_logger(__name__)
+
+PATIENCE = 30.0
+_PAUSE = 1.0
+
+_RULES_REVIEWS = Resource("authorization.k8s.io", "v1", "selfsubjectrulesreviews")
+_ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
+# Rules are only ever reviewed for a namespace. In one of this name nobody was given anything,
+# so what holds in it holds in all.
+_NO_NAMESPACE = "runkeys-no-such-namespace"
+
+
+class Right(NamedTuple):
+    """One verb on one kind, or on a subresource of it."""
+
+    verb: str
+    resource: Resource
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}{f'/{self.subresource}' if self.subresource else ''}"
+
+
+# What the chart grants in each namespace, apart from `get` on the Secrets that the namespace opts in.
+NEEDED = (
+    *(Right(verb, RUNS) for verb in ("get", "list", "watch", "delete")),
+    Right("patch", RUNS, "status"),
+    *(Right(verb, BINDINGS) for verb in ("get", "list", "watch")),
+    *(Right(verb, JOBS) for verb in ("get", "list", "watch", "create", "delete")),
+    *(Right(verb, PODS) for verb in ("get", "list", "watch")),
+    *(Right(verb, SECRETS) for verb in ("create", "delete")),
+    *(Right(verb, EVENTS) for verb in ("create", "list")),
+)
+
+
+async def check(kube: Kube, namespaces: tuple[str, ...], patience: float = PATIENCE) -> tuple[str, ...]:
+    """The namespaces that can be served; `()`: all. Raises StartError after `patience` seconds of trying.
+
+    A namespace without the rights does not keep the others waiting: it is named in the log and left out,
+    as long as there is one with them.
+    """
+    until = asyncio.get_running_loop().time() + patience
+    told = False
+    while True:
+        try:
+            await _check_kinds(kube)
+            return await _check_rights(kube, namespaces)
+        except (ApiError, StartError) as error:
+            problem = _explained(error)
+        if asyncio.get_running_loop().time() >= until:
+            raise StartError(problem)
+        if not told:
+            log.warning("not ready to start, trying for %.0f s: %s", patience, problem)
+            told = True
+        await asyncio.sleep(_PAUSE)
+
+
+def _explained(error: ApiError | StartError) -> str:
+    if isinstance(error, Unreachable):
+        return f"the API server cannot be reached: {error.message}"
+    if isinstance(error, Unauthorized):
+        return f"the API server refuses the operator's credentials: {error}"
+    return str(error)
+
+
+async def _check_kinds(kube: Kube) -> None:
+    try:
+        served = {entry["name"] for entry in await kube.discover(RUNS)}
+    except NotFound:
+        served = set()
+    if not {RUNS.plural, f"{RUNS.plural}/status", BINDINGS.plural} <= served:
+        raise StartError(f"the CRDs of {RUNS.group}/{RUNS.version} are not installed: kubectl apply -f crds/")
+
+
+async def _check_rights(kube: Kube, namespaces: tuple[str, ...]) -> tuple[str, ...]:
+    missing = {namespace: await _missing(kube, namespace) for namespace in namespaces or (None,)}
+    problems = [_refusal(namespace, rights) for namespace, rights in missing.items() if rights]
+    served = tuple(namespace for namespace in namespaces if not missing[namespace])
+    if len(problems) == len(missing):
+        raise StartError("; ".join(problems))
+    for problem in problems:
+        log.error("%s. It is not served until the operator is started again", problem)
+    return served
+
+
+def _refusal(namespace: str | None, missing: list[Right]) -> str:
+    where = f"in namespace {namespace}" if namespace else "in all namespaces"
+    return f"the operator lacks rights {where}: {', '.join(map(str, missing))}"
+
+
+async def _missing(kube: Kube, namespace: str | None) -> list[Right]:
+    body = {"spec": {"namespace": namespace or _NO_NAMESPACE}}
+    review = await kube.create(_RULES_REVIEWS, None, body)
+    rules = review["status"].get("resourceRules") or []
+    # Some authorizers cannot list their rules; they are asked about each one that is not listed.
+    unlisted = [right for right in NEEDED if not any(_grants(rule, right) for rule in rules)]
+    return [right for right in unlisted if not await _allowed(kube, namespace, right)]
+
+
+def _grants(rule: Json, right: Right) -> bool:
+    resource = right.resource.plural + (f"/{right.subresource}" if right.subresource else "")
+    return (
+        not rule.get("resourceNames")
+        and not {right.verb, "*"}.isdisjoint(rule.get("verbs") or ())
+        and not {right.resource.group, "*"}.isdisjoint(rule.get("apiGroups") or ())
+        and not {resource, "*"}.isdisjoint(rule.get("resources") or ())
+    )
+
+
+async def _allowed(kube: Kube, namespace: str | None, right: Right) -> bool:
+    attributes = {
+        "verb": right.verb,
+        "group": right.resource.group,
+        "version": right.resource.version,
+        "resource": right.resource.plural,
+        "subresource": right.subresource,
+        "namespace": namespace or "",
+    }
+    review = await kube.create(_ACCESS_REVIEWS, None, {"spec": {"resourceAttributes": attributes}})
+    return bool(review["status"].get("allowed"))
