@@ -42,3 +42,28 @@ def file_lock(path: Path) -> Iterator[None]:
             yield
         finally:
             fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+class Claim:
+    """A shared claim on something, by a lock on a file: the kernel drops it when this process dies, however it dies.
+
+    Whoever looks after the thing may end it once nobody claims it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file = path.open("a")
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def is_last(self) -> bool:
+        """Whether nobody else claims it; if so, nobody else can from now on, until ``release``."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+            return False
+        return True
+
+    def release(self) -> None:
+        self._file.close()

@@ -131,7 +131,9 @@ class KubeClient:
                 return None
             raise
 
-    def list(self, resource: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> list[Object]:
+    def list(
+        self, resource: str, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> list[Object]:
         """Read all objects that both selectors match."""
         query = _selectors(labels, fields)
         items: list[Object] = self.request("GET", by_plural(resource).path(namespace), query=query)["items"]
@@ -211,7 +213,9 @@ class KubeClient:
             for line in _lines(response, until):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
-                    raise ApiError(event["object"].get("code", 0), json.dumps(event["object"]).encode(), f"GET {path}")
+                    raise ApiError(
+                        event["object"].get("code", 0), json.dumps(event["object"]).encode(), f"GET {path}"
+                    )
                 yield event["type"], event["object"]
         finally:
             response.close()
@@ -242,7 +246,9 @@ class KubeClient:
         last = self.find(resource, name, namespace)
         if last is None:
             return
-        for kind, item in self._follow(resource, name, namespace, timeout, last["metadata"]["resourceVersion"]):
+        for kind, item in self._follow(
+            resource, name, namespace, timeout, last["metadata"]["resourceVersion"]
+        ):
             last = item
             if kind == "DELETED":
                 return
@@ -296,7 +302,9 @@ class KubeClient:
     ) -> urllib3.BaseHTTPResponse:
         url = self.server + quote(path)
         if query:
-            url += "?" + urlencode({k: str(v).lower() if isinstance(v, bool) else v for k, v in query.items()})
+            url += "?" + urlencode(
+                {k: str(v).lower() if isinstance(v, bool) else v for k, v in query.items()}
+            )
         headers = urllib3.HTTPHeaderDict({"accept": "application/json"})
         for key, value in self.headers.items():
             for part in value.split("\n"):

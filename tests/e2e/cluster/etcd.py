@@ -28,8 +28,8 @@ class EtcdReader(ABC):
     """Questions to etcd; it is never written to."""
 
     @abstractmethod
-    def _range(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send one range request and return the answer (as in etcd's JSON gateway)."""
+    def _range(self, start: bytes, end: bytes, keys_only: bool, revision: int) -> dict[str, Any]:
+        """Ask for a range of keys, at a revision or now (0); the answer is that of etcd's JSON gateway."""
 
     @abstractmethod
     def _history(self, since: int) -> Iterator[dict[str, Any]]:
@@ -37,18 +37,17 @@ class EtcdReader(ABC):
 
     def revision(self) -> int:
         """Return the newest revision; each change makes the next."""
-        answer = self._range({"key": _encode(b"/"), "limit": "1", "keys_only": True})
+        answer = self._range(b"/", b"0", keys_only=True, revision=0)
         return int(answer["header"]["revision"])
 
     def keys(self, prefix: str) -> list[str]:
         """Return all keys that begin so, such as ``/registry/secrets/``."""
-        answer = self._range({**_prefix(prefix), "keys_only": True})
+        answer = self._range(*_prefix(prefix), keys_only=True, revision=0)
         return [_decode(kv["key"]).decode() for kv in answer.get("kvs", ())]
 
     def values(self, prefix: str, revision: int | None = None) -> dict[str, bytes]:
         """Return keys and their contents, now or as of an earlier revision."""
-        request = _prefix(prefix) | ({"revision": str(revision)} if revision else {})
-        answer = self._range(request)
+        answer = self._range(*_prefix(prefix), keys_only=False, revision=revision or 0)
         return {_decode(kv["key"]).decode(): _decode(kv.get("value", "")) for kv in answer.get("kvs", ())}
 
     def history(self, prefix: str = "", since: int = 1) -> Iterator[Stored]:
@@ -83,9 +82,15 @@ class GatewayReader(EtcdReader):
         self.path = path
         self.timeout = timeout
 
-    def _range(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _range(self, start: bytes, end: bytes, keys_only: bool, revision: int) -> dict[str, Any]:
+        request = {
+            "key": _encode(start),
+            "range_end": _encode(end),
+            "keys_only": keys_only,
+            "revision": str(revision),
+        }
         with _Connection(self.path, self.timeout) as connection:
-            connection.request("POST", "/v3/kv/range", json.dumps(request, default=str).encode())
+            connection.request("POST", "/v3/kv/range", json.dumps(request).encode())
             response = connection.getresponse()
             answer: dict[str, Any] = json.loads(response.read())
             if response.status != 200:
@@ -130,10 +135,10 @@ def _reached(response: dict[str, Any], last: int) -> bool:
     return any(int(event["kv"]["mod_revision"]) >= last for event in response.get("events", ()))
 
 
-def _prefix(prefix: str) -> dict[str, Any]:
-    start = prefix.encode() or _EVERYTHING
-    end = _EVERYTHING if not prefix else start[:-1] + bytes([start[-1] + 1])
-    return {"key": _encode(start), "range_end": _encode(end)}
+def _prefix(prefix: str) -> tuple[bytes, bytes]:
+    """Return the first key of a prefix, and the first one after it."""
+    start = (prefix or "/").encode()
+    return start, start[:-1] + bytes([start[-1] + 1])
 
 
 def _encode(data: bytes) -> str:

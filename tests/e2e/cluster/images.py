@@ -45,7 +45,9 @@ class Image:
 
     def config(self, layers: list[Path]) -> bytes:
         config = {
-            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(
+                platform.machine(), platform.machine()
+            ),
             "os": "linux",
             "config": {
                 "Entrypoint": list(self.entrypoint),
@@ -88,7 +90,9 @@ def _environment() -> dict[str, str]:
 
 def _base_layer() -> Path:
     executable = python_files.executable()
-    return _layer("python", [executable, _busybox(), sys.version, str(python_files.stdlib_folders())], _fill_base)
+    return _layer(
+        "python", [executable, _busybox(), sys.version, str(python_files.stdlib_folders())], _fill_base
+    )
 
 
 def _fill_base(root: Path) -> None:
@@ -108,7 +112,9 @@ def _fill_base(root: Path) -> None:
 def _dependencies_layer() -> Path:
     wanted = python_files.operator_requirements(CHECKOUT / "pyproject.toml")
     versions = ",".join(sorted(f"{d.name}=={d.version}" for d in wanted))
-    fill: Callable[[Path], None] = lambda root: python_files.copy_distributions(wanted, root, "app/site-packages")
+    fill: Callable[[Path], None] = lambda root: python_files.copy_distributions(
+        wanted, root, "app/site-packages"
+    )
     return _layer("dependencies", [versions, sys.version], fill)
 
 

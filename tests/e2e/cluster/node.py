@@ -20,7 +20,7 @@ from typing import Any
 from . import build, images, node_init
 from .audit import AuditLog
 from .base import Cluster, ClusterError, wait_until
-from .cache import cache_dir, file_lock
+from .cache import Claim, cache_dir, file_lock
 from .client import ApiError
 from .etcd import GatewayReader
 from .node_config import COMPONENTS, NODE_NAME, write_config
@@ -48,11 +48,11 @@ class NodeCluster(Cluster):
     # Life
 
     @classmethod
-    def start(cls, name: str, options: NodeOptions | None = None, lifeline: int | None = None) -> NodeCluster:
+    def start(cls, name: str, options: NodeOptions | None = None, claim: Claim | None = None) -> NodeCluster:
         """Start a node and return when it is ready for pods. Raises ClusterError.
 
-        ``lifeline`` is the reading end of a pipe: the node ends when the last writer has died or closed its end.
-        Without it the node stays until ``stop``, whoever dies.
+        With a claim the node ends soon after the last process with a claim on the same file has died or released it.
+        Without one it stays until ``stop``, whoever dies.
         """
         _check_machine()
         build.ensure(build.NODE_GROUPS)
@@ -60,13 +60,15 @@ class NodeCluster(Cluster):
         with file_lock(cache_dir() / "nodes" / f".{name}.lock"):
             if cls.attach(name) is not None:
                 raise ClusterError(f"The node {name!r} runs already.")
-            node = cls._launch(name, options or NodeOptions(), lifeline)
+            node = cls._launch(name, options or NodeOptions(), claim)
         try:
             node._bring_up(archives)
         except BaseException as error:
             kept = node._end()
             if isinstance(error, Exception):
-                raise ClusterError(f"The node {name!r} did not start; its logs are in {kept}: {error}") from error
+                raise ClusterError(
+                    f"The node {name!r} did not start; its logs are in {kept}: {error}"
+                ) from error
             raise
         return node
 
@@ -87,25 +89,27 @@ class NodeCluster(Cluster):
         shutil.rmtree(self._end(), ignore_errors=True)
 
     @classmethod
-    def _launch(cls, name: str, options: NodeOptions, lifeline: int | None) -> NodeCluster:
+    def _launch(cls, name: str, options: NodeOptions, claim: Claim | None) -> NodeCluster:
         _forget_old_states()
         paths = NodePaths.of(name)
         shutil.rmtree(paths.state, ignore_errors=True)
         paths.logs.mkdir(parents=True)
         paths.state.chmod(0o700)
-        flags = [] if lifeline is None else ["--lifeline"]
+        arguments = [str(paths.state), *([] if claim is None else [str(claim.path)])]
         command = ["unshare", "-m", "-n", "-p", "--fork", "--kill-child", "--propagation", "private"]
         with (paths.logs / "init.log").open("wb") as log:
             launched = subprocess.Popen(
-                [*command, sys.executable, "-I", "-S", node_init.__file__, str(paths.state), *flags],
-                stdin=subprocess.DEVNULL if lifeline is None else lifeline,
+                [*command, sys.executable, "-I", "-S", node_init.__file__, *arguments],
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 # A Ctrl-C in the terminal is for the caller alone.
                 start_new_session=True,
             )
         try:
-            wait_until("the node's first process", lambda: _has_begun(launched, paths), timeout=15, every=0.005)
+            wait_until(
+                "the node's first process", lambda: _has_begun(launched, paths), timeout=15, every=0.005
+            )
             pid = int((paths / "pid").read_text())
             slot = _take_slot(pid, name)
         except BaseException:
@@ -162,7 +166,9 @@ class NodeCluster(Cluster):
         if self._launched is not None:
             self._launched.wait(timeout=15)
         # Its network goes by itself, but later; and its cgroups only if its first process could still see to it.
-        subprocess.run(["ip", "link", "delete", self.record.link], capture_output=True, check=False, timeout=30)
+        subprocess.run(
+            ["ip", "link", "delete", self.record.link], capture_output=True, check=False, timeout=30
+        )
         wait_until("the cgroups' end", lambda: _cgroup_gone(self.record.cgroup), timeout=15)
         return self.paths.state
 
@@ -231,16 +237,22 @@ class NodeCluster(Cluster):
             connection.sendall(json.dumps({"do": do, **details}).encode() + b"\n")
             reply: dict[str, Any] = json.loads(connection.makefile("r").readline())
         if "error" in reply:
-            raise ClusterError(f"The node {self.name!r} could not {do} {details.get('name', '')}: {reply['error']}")
+            raise ClusterError(
+                f"The node {self.name!r} could not {do} {details.get('name', '')}: {reply['error']}"
+            )
         return reply
 
 
 def _check_machine() -> None:
     if sys.platform != "linux" or os.geteuid() != 0:
-        raise ClusterError("A node needs Linux and root (or use Docker, or name a context in RUNKEYS_E2E_CONTEXT).")
+        raise ClusterError(
+            "A node needs Linux and root (or use Docker, or name a context in RUNKEYS_E2E_CONTEXT)."
+        )
     missing = sorted(package for tool, package in TOOLS.items() if shutil.which(tool) is None)
     if missing:
-        raise ClusterError(f"A node needs these system packages: {', '.join(missing)}. Run scripts/system-packages.")
+        raise ClusterError(
+            f"A node needs these system packages: {', '.join(missing)}. Run scripts/system-packages."
+        )
 
 
 def _has_begun(launched: subprocess.Popen[bytes], paths: NodePaths) -> bool:
@@ -263,7 +275,19 @@ def _take_slot(pid: int, name: str) -> int:
 
 
 def _try_link(slot: int, pid: int) -> subprocess.CompletedProcess[str]:
-    command = ["ip", "link", "add", link_name(slot), "type", "veth", "peer", "name", "node0", "netns", str(pid)]
+    command = [
+        "ip",
+        "link",
+        "add",
+        link_name(slot),
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "node0",
+        "netns",
+        str(pid),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
 
@@ -308,7 +332,9 @@ def _outer_pid(first: int, inner: int) -> int:
             continue
         with contextlib.suppress(OSError):
             if os.readlink(entry / "ns" / "pid") == space:
-                numbers = next(x for x in (entry / "status").read_text().splitlines() if x.startswith("NSpid:"))
+                numbers = next(
+                    x for x in (entry / "status").read_text().splitlines() if x.startswith("NSpid:")
+                )
                 if int(numbers.split()[-1]) == inner:
                     return int(entry.name)
     raise ClusterError(f"no process {inner} in the node")
@@ -316,7 +342,9 @@ def _outer_pid(first: int, inner: int) -> int:
 
 def _forget_old_states() -> None:
     """Remove the files of ended nodes, but for the last few: their logs may still be wanted."""
-    records = sorted((cache_dir() / "nodes").glob("*/node.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+    records = sorted(
+        (cache_dir() / "nodes").glob("*/node.json"), key=lambda p: p.stat().st_mtime, reverse=True
+    )
     ended = [path for path in records if (record := NodeRecord.load(path)) is None or not record.alive()]
     for path in ended[_KEPT_STATES:]:
         shutil.rmtree(path.parent, ignore_errors=True)

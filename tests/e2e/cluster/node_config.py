@@ -81,7 +81,9 @@ def _write_certificates(pki: Path, address: str) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     # The API server derives the public key from it too, and can only from this older form.
     private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
     )
     _write_private(pki / "service-accounts.key", private)
 

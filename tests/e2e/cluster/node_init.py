@@ -1,13 +1,14 @@
 """The first process of a node: makes its mounts and network, starts its components, ends everything with itself.
 
 Run by ``unshare`` with the standard library alone. It answers one JSON line for each JSON line on a Unix socket:
-``{"do": "start" | "signal" | "list", "name": …, "signal": …}``. With ``--lifeline`` it ends when its standard input
-does, that is, when the last process that held the other end has died, however it died.
+``{"do": "start" | "signal" | "list", "name": …, "signal": …}``. Given a second path, it ends when no process holds a
+lock on that file any more: when the last one that claimed the node has died, however it died.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
@@ -139,8 +140,17 @@ class Node:
             remove_cgroup(self.cgroup)
 
 
-def serve(node: Node, server: socket.socket, lifeline: bool) -> None:
-    """Answer requests until a signal asks to end or the lifeline is cut."""
+def is_claimed(claims: int) -> bool:
+    """Whether any process holds a (shared) lock on this open file."""
+    try:
+        fcntl.flock(claims, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def serve(node: Node, server: socket.socket, claims: int | None) -> None:
+    """Answer requests until a signal asks to end or nobody claims this node any more."""
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
@@ -151,16 +161,12 @@ def serve(node: Node, server: socket.socket, lifeline: bool) -> None:
     with selectors.DefaultSelector() as selector:
         selector.register(server, selectors.EVENT_READ, "socket")
         selector.register(wake_read, selectors.EVENT_READ, "signal")
-        if lifeline:
-            selector.register(0, selectors.EVENT_READ, "lifeline")
-        while not asked_to_end:
-            for key, _ in selector.select():
+        while not asked_to_end and (claims is None or is_claimed(claims)):
+            for key, _ in selector.select(timeout=0.5):
                 if key.data == "signal":
                     os.read(wake_read, 4096)
                     node.collect()
-                elif key.data == "lifeline" and not os.read(0, 4096):
-                    return
-                elif key.data == "socket":
+                else:
                     converse(node, server)
 
 
@@ -178,7 +184,9 @@ def converse(node: Node, server: socket.socket) -> None:
 
 
 def main() -> None:
-    state, lifeline = Path(sys.argv[1]), "--lifeline" in sys.argv
+    state = Path(sys.argv[1])
+    # Opened before anything is mounted over its folder.
+    claims = os.open(sys.argv[2], os.O_RDWR) if len(sys.argv) > 2 else None
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Until /proc is mounted anew it is the outer one: this is our number as the others see it.
@@ -191,7 +199,7 @@ def main() -> None:
             mount_all(state)
             (state / "pid.new").write_text(outer_pid)
             (state / "pid.new").rename(state / "pid")
-            serve(node, server, lifeline)
+            serve(node, server, claims)
     finally:
         node.end()
 

@@ -58,7 +58,10 @@ def operator_requirements(pyproject: Path) -> list[Distribution]:
     Raises PackageNotFoundError when one of them is not installed here.
     """
     project = tomllib.loads(pyproject.read_text())["project"]
-    todo = [Requirement(text) for text in (*project["dependencies"], *project["optional-dependencies"]["operator"])]
+    todo = [
+        Requirement(text)
+        for text in (*project["dependencies"], *project["optional-dependencies"]["operator"])
+    ]
     found: dict[str, Distribution] = {}
     seen: set[str] = set()
     while todo:
@@ -67,7 +70,11 @@ def operator_requirements(pyproject: Path) -> list[Distribution]:
             continue
         seen.add(str(wanted))
         if wanted.name == project["name"]:
-            todo += [Requirement(text) for extra in wanted.extras for text in project["optional-dependencies"][extra]]
+            todo += [
+                Requirement(text)
+                for extra in wanted.extras
+                for text in project["optional-dependencies"][extra]
+            ]
             continue
         distribution = importlib.metadata.distribution(wanted.name)
         found[re.sub(r"[-_.]+", "-", distribution.name).lower()] = distribution

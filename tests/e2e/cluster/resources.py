@@ -18,7 +18,9 @@ class Resource:
         """Return the path of one object, or of all of them (``namespace=None``: in every namespace)."""
         root = "/api/" if "/" not in self.api_version else "/apis/"
         within = ("namespaces", namespace) if self.namespaced and namespace else ()
-        return root + "/".join(part for part in (self.api_version, *within, self.plural, name, subresource) if part)
+        return root + "/".join(
+            part for part in (self.api_version, *within, self.plural, name, subresource) if part
+        )
 
 
 def _table(api_version: str, kinds: dict[str, str], namespaced: bool = True) -> list[Resource]:
@@ -26,7 +28,9 @@ def _table(api_version: str, kinds: dict[str, str], namespaced: bool = True) -> 
 
 
 KNOWN = (
-    *_table("v1", {"Namespace": "namespaces", "Node": "nodes", "PersistentVolume": "persistentvolumes"}, False),
+    *_table(
+        "v1", {"Namespace": "namespaces", "Node": "nodes", "PersistentVolume": "persistentvolumes"}, False
+    ),
     *_table(
         "v1",
         {

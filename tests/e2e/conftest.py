@@ -1,0 +1,117 @@
+"""Clusters for the end-to-end tests.
+
+All workers of a run share one cluster, started by the first test that needs it; tests keep out of each other's way by
+namespaces of their own. What breaks components, or has to be alone, asks for ``own_node``. RUNKEYS_E2E_KEEP=1 leaves
+the shared one up, for the next run to use.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.e2e.cluster import providers
+from tests.e2e.cluster.base import Cluster
+from tests.e2e.cluster.cache import Claim, cache_dir
+from tests.e2e.cluster.client import KubeClient
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.cluster.node_layout import NodeOptions
+from tests.e2e.cluster.proxy import ApiProxy
+
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(4))[:8]
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "m")
+_NUMBERS = itertools.count(1)
+
+
+class OwnNode(Protocol):
+    """Starts a node for one test alone; it ends with the test."""
+
+    def __call__(self, options: NodeOptions | None = None) -> NodeCluster: ...
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster that all tests of this run share."""
+    keep = os.environ.get("RUNKEYS_E2E_KEEP", "") not in ("", "0")
+    with providers.shared("tests" if keep else f"t-{_RUN}", keep) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def node(cluster: Cluster) -> NodeCluster:
+    """The shared cluster, for tests that look into etcd and logs or need its components' addresses."""
+    if not isinstance(cluster, NodeCluster):
+        pytest.skip("looks into a node's components: only the provider 'node' offers that")
+    return cluster
+
+
+@pytest.fixture
+def client(cluster: Cluster) -> KubeClient:
+    """An administrator's client of the shared cluster."""
+    return cluster.client
+
+
+@pytest.fixture
+def new_namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
+    """Make namespaces with names of their own; they are deleted after the test, without waiting."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(make_namespace(cluster.client, request.node.name))
+        return made[-1]
+
+    yield make
+    for name in made:
+        cluster.client.delete("namespaces", name, missing_ok=True)
+
+
+@pytest.fixture
+def namespace(new_namespace: Callable[[], str]) -> str:
+    """A fresh namespace for this test alone."""
+    return new_namespace()
+
+
+@pytest.fixture
+def own_node() -> Iterator[OwnNode]:
+    """Start nodes for this test alone, for whatever would disturb others."""
+    with ExitStack() as ends:
+
+        def start(options: NodeOptions | None = None) -> NodeCluster:
+            name = f"t-{_RUN}-{_WORKER}-{next(_NUMBERS)}"
+            claim = Claim(cache_dir() / "nodes" / f".{name}.claims")
+            ends.callback(claim.release)
+            node = NodeCluster.start(name, options, claim)
+            ends.callback(node.stop)
+            return node
+
+        yield start
+
+
+@pytest.fixture
+def proxy(cluster: Cluster) -> Iterator[ApiProxy]:
+    """A numbering proxy in front of the shared cluster's API server."""
+    with ApiProxy(cluster) as started:
+        yield started
+
+
+def make_namespace(client: KubeClient, hint: str) -> str:
+    """Create a namespace named after a test, ready for pods, and return its name."""
+    readable = re.sub(r"[^a-z0-9]+", "-", hint.lower()).strip("-").removeprefix("test-")[:40].rstrip("-")
+    name = f"{readable}-{secrets.token_hex(3)}"
+    client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    # A pod made before its service account would be refused.
+    client.wait_for("serviceaccounts", "default", name, bool, timeout=30)
+    return name
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Show paths by their names, so that a test's id does not depend on where the checkout is."""
+    return val.name if isinstance(val, Path) else None
