@@ -61,6 +61,7 @@ def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | 
     refusals = list(_variable_refusals(task, path))
     variables = [variable_of(item) for item in task.secrets]
     refusals += template_refusals(task, path, run.spec.service_account_name, variables)
+    refusals += _binding_refusals(run, task, bindings)
     references: list[SecretReference] = []
     for position, item in enumerate(task.secrets):
         where = f"{path}.secrets[{position}].secret"
@@ -78,7 +79,6 @@ def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | 
                     field=where,
                 )
             )
-    refusals += _binding_refusals(run, task, bindings)
     used = [bindings.found[name] for name in sorted({reference.binding for reference in references})]
     lifetime = min((binding.spec.max_lifetime_seconds for binding in used), default=None)
     deadline = task.active_deadline_seconds

@@ -19,12 +19,8 @@ def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
     spec = template.get("spec")
     if not isinstance(spec, dict):
         return []
-    return [
-        container
-        for field in CONTAINER_FIELDS
-        for container in (spec.get(field) or [])
-        if isinstance(container, dict)
-    ]
+    lists = [spec[field] for field in CONTAINER_FIELDS if isinstance(spec.get(field), list)]
+    return [container for found in lists for container in found if isinstance(container, dict)]
 
 
 def carriers(task: Task) -> list[str]:
@@ -33,7 +29,8 @@ def carriers(task: Task) -> list[str]:
         return list(dict.fromkeys(task.containers))
     spec = task.template.get("spec")
     main = spec.get("containers") if isinstance(spec, dict) else None
-    return [str(main[0].get("name", ""))] if main and isinstance(main[0], dict) else []
+    first = main[0] if isinstance(main, list) and main else None
+    return [str(first.get("name", ""))] if isinstance(first, dict) else []
 
 
 def images(template: Mapping[str, Any]) -> list[str]:

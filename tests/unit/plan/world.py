@@ -1,0 +1,265 @@
+"""A small model of a cluster around one run, to run histories of events against the plan.
+
+It keeps what the API server, the Job controller and the kubelet promise, and nothing of how the operator
+works: a container with a required reference starts only while its Secret exists; names are unique; the
+status changes only by a patch on the newest version.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from runkeys.actions import (
+    Action,
+    CheckSources,
+    CreateJob,
+    DeleteJob,
+    DeleteRun,
+    DeleteSecret,
+    Diagnose,
+    EnsureSecret,
+    PatchStatus,
+)
+from runkeys.api import WorkflowRun
+from runkeys.needs import Bindings
+from runkeys.observation import (
+    ContainerView,
+    Finding,
+    JobState,
+    JobView,
+    Memory,
+    Observation,
+    PodView,
+)
+from runkeys.plan import plan, plan_farewell
+from runkeys.refusal import Reason, Refusal
+from runkeys.status import finished
+from tests.unit.plan.objects import bound_to, later, make_binding, make_run
+
+
+class AnswerLostError(Exception):
+    """The operator dies after its call was carried out, before it saw the answer."""
+
+
+@dataclass
+class World:
+    """The run, what the cluster holds for it, and what the operator process remembers."""
+
+    run: WorkflowRun = field(default_factory=make_run)
+    bindings: Bindings = field(default_factory=lambda: bound_to(make_binding()))
+    source_there: bool = True
+    seconds: float = 0.0
+    run_there: bool = True
+    jobs: dict[str, JobView] = field(default_factory=dict)
+    pods: dict[str, PodView] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)
+    memory: Memory = field(default_factory=Memory)
+    history: list[Action] = field(default_factory=list)
+    lose_answer_in: int | None = None
+    _uids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def now(self) -> datetime:
+        return later(self.seconds)
+
+    # the operator
+
+    def reconcile(self) -> None:
+        """One pass, as the reconciler makes it. A lost answer ends the process and starts another."""
+        try:
+            self._pass()
+        except AnswerLostError:
+            self.crash()
+
+    def crash(self) -> None:
+        """The operator process is another one: it remembers nothing."""
+        self.memory = Memory()
+
+    def _pass(self) -> None:
+        if not self.run_there:
+            for action in plan_farewell(self._observe()).actions:
+                self._do(action)
+            return
+        for _ in range(20):
+            step = plan(self._observe(), self.now)
+            since = (self.memory.stale_since or self.now) if step.stale else None
+            self.memory = replace(self.memory, stale_since=since)
+            if not step.actions:
+                return
+            for action in step.actions:
+                self._do(action)
+        raise AssertionError(f"the plan does not settle: {self.history[-4:]}")
+
+    def _observe(self) -> Observation:
+        return Observation(self.run, self.bindings, dict(self.jobs), tuple(self.pods.values()), self.memory)
+
+    def _do(self, action: Action) -> None:
+        self.history.append(action)
+        self._change(action)
+        if not isinstance(action, CheckSources | Diagnose) and self.lose_answer_in is not None:
+            self.lose_answer_in -= 1
+            if self.lose_answer_in < 0:
+                self.lose_answer_in = None
+                raise AnswerLostError
+        self._learn(action)
+
+    def _change(self, action: Action) -> None:
+        match action:
+            case CreateJob(manifest):
+                name = manifest["metadata"]["name"]
+                assert name not in self.jobs, "a Job is created that exists"
+                self.jobs[name] = JobView(
+                    name=name,
+                    uid=f"job-{next(self._uids)}",
+                    controller_uid=manifest["metadata"]["ownerReferences"][0]["uid"],
+                    created=self.now,
+                    deadline_seconds=manifest["spec"]["template"]["spec"].get("activeDeadlineSeconds"),
+                )
+            case DeleteJob(name, uid):
+                if name in self.jobs and self.jobs[name].uid == uid:
+                    self.remove_job(name)
+            case PatchStatus(status):
+                # as the API server stores it: times cut to their resolution
+                stored = type(status).model_validate(status.to_wire())
+                self.run = self.run.model_copy(update={"status": stored})
+            case EnsureSecret(name, job_uid):
+                job = self.jobs.get(name)
+                # the garbage collector takes a Secret whose owner is not there
+                if self.source_there and job is not None and job.uid == job_uid:
+                    self.secrets.add(name)
+            case DeleteSecret(name):
+                self.secrets.discard(name)
+            case DeleteRun():
+                self.delete_run()
+            case CheckSources() | Diagnose():
+                pass
+
+    def _learn(self, action: Action) -> None:
+        memory = self.memory
+        missing = (
+            None if self.source_there else Refusal(Reason.SOURCE_NOT_FOUND, "f", "gone", permanent=False)
+        )
+        match action:
+            case CheckSources():
+                self.memory = replace(memory, sources=Finding(self.now, missing))
+            case CreateJob(manifest):
+                uid = self.jobs[manifest["metadata"]["name"]].uid
+                self.memory = replace(memory, jobs_made=memory.jobs_made | {uid})
+            case EnsureSecret(_, job_uid):
+                if missing is not None:
+                    self.memory = replace(memory, sources=Finding(self.now, missing))
+                else:
+                    secret = replace(memory.of(job_uid), made_at=self.now)
+                    self.memory = memory.with_secret(job_uid, secret)
+            case DeleteSecret(_, job_uid):
+                secret = memory.of(job_uid)
+                gone = replace(secret, gone_at=secret.gone_at or self.now, last_delete=self.now)
+                self.memory = memory.with_secret(job_uid, gone)
+            case Diagnose():
+                self.memory = replace(memory, waiting=Finding(self.now, None))
+            case _:
+                pass
+
+    # the cluster
+
+    def bind_pod(self) -> None:
+        """The scheduler gives the Job's pod a node."""
+        for job in self.jobs.values():
+            if job.state is JobState.ACTIVE and not any(pod.job_uid == job.uid for pod in self.pods.values()):
+                uid = f"pod-{next(self._uids)}"
+                self.pods[uid] = PodView(
+                    name=f"{job.name}-abcde",
+                    uid=uid,
+                    job_uid=job.uid,
+                    bound_at=self.now,
+                    phase="Pending",
+                    service_account="default",
+                    containers=(ContainerView("main", "ghcr.io/acme/app:1"),),
+                )
+
+    def start_pod(self) -> None:
+        """The kubelet starts the container, if every reference is there."""
+        for uid, pod in self.pods.items():
+            job = next((job for job in self.jobs.values() if job.uid == pod.job_uid), None)
+            if job is None or pod.over or pod.started:
+                continue
+            if not self.run.spec.tasks[0].secrets or job.name in self.secrets:
+                self.pods[uid] = replace(
+                    pod, phase="Running", containers=(replace(pod.containers[0], started=True),)
+                )
+
+    def end_pod(self, *, well: bool = True) -> None:
+        """The process of every running container ends."""
+        for uid, pod in self.pods.items():
+            if pod.started and not pod.over:
+                ended = replace(pod.containers[0], ended=True, exit_code=0 if well else 1)
+                self.pods[uid] = replace(pod, phase="Succeeded" if well else "Failed", containers=(ended,))
+
+    def remove_pod(self) -> None:
+        """Somebody deletes the pod."""
+        self.pods = {uid: replace(pod, gone=True) for uid, pod in self.pods.items()}
+
+    def finish_jobs(self) -> None:
+        """The Job controller sees pods that ended."""
+        for name, job in self.jobs.items():
+            mine = [pod for pod in self.pods.values() if pod.job_uid == job.uid]
+            if job.state is JobState.ACTIVE and mine and all(pod.over for pod in mine):
+                well = all(pod.phase == "Succeeded" for pod in mine)
+                state = JobState.SUCCEEDED if well else JobState.FAILED
+                self.jobs[name] = replace(job, state=state, finished_at=self.now)
+
+    def remove_job(self, name: str) -> None:
+        """A Job goes, and the garbage collector takes its pods and its Secret."""
+        uid = self.jobs.pop(name).uid
+        self.secrets.discard(name)
+        self.pods = {
+            key: replace(pod, gone=True) if pod.job_uid == uid else pod for key, pod in self.pods.items()
+        }
+
+    def remove_jobs(self) -> None:
+        """Somebody deletes the Jobs, or their time to live is over."""
+        for name in list(self.jobs):
+            self.remove_job(name)
+
+    def delete_run(self) -> None:
+        """The run is deleted, and the garbage collector follows."""
+        self.run_there = False
+        metadata = self.run.metadata.model_copy(update={"deletion_timestamp": self.now})
+        self.run = self.run.model_copy(update={"metadata": metadata})
+        self.remove_jobs()
+
+    def cancel(self) -> None:
+        """Somebody sets spec.cancel."""
+        spec = self.run.spec.model_copy(update={"cancel": True})
+        self.run = self.run.model_copy(update={"spec": spec})
+
+    def remove_bindings(self) -> None:
+        """The binding is deleted."""
+        self.bindings = Bindings({}, {})
+
+    def restore_bindings(self) -> None:
+        """The binding is there again."""
+        self.bindings = bound_to(make_binding())
+
+    def tick(self, seconds: float) -> None:
+        """Time passes."""
+        self.seconds += seconds
+
+    def bring_to_end(self) -> None:
+        """Everybody does what is theirs to do, for long enough."""
+        self.source_there = True
+        self.lose_answer_in = None
+        self.restore_bindings()
+        for _ in range(8):
+            for event in (self.bind_pod, self.start_pod, self.end_pod, self.finish_jobs):
+                self.reconcile()
+                event()
+                self.tick(31)
+        self.reconcile()
+
+    @property
+    def over(self) -> bool:
+        """Whether the run is final or gone."""
+        return not self.run_there or finished(self.run.status)
