@@ -145,6 +145,7 @@ class _Operator:
     async def _end(self, **_: Any) -> None:
         """Finish what is being worked on. By now kopf watches nothing any more, and the session is still open."""
         self._health.ready = False
+        self._stop.set()  # kopf forgets its own task that waits for this, and would wait 5 s for it to end
         tasks, self._background = self._background, []
         if tasks and not await self._queue.drain(_DRAIN_SECONDS):
             log.warning("some runs were still being worked on after %.0f s", _DRAIN_SECONDS)

@@ -31,8 +31,10 @@ class Right(NamedTuple):
     resource: Resource
     subresource: str = ""
 
-    def __str__(self) -> str:
-        return f"{self.verb} {self.resource}{f'/{self.subresource}' if self.subresource else ''}"
+    @property
+    def kind(self) -> str:
+        """What RBAC calls the resource: `workflowruns.runkeys.dev/status`."""
+        return f"{self.resource}/{self.subresource}" if self.subresource else str(self.resource)
 
 
 # What the chart grants in each namespace, apart from `get` on the Secrets that the namespace opts in.
@@ -91,7 +93,7 @@ async def _check_rights(kube: Kube, namespaces: tuple[str, ...]) -> tuple[str, .
     problems = [_refusal(namespace, rights) for namespace, rights in missing.items() if rights]
     served = tuple(namespace for namespace in namespaces if not missing[namespace])
     if len(problems) == len(missing):
-        raise StartError("; ".join(problems))
+        raise StartError(". ".join(problems))
     for problem in problems:
         log.error("%s. It is not served until the operator is started again", problem)
     return served
@@ -99,7 +101,11 @@ async def _check_rights(kube: Kube, namespaces: tuple[str, ...]) -> tuple[str, .
 
 def _refusal(namespace: str | None, missing: list[Right]) -> str:
     where = f"in namespace {namespace}" if namespace else "in all namespaces"
-    return f"the operator lacks rights {where}: {', '.join(map(str, missing))}"
+    verbs: dict[str, list[str]] = {}
+    for right in missing:
+        verbs.setdefault(right.kind, []).append(right.verb)
+    lacks = "; ".join(f"{', '.join(listed)} {kind}" for kind, listed in verbs.items())
+    return f"the operator may not do all that it must {where} (see the chart's roles): {lacks}"
 
 
 async def _missing(kube: Kube, namespace: str | None) -> list[Right]:
