@@ -72,8 +72,8 @@ venv: ## the Python environment of the tools (.venv)
 	@scripts/venv >/dev/null
 
 .PHONY: system
-system: ## the system packages of the test cluster (apt)
-	@scripts/system-packages cluster
+system: ## the system packages of the test cluster (apt, root only)
+	@scripts/system-packages node
 
 .PHONY: build-cluster
 build-cluster: venv system ## the programs of the test cluster, from source
