@@ -8,16 +8,18 @@ it starts it again, and nobody waits for half an operator.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from runkeys.naming import LABEL_RUN
 
 from . import handlers, login, preflight
 from ._kopf import kopf
-from .errors import ApiError, LoginError
+from .errors import ApiError, BackgroundError, LoginError, Unauthorized
 from .health import Health
 from .kube import JOBS, PODS, Kube
 from .logs import describe, get_logger
@@ -27,7 +29,9 @@ from .reconcile.queue import ReconcileQueue
 log = get_logger(__name__)
 
 _DRAIN_SECONDS = 5.0
+_KOPF_ENDS_SECONDS = 2.0
 _SWEEP_AGAIN_SECONDS = 5.0
+_REFUSED_SECONDS = 60.0  # a watch that is open may go on for minutes after our credentials are void
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,6 @@ class MakeEngine(Protocol):
 
     def __call__(self, kube: Kube, queue: ReconcileQueue[RunKey], namespaces: tuple[str, ...]) -> Engine:
         """Called once, before anything is watched."""
-
-
-class BackgroundError(Exception):
-    """A part of the operator ended, and so the whole did."""
 
 
 async def serve(options: Options, make_engine: MakeEngine) -> None:
@@ -132,11 +132,19 @@ class _Operator:
     async def _log_in(self, **_: Any) -> kopf.AiohttpSession | None:
         # Never raise here: kopf would go on waiting for credentials. Without any it ends.
         try:
-            connection = await self._session.hand_over()
+            connection = await self._session.for_kopf()
         except LoginError as error:
             log.critical("%s", error)
             return None
-        return connection and kopf.AiohttpSession(server=connection.server, aiohttp_session=connection.http)
+        if connection is None:
+            log.critical("the API server refuses the operator's credentials again and again")
+            return None
+        return kopf.AiohttpSession(
+            server=connection.server,
+            aiohttp_session=connection.http,
+            # Only the server's word makes kopf log in anew, but it has none when its certificate changed.
+            expiration=datetime.now(UTC) + timedelta(hours=1),
+        )
 
     async def _start(self, **_: Any) -> None:
         self._spawn("workers", self._queue.run(self._engine.reconcile, self._options.workers))
@@ -152,6 +160,8 @@ class _Operator:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # When one watch fails, kopf leaves the others running, and then waits for them without an end.
+        asyncio.get_running_loop().call_later(_KOPF_ENDS_SECONDS, _end_process)
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)
@@ -167,16 +177,27 @@ class _Operator:
         self._stop.set()
 
     async def _sweep(self) -> None:
+        clock = asyncio.get_running_loop().time
+        worked_at = clock()
         while True:
             pause = self._options.sweep_seconds
             try:
                 await self._engine.sweep()
             except ApiError as error:
+                if isinstance(error, Unauthorized) and clock() - worked_at > _REFUSED_SECONDS:
+                    raise
                 log.warning("the sweep failed: %s", error)
                 pause = min(pause, _SWEEP_AGAIN_SECONDS)
+                self._health.ready = False
             else:
+                worked_at = clock()
                 self._health.ready = True
             await asyncio.sleep(pause)
+
+
+def _end_process() -> None:
+    log.critical("not everything ended by itself; ending the process")
+    os._exit(1)
 
 
 def settings() -> kopf.OperatorSettings:
@@ -189,8 +210,8 @@ def settings() -> kopf.OperatorSettings:
     found.process.ultimate_exiting_timeout = 15
     found.queueing.idle_timeout = 1.0
     found.networking.request_timeout = 15
-    # Missing rights were found before the start, so these are for servers that are away for a minute.
-    found.networking.error_backoffs = [0.2, 0.5, 1, 2, 4, 8, 15, 15, 15]
+    # Missing rights were found before the start, so these are for a server that is away for a minute.
+    found.networking.error_backoffs = [0.2, 0.5, 1, 2, *[3] * 20]
     found.watching.server_timeout = 300
     found.watching.client_timeout = 310
     found.watching.chunk_size = 500

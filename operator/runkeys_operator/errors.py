@@ -33,6 +33,10 @@ class StartError(Exception):
     """The operator cannot start here. The text says why and what to do."""
 
 
+class BackgroundError(Exception):
+    """A part of the operator ended, and so the whole did."""
+
+
 class ApiError(Exception):
     """A request that the API server did not carry out, or whose answer never came.
 

@@ -1,9 +1,8 @@
 """A thin client of the API server for the few calls that the operator makes.
 
 Why not a client library: this is the hot path (five writes a run), and aiohttp is there
-already for kopf, with the same session. Nothing here logs, caches or retries: the queue
-retries, with its back-off per run. The one exception is a session that was replaced
-under a request, which says nothing about the request.
+already for kopf. Nothing here logs, caches or retries: the queue retries, with its back-off
+per run. The one exception are credentials that were refused and could be replaced.
 
 Secrets get special care: answers to their creation and deletion are asked for as
 metadata only, so that a value crosses the wire once, on its way in.
@@ -72,10 +71,10 @@ class Connection(NamedTuple):
 
 
 class SessionProvider(Protocol):
-    """Who makes sessions, and replaces those that kopf closed or the server refused."""
+    """Who makes sessions, and replaces those that the server refused."""
 
     def current(self) -> Connection:
-        """The session to use now; a new one if the last was closed."""
+        """The session to use now."""
 
     async def renew(self, stale: Connection) -> bool:
         """Replace `stale`, whose credentials or trust failed. False: not again so soon."""
@@ -247,11 +246,7 @@ class Kube:
                     allow_redirects=False,
                 ) as response:
                     answer = await response.read()
-            except (aiohttp.ClientError, OSError, RuntimeError) as error:
-                if connection.http.closed and not last_try:
-                    continue  # kopf or `renew` replaced the session under this request
-                if isinstance(error, RuntimeError) and not connection.http.closed:
-                    raise  # not aiohttp's way to say "closed": a defect of ours
+            except (aiohttp.ClientError, OSError) as error:
                 failure = _unreachable(error, request)
                 if failure.untrusted and not last_try and await self._provider.renew(connection):
                     continue

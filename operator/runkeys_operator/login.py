@@ -1,8 +1,8 @@
 """How the operator reaches the API server and who it is there.
 
-One aiohttp session serves kopf's watches and our own calls. kopf closes it when the
-server refuses its credentials, and asks for another; `Login` makes them and always
-knows the one to use now.
+There is a session for our own calls and another for kopf's watches. kopf closes its own
+when the server refuses it, and a request that is on its way in a session that is closed
+hears nothing any more until its time is up: that must not happen to the deletion of a Secret.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 # A projected token is rotated when 80 % of its life is over, and the old one stays valid: a minute is plenty.
 _TOKEN_AGE = 60.0
-_RENEW_AGAIN_AFTER = 30.0
-_HANDED_OVER_AT_MOST, _WITHIN = 5, 60.0
+_RENEW_AGAIN_AFTER = 30.0  # longer than any request takes
+_FOR_KOPF_AT_MOST, _WITHIN = 5, 60.0
 
 
 @dataclass(frozen=True)
@@ -82,22 +82,20 @@ class Login:
     def __init__(self, load: Callable[[], Access]) -> None:
         self._load = load
         self._current: Connection | None = None
-        self._opened: list[Connection] = []
-        self._handed_over: Connection | None = None
-        self._handed_over_at: deque[float] = deque(maxlen=_HANDED_OVER_AT_MOST)
+        self._retired: Connection | None = None
         self._renewed_at = float("-inf")
+        self._for_kopf_at: deque[float] = deque(maxlen=_FOR_KOPF_AT_MOST)
 
     def current(self) -> Connection:
-        """The session to use now. Raises LoginError if the credentials cannot be read."""
-        if self._current is None or self._current.http.closed:
+        """The session for our own calls. Raises LoginError if the credentials cannot be read."""
+        if self._current is None:
             self._current = _open(self._load())
-            self._opened = [c for c in self._opened if not c.http.closed] + [self._current]
         return self._current
 
     async def renew(self, stale: Connection) -> bool:
         """Replace `stale`, whose credentials or trust failed. False: not again so soon.
 
-        kopf finds its session closed and comes to `hand_over` for this one.
+        It stays open for the requests that are under way in it.
         """
         if self._current is not stale:
             return True
@@ -105,30 +103,31 @@ class Login:
         if now - self._renewed_at < _RENEW_AGAIN_AFTER:
             return False
         self._renewed_at, self._current = now, None
-        await stale.http.close()
+        retired, self._retired = self._retired, stale
+        if retired is not None:
+            await retired.http.close()
         return True
 
-    async def hand_over(self) -> Connection | None:
-        """A session for kopf, never the same twice: kopf asks again only when one has failed it.
+    async def for_kopf(self) -> Connection | None:
+        """A new session that is kopf's to close. It comes again when the server refused the last one.
 
-        kopf has no pause between a 401 and its next try, so this paces it, and returns None
+        kopf has no pause between a refusal and its next try, so this paces it, and returns None
         (on which kopf gives up) when new sessions do not help.
         """
-        now = asyncio.get_running_loop().time()
-        if len(self._handed_over_at) == _HANDED_OVER_AT_MOST and now - self._handed_over_at[0] < _WITHIN:
+        clock = asyncio.get_running_loop().time
+        before = self._for_kopf_at
+        if len(before) == _FOR_KOPF_AT_MOST and clock() - before[0] < _WITHIN:
             return None
-        if self._handed_over_at and now - self._handed_over_at[-1] < 1:
+        if before and clock() - before[-1] < 1:
             await asyncio.sleep(1)
-        if self._handed_over is not None and self._current is self._handed_over:
-            await self._handed_over.http.close()
-        self._handed_over = self.current()
-        self._handed_over_at.append(asyncio.get_running_loop().time())
-        return self._handed_over
+        before.append(clock())
+        return _open(self._load())
 
     async def close(self) -> None:
-        """Close every session that is still open."""
-        for connection in self._opened:
-            await connection.http.close()
+        """Close the sessions for our own calls."""
+        for connection in (self._current, self._retired):
+            if connection is not None:
+                await connection.http.close()
 
 
 def _open(access: Access) -> Connection:
