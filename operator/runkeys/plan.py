@@ -41,6 +41,10 @@ from runkeys.template import carriers
 PATIENCE = timedelta(seconds=2)
 """How long a status may lag behind when nobody depends on it: most runs need no write in between."""
 
+ENDING = timedelta(seconds=10)
+"""The same between the end of the containers and the end of their Job, which the kubelet and the Job
+controller take some seconds over: a write in between says only that good news is on its way."""
+
 RETRY_AFTER = timedelta(seconds=30)
 """How often a missing source or a refused object is tried again."""
 
@@ -232,7 +236,13 @@ class _Open:
             return self._hand_over(job, pods, attempt)
         diagnosis = self._diagnosis(job, pods)
         verdict = self._running(pods)
-        return self._go_on(diagnosis, verdict, [attempt], urgent=bool(pods) and recorded is None)
+        return self._go_on(
+            diagnosis,
+            verdict,
+            [attempt],
+            urgent=bool(pods) and recorded is None,
+            patience=ENDING if done else PATIENCE,
+        )
 
     def _needs_secret(self, job: JobView, pods: list[PodView], secret: SecretMemory) -> bool:
         """Whether a pod with a node waits for a Secret that this process has not made yet.
@@ -402,16 +412,22 @@ class _Open:
         return self._go_on([], verdict, closed, urgent=True)
 
     def _go_on(
-        self, actions: list[Action], verdict: Verdict, attempts: list[AttemptStatus], *, urgent: bool = False
+        self,
+        actions: list[Action],
+        verdict: Verdict,
+        attempts: list[AttemptStatus],
+        *,
+        urgent: bool = False,
+        patience: timedelta = PATIENCE,
     ) -> Plan:
         """Actions first; the status is written when nothing else is to be done and it is worth a write."""
         status = build_status(self.obs.run, verdict, attempts, self.now)
         stale = status.to_wire() != self.obs.run.status.to_wire()
         since = self.obs.memory.stale_since
         if stale and not actions:
-            if urgent or (since is not None and since + PATIENCE <= self.now):
+            if urgent or (since is not None and since + patience <= self.now):
                 return Plan((PatchStatus(status),), status, stale, _until(self.now, self.due))
-            self.due.append((since or self.now) + PATIENCE)
+            self.due.append((since or self.now) + patience)
         return Plan(tuple(actions), status, stale, _until(self.now, self.due))
 
 

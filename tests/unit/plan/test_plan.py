@@ -396,7 +396,7 @@ def test_two_containers_and_the_secret_goes_when_the_one_that_has_it_ends() -> N
     world.pods[uid] = replace(pod, phase="Running", containers=(main, side))
     assert [type(action) for action in next_actions(world)] == [DeleteSecret]
     world.reconcile()
-    world.tick(3)
+    world.tick(11)
     world.reconcile()
     assert world.run.status.live == 0, "a long sidecar must not hide that the Secret is gone"
     restartable = replace(main, restartable=True)

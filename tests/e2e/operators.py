@@ -1,0 +1,161 @@
+"""The operator in end-to-end tests: a process of its own, with exactly the rights that the chart gives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.e2e.cluster.base import Cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "helm" / "runkeys"
+RELEASE = "runkeys"
+_STOP_SECONDS = 15
+
+
+def install_crds(cluster: Cluster) -> None:
+    """Make the kinds known to the cluster; several workers may do so at once."""
+    for path in sorted((ROOT / "crds").glob("*.yaml")):
+        crd = yaml.safe_load(path.read_text())
+        cluster.client.apply(crd)
+        cluster.client.wait_for(
+            "customresourcedefinitions", crd["metadata"]["name"], None, _established, timeout=30
+        )
+
+
+def _established(crd: dict[str, Any]) -> bool:
+    conditions = crd.get("status", {}).get("conditions") or []
+    return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
+
+
+@cache
+def _rendered(helm: str, sets: tuple[str, ...], namespace: str) -> list[dict[str, Any]]:
+    arguments = [part for item in sets for part in ("--set", item)]
+    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return [item for item in yaml.safe_load_all(done.stdout) if item]
+
+
+def install_rights(cluster: Cluster, namespace: str, sources: tuple[str, ...] = ()) -> str:
+    """What the chart gives an operator that serves ``namespace`` alone, without its Deployment.
+
+    :param sources: Secrets that the namespace lets the operator read.
+    :return: name of the service account.
+    """
+    from tests.e2e.cluster import build
+
+    sets = [f"watchNamespaces={{{namespace}}}"]
+    if sources:
+        sets.append(f"sources[0].namespace={namespace}")
+        sets.append(f"sources[0].secretNames={{{','.join(sources)}}}")
+    account = ""
+    for manifest in _rendered(str(build.program("helm")), tuple(sets), namespace):
+        if manifest["kind"] in ("Deployment", "CustomResourceDefinition"):
+            continue
+        if manifest["kind"] == "ServiceAccount":
+            account = manifest["metadata"]["name"]
+        cluster.client.apply(manifest, namespace)
+    return account
+
+
+class Operator:
+    """One operator process; may be killed and started again, as a cluster would."""
+
+    def __init__(self, kubeconfig: Path, namespace: str, log: Path, *arguments: str) -> None:
+        self.namespace = namespace
+        self.log = log
+        self._command = [
+            sys.executable,
+            "-m",
+            "runkeys_operator",
+            "--namespace",
+            namespace,
+            "--kubeconfig",
+            str(kubeconfig),
+            "--health-port",
+            "0",
+            "--log-level",
+            "debug",
+            *arguments,
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it; returns at once."""
+        assert not self.running
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1"}
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd="/"
+            )
+
+    def kill(self) -> None:
+        """End it at once, as a node that loses power does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(_STOP_SECONDS)
+
+    def stop(self) -> int:
+        """Ask it to end, and return its exit code."""
+        assert self._process is not None
+        if self.running:
+            self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(_STOP_SECONDS)
+
+    def pause(self) -> None:
+        """Freeze it (SIGSTOP)."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on (SIGCONT)."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def wait_serving(self, timeout: float = 30) -> None:
+        """Wait until it says that it serves its namespace."""
+        until = time.monotonic() + timeout
+        while "serving" not in self.text():
+            if not self.running or time.monotonic() > until:
+                raise AssertionError(f"the operator does not serve {self.namespace}:\n{self.text()}")
+            time.sleep(0.05)
+
+    def text(self) -> str:
+        """Everything that it printed."""
+        return self.log.read_text() if self.log.exists() else ""
+
+
+@contextmanager
+def operator_of(
+    cluster: Cluster, namespace: str, folder: Path, *arguments: str, account: str, server: str | None = None
+) -> Iterator[Operator]:
+    """An operator for ``namespace`` with the token of ``account``; not started yet, ended afterwards.
+
+    :param server: a proxy's URL instead of the API server's.
+    """
+    token = cluster.client.token(namespace, account)
+    kubeconfig = cluster.kubeconfig_for(token, folder / f"{namespace}.kubeconfig", server=server)
+    operator = Operator(kubeconfig, namespace, folder / f"{namespace}.log", *arguments)
+    try:
+        yield operator
+    finally:
+        operator.kill()

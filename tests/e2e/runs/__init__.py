@@ -1,0 +1,1 @@
+"""What Runkeys promises for a run, shown on a real cluster."""

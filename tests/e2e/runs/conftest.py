@@ -1,0 +1,62 @@
+"""Fixtures: a team's namespace with the operator running in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster.base import Cluster
+from tests.e2e.operators import install_crds, install_rights, operator_of
+from tests.e2e.runs.team import SOURCE, Team
+
+TeamMaker = Callable[..., Team]
+
+
+@contextmanager
+def team_in(
+    cluster: Cluster, namespace: str, folder: Path, *arguments: str, server: str | None = None
+) -> Iterator[Team]:
+    """A team in ``namespace``: rights, the source's opt-in, an operator that is not started yet."""
+    account = install_rights(cluster, namespace, (SOURCE,))
+    with operator_of(cluster, namespace, folder, *arguments, account=account, server=server) as operator:
+        yield Team(cluster, namespace, operator)
+
+
+@pytest.fixture(scope="session")
+def crds(cluster: Cluster) -> None:
+    """The kinds are known to the shared cluster."""
+    install_crds(cluster)
+
+
+@pytest.fixture
+def new_team(
+    cluster: Cluster,
+    crds: None,  # noqa: ARG001 -- the kinds have to be known first
+    new_namespace: Callable[[], str],
+    tmp_path: Path,
+) -> Iterator[TeamMaker]:
+    """Make teams with namespaces of their own; ``start=False`` leaves the operator stopped."""
+    with ExitStack() as ends:
+
+        def make(*arguments: str, start: bool = True, server: str | None = None) -> Team:
+            scope: AbstractContextManager[Team] = team_in(
+                cluster, new_namespace(), tmp_path, *arguments, server=server
+            )
+            team = ends.enter_context(scope)
+            if start:
+                team.operator.start()
+            return team
+
+        yield make
+
+
+@pytest.fixture
+def team(new_team: TeamMaker) -> Team:
+    """A team with the operator running, a source and a binding."""
+    team = new_team()
+    team.make_source()
+    team.make_binding()
+    return team

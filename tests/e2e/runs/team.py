@@ -1,0 +1,205 @@
+"""A team's namespace in a test: a source Secret with a canary, a binding, an operator, and runs."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from runkeys.naming import attempt_name
+from tests.e2e.cluster.base import Cluster
+from tests.e2e.cluster.client import KubeClient, Object
+from tests.e2e.operators import Operator
+
+TASK_IMAGE = "localhost/runkeys-task:1"
+SOURCE = "source"
+RUN_SECONDS = 60
+"""Longest wait for something that takes seconds on a quiet machine."""
+
+
+def canary() -> str:
+    """A value that occurs nowhere else. Not secret, and never a real one."""
+    return f"canary-{secrets.token_hex(16)}"
+
+
+def python(code: str) -> list[str]:
+    """A container command that runs ``code``."""
+    return ["python3", "-c", code]
+
+
+CHECKS_ITS_VARIABLE = (
+    "import os, hashlib;"
+    "value = os.environ['SECRET_API_TOKEN'];"
+    "print('sha256', hashlib.sha256(value.encode()).hexdigest())"
+)
+"""Prints the hash of what it found: says that it is right without printing it."""
+
+
+@dataclass
+class Team:
+    """A namespace with an operator that serves it."""
+
+    cluster: Cluster
+    namespace: str
+    operator: Operator
+    value: str = field(default_factory=canary)
+
+    @property
+    def client(self) -> KubeClient:
+        return self.cluster.client
+
+    # what a team writes
+
+    def make_source(self, name: str = SOURCE, **data: str) -> Object:
+        """The Secret that the value comes from."""
+        return self.client.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": name, "namespace": self.namespace},
+                "stringData": data or {"token": self.value},
+            }
+        )
+
+    def make_binding(self, name: str = "keys", **spec: Any) -> Object:
+        """A binding that offers ``token`` to every run of the namespace, changed by ``spec``."""
+        return self.client.create(binding(self.namespace, name, **spec))
+
+    def make_run(self, name: str = "job", *, task: dict[str, Any] | None = None, **spec: Any) -> Object:
+        """A run of one task that prints the hash of its secret, changed by ``task`` and ``spec``."""
+        return self.client.create(run(self.namespace, name, task=task, **spec))
+
+    # what comes of it
+
+    def run(self, name: str = "job") -> Object:
+        """The run as it is now."""
+        return self.client.get("workflowruns", name, self.namespace)
+
+    def wait_run(self, name: str, what: Any, timeout: float = RUN_SECONDS, *, says: str = "") -> Object:
+        """Wait until ``what(run)`` holds; shows the run and the operator's log if it never does."""
+        try:
+            return self.client.wait_for("workflowruns", name, self.namespace, what, timeout, says)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\noperator's log:\n{self.operator.text()[-6000:]}") from None
+
+    def wait_phase(self, name: str, *phases: str, timeout: float = RUN_SECONDS) -> Object:
+        """Wait until the run has one of ``phases``."""
+        return self.wait_run(name, lambda found: phase(found) in phases, timeout, says=f"phase {phases}")
+
+    def wait_condition(
+        self, name: str, kind: str, status: str = "True", reason: str = "", timeout: float = RUN_SECONDS
+    ) -> Object:
+        """Wait until the run's condition ``kind`` is ``status`` (and gives ``reason``)."""
+
+        def holds(found: Object) -> bool:
+            item = condition(found, kind)
+            return item.get("status") == status and (not reason or item.get("reason") == reason)
+
+        return self.wait_run(name, holds, timeout, says=f"{kind}={status} {reason}")
+
+    def object_name(self, found: Object) -> str:
+        """Name of the first attempt's Job and Secret."""
+        metadata = found["metadata"]
+        return attempt_name(metadata["name"], metadata["uid"], found["spec"]["tasks"][0]["name"], 1)
+
+    def wait_pod(self, found: Object, what: Any, timeout: float = RUN_SECONDS) -> Object:
+        """Wait for the pod of the run's Job to fulfil ``what``."""
+        name = self.object_name(found)
+        self.client.wait_for(
+            "jobs", name, self.namespace, lambda job: job["metadata"]["uid"], timeout, "to be made"
+        )
+        until = self.client.list("pods", self.namespace, labels=f"batch.kubernetes.io/job-name={name}")
+        if not until:
+            for _, pod in self.client.watch(
+                "pods", self.namespace, timeout=timeout, labels=f"batch.kubernetes.io/job-name={name}"
+            ):
+                until = [pod]
+                break
+        assert until, f"Job {name} has no pod after {timeout} s"
+        return self.client.wait_for("pods", until[0]["metadata"]["name"], self.namespace, what, timeout)
+
+    def output(self, found: Object, container: str = "main") -> str:
+        """What the run's pod printed."""
+        name = self.object_name(found)
+        pods = self.client.list("pods", self.namespace, labels=f"batch.kubernetes.io/job-name={name}")
+        return self.client.logs(pods[0]["metadata"]["name"], self.namespace, container)
+
+    def live_secrets(self) -> list[str]:
+        """Names of the run Secrets that exist in the namespace, asked of the API server."""
+        found = self.client.list("secrets", self.namespace, fields="type=runkeys.dev/run-secret")
+        return [item["metadata"]["name"] for item in found]
+
+
+def binding(namespace: str, name: str = "keys", **spec: Any) -> Object:
+    """A SecretBinding that offers ``token`` to every run of the namespace."""
+    return {
+        "apiVersion": "runkeys.dev/v1alpha1",
+        "kind": "SecretBinding",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "secrets": [{"name": "token", "secretKeyRef": {"name": SOURCE, "key": "token"}}],
+            "access": [{"runSelector": {}}],
+            **spec,
+        },
+    }
+
+
+def run(
+    namespace: str,
+    name: str = "job",
+    *,
+    task: dict[str, Any] | None = None,
+    labels: dict[str, str] | None = None,
+    pod: dict[str, Any] | None = None,
+    command: list[str] | None = None,
+    **spec: Any,
+) -> Object:
+    """A WorkflowRun of one task.
+
+    :param pod: changes of the pod spec. :param command: what the container does.
+    """
+    container = {
+        "name": "main",
+        "image": TASK_IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "command": command or python(CHECKS_ITS_VARIABLE),
+    }
+    pod_spec = {"terminationGracePeriodSeconds": 1, "containers": [container], **(pod or {})}
+    return {
+        "apiVersion": "runkeys.dev/v1alpha1",
+        "kind": "WorkflowRun",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels or {"app": "test"}},
+        "spec": {
+            "bindings": [{"name": "keys"}],
+            "tasks": [
+                {
+                    "name": "work",
+                    "secrets": [{"name": "api_token", "secret": "token"}],
+                    "template": {"spec": pod_spec},
+                    **(task or {}),
+                }
+            ],
+            **spec,
+        },
+    }
+
+
+def phase(found: Object) -> str:
+    """The run's phase, empty if it has none yet."""
+    return str(found.get("status", {}).get("phase", ""))
+
+
+def condition(found: Object, kind: str) -> dict[str, Any]:
+    """One condition of the run, empty if it is not there."""
+    conditions = found.get("status", {}).get("conditions", [])
+    return next((item for item in conditions if item["type"] == kind), {})
+
+
+def exposures(found: Object) -> list[dict[str, Any]]:
+    """All exposures of the run's first task."""
+    return [
+        item
+        for task in found.get("status", {}).get("tasks", [])
+        for attempt in task.get("attempts", [])
+        for item in attempt.get("exposures", [])
+    ]

@@ -1,0 +1,82 @@
+"""A run's secret, from nothing to gone."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+import pytest
+
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.runs.team import Team, condition, exposures
+
+pytestmark = pytest.mark.e2e
+
+
+def test_the_task_finds_its_secret_and_nothing_is_left(team: Team, node: NodeCluster) -> None:
+    since, mark = node.etcd.revision(), node.audit.mark()
+    team.make_run()
+    found = team.wait_phase("job", "Succeeded", "Failed")
+    assert found["status"]["phase"] == "Succeeded", found["status"]
+    name = team.object_name(found)
+
+    # the container had the right value
+    digest = hashlib.sha256(team.value.encode()).hexdigest()
+    assert team.output(found) == f"sha256 {digest}\n"
+
+    # nothing is left: in etcd now, and by the word of the status
+    assert node.etcd.keys(f"/registry/secrets/{team.namespace}/rk-") == []
+    assert condition(found, "SecretsReleased")["status"] == "True"
+    assert found["status"]["live"] == 0
+
+    # in etcd, at any revision, the value was in the source and in the run's own Secret only
+    where = node.etcd.find(team.value.encode(), since=1)
+    assert set(where) == {
+        f"/registry/secrets/{team.namespace}/source",
+        f"/registry/secrets/{team.namespace}/{name}",
+    }
+    history = list(node.etcd.history(f"/registry/secrets/{team.namespace}/{name}", since))
+    assert [item.value is None for item in history] == [False, True], "made once, deleted once"
+
+    # the Secret came when the pod had its node and went before the Job was counted as done
+    events = [
+        event
+        for event in node.audit.events(mark, namespace=team.namespace, verb=("create", "delete"))
+        if event.resource in ("pods/binding", "secrets", "jobs") and event.status < 300
+    ]
+    order = [
+        f"{event.verb} {event.resource}"
+        for event in events
+        if event.resource != "jobs" or event.verb == "create"
+    ]
+    assert order == ["create jobs", "create pods/binding", "create secrets", "delete secrets"]
+
+    # the exposure that the status tells contains the true one, and is no longer than both calls took
+    (exposure,) = exposures(found)
+    created, deleted = (datetime.fromisoformat(exposure[key]) for key in ("created", "deleted"))
+    made = next(event for event in events if event.resource == "secrets" and event.verb == "create")
+    gone = next(event for event in events if event.resource == "secrets" and event.verb == "delete")
+    assert created <= made.answered
+    assert gone.received <= deleted
+    assert made.received <= created or (made.received - created).total_seconds() < 1
+    assert (deleted - gone.answered).total_seconds() < 1
+    assert not exposure.get("estimated")
+
+
+def test_five_writes(team: Team, node: NodeCluster) -> None:
+    mark = node.audit.mark()
+    team.make_run()
+    found = team.wait_phase("job", "Succeeded")
+    account = f"system:serviceaccount:{team.namespace}:"
+    writes = [
+        f"{event.verb} {event.resource}"
+        for event in node.audit.events(mark, namespace=team.namespace)
+        if event.user.startswith(account) and event.verb in ("create", "update", "patch", "delete")
+    ]
+    assert writes == [
+        "create jobs",
+        "patch workflowruns/status",
+        "create secrets",
+        "delete secrets",
+        "patch workflowruns/status",
+    ], found["status"]
