@@ -20,7 +20,7 @@ import pytest
 
 from tests.e2e.cluster import providers
 from tests.e2e.cluster.base import Cluster
-from tests.e2e.cluster.cache import Claim, cache_dir
+from tests.e2e.cluster.cache import CHECKOUT, Claim, cache_dir, file_lock
 from tests.e2e.cluster.client import KubeClient
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.cluster.node_layout import NodeOptions
@@ -51,6 +51,16 @@ def node(cluster: Cluster) -> NodeCluster:
     if not isinstance(cluster, NodeCluster):
         pytest.skip("looks into a node's components: only the provider 'node' offers that")
     return cluster
+
+
+@pytest.fixture(scope="session")
+def crds(cluster: Cluster) -> None:
+    """The kinds of Runkeys, in the shared cluster for as long as it lives."""
+    files = str(CHECKOUT / "crds")
+    # Two workers that create the same definition at once would disturb each other.
+    with file_lock(cache_dir() / "nodes" / f".{cluster.name}.crds"):
+        cluster.kubectl("apply", "-f", files)
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", files)
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import pytest
 import urllib3
 
 from tests.e2e.cluster.base import Cluster
-from tests.e2e.cluster.cache import CHECKOUT, Claim, cache_dir
+from tests.e2e.cluster.cache import CHECKOUT
 from tests.e2e.cluster.client import ApiError, KubeClient, Object, WaitError
 from tests.e2e.cluster.faults import Action, Answer, Delay, LoseAnswer, Repeat, Request, Reset, matching
 from tests.e2e.cluster.images import TASK_IMAGE
@@ -254,8 +252,8 @@ class TestProxy:
         self, through: KubeClient, client: KubeClient, proxy: ApiProxy, namespace: str
     ) -> None:
         held = proxy.hold(matching("create"))
+        path = f"/api/v1/namespaces/{namespace}/configmaps"
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
-            path = f"/api/v1/namespaces/{namespace}/configmaps"
             through.request("POST", path, body=config_map("stubborn"), timeout=0.5)
         held.wait_arrived(5)
         assert client.find("configmaps", "stubborn", namespace) is None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import yaml
 
@@ -40,7 +41,7 @@ class Cluster(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,7 +107,13 @@ class Cluster(ABC):
         """Run a program against this cluster and return what it printed. Raises ClusterError with its error output."""
         try:
             done = subprocess.run(
-                command, input=input, capture_output=True, text=True, env=self.environment(), timeout=timeout
+                command,
+                input=input,
+                capture_output=True,
+                text=True,
+                check=False,
+                env=self.environment(),
+                timeout=timeout,
             )
         except subprocess.TimeoutExpired as late:
             raise ClusterError(f"{_shown(command)} did not end within {timeout:g} s") from late
@@ -200,8 +207,6 @@ def write_kubeconfig(
 
 def wait_until(what: str, condition: Callable[[], bool], timeout: float, every: float = 0.02) -> None:
     """Wait for a condition at most ``timeout`` seconds. Raises ClusterError that says what was waited for."""
-    import time
-
     until = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > until:

@@ -16,6 +16,7 @@ from kubernetes import config as kubernetes_config
 from .resources import Resource, by_kind, by_plural
 
 Object = dict[str, Any]
+Query = Mapping[str, str | int | bool]
 Event = tuple[str, Object]
 """A watch event: ``ADDED``, ``MODIFIED`` or ``DELETED``, and the object as it was then."""
 
@@ -64,7 +65,7 @@ class KubeClient:
         self.headers = dict(headers or {})
         if kubeconfig is not None:
             # The kept library knows every way to log in that a kubeconfig can name.
-            api = kubernetes_config.new_client_from_config(str(kubeconfig))
+            api = kubernetes_config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
             for setting in api.configuration.auth_settings().values():
                 if setting["in"] == "header":
                     self.headers[setting["key"]] = setting["value"]
@@ -105,7 +106,7 @@ class KubeClient:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str | int | bool] | None = None,
+        query: Query | None = None,
         body: Any = None,
         content_type: str = "application/json",
         timeout: float = 30,
@@ -147,7 +148,7 @@ class KubeClient:
     def apply(self, manifest: Object, namespace: str | None = None, manager: str = "tests") -> Object:
         """Create or change an object by server-side apply; conflicts are forced."""
         resource, where, name = self._locate(manifest, namespace)
-        query = {"fieldManager": manager, "force": True, "fieldValidation": "Strict"}
+        query: Query = {"fieldManager": manager, "force": True, "fieldValidation": "Strict"}
         return self._object("PATCH", resource.path(where, name), query, manifest, _PATCHES["apply"])
 
     def patch(
@@ -295,7 +296,7 @@ class KubeClient:
         self,
         method: str,
         path: str,
-        query: Mapping[str, str | int | bool] | None,
+        query: Query | None,
         body: Any,
         content_type: str,
         timeout: float,
@@ -325,7 +326,7 @@ class KubeClient:
         self,
         method: str,
         path: str,
-        query: Mapping[str, str | int | bool] | None = None,
+        query: Query | None = None,
         body: Any = None,
         content_type: str = "application/json",
     ) -> Object:

@@ -25,7 +25,7 @@ class ExistingCluster(Cluster):
     def use(cls, context: str) -> ExistingCluster:
         """Take the cluster of this kubeconfig context. Raises ClusterError when there is no such context."""
         build.ensure(build.CLIENT_GROUPS)
-        merger = kube_config.KubeConfigMerger(
+        merger = kube_config.KubeConfigMerger(  # type: ignore[no-untyped-call]
             os.environ.get("KUBECONFIG") or kube_config.KUBE_CONFIG_DEFAULT_LOCATION
         )
         config = None if merger.config is None else merger.config.value

@@ -112,9 +112,10 @@ def _fill_base(root: Path) -> None:
 def _dependencies_layer() -> Path:
     wanted = python_files.operator_requirements(CHECKOUT / "pyproject.toml")
     versions = ",".join(sorted(f"{d.name}=={d.version}" for d in wanted))
-    fill: Callable[[Path], None] = lambda root: python_files.copy_distributions(
-        wanted, root, "app/site-packages"
-    )
+
+    def fill(root: Path) -> None:
+        python_files.copy_distributions(wanted, root, "app/site-packages")
+
     return _layer("dependencies", [versions, sys.version], fill)
 
 

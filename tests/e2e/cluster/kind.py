@@ -13,7 +13,7 @@ from typing import Any
 from pytest_kind import KindCluster as PytestKindCluster
 
 from . import build, images
-from .audit import AuditLog
+from .audit import AuditLog, policy
 from .base import Cluster
 from .cache import cache_dir
 from .etcd import EtcdReader
@@ -21,19 +21,6 @@ from .etcd import EtcdReader
 NODE_IMAGE = f"kindest/node:{build.KUBERNETES}"
 GROUPS = (*build.CLIENT_GROUPS, "kind")
 _AUDIT = "/var/log/kubernetes/audit.jsonl"
-_POLICY = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived"],
-    "rules": [
-        {
-            "level": "RequestResponse",
-            "resources": [{"group": "runkeys.dev"}, {"group": "batch"}],
-            "omitManagedFields": True,
-        },
-        {"level": "Metadata"},
-    ],
-}
 
 
 def docker_answers() -> bool:
@@ -59,7 +46,7 @@ class KindCluster(Cluster):
         cluster = cls(name)
         cluster.scratch.mkdir(parents=True, exist_ok=True)
         cluster.scratch.chmod(0o700)
-        (cluster.scratch / "audit-policy.json").write_text(json.dumps(_POLICY))
+        (cluster.scratch / "audit-policy.json").write_text(json.dumps(policy()))
         config = cluster.scratch / "kind.json"
         config.write_text(json.dumps(cluster._config()))
         cluster._kind.create(config)
@@ -134,7 +121,7 @@ class KindCluster(Cluster):
         self.run(kind, "load", "image-archive", archive, "--name", f"runkeys-{self.name}", timeout=300)
 
     @cached_property
-    def etcd(self) -> EtcdReader:  # type: ignore[override]
+    def etcd(self) -> EtcdReader:
         return _PodReader(self)
 
     @property
@@ -168,7 +155,14 @@ class _PodReader(EtcdReader):
         return answer
 
     def _history(self, since: int) -> Iterator[dict[str, Any]]:
-        command = [build.program("kubectl"), *self._exec, "watch", f"--rev={since}", "--prefix", ""]
+        command: list[str | Path] = [
+            build.program("kubectl"),
+            *self._exec,
+            "watch",
+            f"--rev={since}",
+            "--prefix",
+            "",
+        ]
         environment = self._cluster.environment()
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as watching:
             assert watching.stdout is not None

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +20,11 @@ from . import build, images, node_init
 from .audit import AuditLog
 from .base import Cluster, ClusterError, wait_until
 from .cache import Claim, cache_dir, file_lock
-from .client import ApiError
 from .etcd import GatewayReader
 from .node_config import COMPONENTS, NODE_NAME, write_config
-from .node_layout import SLOTS, NodeOptions, NodePaths, NodeRecord, cgroup_name, link_name, process_birth
+from .node_layout import NodeOptions, NodePaths, NodeRecord, process_birth
+from .node_machine import cgroup_gone, check_machine, make_cgroup, outer_pid, remove_link, run_ip, take_slot
 
-TOOLS = {"unshare": "util-linux", "ip": "iproute2", "iptables": "iptables", "busybox": "busybox-static"}
 _KEPT_STATES = 4
 
 
@@ -43,7 +41,6 @@ class NodeCluster(Cluster):
         super().__init__(name)
         self.record = record
         self.paths = NodePaths.of(name)
-        self._launched: subprocess.Popen[bytes] | None = None
 
     # Life
 
@@ -54,7 +51,7 @@ class NodeCluster(Cluster):
         With a claim the node ends soon after the last process with a claim on the same file has died or released it.
         Without one it stays until ``stop``, whoever dies.
         """
-        _check_machine()
+        check_machine()
         build.ensure(build.NODE_GROUPS)
         archives = [images.pause_image(), images.task_image()]
         with file_lock(cache_dir() / "nodes" / f".{name}.lock"):
@@ -84,9 +81,24 @@ class NodeCluster(Cluster):
         names = [path.parent.name for path in (cache_dir() / "nodes").glob("*/node.json")]
         return [node for name in sorted(names) if (node := cls.attach(name)) is not None]
 
+    @classmethod
+    def clean_up(cls, name: str) -> bool:
+        """Remove what a node that has ended by itself left; False when there is nothing of that name."""
+        paths = NodePaths.of(name)
+        if not paths.state.exists():
+            return False
+        record = NodeRecord.load(paths.record)
+        if record is not None:
+            cls(name, record).stop()
+        shutil.rmtree(paths.state, ignore_errors=True)
+        return True
+
     def stop(self) -> None:
         """End the node: processes, network, mounts, cgroups and files."""
-        shutil.rmtree(self._end(), ignore_errors=True)
+        self._end()
+        # Another node may have this name by now.
+        if NodeRecord.load(self.paths.record) == self.record:
+            shutil.rmtree(self.paths.state, ignore_errors=True)
 
     @classmethod
     def _launch(cls, name: str, options: NodeOptions, claim: Claim | None) -> NodeCluster:
@@ -111,22 +123,23 @@ class NodeCluster(Cluster):
                 "the node's first process", lambda: _has_begun(launched, paths), timeout=15, every=0.005
             )
             pid = int((paths / "pid").read_text())
-            slot = _take_slot(pid, name)
+            slot = take_slot(pid, name)
         except BaseException:
             launched.kill()
             launched.wait(timeout=10)
+            shutil.rmtree(paths.state, ignore_errors=True)
             raise
         record = NodeRecord(name, slot, pid, process_birth(pid) or 0, launched.pid, options)
         record.save(paths.record)
-        node = cls(name, record)
-        node._launched = launched
-        return node
+        # From here on it is found by its number, by whichever process ends it.
+        launched.returncode = 0
+        return cls(name, record)
 
     def _bring_up(self, archives: list[Path]) -> None:
         record = self.record
-        _ip("address", "add", f"{record.outside}/30", "dev", record.link)
-        _ip("link", "set", record.link, "up", "alias", f"runkeys test node {self.name}")
-        _make_cgroup(record.cgroup)
+        run_ip("address", "add", f"{record.outside}/30", "dev", record.link)
+        run_ip("link", "set", record.link, "up", "alias", record.mark)
+        make_cgroup(record.cgroup)
         self._ask("connect", address=record.address, outside=record.outside, cgroup=record.cgroup)
         write_config(self.paths, record)
         with ThreadPoolExecutor(1) as aside:
@@ -163,13 +176,11 @@ class NodeCluster(Cluster):
             except ClusterError:
                 os.kill(self.record.pid, signal.SIGKILL)
                 wait_until("the node's end", lambda: not self.record.alive(), timeout=15)
-        if self._launched is not None:
-            self._launched.wait(timeout=15)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.record.launcher, 0)
         # Its network goes by itself, but later; and its cgroups only if its first process could still see to it.
-        subprocess.run(
-            ["ip", "link", "delete", self.record.link], capture_output=True, check=False, timeout=30
-        )
-        wait_until("the cgroups' end", lambda: _cgroup_gone(self.record.cgroup), timeout=15)
+        remove_link(self.record)
+        wait_until("the cgroups' end", lambda: cgroup_gone(self.record.cgroup), timeout=15)
         return self.paths.state
 
     # What a client needs
@@ -183,17 +194,17 @@ class NodeCluster(Cluster):
         return self.paths / "scratch"
 
     def load_image(self, archive: Path) -> None:
-        ctr = [build.program("ctr"), f"--address={self.paths.containerd}", "--namespace=k8s.io"]
-        self.run(*ctr, "images", "import", "--local=false", archive, timeout=120)
+        where = (f"--address={self.paths.containerd}", "--namespace=k8s.io")
+        self.run(build.program("ctr"), *where, "images", "import", "--local=false", archive, timeout=120)
 
     # Looking inside
 
     @cached_property
-    def etcd(self) -> GatewayReader:  # type: ignore[override]
+    def etcd(self) -> GatewayReader:
         return GatewayReader(self.paths.etcd)
 
     @cached_property
-    def audit(self) -> AuditLog:  # type: ignore[override]
+    def audit(self) -> AuditLog:
         return AuditLog(self.paths.audit)
 
     def log_file(self, component: str) -> Path:
@@ -212,7 +223,7 @@ class NodeCluster(Cluster):
     def component_pids(self) -> dict[str, int]:
         """Return which components run now, with their process numbers as seen from outside."""
         inner = self._ask("list")["running"]
-        return {name: _outer_pid(self.record.pid, pid) for name, pid in inner.items()}
+        return {name: outer_pid(self.record.pid, pid) for name, pid in inner.items()}
 
     def kill(self, component: str) -> None:
         self._signal(component, signal.SIGKILL)
@@ -243,76 +254,10 @@ class NodeCluster(Cluster):
         return reply
 
 
-def _check_machine() -> None:
-    if sys.platform != "linux" or os.geteuid() != 0:
-        raise ClusterError(
-            "A node needs Linux and root (or use Docker, or name a context in RUNKEYS_E2E_CONTEXT)."
-        )
-    missing = sorted(package for tool, package in TOOLS.items() if shutil.which(tool) is None)
-    if missing:
-        raise ClusterError(
-            f"A node needs these system packages: {', '.join(missing)}. Run scripts/system-packages."
-        )
-
-
 def _has_begun(launched: subprocess.Popen[bytes], paths: NodePaths) -> bool:
     if launched.poll() is not None:
         raise ClusterError(f"The node's first process ended: {(paths.logs / 'init.log').read_text().strip()}")
     return (paths / "pid").exists()
-
-
-def _take_slot(pid: int, name: str) -> int:
-    """Make the link into the node; the kernel refuses a name that is taken, so no two nodes get the same slot."""
-    failed = ""
-    for slot in range(SLOTS):
-        made = _try_link(slot, pid)
-        if made.returncode == 0:
-            return slot
-        failed = made.stderr.strip()
-        if "exists" not in failed:
-            break
-    raise ClusterError(f"No network for the node {name!r}: {failed}")
-
-
-def _try_link(slot: int, pid: int) -> subprocess.CompletedProcess[str]:
-    command = [
-        "ip",
-        "link",
-        "add",
-        link_name(slot),
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "node0",
-        "netns",
-        str(pid),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, timeout=30)
-
-
-def _hierarchies() -> Iterator[Path]:
-    """Yield the roots of all cgroup hierarchies that the kubelet uses: one in version 2, several in version 1."""
-    root = Path("/sys/fs/cgroup")
-    if (root / "cgroup.controllers").exists():
-        yield root
-    else:
-        yield from (folder for folder in root.iterdir() if folder.is_dir() and not folder.is_symlink())
-
-
-def _make_cgroup(name: str) -> None:
-    node_init.remove_cgroup(name)
-    for root in _hierarchies():
-        (root / name).mkdir(exist_ok=True)
-
-
-def _cgroup_gone(name: str) -> bool:
-    node_init.remove_cgroup(name)
-    return not any((root / name).exists() for root in _hierarchies())
 
 
 def _last_line(path: Path) -> str:
@@ -324,27 +269,19 @@ def _is_ready(node: dict[str, Any]) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def _outer_pid(first: int, inner: int) -> int:
-    """Translate a process number inside the node into the one outside."""
-    space = os.readlink(f"/proc/{first}/ns/pid")
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            if os.readlink(entry / "ns" / "pid") == space:
-                numbers = next(
-                    x for x in (entry / "status").read_text().splitlines() if x.startswith("NSpid:")
-                )
-                if int(numbers.split()[-1]) == inner:
-                    return int(entry.name)
-    raise ClusterError(f"no process {inner} in the node")
-
-
 def _forget_old_states() -> None:
     """Remove the files of ended nodes, but for the last few: their logs may still be wanted."""
-    records = sorted(
-        (cache_dir() / "nodes").glob("*/node.json"), key=lambda p: p.stat().st_mtime, reverse=True
-    )
-    ended = [path for path in records if (record := NodeRecord.load(path)) is None or not record.alive()]
-    for path in ended[_KEPT_STATES:]:
-        shutil.rmtree(path.parent, ignore_errors=True)
+    nodes = cache_dir() / "nodes"
+    newest_first = sorted(nodes.glob("*/node.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    records = [record for path in newest_first if (record := NodeRecord.load(path)) is not None]
+    ended = [record for record in records if not record.alive()]
+    for number, record in enumerate(ended):
+        node_init.remove_cgroup(record.cgroup)
+        if number >= _KEPT_STATES:
+            shutil.rmtree(nodes / record.name, ignore_errors=True)
+    running = {record.name for record in records if record.alive()}
+    yesterday = time.time() - 24 * 3600
+    for lock in nodes.glob(".*"):
+        # A name is used by one run of tests, or for as long as its node runs.
+        if lock.name[1:].rpartition(".")[0] not in running and lock.stat().st_mtime < yesterday:
+            lock.unlink(missing_ok=True)

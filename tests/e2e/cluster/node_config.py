@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from . import build
+from .audit import policy
 from .base import write_kubeconfig
 from .node_layout import POD_NETWORK, SERVICE_IP, NodePaths, NodeRecord
 
@@ -46,10 +47,10 @@ def write_config(paths: NodePaths, record: NodeRecord) -> None:
     _write_certificates(paths.pki, record.address)
     _write_accounts(paths, record)
     (paths / "resolv.conf").write_text("options ndots:1\n")
-    _write_json(paths / "cni" / "10-runkeys.conflist", _cni(paths))
+    _write_json(paths / "cni" / "10-runkeys.conflist", _cni())
     _write_json(paths / "kubelet.yaml", _kubelet(paths, record))
     _write_json(paths / "kube-proxy.yaml", _kube_proxy(paths))
-    _write_json(paths / "audit-policy.yaml", _audit_policy(record))
+    _write_json(paths / "audit-policy.yaml", policy(record.options.audit))
     (paths / "containerd.toml").write_text(_containerd(paths))
     environment = {
         "PATH": f"{build.GROUPS['containerd'].bin}:{build.GROUPS['runc'].bin}:{os.environ['PATH']}"
@@ -236,7 +237,7 @@ def _kube_proxy(paths: NodePaths) -> dict[str, Any]:
     }
 
 
-def _cni(paths: NodePaths) -> dict[str, Any]:
+def _cni() -> dict[str, Any]:
     return {
         "cniVersion": "1.0.0",
         "name": "runkeys",
@@ -254,20 +255,6 @@ def _cni(paths: NodePaths) -> dict[str, Any]:
             },
             {"type": "portmap", "capabilities": {"portMappings": True}},
         ],
-    }
-
-
-def _audit_policy(record: NodeRecord) -> dict[str, Any]:
-    whole = {"level": "RequestResponse"}
-    default = [
-        {**whole, "resources": [{"group": "runkeys.dev"}, {"group": "batch"}], "omitManagedFields": True},
-        {"level": "Metadata"},
-    ]
-    return {
-        "apiVersion": "audit.k8s.io/v1",
-        "kind": "Policy",
-        "omitStages": ["RequestReceived"],
-        "rules": default if record.options.audit == "default" else [whole],
     }
 
 

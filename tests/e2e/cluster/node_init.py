@@ -71,7 +71,7 @@ def remove_cgroup(name: str) -> None:
     for root in (*hierarchies.glob(name), *hierarchies.glob(f"*/{name}")):
         for folder, _, _ in os.walk(root, topdown=False):
             with contextlib.suppress(OSError):
-                os.rmdir(folder)
+                Path(folder).rmdir()
 
 
 class Node:
@@ -178,7 +178,7 @@ def converse(node: Node, server: socket.socket) -> None:
         line = connection.makefile("r").readline()
         try:
             reply = node.answer(json.loads(line))
-        except Exception as error:  # the caller gets to know, whatever it was; this process must live
+        except Exception as error:  # noqa: BLE001  the caller gets to know, whatever it was; this process must live
             reply = {"error": f"{type(error).__name__}: {error}"}
         connection.sendall(json.dumps(reply).encode() + b"\n")
 
@@ -190,7 +190,7 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Until /proc is mounted anew it is the outer one: this is our number as the others see it.
-    outer_pid = os.readlink("/proc/self")
+    outer_pid = str(Path("/proc/self").readlink())
     node = Node(state)
     try:
         with socket.socket(socket.AF_UNIX) as server:

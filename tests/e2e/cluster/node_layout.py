@@ -117,7 +117,12 @@ class NodeRecord:
 
     @property
     def cgroup(self) -> str:
-        return cgroup_name(self.slot)
+        return f"runkeys-{self.name}-{self.pid}"
+
+    @property
+    def mark(self) -> str:
+        """What the link carries, so that an ended node's link is not mistaken for that of the next in its slot."""
+        return f"runkeys test node {self.name} {self.pid} {self.born}"
 
     @property
     def outside(self) -> str:
@@ -151,10 +156,6 @@ class NodeRecord:
 
 def link_name(slot: int) -> str:
     return f"rkn{slot}"
-
-
-def cgroup_name(slot: int) -> str:
-    return f"runkeys-{slot}"
 
 
 def process_birth(pid: int) -> int | None:
