@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from runkeys.api import SecretBinding, WorkflowRun
-from runkeys.api.crd import KINDS, manifest
+from runkeys.api.crd import KINDS, Kind, manifest
 from tests.e2e.cluster.base import Cluster, ClusterError
 from tests.e2e.cluster.cache import CHECKOUT
 from tests.e2e.cluster.client import KubeClient, Object
@@ -163,10 +163,10 @@ BAD_CHANGES: list[tuple[str, Object, str]] = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def crds(cluster: Cluster) -> None:
-    cluster.kubectl("apply", "-f", str(CHECKOUT / "crds"))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CHECKOUT / "crds"))
+# Checked in full, but not kept should it be accepted.
+CREATE = ("create", "--namespace=default", "--dry-run=server", "-f", "-")
+
+pytestmark = pytest.mark.usefixtures("crds")
 
 
 def changed(example: Object, path: str, value: Any) -> Object:
@@ -217,25 +217,21 @@ def test_a_short_run_gets_its_defaults(client: KubeClient, namespace: str) -> No
     assert stored["spec"]["tasks"] == [{**task, "startDeadlineSeconds": 900}]
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "message"), BAD_RUNS, ids=lambda v: v if isinstance(v, str) else ""
-)
+@pytest.mark.parametrize(("path", "value", "message"), BAD_RUNS, ids=[path for path, *_ in BAD_RUNS])
 def test_a_bad_run_is_refused_with_field_and_remedy_but_not_the_value(
-    cluster: Cluster, namespace: str, path: str, value: Any, message: str
+    cluster: Cluster, path: str, value: Any, message: str
 ) -> None:
-    answer = refusal(cluster, "-n", namespace, "create", "-f", "-", body=changed(RUN, path, value))
+    answer = refusal(cluster, *CREATE, body=changed(RUN, path, value))
 
     assert message in answer
     assert CANARY.lower() not in answer.lower()
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "message"), BAD_BINDINGS, ids=lambda v: v if isinstance(v, str) else ""
-)
+@pytest.mark.parametrize(("path", "value", "message"), BAD_BINDINGS, ids=[path for path, *_ in BAD_BINDINGS])
 def test_a_bad_binding_is_refused_with_field_and_remedy_but_not_the_value(
-    cluster: Cluster, namespace: str, path: str, value: Any, message: str
+    cluster: Cluster, path: str, value: Any, message: str
 ) -> None:
-    answer = refusal(cluster, "-n", namespace, "create", "-f", "-", body=changed(BINDING, path, value))
+    answer = refusal(cluster, *CREATE, body=changed(BINDING, path, value))
 
     assert message in answer
     assert CANARY not in answer
@@ -250,6 +246,24 @@ def test_a_run_is_fixed_but_for_cancel_and_ttl(cluster: Cluster, client: KubeCli
         patch = json.dumps({"spec": change})
         answer = refusal(cluster, "-n", namespace, "patch", "wfr", "good", "--type=merge", "-p", patch)
         assert f"spec: Forbidden: {message}" in answer
+
+
+def test_twin_a_rule_without_our_reason_repeats_the_value(cluster: Cluster) -> None:
+    group = f"t{secrets.token_hex(4)}.example"
+    twin = manifest(WorkflowRun)
+    for rule in rules_in(twin):
+        del rule["reason"]
+    twin["metadata"]["name"] = f"twins.{group}"
+    twin["spec"] |= {"group": group, "names": {"plural": "twins", "kind": "Twin"}}
+    definition = json.dumps(twin)
+    cluster.kubectl("create", "-f", "-", input=definition)
+    try:
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", "-", input=definition)
+        bad = changed(RUN, "spec.tasks.0.name", CANARY)
+        body = {**bad, "apiVersion": f"{group}/v1alpha1", "kind": "Twin"}
+        assert CANARY in refusal(cluster, *CREATE, body=body)
+    finally:
+        cluster.kubectl("delete", "-f", "-", "--wait=false", input=definition)
 
 
 def test_every_rule_has_a_bad_example() -> None:
@@ -363,12 +377,13 @@ EXPLAINED = [
 @pytest.mark.parametrize("path", EXPLAINED)
 def test_explain_shows_every_description(cluster: Cluster, path: str) -> None:
     short, *steps = path.split(".")
-    model = {"wfr": WorkflowRun, "rkb": SecretBinding}[short]
+    model: type[Kind] = WorkflowRun if short == "wfr" else SecretBinding
     schema = manifest(model)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    for step in steps:
+    for step in steps[:-1]:
         schema = schema["properties"][step]
-        below = schema.get("items", schema)
-        wanted, schema = [schema["description"], *described(below)], below
+        schema = schema.get("items", schema)
+    field = schema["properties"][steps[-1]]
+    wanted = [field["description"], *described(field.get("items", field))]
 
     shown = " ".join(cluster.kubectl("explain", path).split())
 
