@@ -105,6 +105,7 @@ class _Operator:
         self._background: list[asyncio.Task[None]] = []
         self._failed: BackgroundError | None = None
         self._stop = asyncio.Event()
+        self._last_resort: asyncio.TimerHandle | None = None
 
     async def run(self, namespaces: tuple[str, ...]) -> None:
         registry = kopf.OperatorRegistry()
@@ -126,6 +127,8 @@ class _Operator:
             )
         finally:
             await self._end()
+            if self._last_resort is not None:
+                self._last_resort.cancel()
         if self._failed is not None:
             raise self._failed
 
@@ -161,7 +164,9 @@ class _Operator:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         # When one watch fails, kopf leaves the others running, and then waits for them without an end.
-        asyncio.get_running_loop().call_later(_KOPF_ENDS_SECONDS, _end_process)
+        self._last_resort = self._last_resort or asyncio.get_running_loop().call_later(
+            _KOPF_ENDS_SECONDS, _end_process
+        )
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)
