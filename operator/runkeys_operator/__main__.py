@@ -12,7 +12,7 @@ import click
 
 from runkeys._version import __version__
 from runkeys_operator import logs
-from runkeys_operator.app import Options, serve
+from runkeys_operator.app import MakeEngine, Options, serve
 from runkeys_operator.errors import LoginError, StartError
 from runkeys_operator.reconcile.reconciler import Reconciler
 
@@ -65,19 +65,25 @@ def main(
     """Give the pods of workflow runs the secrets they need, for as long as they need them."""
     logs.configure(log_level, log_format)
     log.info("Runkeys operator %s", __version__)
+    sys.exit(exit_code(Options(namespaces=tuple(dict.fromkeys(namespaces)), **options), Reconciler))
+
+
+def exit_code(options: Options, make_engine: MakeEngine) -> int:
+    """Run the operator, say why it ended if nobody told it to, and return the process's exit code."""
     try:
-        asyncio.run(serve(Options(namespaces=tuple(dict.fromkeys(namespaces)), **options), Reconciler))
+        asyncio.run(serve(options, make_engine))
     except (asyncio.CancelledError, KeyboardInterrupt):
-        pass  # told to stop before it had started
+        return 0  # told to stop before it had started
     except LoginError as error:
         log.critical("%s", error)
-        sys.exit(_USAGE)
+        return _USAGE
     except StartError as error:
         log.critical("%s", error)
-        sys.exit(_NO_CLUSTER)
+        return _NO_CLUSTER
     except Exception as error:  # noqa: BLE001 -- the last one who can say something
         log.critical("the operator ended: %s", logs.describe(error))
-        sys.exit(_FAILED)
+        return _FAILED
+    return 0
 
 
 if __name__ == "__main__":

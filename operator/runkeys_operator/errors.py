@@ -187,8 +187,9 @@ def _status_object(body: bytes) -> dict[str, Any] | None:
 
 def _retry_after(headers: Mapping[str, str], details: Mapping[str, Any]) -> float | None:
     for value in (headers.get("Retry-After"), details.get("retryAfterSeconds")):
-        try:
-            return max(0.0, float(value)) if value is not None else None
-        except ValueError:
-            continue  # a date: allowed by HTTP, never sent by an API server
+        if value is not None:
+            try:
+                return max(0.0, float(value))
+            except ValueError:
+                continue  # a date: allowed by HTTP, never sent by an API server
     return None

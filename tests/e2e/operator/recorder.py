@@ -1,0 +1,64 @@
+"""The operator with an engine that only prints what it is given; run by test_process.
+
+`python -m tests.e2e.operator.recorder KUBECONFIG NAMESPACE PORT BEHAVIOUR`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+from runkeys_operator import logs
+from runkeys_operator.__main__ import exit_code
+from runkeys_operator.app import Options
+from runkeys_operator.errors import ServerError
+from runkeys_operator.handlers import Event
+from runkeys_operator.kube import Kube
+from runkeys_operator.reconcile.key import RunKey
+from runkeys_operator.reconcile.queue import ReconcileQueue
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+class Recorder:
+    def __init__(self, kube: Kube, queue: ReconcileQueue[RunKey], namespaces: tuple[str, ...]) -> None:
+        self._kube, self._queue = kube, queue
+        say("engine", *namespaces)
+
+    def saw_run(self, event: Event) -> None:
+        self._saw("run", event)
+        self._queue.add(RunKey(event["object"]["metadata"]["namespace"], event["object"]["metadata"]["name"]))
+
+    def saw_binding(self, event: Event) -> None:
+        self._saw("binding", event)
+
+    def saw_pod(self, event: Event) -> None:
+        self._saw("pod", event, event["object"]["spec"].get("nodeName"))
+
+    def saw_job(self, event: Event) -> None:
+        self._saw("job", event)
+
+    async def reconcile(self, key: RunKey) -> None:
+        say("begins", key.name)
+        await asyncio.sleep(2 if BEHAVIOUR == "slow" else 0)
+        say("ends", key.name)
+
+    async def sweep(self) -> None:
+        say("sweep")
+        if BEHAVIOUR == "unreachable":
+            raise ServerError(503)
+        if BEHAVIOUR == "broken":
+            raise ValueError("a text that may hold anything")
+
+    def _saw(self, kind: str, event: Event, *more: Any) -> None:
+        say("saw", kind, event["type"], event["object"]["metadata"]["name"], *more)
+
+
+if __name__ == "__main__":
+    kubeconfig, namespace, port, BEHAVIOUR = sys.argv[1:]
+    logs.configure("debug", "text")
+    options = Options(namespaces=(namespace,), kubeconfig=kubeconfig, health_port=int(port), sweep_seconds=1)
+    sys.exit(exit_code(options, Recorder))

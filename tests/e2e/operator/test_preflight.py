@@ -1,0 +1,132 @@
+"""What the operator finds out before it starts, and says in one line."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from runkeys_operator import login, preflight
+from runkeys_operator.errors import StartError
+from runkeys_operator.kube import Json, Kube, Resource
+from tests.e2e.cluster.base import Cluster
+from tests.e2e.cluster.client import KubeClient
+from tests.e2e.cluster.faults import Answer
+from tests.e2e.cluster.proxy import ApiProxy
+from tests.e2e.operators import install_rights
+
+pytestmark = pytest.mark.usefixtures("crds")
+
+
+@pytest.fixture
+def account(cluster: Cluster, namespace: str) -> str:
+    """The chart's account, with the chart's rights in `namespace`."""
+    return install_rights(cluster, namespace)
+
+
+@pytest.fixture
+async def kube(
+    cluster: Cluster, proxy: ApiProxy, namespace: str, account: str, tmp_path: Path
+) -> AsyncIterator[Kube]:
+    """That account, by way of the proxy."""
+    token = cluster.client.token(namespace, account)
+    file = cluster.kubeconfig_for(token, tmp_path / "kubeconfig", server=proxy.url)
+    session = login.Login(login.find(str(file), None))
+    yield Kube(session)
+    await session.close()
+
+
+async def refusal(kube: Kube, *namespaces: str) -> str:
+    with pytest.raises(StartError) as refused:
+        await preflight.check(kube, namespaces, patience=0)
+    return str(refused.value)
+
+
+async def test_the_charts_rights_are_enough(kube: Kube, namespace: str, proxy: ApiProxy) -> None:
+    assert await preflight.check(kube, (namespace,), patience=0) == (namespace,)
+    assert len(proxy.requests) == 2  # the kinds, the rights
+
+
+@pytest.mark.parametrize("right", preflight.NEEDED, ids=lambda right: f"{right.verb} {right.kind}")
+async def test_each_right_that_is_taken_away_is_missed(
+    kube: Kube, client: KubeClient, namespace: str, account: str, right: preflight.Right
+) -> None:
+    [role] = [item for item in client.list("roles", namespace) if item["metadata"]["name"] == account]
+    for rule in role["rules"]:
+        kinds = [
+            f"{plural}.{group}" if group else plural
+            for group in rule["apiGroups"]
+            for plural in rule["resources"]
+        ]
+        if right.kind.replace("/status", "") in [kind.replace("/status", "") for kind in kinds]:
+            rule["verbs"] = [verb for verb in rule["verbs"] if verb != right.verb] or ["none"]
+    client.patch("roles", account, namespace, {"rules": role["rules"]})
+    assert f"in namespace {namespace}" in (text := await refusal(kube, namespace))
+    assert text.endswith(f": {right.verb} {right.kind}")
+
+
+async def test_a_namespace_without_rights_does_not_keep_the_others_waiting(
+    kube: Kube, namespace: str, new_namespace: Callable[[], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    other = new_namespace()
+    assert await preflight.check(kube, (other, namespace), patience=0) == (namespace,)
+    assert f"in namespace {other}" in caplog.text
+    assert "get, list, watch pods" in caplog.text
+    assert f"in namespace {other}" in await refusal(kube, other)
+
+
+async def test_rights_in_one_namespace_are_not_rights_in_all(kube: Kube) -> None:
+    assert "may not do all that it must in all namespaces" in await refusal(kube)
+
+
+async def test_an_administrator_may_serve_all(cluster: Cluster) -> None:
+    session = login.Login(login.find(str(cluster.kubeconfig), None))
+    assert await preflight.check(Kube(session), (), patience=0) == ()
+    await session.close()
+
+
+async def test_rules_that_cannot_be_listed_are_asked_about_one_by_one(
+    kube: Kube, namespace: str, proxy: ApiProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = kube.create
+
+    async def by_a_webhook(resource: Resource, where: str | None, body: Json) -> Json:
+        answer = await create(resource, where, body)
+        if resource.plural == "selfsubjectrulesreviews":
+            answer["status"] = {"resourceRules": [], "incomplete": True}
+        return answer
+
+    monkeypatch.setattr(kube, "create", by_a_webhook)
+    assert await preflight.check(kube, (namespace,), patience=0) == (namespace,)
+    asked = [request for request in proxy.requests if request.resource == "selfsubjectaccessreviews"]
+    assert len(asked) == len(preflight.NEEDED)
+
+
+async def test_the_kinds_are_missing(kube: Kube, namespace: str, proxy: ApiProxy) -> None:
+    proxy.rule(
+        lambda request: request.path == "/apis/runkeys.dev/v1alpha1", Answer(404, "NotFound"), times=None
+    )
+    assert await refusal(kube, namespace) == (
+        "the CRDs of runkeys.dev/v1alpha1 are not installed: kubectl apply -f crds/"
+    )
+
+
+async def test_it_waits_for_what_is_being_installed(kube: Kube, namespace: str, proxy: ApiProxy) -> None:
+    proxy.rule(lambda request: request.path == "/apis/runkeys.dev/v1alpha1", Answer(404, "NotFound"), times=1)
+    assert await preflight.check(kube, (namespace,), patience=10) == (namespace,)
+
+
+async def test_refused_credentials(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    session = login.Login(login.find(str(cluster.kubeconfig_for("void", tmp_path / "kubeconfig")), None))
+    assert "refuses the operator's credentials" in await refusal(Kube(session), namespace)
+    await session.close()
+
+
+async def test_no_server(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    file = cluster.kubeconfig_for("void", tmp_path / "kubeconfig", server="http://127.0.0.1:1")
+    session = login.Login(login.find(str(file), None))
+    assert "the API server cannot be reached: Cannot connect to host 127.0.0.1:1" in await refusal(
+        Kube(session), namespace
+    )
+    await session.close()

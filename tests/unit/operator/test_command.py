@@ -1,0 +1,83 @@
+"""The command line, and what starting it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from runkeys_operator import __main__ as command
+from runkeys_operator.app import Options
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runkeys_operator.logs.configure", lambda *_: None)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
+    """The options with which the command would have run the operator."""
+    options: list[Options] = []
+
+    def remember(given: Options, _: Any) -> int:
+        options.append(given)
+        return 0
+
+    monkeypatch.setattr(command, "exit_code", remember)
+    return options
+
+
+def invoke(*arguments: str, **environment: str) -> int:
+    return CliRunner(env=environment).invoke(command.main, arguments).exit_code
+
+
+def test_the_defaults(started: list[Options]) -> None:
+    assert invoke() == 0
+    assert started == [Options()]
+
+
+def test_options(started: list[Options]) -> None:
+    namespaces = ("--namespace", "b", "--namespace", "a", "--namespace", "b")
+    assert invoke(*namespaces, "--workers", "3", "--health-port", "0") == 0
+    assert started == [Options(namespaces=("b", "a"), workers=3, health_port=0)]
+
+
+def test_the_environment(started: list[Options]) -> None:
+    assert invoke(RUNKEYS_NAMESPACES="a, b", RUNKEYS_SWEEP_SECONDS="5", RUNKEYS_CONTEXT="c") == 0
+    assert started == [Options(namespaces=("a", "b"), sweep_seconds=5.0, context="c")]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--namespace A", "--namespace a,b", "--namespace *", "--workers 0", "--health-port 70000", "x"],
+)
+def test_nonsense_is_refused(started: list[Options], arguments: str) -> None:
+    assert invoke(*arguments.split()) == 2
+    assert not started
+
+
+def test_a_kubeconfig_that_is_not_there_is_a_matter_of_usage(tmp_path: Path) -> None:
+    assert invoke("--kubeconfig", str(tmp_path / "none"), "--health-port", "0") == 2
+
+
+def test_it_does_not_load_the_kubernetes_library() -> None:
+    code = (
+        "import sys, runkeys_operator.__main__; print('kubernetes' in sys.modules);"
+        "import kubernetes.client; print('kubernetes' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={"PYTHONPATH": str(ROOT / "operator")},
+    )
+    assert done.stdout.split() == ["False", "True"]
