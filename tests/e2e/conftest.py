@@ -20,11 +20,12 @@ import pytest
 
 from tests.e2e.cluster import providers
 from tests.e2e.cluster.base import Cluster
-from tests.e2e.cluster.cache import CHECKOUT, Claim, cache_dir, file_lock
+from tests.e2e.cluster.cache import Claim, cache_dir
 from tests.e2e.cluster.client import KubeClient
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.cluster.node_layout import NodeOptions
 from tests.e2e.cluster.proxy import ApiProxy
+from tests.e2e.operators import install_crds
 
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(4))[:8]
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "m")
@@ -55,12 +56,8 @@ def node(cluster: Cluster) -> NodeCluster:
 
 @pytest.fixture(scope="session")
 def crds(cluster: Cluster) -> None:
-    """The kinds of Runkeys, in the shared cluster for as long as it lives."""
-    files = str(CHECKOUT / "crds")
-    # Two workers that create the same definition at once would disturb each other.
-    with file_lock(cache_dir() / "nodes" / f".{cluster.name}.crds"):
-        cluster.kubectl("apply", "-f", files)
-        cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", files)
+    """The kinds are known to the shared cluster."""
+    install_crds(cluster)
 
 
 @pytest.fixture

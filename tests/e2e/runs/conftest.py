@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster.base import Cluster
-from tests.e2e.operators import install_crds, install_rights, operator_of
+from tests.e2e.operators import install_rights, operator_of
 from tests.e2e.runs.team import SOURCE, Team
 
 TeamMaker = Callable[..., Team]
@@ -23,12 +23,6 @@ def team_in(
     account = install_rights(cluster, namespace, (SOURCE,))
     with operator_of(cluster, namespace, folder, *arguments, account=account, server=server) as operator:
         yield Team(cluster, namespace, operator)
-
-
-@pytest.fixture(scope="session")
-def crds(cluster: Cluster) -> None:
-    """The kinds are known to the shared cluster."""
-    install_crds(cluster)
 
 
 @pytest.fixture
