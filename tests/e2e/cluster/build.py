@@ -68,7 +68,7 @@ def _kubernetes_version() -> str:
 
 _KUBE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl", "kube-proxy")
 _CONTAINERD = ("containerd", "containerd-shim-runc-v2", "ctr")
-_CNI = ("main/bridge", "main/loopback", "ipam/host-local", "meta/portmap")
+_CNI = ("main/bridge", "ipam/host-local")
 
 GROUPS: dict[str, Group] = {
     group.name: group

@@ -41,6 +41,7 @@ class NodeCluster(Cluster):
         super().__init__(name)
         self.record = record
         self.paths = NodePaths.of(name)
+        self._claim: Claim | None = None
 
     # Life
 
@@ -133,7 +134,9 @@ class NodeCluster(Cluster):
         record.save(paths.record)
         # From here on it is found by its number, by whichever process ends it.
         launched.returncode = 0
-        return cls(name, record)
+        node = cls(name, record)
+        node._claim = claim
+        return node
 
     def _bring_up(self, archives: list[Path]) -> None:
         record = self.record

@@ -246,14 +246,12 @@ def _cni() -> dict[str, Any]:
                 "type": "bridge",
                 "bridge": "cni0",
                 "isDefaultGateway": True,
-                "ipMasq": True,
                 "ipam": {
                     "type": "host-local",
                     "dataDir": "/run/cni-ipam",
                     "ranges": [[{"subnet": POD_NETWORK}]],
                 },
             },
-            {"type": "portmap", "capabilities": {"portMappings": True}},
         ],
     }
 
@@ -277,6 +275,7 @@ disable_apparmor = true
 [plugins.'io.containerd.cri.v1.runtime'.cni]
 bin_dirs = ["{build.GROUPS["cni"].bin}"]
 conf_dir = "{paths / "cni"}"
+use_internal_loopback = true
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]

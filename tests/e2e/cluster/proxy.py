@@ -44,7 +44,9 @@ class ApiProxy:
     before_forward: Hook | None = None
     """Called with each request before anything else happens to it; what it returns is done to the request."""
     after_answer: Hook | None = None
-    """Called with each answered request before the answer is given back; Reset or LoseAnswer lose the answer."""
+    """Called with each answered request before the answer is given back; Reset or LoseAnswer lose the answer.
+
+    A watch is answered when it begins."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._target = cluster.server.rstrip("/")
@@ -58,6 +60,7 @@ class ApiProxy:
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         self._background: set[asyncio.Task[Any]] = set()
+        self._streams: dict[Request, asyncio.Transport] = {}
         self.url = ""
 
     # From the test's thread
@@ -103,6 +106,10 @@ class ApiProxy:
         for rule in rules:
             if isinstance(rule.action, Hold):
                 rule.action.release()
+
+    def cut(self, match: Match) -> None:
+        """Break the connections of matching watches that are open now; what comes afterwards passes."""
+        self._loop.call_soon_threadsafe(self._cut, match)
 
     def wait_for(self, match: Match, timeout: float, count: int = 1) -> list[Request]:
         """Wait until so many matching requests were answered (or dropped), and return them.
@@ -194,6 +201,11 @@ class ApiProxy:
             request.ended = time.monotonic()
             self._changed.notify_all()
 
+    def _cut(self, match: Match) -> None:
+        for request, transport in self._streams.items():
+            if match(request):
+                transport.abort()
+
     async def _faults(self, request: Request) -> Action | None:
         """Ask the hook and the rules; wait out delays; return what else is to be done."""
         asked = None if self.before_forward is None else await self.before_forward(request)
@@ -239,11 +251,19 @@ class ApiProxy:
         request.forwarded += 1
         async with self._forward(incoming, request) as answer:
             request.status = answer.status
+            afterwards = None if self.after_answer is None else await self.after_answer(request)
+            if isinstance(action, LoseAnswer) or isinstance(afterwards, Reset | LoseAnswer):
+                raise _Broken
             response = web.StreamResponse(status=answer.status, headers=_passed_on(answer.headers))
             await response.prepare(incoming)
             request.answered = True
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
+            if incoming.transport is not None:
+                self._streams[request] = incoming.transport
+            try:
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk)
+            finally:
+                self._streams.pop(request, None)
             await response.write_eof()
             return response
 
