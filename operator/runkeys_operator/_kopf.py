@@ -2,7 +2,7 @@
 
 It wants that library only to recognise objects of its classes, which nobody here has. Not
 importing it saves 19 MB and a third of the time that the operator takes to start. Whoever
-needs it later (see kubeconfig) can still import it.
+needs it later (see credentials) can still import it.
 """
 
 from __future__ import annotations

@@ -17,19 +17,20 @@ from typing import Any, Protocol
 
 from runkeys.naming import LABEL_RUN
 
-from . import handlers, login, preflight
+from . import credentials, handlers, preflight
 from ._kopf import kopf
 from .errors import ApiError, BackgroundError, LoginError, Unauthorized
 from .health import Health
 from .kube import JOBS, PODS, Kube
+from .login import Login
 from .logs import describe, get_logger
-from .reconcile.key import RunKey
+from .reconcile.key import Key
 from .reconcile.queue import ReconcileQueue
 
 log = get_logger(__name__)
 
 _DRAIN_SECONDS = 5.0
-_KOPF_ENDS_SECONDS = 2.0
+_KOPF_ENDS_SECONDS = 3.0
 _SWEEP_AGAIN_SECONDS = 5.0
 _REFUSED_SECONDS = 60.0  # a watch that is open may go on for minutes after our credentials are void
 
@@ -49,17 +50,17 @@ class Options:
 class Engine(handlers.EventSink, Protocol):
     """What does the work."""
 
-    async def reconcile(self, key: RunKey) -> float | None:
-        """Bring one run forward; seconds until the next look, or None."""
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring one run or binding forward; seconds until the next look, or None."""
 
     async def sweep(self) -> None:
-        """Add every run that needs a look to the queue."""
+        """Add everything that needs a look to the queue."""
 
 
 class MakeEngine(Protocol):
     """Makes the engine, for the namespaces that it is to serve; `()`: all."""
 
-    def __call__(self, kube: Kube, queue: ReconcileQueue[RunKey], namespaces: tuple[str, ...]) -> Engine:
+    def __call__(self, kube: Kube, queue: ReconcileQueue[Key], namespaces: tuple[str, ...]) -> Engine:
         """Called once, before anything is watched."""
 
 
@@ -73,14 +74,14 @@ async def serve(options: Options, make_engine: MakeEngine) -> None:
     if task is not None:
         # Until kopf puts its own in place. The first process of a container gets no default handlers.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    session = login.Login(login.find(options.kubeconfig, options.context))
+    session = Login(credentials.find(options.kubeconfig, options.context))
     health = Health()
     try:
         session.current()  # what cannot be read now will not be readable after half a minute
         async with health.served(options.health_port):
             kube = Kube(session)
             namespaces = await preflight.check(kube, options.namespaces)
-            queue = ReconcileQueue[RunKey]()
+            queue = ReconcileQueue[Key]()
             engine = make_engine(kube, queue, namespaces)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
             await _Operator(options, session, health, queue, engine).run(namespaces)
@@ -92,9 +93,9 @@ class _Operator:
     def __init__(
         self,
         options: Options,
-        session: login.Login,
+        session: Login,
         health: Health,
-        queue: ReconcileQueue[RunKey],
+        queue: ReconcileQueue[Key],
         engine: Engine,
     ) -> None:
         self._options = options

@@ -1,6 +1,6 @@
-"""How the operator reaches the API server and who it is there.
+"""The sessions in which the operator talks to the API server.
 
-There is a session for our own calls and another for kopf's watches. kopf closes its own
+There is one for our own calls and another for kopf's watches. kopf closes its own
 when the server refuses it, and a request that is on its way in a session that is closed
 hears nothing any more until its time is up: that must not happen to the deletion of a Secret.
 """
@@ -8,72 +8,21 @@ hears nothing any more until its time is up: that must not happen to the deletio
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 
 import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
+from .credentials import Access
 from .errors import LoginError
 from .kube import Connection
-
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 # A projected token is rotated when 80 % of its life is over, and the old one stays valid: a minute is plenty.
 _TOKEN_AGE = 60.0
 _RENEW_AGAIN_AFTER = 30.0  # longer than any request takes
 _FOR_KOPF_AT_MOST, _WITHIN = 5, 60.0
-
-
-@dataclass(frozen=True)
-class Access:
-    """What a service account or a kubeconfig file says. `token` reads it anew; None: by certificate."""
-
-    server: str
-    tls: ssl.SSLContext | None = None
-    token: Callable[[], Awaitable[str]] | None = field(default=None, repr=False)
-    proxy: str | None = field(default=None, repr=False)
-
-
-def find(kubeconfig: str | None, context: str | None) -> Callable[[], Access]:
-    """What to load access from: what was asked for, else the pod's own account, else kubectl's default.
-
-    Raises LoginError if there is nothing of the kind.
-    """
-    from . import kubeconfig as files
-
-    if kubeconfig or context:
-        return partial(files.load, files.paths(kubeconfig), context)
-    if "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").exists():
-        return in_cluster
-    if found := files.paths(None):
-        return partial(files.load, found, None)
-    raise LoginError("no cluster: run this in a pod with a service account, or give --kubeconfig")
-
-
-def in_cluster(directory: Path = SERVICE_ACCOUNT) -> Access:
-    """The access of a pod, by the service account mounted in `directory`."""
-    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-    host = f"[{host}]" if ":" in host else host
-    try:
-        tls = ssl.create_default_context(cafile=str(directory / "ca.crt"))
-    except OSError as error:
-        raise LoginError(f"{directory / 'ca.crt'}: {error.strerror or error}") from None
-    return Access(f"https://{host}:{port}", tls, partial(read_token, directory / "token"))
-
-
-async def read_token(path: Path) -> str:
-    """The token in a file, without the newline that editors and `kubectl create token >` leave."""
-    try:
-        return path.read_text("ascii").strip()  # noqa: ASYNC240 -- a few bytes, in a pod from memory
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoginError(f"{path}: {error if isinstance(error, OSError) else 'not a token'}") from None
 
 
 class Login:

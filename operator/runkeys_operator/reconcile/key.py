@@ -13,3 +13,17 @@ class RunKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+class BindingKey(NamedTuple):
+    """Names one SecretBinding. Longer than a RunKey, so that the two are never equal."""
+
+    namespace: str
+    name: str
+    kind: str = "SecretBinding"
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+Key = RunKey | BindingKey

@@ -15,7 +15,7 @@ from runkeys_operator.app import Options
 from runkeys_operator.errors import ServerError
 from runkeys_operator.handlers import Event
 from runkeys_operator.kube import Kube
-from runkeys_operator.reconcile.key import RunKey
+from runkeys_operator.reconcile.key import Key, RunKey
 from runkeys_operator.reconcile.queue import ReconcileQueue
 
 
@@ -24,7 +24,7 @@ def say(*words: object) -> None:
 
 
 class Recorder:
-    def __init__(self, kube: Kube, queue: ReconcileQueue[RunKey], namespaces: tuple[str, ...]) -> None:
+    def __init__(self, kube: Kube, queue: ReconcileQueue[Key], namespaces: tuple[str, ...]) -> None:
         self._kube, self._queue = kube, queue
         say("engine", *namespaces)
 
@@ -41,7 +41,7 @@ class Recorder:
     def saw_job(self, event: Event) -> None:
         self._saw("job", event)
 
-    async def reconcile(self, key: RunKey) -> None:
+    async def reconcile(self, key: Key) -> None:
         say("begins", key.name)
         await asyncio.sleep(2 if BEHAVIOUR == "slow" else 0)
         say("ends", key.name)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from yarl import URL
 
-from runkeys_operator import login
+from runkeys_operator import credentials
 from runkeys_operator.errors import (
     AlreadyExists,
     ApiError,
@@ -29,6 +29,7 @@ from runkeys_operator.errors import (
     Unreachable,
 )
 from runkeys_operator.kube import JOBS, PODS, RUNS, SECRETS, Kube, Resource
+from runkeys_operator.login import Login
 from tests.e2e.cluster.base import Cluster
 from tests.e2e.cluster.client import KubeClient
 from tests.e2e.cluster.faults import Answer, LoseAnswer, Reset, matching
@@ -39,8 +40,8 @@ RUN_SECRET = "runkeys.dev/run-secret"
 
 
 @asynccontextmanager
-async def connected(load: Callable[[], login.Access]) -> AsyncIterator[Kube]:
-    session = login.Login(load)
+async def connected(load: Callable[[], credentials.Access]) -> AsyncIterator[Kube]:
+    session = Login(load)
     try:
         yield Kube(session)
     finally:
@@ -50,7 +51,7 @@ async def connected(load: Callable[[], login.Access]) -> AsyncIterator[Kube]:
 @pytest.fixture
 async def kube(cluster: Cluster) -> AsyncIterator[Kube]:
     """An administrator."""
-    async with connected(login.find(str(cluster.kubeconfig), None)) as client:
+    async with connected(credentials.find(str(cluster.kubeconfig), None)) as client:
         yield client
 
 
@@ -64,7 +65,7 @@ def token(client: KubeClient, namespace: str) -> str:
 async def through_proxy(cluster: Cluster, proxy: ApiProxy, token: str, tmp_path: Path) -> AsyncIterator[Kube]:
     """The account of `token`, which may write in its namespace, by way of the proxy."""
     file = cluster.kubeconfig_for(token, tmp_path / "kubeconfig", server=proxy.url)
-    async with connected(login.find(str(file), None)) as client:
+    async with connected(credentials.find(str(file), None)) as client:
         yield client
 
 
@@ -212,13 +213,13 @@ async def test_who_may_not_and_who_is_unknown(
     cluster: Cluster, token: str, namespace: str, tmp_path: Path
 ) -> None:
     file = cluster.kubeconfig_for(token, tmp_path / "kubeconfig")
-    async with connected(login.find(str(file), None)) as nobody:
+    async with connected(credentials.find(str(file), None)) as nobody:
         with pytest.raises(Forbidden) as refused:
             await nobody.list(PODS, namespace)
         assert 'cannot list resource "pods"' in refused.value.message
         assert not refused.value.namespace_terminating
     file = cluster.kubeconfig_for("no." + "such." + "token", tmp_path / "kubeconfig")
-    async with connected(login.find(str(file), None)) as unknown:
+    async with connected(credentials.find(str(file), None)) as unknown:
         with pytest.raises(Unauthorized):
             await unknown.list(PODS, namespace)
 
@@ -291,7 +292,7 @@ async def test_faults_on_the_way(
 
 async def test_a_server_that_is_not_there(cluster: Cluster, token: str, tmp_path: Path) -> None:
     file = cluster.kubeconfig_for(token, tmp_path / "kubeconfig", server="http://127.0.0.1:1")
-    async with connected(login.find(str(file), None)) as kube:
+    async with connected(credentials.find(str(file), None)) as kube:
         with pytest.raises(Unreachable, match=r"127\.0\.0\.1"):
             await kube.list(PODS, None)
 
@@ -301,7 +302,7 @@ async def test_a_server_that_is_not_trusted(cluster: Cluster, token: str, tmp_pa
     config = yaml.safe_load(file.read_text())
     del config["clusters"][0]["cluster"]["certificate-authority"]
     file.write_text(yaml.safe_dump(config))
-    async with connected(login.find(str(file), None)) as kube:
+    async with connected(credentials.find(str(file), None)) as kube:
         with pytest.raises(Unreachable) as untrusted:
             await kube.list(PODS, None)
         assert untrusted.value.untrusted
@@ -317,7 +318,7 @@ async def test_a_pods_account_and_the_rotation_of_its_token(
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", str(server.host))
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
     account = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")
-    async with connected(lambda: login.in_cluster(tmp_path)) as kube:
+    async with connected(lambda: credentials.in_cluster(tmp_path)) as kube:
         who = await kube.create(account, None, {})
         assert who["status"]["userInfo"]["username"] == f"system:serviceaccount:{namespace}:default"
         # Unreadable for a moment: the token that is known still serves.
@@ -325,7 +326,7 @@ async def test_a_pods_account_and_the_rotation_of_its_token(
         await kube.create(account, None, {})
         # Void, in the operator's memory as in the file: it is refused, and read again each time that it is.
         (tmp_path / "token").write_text("void")
-        kube._provider = fresh = login.Login(lambda: login.in_cluster(tmp_path))
+        kube._provider = fresh = Login(lambda: credentials.in_cluster(tmp_path))
         with pytest.raises(Unauthorized):
             await kube.create(account, None, {})
         (tmp_path / "token").write_text(token)
@@ -352,7 +353,7 @@ async def test_a_token_of_an_exec_plugin(
         }
     }
     file.write_text(yaml.safe_dump(config))
-    async with connected(login.find(str(file), None)) as kube:
+    async with connected(credentials.find(str(file), None)) as kube:
         with pytest.raises(Forbidden, match=f"system:serviceaccount:{namespace}:default"):
             await kube.list(PODS, namespace)
 
@@ -361,7 +362,7 @@ async def test_refused_credentials_are_replaced_once(
     cluster: Cluster, token: str, namespace: str, tmp_path: Path
 ) -> None:
     file = cluster.kubeconfig_for("void", tmp_path / "kubeconfig")
-    session = login.Login(login.find(str(file), None))
+    session = Login(credentials.find(str(file), None))
     kube = Kube(session)
     stale = session.current()
     cluster.kubeconfig_for(token, file)

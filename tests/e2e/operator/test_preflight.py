@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runkeys_operator import login, preflight
+from runkeys_operator import credentials, preflight
 from runkeys_operator.errors import StartError
 from runkeys_operator.kube import Json, Kube, Resource
+from runkeys_operator.login import Login
 from tests.e2e.cluster.base import Cluster
 from tests.e2e.cluster.client import KubeClient
 from tests.e2e.cluster.faults import Answer
@@ -32,7 +33,7 @@ async def kube(
     """That account, by way of the proxy."""
     token = cluster.client.token(namespace, account)
     file = cluster.kubeconfig_for(token, tmp_path / "kubeconfig", server=proxy.url)
-    session = login.Login(login.find(str(file), None))
+    session = Login(credentials.find(str(file), None))
     yield Kube(session)
     await session.close()
 
@@ -81,7 +82,7 @@ async def test_rights_in_one_namespace_are_not_rights_in_all(kube: Kube) -> None
 
 
 async def test_an_administrator_may_serve_all(cluster: Cluster) -> None:
-    session = login.Login(login.find(str(cluster.kubeconfig), None))
+    session = Login(credentials.find(str(cluster.kubeconfig), None))
     assert await preflight.check(Kube(session), (), patience=0) == ()
     await session.close()
 
@@ -118,14 +119,14 @@ async def test_it_waits_for_what_is_being_installed(kube: Kube, namespace: str, 
 
 
 async def test_refused_credentials(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
-    session = login.Login(login.find(str(cluster.kubeconfig_for("void", tmp_path / "kubeconfig")), None))
+    session = Login(credentials.find(str(cluster.kubeconfig_for("void", tmp_path / "kubeconfig")), None))
     assert "refuses the operator's credentials" in await refusal(Kube(session), namespace)
     await session.close()
 
 
 async def test_no_server(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
     file = cluster.kubeconfig_for("void", tmp_path / "kubeconfig", server="http://127.0.0.1:1")
-    session = login.Login(login.find(str(file), None))
+    session = Login(credentials.find(str(file), None))
     assert "the API server cannot be reached: Cannot connect to host 127.0.0.1:1" in await refusal(
         Kube(session), namespace
     )

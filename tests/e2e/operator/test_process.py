@@ -164,7 +164,7 @@ def test_told_to_stop_it_finishes_what_it_is_at_and_nothing_else(
     process.wait_for("begins one")
     client.patch("workflowruns", "one", namespace, {"metadata": {"labels": {"a": "b"}}})
     process.wait_for("saw run MODIFIED one")
-    assert process.end(signal.SIGTERM, timeout=10) == 0
+    assert process.end(signal.SIGTERM) == 0
     assert process.text.count("begins one") == process.text.count("ends one") == 1
 
 
@@ -172,21 +172,21 @@ def test_told_to_stop_when_idle_it_stops_at_once(start: Start) -> None:
     process = start()
     process.wait_for("sweep")
     process.wait_for("Starting the watch-stream for pods")
-    # A pause of kopf's own would be 5 s.
-    assert process.end(signal.SIGTERM, timeout=4) == 0
+    # Had kopf anything to wait for, it would not end by itself in time, and say so.
+    assert process.end(signal.SIGTERM) == 0
 
 
 def test_told_to_stop_before_it_could_start(start: Start, proxy: ApiProxy) -> None:
     proxy.rule(discovery, Answer(503), times=None)
     process = start()
     process.wait_for("not ready to start")
-    assert process.end(signal.SIGTERM, timeout=4) == 0
+    assert process.end(signal.SIGTERM, timeout=20) == 0
     assert "engine" not in process.text
 
 
 def test_if_a_part_of_it_dies_all_of_it_ends(start: Start) -> None:
     process = start("broken")
-    assert process.end(timeout=15) == 1
+    assert process.end() == 1
     assert "the sweep ended: ValueError in sweep" in process.text
     assert "may hold anything" not in process.text
 
@@ -194,7 +194,7 @@ def test_if_a_part_of_it_dies_all_of_it_ends(start: Start) -> None:
 def test_if_its_watch_is_refused_for_good_all_of_it_ends(start: Start, proxy: ApiProxy) -> None:
     proxy.rule(matching("watch", "pods"), Answer(401, "Unauthorized"), times=None)
     process = start()
-    assert process.end(timeout=30) == 1
+    assert process.end(timeout=60) == 1
     assert "refuses the operator's credentials again and again" in process.text
 
 

@@ -12,8 +12,9 @@ import pytest
 import trustme
 import yaml
 
-from runkeys_operator import kubeconfig, login
+from runkeys_operator import credentials
 from runkeys_operator.errors import LoginError
+from runkeys_operator.login import Login
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-def token(access: login.Access) -> str:
+def token(access: credentials.Access) -> str:
     assert access.token is not None
     reading = access.token()
 
@@ -51,21 +52,21 @@ def token(access: login.Access) -> str:
 
 def test_the_current_context_or_another(tmp_path: Path) -> None:
     file = write(tmp_path / "config", config())
-    assert kubeconfig.load([file], None).server == "http://127.0.0.1:1"
-    assert token(kubeconfig.load([file], None)) == "token-u"
-    assert token(kubeconfig.load([file], "two")) == "token-v"
+    assert credentials.load([file], None).server == "http://127.0.0.1:1"
+    assert token(credentials.load([file], None)) == "token-u"
+    assert token(credentials.load([file], "two")) == "token-v"
 
 
 def test_of_several_files_the_first_word_counts(tmp_path: Path) -> None:
     first = write(tmp_path / "1", {"users": [{"name": "u", "user": {"token": "first"}}]})
     second = write(tmp_path / "2", config())
-    assert token(kubeconfig.load([first, second], None)) == "first"
+    assert token(credentials.load([first, second], None)) == "first"
 
 
 def test_files_are_found_beside_the_one_that_names_them(tmp_path: Path) -> None:
     file = write(tmp_path / "deep" / "config", user(tokenFile="my-token"))
     (tmp_path / "deep" / "my-token").write_text("from-file\n")
-    access = kubeconfig.load([file], None)
+    access = credentials.load([file], None)
     assert token(access) == "from-file"
     (tmp_path / "deep" / "my-token").write_text("rotated")
     assert token(access) == "rotated"
@@ -109,7 +110,7 @@ async def test_a_client_certificate(tmp_path: Path, inline: bool) -> None:
     cluster = {"server": f"https://127.0.0.1:{port}", **authority}
     content = {**user(**identity), "clusters": [{"name": "c", "cluster": cluster}]}
     file = write(tmp_path / "config", content)
-    session = login.Login(login.find(str(file), None))
+    session = Login(credentials.find(str(file), None))
     async with session.current().http.get(session.current().server) as response:
         assert response.status == 200
     assert greeted == [(("email", "operator@example.org"),)]
@@ -148,20 +149,20 @@ async def test_a_client_certificate(tmp_path: Path, inline: bool) -> None:
 def test_what_is_wrong_is_said(tmp_path: Path, content: Any, context: str | None, complaint: str) -> None:
     file = write(tmp_path / "config", content)
     with pytest.raises(LoginError) as wrong:
-        kubeconfig.load([file], context)
+        credentials.load([file], context)
     assert complaint in str(wrong.value)
 
 
 def test_a_file_that_is_no_yaml_is_not_quoted(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("users:\n- token: [canary\n")
     with pytest.raises(LoginError, match="not a YAML file") as wrong:
-        kubeconfig.load([tmp_path / "config"], None)
+        credentials.load([tmp_path / "config"], None)
     assert "canary" not in str(wrong.value)
 
 
 def test_access_does_not_show_the_token(tmp_path: Path) -> None:
     file = write(tmp_path / "config", config())
-    assert "token-u" not in repr(kubeconfig.load([file], None))
+    assert "token-u" not in repr(credentials.load([file], None))
 
 
 def test_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,9 +170,9 @@ def test_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(LoginError, match="no cluster"):
-        login.find(None, None)
+        credentials.find(None, None)
     default = write(tmp_path / ".kube" / "config", config())
-    assert kubeconfig.paths(None) == [default]
+    assert credentials.paths(None) == [default]
     monkeypatch.setenv("KUBECONFIG", "/a:/b")
-    assert kubeconfig.paths(None) == [Path("/a"), Path("/b")]
-    assert kubeconfig.paths("/c") == [Path("/c")]
+    assert credentials.paths(None) == [Path("/a"), Path("/b")]
+    assert credentials.paths("/c") == [Path("/c")]

@@ -1,4 +1,4 @@
-"""Reads kubeconfig files, for an operator that runs outside of its cluster.
+"""Where the API server is and who the operator is there: a pod's service account, or a kubeconfig file.
 
 Tokens, token files and client certificates are read here: importing the `kubernetes`
 library for them would cost a quarter of the operator's memory. That library still runs
@@ -14,19 +14,62 @@ import os
 import ssl
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import LoginError
 
-if TYPE_CHECKING:
-    from .login import Access
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 _UNSUPPORTED = {
     "cluster": {"tls-server-name"},
     "user": {"as", "as-uid", "as-groups", "as-user-extra", "auth-provider", "username", "password"},
 }
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a service account or a kubeconfig file says. `token` reads it anew; None: by certificate."""
+
+    server: str
+    tls: ssl.SSLContext | None = None
+    token: Callable[[], Awaitable[str]] | None = field(default=None, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+
+
+def find(kubeconfig: str | None, context: str | None) -> Callable[[], Access]:
+    """What to load access from: what was asked for, else the pod's own account, else kubectl's default.
+
+    Raises LoginError if there is nothing of the kind.
+    """
+    if kubeconfig or context:
+        return partial(load, paths(kubeconfig), context)
+    if "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").exists():
+        return in_cluster
+    if found := paths(None):
+        return partial(load, found, None)
+    raise LoginError("no cluster: run this in a pod with a service account, or give --kubeconfig")
+
+
+def in_cluster(directory: Path = SERVICE_ACCOUNT) -> Access:
+    """The access of a pod, by the service account mounted in `directory`."""
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    host = f"[{host}]" if ":" in host else host
+    try:
+        tls = ssl.create_default_context(cafile=str(directory / "ca.crt"))
+    except OSError as error:
+        raise LoginError(f"{directory / 'ca.crt'}: {error.strerror or error}") from None
+    return Access(f"https://{host}:{port}", tls, partial(read_token, directory / "token"))
+
+
+async def read_token(path: Path) -> str:
+    """The token in a file, without the newline that editors and `kubectl create token >` leave."""
+    try:
+        return path.read_text("ascii").strip()  # noqa: ASYNC240 -- a few bytes, in a pod from memory
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoginError(f"{path}: {error if isinstance(error, OSError) else 'not a token'}") from None
 
 
 def paths(given: str | None) -> list[Path]:
@@ -41,8 +84,6 @@ def paths(given: str | None) -> list[Path]:
 
 def load(files: Sequence[Path], context: str | None) -> Access:
     """The access that `context` (None: the current one) gives. Raises LoginError."""
-    from .login import Access, read_token
-
     merged = _merge(files)
     name = context or merged.current
     if not name:
