@@ -46,25 +46,29 @@ def _rendered(helm: str, sets: tuple[str, ...], namespace: str) -> list[dict[str
     return [item for item in yaml.safe_load_all(done.stdout) if item]
 
 
-def install_rights(cluster: Cluster, namespace: str, sources: tuple[str, ...] = ()) -> str:
-    """What the chart gives an operator that serves ``namespace`` alone, without its Deployment.
+def install_rights(
+    cluster: Cluster, namespace: str, sources: tuple[str, ...] = (), others: tuple[str, ...] = ()
+) -> str:
+    """What the chart gives an operator that lives in ``namespace`` and serves it, without its Deployment.
 
-    :param sources: Secrets that the namespace lets the operator read.
+    :param sources: Secrets that each namespace lets the operator read.
+    :param others: further namespaces that it serves.
     :return: name of the service account.
     """
     from tests.e2e.cluster import build
 
-    sets = [f"watchNamespaces={{{namespace}}}"]
-    if sources:
-        sets.append(f"sources[0].namespace={namespace}")
-        sets.append(f"sources[0].secretNames={{{','.join(sources)}}}")
+    served = (namespace, *others)
+    sets = [f"watchNamespaces={{{','.join(served)}}}"]
+    for index, name in enumerate(served if sources else ()):
+        sets.append(f"sources[{index}].namespace={name}")
+        sets.append(f"sources[{index}].secretNames={{{','.join(sources)}}}")
     account = ""
     for manifest in _rendered(str(build.program("helm")), tuple(sets), namespace):
         if manifest["kind"] in ("Deployment", "CustomResourceDefinition"):
             continue
         if manifest["kind"] == "ServiceAccount":
             account = manifest["metadata"]["name"]
-        cluster.client.apply(manifest, namespace)
+        cluster.client.apply(manifest)
     return account
 
 

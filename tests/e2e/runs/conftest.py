@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,20 @@ TeamMaker = Callable[..., Team]
 
 @contextmanager
 def team_in(
-    cluster: Cluster, namespace: str, folder: Path, *arguments: str, server: str | None = None
+    cluster: Cluster,
+    namespace: str,
+    folder: Path,
+    *arguments: str,
+    server: str | None = None,
+    sources: tuple[str, ...] = (SOURCE,),
+    others: tuple[str, ...] = (),
 ) -> Iterator[Team]:
-    """A team in ``namespace``: rights, the source's opt-in, an operator that is not started yet."""
-    account = install_rights(cluster, namespace, (SOURCE,))
+    """A team in ``namespace``: rights, the sources' opt-in, an operator that is not started yet.
+
+    :param others: further namespaces that the operator serves.
+    """
+    account = install_rights(cluster, namespace, sources, others)
+    arguments += tuple(part for name in others for part in ("--namespace", name))
     with operator_of(cluster, namespace, folder, *arguments, account=account, server=server) as operator:
         yield Team(cluster, namespace, operator)
 
@@ -35,9 +46,9 @@ def new_team(
     """Make teams with namespaces of their own; ``start=False`` leaves the operator stopped."""
     with ExitStack() as ends:
 
-        def make(*arguments: str, start: bool = True, server: str | None = None) -> Team:
+        def make(*arguments: str, start: bool = True, **options: Any) -> Team:
             scope: AbstractContextManager[Team] = team_in(
-                cluster, new_namespace(), tmp_path, *arguments, server=server
+                cluster, new_namespace(), tmp_path, *arguments, **options
             )
             team = ends.enter_context(scope)
             if start:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from runkeys.naming import attempt_name
-from tests.e2e.cluster.base import Cluster
+from tests.e2e.cluster.audit import AuditEvent
+from tests.e2e.cluster.base import Cluster, wait_until
 from tests.e2e.cluster.client import KubeClient, Object
 from tests.e2e.operators import Operator
 
@@ -34,6 +37,14 @@ CHECKS_ITS_VARIABLE = (
 )
 """Prints the hash of what it found: says that it is right without printing it."""
 
+FINISHES_WHEN_TOLD = (
+    f"{CHECKS_ITS_VARIABLE};import time\nwhile not os.path.exists('/tmp/finish'): time.sleep(0.05)"
+)
+"""The same, and then goes on until :meth:`Team.tell_to_finish`."""
+
+HELD_BACK: dict[str, Any] = {"schedulingGates": [{"name": "runkeys.test/held"}]}
+"""Part of a pod spec: the pod gets no node until :meth:`Team.let_go`."""
+
 
 @dataclass
 class Team:
@@ -43,6 +54,12 @@ class Team:
     namespace: str
     operator: Operator
     value: str = field(default_factory=canary)
+    since: int = field(init=False)
+    """A revision of etcd from before anything of the team was made."""
+
+    def __post_init__(self) -> None:
+        account = self.client.get("serviceaccounts", "default", self.namespace)
+        self.since = int(account["metadata"]["resourceVersion"])
 
     @property
     def client(self) -> KubeClient:
@@ -68,6 +85,27 @@ class Team:
     def make_run(self, name: str = "job", *, task: dict[str, Any] | None = None, **spec: Any) -> Object:
         """A run of one task that prints the hash of its secret, changed by ``task`` and ``spec``."""
         return self.client.create(run(self.namespace, name, task=task, **spec))
+
+    # what happens to a pod
+
+    def pod(self, found: Object) -> Object:
+        """The pod of the run's Job as it is now, waited for until it exists."""
+        return self.wait_pod(found, bool)
+
+    def let_go(self, found: Object) -> None:
+        """Have the scheduler find a node for a pod that was made with ``HELD_BACK``."""
+        name = self.pod(found)["metadata"]["name"]
+        self.client.patch("pods", name, self.namespace, {"spec": {"schedulingGates": None}})
+
+    def tell_to_finish(self, found: Object, container: str = "main") -> None:
+        """End a container that runs ``FINISHES_WHEN_TOLD``."""
+        name = self.pod(found)["metadata"]["name"]
+        say = ("touch", "/tmp/finish")
+        self.cluster.kubectl("exec", "-n", self.namespace, name, "-c", container, "--", *say)
+
+    def wait_running(self, found: Object) -> Object:
+        """Wait until the run's container runs, and with it its Secret is there."""
+        return self.wait_pod(found, lambda pod: pod["status"]["phase"] == "Running")
 
     # what comes of it
 
@@ -128,6 +166,80 @@ class Team:
         """Names of the run Secrets that exist in the namespace, asked of the API server."""
         found = self.client.list("secrets", self.namespace, fields="type=runkeys.dev/run-secret")
         return [item["metadata"]["name"] for item in found]
+
+    def secret_story(self, name: str = "rk-") -> list[str]:
+        """What etcd saw of run Secrets that begin so, since the team began: ``made`` or ``gone``, in order.
+
+        A change of one that is there already is ``made`` once more.
+        """
+        key = f"/registry/secrets/{self.namespace}/{name}"
+        return [
+            "gone" if item.value is None else "made"
+            for item in self.cluster.etcd.history(key, since=self.since)
+        ]
+
+    def calls(self, mark: int, *wanted: str) -> list[AuditEvent]:
+        """The calls that succeeded in the namespace and that ``wanted`` names (``"delete jobs"``), in order."""
+        return [
+            event
+            for event in self.cluster.audit.events(mark, namespace=self.namespace)
+            if f"{event.verb} {event.resource}" in wanted and event.status < 300
+        ]
+
+    @contextmanager
+    def without_right(self, verb: str, resource: str) -> Iterator[None]:
+        """Take a right of the operator's away for a while, once it has found that it has what it needs to start."""
+        self.operator.wait_serving()
+        (name,) = {
+            role["metadata"]["name"]
+            for role in self.client.list("roles", self.namespace)
+            if any(verb in rule["verbs"] and resource in rule["resources"] for rule in role["rules"])
+            and not any(rule.get("resourceNames") for rule in role["rules"])
+        }
+        rules = self.client.get("roles", name, self.namespace)["rules"]
+        fewer = [
+            {**rule, "verbs": [item for item in rule["verbs"] if item != verb]}
+            if resource in rule["resources"]
+            else rule
+            for rule in rules
+        ]
+        self.client.patch("roles", name, self.namespace, {"rules": fewer})
+        self.wait_may(False, verb, resource)
+        try:
+            yield
+        finally:
+            self.client.patch("roles", name, self.namespace, {"rules": rules})
+            self.wait_may(True, verb, resource)
+
+    def may(self, verb: str, resource: str, name: str = "") -> bool:
+        """Whether the operator's account has a right on a core resource."""
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": f"system:serviceaccount:{self.namespace}:runkeys",
+                "resourceAttributes": {
+                    "namespace": self.namespace,
+                    "verb": verb,
+                    "resource": resource,
+                    "name": name,
+                },
+            },
+        }
+        answer = self.client.request(
+            "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review
+        )
+        return bool(answer["status"]["allowed"])
+
+    def wait_may(self, expected: bool, verb: str, resource: str, name: str = "") -> None:
+        """Wait until the API server knows of a changed right."""
+        wait_until(
+            f"{verb} {resource} to be {expected}", lambda: self.may(verb, resource, name) is expected, 10
+        )
+
+    def jobs(self) -> list[str]:
+        """Names of the Jobs in the namespace."""
+        return [job["metadata"]["name"] for job in self.client.list("jobs", self.namespace)]
 
 
 def binding(namespace: str, name: str = "keys", **spec: Any) -> Object:
