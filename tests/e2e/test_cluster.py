@@ -105,7 +105,7 @@ class TestNode:
 
     def test_kubectl_and_helm_talk_to_it(self, cluster: Cluster) -> None:
         assert "node1" in cluster.kubectl("get", "nodes")
-        assert cluster.helm("list", "--all-namespaces", "--output=json").strip() == "[]"
+        assert cluster.helm("list", "--namespace=default", "--output=json").strip() == "[]"
 
 
 class TestClient:

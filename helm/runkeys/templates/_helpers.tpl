@@ -44,7 +44,7 @@ and asks for no blockOwnerDeletion.
   resources: [secretbindings]
   verbs: [get, list, watch]
 - apiGroups: [runkeys.dev]
-  resources: [workflowruns/status, secretbindings/status]
+  resources: [workflowruns/status]
   verbs: [patch]
 - apiGroups: [batch]
   resources: [jobs]
