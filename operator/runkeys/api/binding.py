@@ -15,7 +15,6 @@ from runkeys.api.common import (
     LabelSelector,
     ObjectMeta,
     PrinterColumn,
-    Time,
     cel,
     list_map,
 )
@@ -140,7 +139,6 @@ class SecretBindingStatus(ApiModel):
         max_length=64,
         json_schema_extra=list_map("name"),
     )
-    last_checked_time: Time | None = Field(default=None, description="When the sources were last looked at.")
 
 
 class SecretBinding(ApiModel):

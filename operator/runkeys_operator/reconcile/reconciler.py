@@ -16,7 +16,8 @@ from runkeys.status import finished
 from runkeys_operator.errors import Conflict
 from runkeys_operator.kube import RUNS, Kube
 from runkeys_operator.reconcile.apply import Applier, utc_now
-from runkeys_operator.reconcile.key import RunKey
+from runkeys_operator.reconcile.bindings import BindingReconciler
+from runkeys_operator.reconcile.key import BindingKey, Key, RunKey
 from runkeys_operator.reconcile.observe import UnreadableRunError, observe, read_run
 from runkeys_operator.reconcile.pods import PodStore
 from runkeys_operator.reconcile.queue import ReconcileQueue
@@ -34,7 +35,7 @@ class Reconciler:
     def __init__(
         self,
         kube: Kube,
-        queue: ReconcileQueue[RunKey],
+        queue: ReconcileQueue[Key],
         namespaces: tuple[str, ...] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -42,6 +43,7 @@ class Reconciler:
         self._queue = queue
         self._now = clock
         self._applier = Applier(kube, clock)
+        self._bindings = BindingReconciler(kube, clock)
         self._pods = PodStore()
         self._last: dict[RunKey, Observation] = {}
         self._users: dict[RunKey, set[RunKey]] = defaultdict(set)
@@ -55,8 +57,10 @@ class Reconciler:
 
     def saw_binding(self, event: Mapping[str, Any]) -> None:
         """A SecretBinding was added, changed or deleted: its runs may go on, or may not."""
-        for key in self._users.get(_key(event["object"]), set()).copy():
-            self._queue.add(key)
+        key = _key(event["object"])
+        self._queue.add(BindingKey(*key))
+        for run in self._users.get(key, set()).copy():
+            self._queue.add(run)
 
     def saw_pod(self, event: Mapping[str, Any]) -> None:
         """A pod with a run's label and a node was added, changed or deleted."""
@@ -76,8 +80,16 @@ class Reconciler:
 
     # one pass
 
-    async def reconcile(self, key: RunKey) -> float | None:
-        """Bring the run as far as it goes now; seconds until it has to be looked at even if nothing happens."""
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring it as far as it goes now; seconds until it has to be looked at even if nothing happens."""
+        try:
+            return await (
+                self._bindings.reconcile(key) if isinstance(key, BindingKey) else self._reconcile_run(key)
+            )
+        except Conflict:
+            return 0.0  # it changed under our hands: read it again
+
+    async def _reconcile_run(self, key: RunKey) -> float | None:
         await self._release_at_once(key)
         try:
             run = await read_run(self._kube, key)
@@ -93,10 +105,7 @@ class Reconciler:
         memory = last.memory if last is not None else Memory()
         obs = await observe(self._kube, run, self._pods.of(key), memory)
         self._remember_bindings(key, obs)
-        try:
-            look_again = await self._advance(key, obs)
-        except Conflict:
-            return 0.0  # the run changed under our hands: read it again
+        look_again = await self._advance(key, obs)
         self._forget_if_settled(key, look_again)
         return look_again
 

@@ -1,0 +1,108 @@
+"""Says in a SecretBinding's status whether its values can be read, so that its author need not start a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from runkeys.api import Condition, SecretBinding
+from runkeys.api.binding import EntryStatus, SecretBindingStatus
+from runkeys.needs import SecretReference
+from runkeys.refusal import Reason
+from runkeys_operator.errors import NotFound
+from runkeys_operator.kube import BINDINGS, Kube
+from runkeys_operator.material.sources import Sources
+from runkeys_operator.reconcile.key import BindingKey
+from runkeys_operator.reconcile.observe import describe_invalid
+
+log = logging.getLogger(__name__)
+
+_ASK_AGAIN_SECONDS = 60.0
+"""How often a source that cannot be read is looked for again. One that can is not read for its own sake."""
+
+
+class BindingReconciler:
+    """Brings the status of one binding up to date."""
+
+    def __init__(self, kube: Kube, clock: Callable[[], datetime]) -> None:
+        self._kube = kube
+        self._sources = Sources(kube)
+        self._now = clock
+
+    async def reconcile(self, key: BindingKey) -> float | None:
+        """Check every entry and write what changed; seconds until the next look, None when all is well."""
+        try:
+            raw = await self._kube.get(BINDINGS, key.namespace, key.name)
+        except NotFound:
+            return None
+        try:
+            binding = SecretBinding.parse(raw)
+        except ValidationError as error:
+            log.warning("cannot read SecretBinding %s: %s", key, describe_invalid(error))
+            return None
+        status = self._status(
+            binding, [await self._check(binding, index) for index in range(len(binding.spec.secrets))]
+        )
+        if status.to_wire() != binding.status.to_wire():
+            await self._kube.patch_status(
+                BINDINGS,
+                key.namespace,
+                key.name,
+                status.to_wire(),
+                resource_version=binding.metadata.resource_version,
+            )
+        return None if all(entry.ready for entry in status.entries) else _ASK_AGAIN_SECONDS
+
+    async def _check(self, binding: SecretBinding, index: int) -> EntryStatus:
+        entry = binding.spec.secrets[index]
+        reference = SecretReference(
+            variable=entry.name,
+            source=entry.secret_key_ref,
+            binding=binding.metadata.name,
+            entry=entry.name,
+            field=f"spec.secrets[{index}].secretKeyRef",
+        )
+        refusal = await self._sources.check(binding.metadata.namespace, [reference])
+        if refusal is None:
+            return EntryStatus(name=entry.name, ready=True)
+        return EntryStatus(name=entry.name, ready=False, reason=refusal.reason, message=refusal.message)
+
+    def _status(self, binding: SecretBinding, entries: list[EntryStatus]) -> SecretBindingStatus:
+        bad = [entry for entry in entries if not entry.ready]
+        nobody = not binding.spec.access
+        if bad:
+            reason, message = bad[0].reason, f"entry {bad[0].name!r}: {bad[0].message}"
+        elif nobody:
+            reason, message = (
+                Reason.ACCESS_DENIED.value,
+                "spec.access is empty, so that no run may use this binding",
+            )
+        else:
+            reason, message = "Readable", ""
+        return SecretBindingStatus(
+            observed_generation=binding.metadata.generation,
+            secrets=f"{len(entries) - len(bad)}/{len(entries)}",
+            entries=entries,
+            conditions=[
+                self._condition(binding, "Ready", not bad and not nobody, reason, message),
+                self._condition(binding, "Stalled", bool(bad or nobody), reason, message),
+            ],
+        )
+
+    def _condition(
+        self, binding: SecretBinding, kind: str, holds: bool, reason: str, message: str
+    ) -> Condition:
+        status = "True" if holds else "False"
+        old = next((item for item in binding.status.conditions if item.type == kind), None)
+        since = old.last_transition_time if old and old.status == status else self._now()
+        return Condition(
+            type=kind,
+            status=status,
+            reason=reason,
+            message=message,
+            last_transition_time=since.replace(microsecond=0),
+            observed_generation=binding.metadata.generation,
+        )
