@@ -13,7 +13,6 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -117,8 +116,3 @@ def make_namespace(client: KubeClient, hint: str) -> str:
     # A pod made before its service account would be refused.
     client.wait_for("serviceaccounts", "default", name, bool, timeout=30)
     return name
-
-
-def pytest_make_parametrize_id(val: object) -> str | None:
-    """Show paths by their names, so that a test's id does not depend on where the checkout is."""
-    return val.name if isinstance(val, Path) else None

@@ -27,6 +27,7 @@ PAUSE_IMAGE = "localhost/runkeys-pause:1"
 USER = 65532
 # What operator/Dockerfile copies too.
 OPERATOR_SOURCES = ("runkeys", "runkeys_operator")
+_KEPT = 4
 _RECIPE = (Path(__file__), Path(python_files.__file__))
 _PASSWD = f"root:x:0:0:root:/:/bin/sh\nrunkeys:x:{USER}:{USER}:runkeys:/tmp:/bin/sh\n"
 _GROUP = f"root:x:0:\nrunkeys:x:{USER}:\n"
@@ -104,6 +105,8 @@ def _fill_base(root: Path) -> None:
     for applet in python_files.output("busybox", "--list").split():
         if applet != "busybox":
             (root / "bin" / applet).symlink_to("busybox")
+    (root / "usr/bin").mkdir(exist_ok=True)
+    (root / "usr/bin/env").symlink_to("/bin/busybox")
     python_files.copy_interpreter(root)
     for name in ("python", "python3"):
         (root / "usr/local/bin" / name).symlink_to(python_files.executable())
@@ -132,7 +135,7 @@ def _operator_layer() -> Path:
             _copy(path, root / "app" / path.relative_to(CHECKOUT / "operator"))
         python_files.compile_all(root / "app", root)
 
-    return _layer("operator", [*map(str, files), *files], fill)
+    return _layer("operator", [sys.version, *map(str, files), *files], fill)
 
 
 def _busybox() -> Path:
@@ -159,7 +162,18 @@ def _layer(name: str, made_from: list[Path | str], fill: Callable[[Path], None])
                 unfinished = Path(scratch) / "layer.tar"
                 _pack(root, unfinished)
                 unfinished.rename(target)
+                _forget_older(f"{name}-*.layer.tar")
     return target
+
+
+def _forget_older(pattern: str) -> None:
+    """Keep the last few of a kind: each change of the operator's sources makes a new archive of some size."""
+    files = sorted(
+        (cache_dir() / "images").glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    for path in files[_KEPT:]:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".sha256").unlink(missing_ok=True)
 
 
 def _pack(root: Path, target: Path) -> None:
@@ -202,6 +216,7 @@ def _archive(image: Image, layers: list[Path]) -> Path:
                     with layer.open("rb") as content:
                         tar.addfile(entry, content)
             unfinished.rename(target)
+            _forget_older(f"{name}-????????????????.tar")
     return target
 
 
