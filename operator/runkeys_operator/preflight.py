@@ -42,6 +42,7 @@ NEEDED = (
     *(Right(verb, RUNS) for verb in ("get", "list", "watch", "delete")),
     Right("patch", RUNS, "status"),
     *(Right(verb, BINDINGS) for verb in ("get", "list", "watch")),
+    Right("patch", BINDINGS, "status"),
     *(Right(verb, JOBS) for verb in ("get", "list", "watch", "create", "delete")),
     *(Right(verb, PODS) for verb in ("get", "list", "watch")),
     *(Right(verb, SECRETS) for verb in ("create", "delete")),

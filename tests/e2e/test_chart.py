@@ -309,6 +309,7 @@ class TestRights:
 
 @pytest.mark.usefixtures("crds")
 class TestInstalled:
+    @pytest.mark.timeout(300)
     def test_it_runs_the_example_under_the_strictest_pod_standard(
         self, cluster: Cluster, client: KubeClient, new_namespace: Callable[[], str]
     ) -> None:
