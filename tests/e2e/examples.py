@@ -1,0 +1,58 @@
+"""The shipped examples, changed only where a cluster differs: the namespace, the image, the operator's account."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from tests.e2e.cluster.cache import CHECKOUT
+from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.images import TASK_IMAGE
+
+EXAMPLES = CHECKOUT / "examples"
+SOURCE = "hello-token"
+BINDING = "hello"
+
+
+def _load(path: str, namespace: str) -> list[Object]:
+    manifests: list[Object] = [item for item in yaml.safe_load_all((EXAMPLES / path).read_text()) if item]
+    for manifest in manifests:
+        manifest["metadata"]["namespace"] = namespace
+    return manifests
+
+
+def source_secret(namespace: str, value: str) -> Object:
+    """The Secret that examples/hello/README.md has people make."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": SOURCE, "namespace": namespace},
+        "stringData": {"token": value},
+    }
+
+
+def source_role(namespace: str, account: str, account_namespace: str) -> list[Object]:
+    """Role and RoleBinding that let the operator's account read that Secret."""
+    role, binding = _load("source-role.yaml", namespace)
+    binding["subjects"][0] |= {"name": account, "namespace": account_namespace}
+    return [role, binding]
+
+
+def hello_binding(namespace: str) -> Object:
+    """The binding of examples/hello, for the image that every test cluster has."""
+    [binding] = _load("hello/binding.yaml", namespace)
+    [rule] = binding["spec"]["access"]
+    rule["images"] = [TASK_IMAGE.replace(":1", ":*")]
+    return binding
+
+
+def hello_run(namespace: str, name: str = "hello", command: list[str] | None = None) -> Object:
+    """The run of examples/hello with that image, and with another command if one is given."""
+    [run] = _load("hello/run.yaml", namespace)
+    run["metadata"]["name"] = name
+    container: dict[str, Any] = run["spec"]["tasks"][0]["template"]["spec"]["containers"][0]
+    container["image"] = TASK_IMAGE
+    if command is not None:
+        container["command"] = command
+    return run

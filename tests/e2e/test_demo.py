@@ -1,0 +1,178 @@
+"""``make demo``: what it shows, that it would show a failure, and that it leaves nothing when it is stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scripts.demo import EVENTS, NAMESPACE, OPERATOR_NAMESPACE
+from tests.e2e import examples
+from tests.e2e.cluster import providers
+from tests.e2e.cluster.cache import CHECKOUT
+from tests.e2e.cluster.node import NodeCluster
+
+# One worker runs them all, one after the other: they share the demo's cluster, and the last one ends it.
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("demo"), pytest.mark.timeout(400)]
+
+DEMO_SECONDS = 120
+
+
+def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the demo as ``make`` does."""
+    return subprocess.run(
+        [sys.executable, "scripts/demo.py", *arguments],
+        cwd=CHECKOUT,
+        env=os.environ | {"PYTHONPATH": f"{CHECKOUT / 'operator'}{os.pathsep}{CHECKOUT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEMO_SECONDS,
+    )
+
+
+def succeeds(*arguments: str) -> str:
+    done = demo(*arguments)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def shows_the_run(printed: str, value: str) -> None:
+    """The events in their order, the verdict as the last line before the help, and never the value."""
+    times = re.findall(r"^ +\d+\.\d\d s  (.*?)(?:  +.*)?$", printed, re.MULTILINE)
+    assert times == ["run applied", *EVENTS]
+    search = re.search(
+        rf"^ +once +/registry/secrets/{NAMESPACE}/rk-hello-\S+\n +made in revision (\d+), deleted in (\d+)\n"
+        rf" +now +/registry/secrets/{NAMESPACE}/{examples.SOURCE}\n"
+        r" +Now the value is only where you put it\.\n\n  look ",
+        printed,
+        re.MULTILINE,
+    )
+    assert search is not None, printed
+    assert int(search[1]) < int(search[2])
+    assert value not in printed
+    assert "\x1b" not in printed, "colours in a file"
+
+
+@pytest.fixture(scope="module")
+def cluster_name() -> Iterator[str]:
+    name = f"demo-{secrets.token_hex(3)}"
+    yield name
+    demo("down", "--name", name)
+
+
+@pytest.fixture(scope="module")
+def first_output(cluster_name: str) -> str:
+    """What the first demo on a fresh cluster printed."""
+    return succeeds("--name", cluster_name)
+
+
+@pytest.fixture
+def demo_node(cluster_name: str, first_output: str) -> NodeCluster:  # noqa: ARG001 -- it has to be started
+    found = providers.attach(cluster_name)
+    assert found is not None
+    if not isinstance(found, NodeCluster):
+        pytest.skip("looks into a node's components: only the provider 'node' offers that")
+    return found
+
+
+def source_value(cluster: NodeCluster) -> str:
+    printed = cluster.kubectl(
+        *(
+            "-n",
+            NAMESPACE,
+            "get",
+            "secret",
+            examples.SOURCE,
+            "-o",
+            "go-template={{.data.token | base64decode}}",
+        )
+    )
+    assert printed.startswith("demo-")
+    return printed
+
+
+def operator_pods(cluster: NodeCluster) -> list[str]:
+    return [item["metadata"]["uid"] for item in cluster.client.list("pods", OPERATOR_NAMESPACE)]
+
+
+def test_the_first_demo_shows_the_whole_way(first_output: str, demo_node: NodeCluster) -> None:
+    assert "this machine, started in" in first_output
+    shows_the_run(first_output, source_value(demo_node))
+
+
+def test_a_second_demo_uses_what_is_there(cluster_name: str, demo_node: NodeCluster) -> None:
+    before, value = operator_pods(demo_node), source_value(demo_node)
+    printed = succeeds("--name", cluster_name)
+    assert "this machine, runs already" in printed
+    assert operator_pods(demo_node) == before
+    assert source_value(demo_node) != value, "each demo has a value of its own"
+    shows_the_run(printed, source_value(demo_node))
+
+
+def test_twin_a_value_that_is_elsewhere_is_found(cluster_name: str, demo_node: NodeCluster) -> None:
+    client = demo_node.client
+    since = client.get("secrets", examples.SOURCE, NAMESPACE)["metadata"]["resourceVersion"]
+
+    def leak() -> None:
+        # The demo has just written its new value: copy what Kubernetes shows of it, which is base64.
+        for _, secret in client.watch(
+            "secrets",
+            NAMESPACE,
+            timeout=DEMO_SECONDS,
+            since=since,
+            fields=f"metadata.name={examples.SOURCE}",
+        ):
+            copy = {"text": f"found: {secret['data']['token']}"}
+            manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "copy"}, "data": copy}
+            client.create(manifest, NAMESPACE)
+            client.delete("configmaps", "copy", NAMESPACE)
+            return
+
+    leaking = threading.Thread(target=leak)
+    leaking.start()
+    done = demo("--name", cluster_name)
+    leaking.join(timeout=DEMO_SECONDS)
+    assert done.returncode == 1, done.stdout
+    assert "Now the value is only" not in done.stdout
+    assert done.stderr == (
+        f"The demo stopped: the value is, or was, where it must never be: /registry/configmaps/{NAMESPACE}/copy\n"
+    )
+
+
+def test_twin_what_does_not_happen_ends_the_demo(cluster_name: str, demo_node: NodeCluster) -> None:
+    demo_node.kill("kube-scheduler")
+    try:
+        done = demo("--name", cluster_name, "--patience", "5")
+    finally:
+        demo_node.start_component("kube-scheduler")
+    assert done.returncode == 1, done.stdout
+    assert "nothing new within 5 s; what is missing is: pod bound to a node." in done.stderr
+    assert "Secret appears" not in done.stdout
+
+
+def test_down_leaves_nothing(cluster_name: str, demo_node: NodeCluster) -> None:
+    record, state = demo_node.record, demo_node.paths.state
+    alive = [psutil.Process(pid) for pid in demo_node.component_pids().values()]
+    alive += [psutil.Process(record.pid), psutil.Process(record.launcher)]
+    link = Path(f"/sys/class/net/{record.link}/ifalias")
+    assert link.read_text().strip() == record.mark
+
+    assert succeeds("down", "--name", cluster_name) == f"Cluster {cluster_name!r} is gone.\n"
+
+    assert psutil.wait_procs(alive, timeout=10)[1] == []
+    assert [
+        path for path in Path("/sys/class/net").glob("rkn*/ifalias") if record.mark in path.read_text()
+    ] == []
+    assert list(Path("/sys/fs/cgroup").glob(f"**/{record.cgroup}")) == []
+    assert not state.exists()
+    assert NodeCluster.attach(cluster_name) is None
+    assert succeeds("down", "--name", cluster_name) == f"There is no cluster {cluster_name!r}.\n"
