@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import secrets
 import signal
 import subprocess
@@ -14,12 +16,15 @@ from typing import Any
 import pytest
 import urllib3
 
-from tests.e2e.cluster.base import Cluster
+from tests.e2e.cluster import providers
+from tests.e2e.cluster.base import Cluster, ClusterError, NotOffered
 from tests.e2e.cluster.cache import CHECKOUT
 from tests.e2e.cluster.client import ApiError, KubeClient, Object, WaitError
+from tests.e2e.cluster.existing import CONTEXT_VARIABLE, ExistingCluster
 from tests.e2e.cluster.faults import Action, Answer, Delay, LoseAnswer, Repeat, Request, Reset, matching
 from tests.e2e.cluster.images import TASK_IMAGE
 from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.cluster.node_layout import NodeOptions
 from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.conftest import OwnNode
 
@@ -298,6 +303,44 @@ class TestProxy:
         assert request.status == 200
 
 
+class TestProviders:
+    @pytest.fixture(autouse=True)
+    def _nothing_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(providers.PROVIDER_VARIABLE, raising=False)
+        monkeypatch.delenv(CONTEXT_VARIABLE, raising=False)
+        monkeypatch.setattr(providers, "docker_answers", lambda: False)
+
+    def test_the_first_that_works_here_is_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert providers.choose() == "node"
+        monkeypatch.setattr(providers, "docker_answers", lambda: True)
+        assert providers.choose() == "kind"
+        monkeypatch.setenv(CONTEXT_VARIABLE, "mine")
+        assert providers.choose() == "existing"
+        monkeypatch.setenv(providers.PROVIDER_VARIABLE, "node")
+        assert providers.choose() == "node"
+
+    def test_where_none_works_one_message_says_what_can_be_done(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        with pytest.raises(ClusterError, match=r"Become root.*Docker.*RUNKEYS_E2E_CONTEXT.*make lint unit"):
+            providers.choose()
+
+    def test_a_context_is_used_only_as_named(
+        self, cluster: Cluster, client: KubeClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        with pytest.raises(ClusterError, match=r"'other'.*context"):
+            ExistingCluster.use("other")
+        with ExistingCluster.use("runkeys") as existing:
+            assert existing.client.list("nodes")[0]["metadata"]["name"] == "node1"
+            assert "node1" in existing.kubectl("get", "nodes")
+            for unknown in (lambda: existing.etcd, lambda: existing.audit, lambda: existing.kill("etcd")):
+                with pytest.raises(NotOffered, match="the provider 'node' can"):
+                    unknown()
+        assert client.is_ready()
+
+
 class TestBreaking:
     def test_components_die_come_back_and_freeze(self, own_node: OwnNode) -> None:
         node = own_node()
@@ -325,11 +368,18 @@ class TestBreaking:
     def test_two_nodes_at_once_do_not_meet(
         self, node: NodeCluster, own_node: OwnNode, namespace: str
     ) -> None:
-        other = own_node()
+        other = own_node(NodeOptions(audit="RequestResponse", admission_plugins=("NodeRestriction",)))
         assert other.record.address != node.record.address
         node.client.create(config_map("here"), namespace)
         assert other.client.find("namespaces", namespace) is None
         run_job(other.client, "default", job("there", "true"))
+        # What was chosen for one is not so in the other: only this audit log has bodies of Secrets.
+        value = secrets.token_hex(16)
+        for one, where in ((other, "default"), (node, namespace)):
+            one.client.create(secret("seen", value), where)
+        sent = base64.b64encode(value.encode())
+        assert other.audit.find(sent)
+        assert not node.audit.find(sent)
         run_job(node.client, namespace, job("here", "true"))
 
     def test_nothing_is_left_of_a_node(self, own_node: OwnNode) -> None:

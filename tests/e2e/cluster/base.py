@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -62,13 +63,17 @@ class Cluster(ABC):
     @cached_property
     def server(self) -> str:
         """The API server's URL, reachable from here."""
-        return str(self._entry("clusters", "cluster")["server"])
+        return self._server_entry()["server"]
 
     @cached_property
     def ca_file(self) -> Path | None:
         """The certificate authority that signed the API server's certificate; None: a publicly known one."""
-        found = self._entry("clusters", "cluster").get("certificate-authority")
-        return None if found is None else Path(found)
+        entry = self._server_entry()
+        if "certificate-authority-data" in entry:
+            written = self.scratch / "ca.crt"
+            written.write_bytes(base64.b64decode(entry["certificate-authority-data"]))
+            return written
+        return Path(entry["certificate-authority"]) if "certificate-authority" in entry else None
 
     @cached_property
     def client(self) -> KubeClient:
@@ -179,11 +184,12 @@ class Cluster(ABC):
     def _not_offered(self, what: str) -> NotOffered:
         return NotOffered(f"The provider {self.provider!r} cannot {what}; the provider 'node' can.")
 
-    def _entry(self, kind: str, key: str) -> dict[str, str]:
-        # A context's cluster, by name, as kubectl resolves it.
+    def _server_entry(self) -> dict[str, str]:
         config = yaml.safe_load(self.kubeconfig.read_text())
         context = next(c["context"] for c in config["contexts"] if c["name"] == config["current-context"])
-        entry: dict[str, str] = next(e[key] for e in config[kind] if e["name"] == context[key])
+        entry: dict[str, str] = next(
+            c["cluster"] for c in config["clusters"] if c["name"] == context["cluster"]
+        )
         return entry
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
 import tempfile
 from functools import cached_property
 from pathlib import Path
-
-import yaml
-from kubernetes.config import kube_config
 
 from . import build
 from .base import Cluster, ClusterError
@@ -25,18 +22,16 @@ class ExistingCluster(Cluster):
     def use(cls, context: str) -> ExistingCluster:
         """Take the cluster of this kubeconfig context. Raises ClusterError when there is no such context."""
         build.ensure(build.CLIENT_GROUPS)
-        merger = kube_config.KubeConfigMerger(  # type: ignore[no-untyped-call]
-            os.environ.get("KUBECONFIG") or kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+        # A copy in which this context is the only one: the user's own choice stays as it is.
+        view = ("config", "view", "--raw", "--minify", "--flatten", f"--context={context}", "--output=json")
+        done = subprocess.run(
+            [build.program("kubectl"), *view], capture_output=True, text=True, check=False, timeout=60
         )
-        config = None if merger.config is None else merger.config.value
-        if config is None or context not in [entry["name"] for entry in config["contexts"]]:
-            raise ClusterError(
-                f"{CONTEXT_VARIABLE} names {context!r}, and no kubeconfig has a context of that name."
-            )
+        if done.returncode != 0:
+            raise ClusterError(f"{CONTEXT_VARIABLE} names {context!r}: {done.stderr.strip()}")
         cluster = cls(context)
-        # A copy in which this context is the current one: the user's own choice stays as it is.
         cluster.kubeconfig.touch(mode=0o600)
-        cluster.kubeconfig.write_text(yaml.safe_dump({**config, "current-context": context}))
+        cluster.kubeconfig.write_text(done.stdout)
         return cluster
 
     @property
