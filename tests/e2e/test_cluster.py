@@ -75,7 +75,7 @@ class TestNode:
             "s = 'https://' + os.environ['KUBERNETES_SERVICE_HOST']\n"
             "print(u.urlopen(u.Request(s + '/version', headers=h), context=c).read().decode())"
         )
-        assert '"v1.37.2"' in run_job(client, namespace, job("asks", "python3", "-c", program))
+        assert '"gitVersion": "v1.37.' in run_job(client, namespace, job("asks", "python3", "-c", program))
 
     def test_a_variable_comes_from_a_secret(self, client: KubeClient, namespace: str) -> None:
         value = secrets.token_hex(16)
@@ -109,7 +109,7 @@ class TestNode:
         client.wait_gone("pods", pod, namespace, timeout=60)
 
     def test_kubectl_and_helm_talk_to_it(self, cluster: Cluster) -> None:
-        assert "node1" in cluster.kubectl("get", "nodes")
+        assert " Ready " in cluster.kubectl("get", "nodes")
         assert cluster.helm("list", "--namespace=default", "--output=json").strip() == "[]"
 
 
@@ -332,9 +332,9 @@ class TestProviders:
         monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
         with pytest.raises(ClusterError, match=r"'other'.*context"):
             ExistingCluster.use("other")
-        with ExistingCluster.use("runkeys") as existing:
-            assert existing.client.list("nodes")[0]["metadata"]["name"] == "node1"
-            assert "node1" in existing.kubectl("get", "nodes")
+        with ExistingCluster.use(cluster.kubectl("config", "current-context").strip()) as existing:
+            assert existing.client.list("nodes")
+            assert " Ready " in existing.kubectl("get", "nodes")
             for unknown in (lambda: existing.etcd, lambda: existing.audit, lambda: existing.kill("etcd")):
                 with pytest.raises(NotOffered, match="the provider 'node' can"):
                     unknown()

@@ -18,7 +18,8 @@ from .base import Cluster
 from .cache import cache_dir
 from .etcd import EtcdReader
 
-NODE_IMAGE = f"kindest/node:{build.KUBERNETES}"
+# The one that the pinned kind was released with: others may not start.
+NODE_IMAGE = "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
 GROUPS = (*build.CLIENT_GROUPS, "kind")
 _AUDIT = "/var/log/kubernetes/audit.jsonl"
 
