@@ -1,0 +1,140 @@
+"""The chart on a cluster of its own, for all namespaces: helm brings everything, and takes it away again."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e import examples
+from tests.e2e.cluster import images
+from tests.e2e.cluster.base import Cluster, ClusterError
+from tests.e2e.cluster.client import KubeClient
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.conftest import OwnNode, make_namespace
+from tests.e2e.operators import CHART, RELEASE
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+SYSTEM = "runkeys-system"
+# Kubernetes' own, which come and go with time.
+PASSING = ("/registry/events/", "/registry/leases/", "/registry/masterleases/")
+TAG = images.OPERATOR_IMAGE.rpartition(":")[2]
+
+
+def install(cluster: Cluster, release: str, namespace: str, *values: str) -> None:
+    """Install the chart as its notes say, with the operator of this checkout."""
+    cluster.load_image(images.operator_image())
+    cluster.helm(
+        *("install", release, str(CHART), f"--namespace={namespace}", "--create-namespace"),
+        *(f"--set=image.tag={TAG}", *values),
+    )
+
+
+def becomes_available(cluster: Cluster, namespace: str, seconds: int = 60) -> None:
+    """Wait for the Deployment, whose pod is ready when its probe says so."""
+    cluster.kubectl(
+        *("-n", namespace, "wait", "--for=condition=Available", "deployment", "--all"),
+        f"--timeout={seconds}s",
+        timeout=seconds + 30,
+    )
+
+
+def runs_the_example(node: NodeCluster, namespace: str) -> None:
+    """Apply examples/hello as a team would, and see it through."""
+    value = secrets.token_hex(16)
+    client = node.client
+    client.create(examples.source_secret(namespace, value))
+    for manifest in examples.source_role(namespace, RELEASE, SYSTEM):
+        client.create(manifest)
+    client.create(examples.hello_binding(namespace))
+    client.create(examples.hello_run(namespace))
+    node.kubectl(
+        *("-n", namespace, "wait", "--for=condition=SecretsReleased", "wfr/hello", "--timeout=60s"),
+        timeout=90,
+    )
+    run = client.get("workflowruns", "hello", namespace)
+    assert run["status"]["phase"] == "Succeeded", run["status"]
+    assert node.etcd.keys(f"/registry/secrets/{namespace}/") == [
+        f"/registry/secrets/{namespace}/{examples.SOURCE}"
+    ]
+    made = [key for key in node.etcd.find(value.encode()) if not key.endswith(f"/{examples.SOURCE}")]
+    assert len(made) == 1, made
+    assert made[0].startswith(f"/registry/secrets/{namespace}/rk-hello-greet-1-")
+
+
+def settled_node(own_node: OwnNode) -> NodeCluster:
+    """A node whose own namespaces have all that Kubernetes puts into every namespace."""
+    node = own_node()
+    for namespace in node.client.list("namespaces"):
+        name = namespace["metadata"]["name"]
+        node.client.wait_for("serviceaccounts", "default", name, bool, timeout=30)
+        node.client.wait_for("configmaps", "kube-root-ca.crt", name, bool, timeout=30)
+    return node
+
+
+def kept(node: NodeCluster) -> set[str]:
+    """Keys of everything that does not pass by itself."""
+    return {key for key in node.etcd.keys("/registry/") if not key.startswith(PASSING)}
+
+
+NAMESPACE_ITSELF = (
+    f"/registry/namespaces/{SYSTEM}",
+    f"/registry/serviceaccounts/{SYSTEM}/default",
+    f"/registry/configmaps/{SYSTEM}/kube-root-ca.crt",
+)
+KINDS = (
+    "/registry/apiextensions.k8s.io/customresourcedefinitions/secretbindings.runkeys.dev",
+    "/registry/apiextensions.k8s.io/customresourcedefinitions/workflowruns.runkeys.dev",
+    "/registry/apiregistration.k8s.io/apiservices/v1alpha1.runkeys.dev",
+)
+
+
+def test_it_serves_all_namespaces_and_leaves_only_the_kinds(own_node: OwnNode) -> None:
+    node = settled_node(own_node)
+    before = kept(node)
+    install(node, RELEASE, SYSTEM)
+    becomes_available(node, SYSTEM)
+    assert "serving all namespaces" in node.kubectl("-n", SYSTEM, "logs", f"deployment/{RELEASE}")
+    # Both are made after the operator began, and nobody tells it of them.
+    teams = [make_namespace(node.client, "team") for _ in range(2)]
+    for team in teams:
+        runs_the_example(node, team)
+
+    # The twin: what stays when helm takes nothing away is seen.
+    assert f"/registry/clusterroles/{RELEASE}" in kept(node)
+    assert f"/registry/deployments/{SYSTEM}/{RELEASE}" in kept(node)
+
+    uninstall(node)
+    for team in teams:
+        assert node.client.find("workflowruns", "hello", team) is not None, "the teams' runs stay"
+        node.client.delete("namespaces", team)
+        node.client.wait_gone("namespaces", team, None, timeout=60)
+    assert kept(node) - before == {*NAMESPACE_ITSELF, *KINDS}
+
+
+def uninstall(node: NodeCluster) -> None:
+    """Uninstall, and wait for the pod, which Kubernetes collects afterwards."""
+    pods = node.client.list("pods", SYSTEM)
+    node.helm("uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait")
+    for pod in pods:
+        node.client.wait_gone("pods", pod["metadata"]["name"], SYSTEM, timeout=60)
+
+
+@pytest.mark.usefixtures("crds")
+def test_twin_without_its_rights_it_is_not_available(
+    cluster: Cluster, client: KubeClient, new_namespace: Callable[[], str]
+) -> None:
+    system, served = new_namespace(), new_namespace()
+    release = f"runkeys-{secrets.token_hex(3)}"
+    install(cluster, release, system, f"--set=watchNamespaces={{{served}}}")
+    becomes_available(cluster, system)
+
+    client.delete("rolebindings", release, served)
+    [pod] = client.list("pods", system)
+    client.delete("pods", pod["metadata"]["name"], system)
+    client.wait_gone("pods", pod["metadata"]["name"], system, timeout=60)
+
+    with pytest.raises(ClusterError, match="timed out waiting"):
+        becomes_available(cluster, system, seconds=8)
