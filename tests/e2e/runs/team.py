@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from runkeys.naming import attempt_name
 from tests.e2e.cluster.audit import AuditEvent
 from tests.e2e.cluster.base import Cluster, wait_until
-from tests.e2e.cluster.client import KubeClient, Object
+from tests.e2e.cluster.client import ApiError, KubeClient, Object
 from tests.e2e.operators import Operator
 
 TASK_IMAGE = "localhost/runkeys-task:1"
@@ -109,6 +110,11 @@ class Team:
 
     # what comes of it
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the value, in hexadecimal: what tasks print when they found it."""
+        return hashlib.sha256(self.value.encode()).hexdigest()
+
     def run(self, name: str = "job") -> Object:
         """The run as it is now."""
         return self.client.get("workflowruns", name, self.namespace)
@@ -161,6 +167,16 @@ class Team:
         name = self.object_name(found)
         pods = self.client.list("pods", self.namespace, labels=f"batch.kubernetes.io/job-name={name}")
         return self.client.logs(pods[0]["metadata"]["name"], self.namespace, container)
+
+    def printed(self, found: Object | None = None) -> list[str]:
+        """What each pod that printed anything printed so far: of one run, or of all."""
+        labels = f"runkeys.dev/run={found['metadata']['name']}" if found else ""
+        texts = []
+        for pod in self.client.list("pods", self.namespace, labels=labels):
+            # A pod that has not started yet, or has just gone, has no logs.
+            with suppress(ApiError):
+                texts.append(self.client.logs(pod["metadata"]["name"], self.namespace))
+        return [text for text in texts if text]
 
     def live_secrets(self) -> list[str]:
         """Names of the run Secrets that exist in the namespace, asked of the API server."""

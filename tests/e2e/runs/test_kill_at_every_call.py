@@ -1,0 +1,282 @@
+"""Nothing is left, and every run ends as it would have, wherever the operator is killed.
+
+A proxy between the operator and the API server numbers every request. A rehearsal shows which there are, from the
+operator's start to the end of a run. Then, for each of them, the operator is killed before the request is forwarded,
+or after its answer was lost, and is started again. Between them the two lives below hold every kind of write that the
+operator has the right to; a samples' run takes all writes and some of the reads, the full size takes all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runkeys_operator import preflight
+from tests.conftest import FULL
+from tests.e2e.cluster.base import wait_until
+from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.cluster.proxy import ApiProxy
+from tests.e2e.conftest import make_namespace
+from tests.e2e.runs.conftest import TeamMaker, team_in
+from tests.e2e.runs.kills import Hit, Kill, Killer, When, shape
+from tests.e2e.runs.team import TASK_IMAGE, Team, condition, exposures, phase, python
+from tests.sampling import sample
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.proof,
+    # Both lives take all of a small machine: one after the other.
+    pytest.mark.xdist_group("kills"),
+    pytest.mark.timeout(7200 if FULL else 600),
+]
+
+AT_ONCE = 8
+SECONDS = 240
+"""Longest wait for one step of a run. A kubelet that missed the Secret comes back after 10 to 15 s, and starts
+dozens of pods at once slowly."""
+
+ASSERTS = """
+import hashlib, os, time
+value = os.environ["SECRET_API_TOKEN"].encode()
+found = hashlib.sha256(value).hexdigest()
+assert found == os.environ["EXPECTED"], found
+with open("/dev/termination-log", "w") as log:
+    log.write(hashlib.sha256(b"seen " + value).hexdigest())
+print("sha256", found, flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Life:
+    """What people do to a run from beginning to end, and how it ends."""
+
+    live: Callable[[Team], Object]
+    """Returns the run as it was at its end."""
+    phase: str
+    writes: frozenset[str]
+    """The shapes of everything that the operator writes meanwhile."""
+
+
+def succeed(team: Team) -> Object:
+    """The run is there before its binding, and ends by itself."""
+    team.make_source()
+    make_run(team)
+    team.wait_condition("job", "Stalled", reason="BindingNotFound", timeout=SECONDS)
+    team.make_binding()
+    return team.wait_phase("job", "Succeeded", "Failed", "Cancelled", timeout=SECONDS)
+
+
+def get_cancelled(team: Team) -> Object:
+    """The run is cancelled while its task is at work, and goes when its time to live is over."""
+    team.make_source()
+    team.make_binding()
+    make_run(team, "time.sleep(600)", ttlSecondsAfterFinished=1)
+    wait_until(
+        "the task to see its value", lambda: f"sha256 {team.digest}\n" in team.printed(), SECONDS, every=0.2
+    )
+    team.client.patch("workflowruns", "job", team.namespace, {"spec": {"cancel": True}})
+    team.client.wait_gone("workflowruns", "job", team.namespace, SECONDS)
+    wait_until(
+        "its pods to be gone", lambda: not team.client.list("pods", team.namespace), SECONDS, every=0.2
+    )
+    key = f"/registry/runkeys.dev/workflowruns/{team.namespace}/job"
+    *_, last = (item.value for item in team.cluster.etcd.history(key, since=team.since) if item.value)
+    run: Object = json.loads(last)
+    return run
+
+
+ALWAYS = frozenset(
+    (
+        "patch secretbindings/status",
+        "patch workflowruns/status",
+        "create jobs",
+        "create secrets",
+        "delete secrets",
+    )
+)
+SUCCEEDS = Life(succeed, "Succeeded", ALWAYS | {"create events"})
+IS_CANCELLED = Life(get_cancelled, "Cancelled", ALWAYS | {"delete jobs", "delete workflowruns"})
+
+
+def make_run(team: Team, then: str = "", **spec: Any) -> None:
+    """A run whose task asserts its value by a hash, so that it fails with any other."""
+    container = {
+        "name": "main",
+        "image": TASK_IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "command": python(ASSERTS + then),
+        "env": [{"name": "EXPECTED", "value": team.digest}],
+    }
+    team.make_run(pod={"containers": [container]}, **spec)
+
+
+def is_complete(job: Object) -> bool:
+    return any(item["type"] == "Complete" for item in job["status"].get("conditions", []))
+
+
+def is_ready(binding: Object) -> bool:
+    return condition(binding, "Ready").get("status") == "True"
+
+
+def check_it_ended_well(team: Team, found: Object, life: Life) -> None:
+    """The end of a life in which nobody was killed; the same is asked of all others."""
+    assert phase(found) == life.phase, found["status"]
+    assert condition(found, "SecretsReleased")["status"] == "True", found["status"]
+    assert found["status"]["live"] == 0
+    (exposure,) = exposures(found)
+    assert exposure["created"] <= exposure["deleted"]
+
+    # nothing is left, and the one Secret was made once, complete, and never changed
+    assert team.cluster.etcd.keys(f"/registry/secrets/{team.namespace}/rk-") == []
+    assert team.secret_story() == ["made", "gone"]
+
+    # what is said of the binding is true again
+    team.client.wait_for("secretbindings", "keys", team.namespace, is_ready, 30)
+
+    # one container saw the right value: none ran twice, none with another
+    saw = hashlib.sha256(b"seen " + team.value.encode()).hexdigest().encode()
+    pods = f"/registry/pods/{team.namespace}/"
+    assert len(team.cluster.etcd.find(saw, prefix=pods, since=team.since)) == 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One life with its kills."""
+
+    node: NodeCluster
+    folder: Path
+    life: Life
+    kills: tuple[Kill, ...] = ()
+
+    def play(self, proxy: ApiProxy, namespace: str, hits: list[Hit]) -> None:
+        """Live it and check its end; adds which kills took place. Raises AssertionError."""
+        with team_in(self.node, namespace, self.folder, server=proxy.url) as team:
+            killer = Killer(proxy, team.operator, self.kills, hits)
+            try:
+                team.operator.start()
+                check_it_ended_well(team, self.life.live(team), self.life)
+            finally:
+                killer.disarm()
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.kills)) or "nobody killed"
+
+
+def rehearse(node: NodeCluster, folder: Path, life: Life) -> list[str]:
+    """Shapes of all requests, in order, of a life in which nobody is killed; writes end with an asterisk."""
+    with ApiProxy(node) as proxy:
+        namespace = make_namespace(node.client, "rehearsal")
+        try:
+            Case(node, folder, life).play(proxy, namespace, [])
+        finally:
+            node.client.delete("namespaces", namespace, missing_ok=True)
+        return [shape(request) + ("*" if request.mutates else "") for request in proxy.requests]
+
+
+def kills_of(rehearsed: Sequence[str], reads: int, name: str) -> list[Kill]:
+    """Each write, and a sample of all requests by their numbers; before and after."""
+    counts: Counter[str] = Counter()
+    writes, numbers = [], []
+    for number, text in enumerate(rehearsed, start=1):
+        counts[text] += 1
+        for when in When:
+            if text.endswith("*"):
+                writes.append(Kill(when, text.removesuffix("*"), counts[text]))
+            else:
+                numbers.append(Kill(when, "", number))
+    return writes + sample(numbers, reads, name=name)
+
+
+def play_all(cases: Sequence[Case]) -> list[Hit]:
+    """Play the cases, eight at a time, each with a namespace, proxy and operator of its own."""
+
+    def play(case: Case) -> tuple[str, list[Hit], Exception | None]:
+        hits: list[Hit] = []
+        namespace = make_namespace(case.node.client, "kills")
+        try:
+            with ApiProxy(case.node) as proxy:
+                case.play(proxy, namespace, hits)
+        except Exception as error:  # noqa: BLE001 -- all cases are heard before the test fails
+            return str(case), hits, error
+        finally:
+            case.node.client.delete("namespaces", namespace, missing_ok=True)
+        return str(case), hits, None
+
+    with ThreadPoolExecutor(AT_ONCE) as players:
+        played = list(players.map(play, cases))
+    for name, hits, error in played:
+        print("FAILED" if error else "ok    ", name, "->", "; ".join(map(str, hits)) or "did not come")
+    failed = [f"{name}: {error}" for name, _, error in played if error]
+    assert not failed, f"{len(failed)} of {len(cases)} cases ended otherwise:\n" + "\n\n".join(failed)
+    return [hit for _, hits, _ in played for hit in hits]
+
+
+def check_every_write_was_hit(hits: Sequence[Hit], writes: frozenset[str]) -> None:
+    """Both sides of every kind of write, and of no write that is not known here."""
+    assert {(shape(hit.request), hit.kill.when) for hit in hits if hit.request.mutates} == {
+        (write, when) for write in writes for when in When
+    }
+
+
+@pytest.mark.usefixtures("crds")
+def test_a_run_that_succeeds_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:
+    rehearsed = rehearse(node, tmp_path, SUCCEEDS)
+    assert {text.removesuffix("*") for text in rehearsed if text.endswith("*")} == SUCCEEDS.writes
+    kills: list[tuple[Kill, ...]] = [(kill,) for kill in kills_of(rehearsed, 8, "kills of a success")]
+    # A Job whose creation nobody remembers is taken away before another is made: die there as well.
+    forgotten = Kill(When.AFTER, "create jobs", 1)
+    kills += [(forgotten, Kill(when, "delete jobs", 1)) for when in When]
+    hits = play_all([Case(node, tmp_path, SUCCEEDS, each) for each in kills])
+    check_every_write_was_hit(hits, SUCCEEDS.writes | {"delete jobs"})
+    assert len(hits) >= 0.8 * len(kills), "kills that did not come prove nothing"
+
+
+@pytest.mark.usefixtures("crds")
+def test_a_run_that_is_cancelled_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:
+    rehearsed = rehearse(node, tmp_path, IS_CANCELLED)
+    assert {text.removesuffix("*") for text in rehearsed if text.endswith("*")} == IS_CANCELLED.writes
+    kills = kills_of(rehearsed, 4, "kills of a cancelled run")
+    hits = play_all([Case(node, tmp_path, IS_CANCELLED, (each,)) for each in kills])
+    check_every_write_was_hit(hits, IS_CANCELLED.writes)
+    assert len(hits) >= 0.8 * len(kills), "kills that did not come prove nothing"
+
+
+def test_the_two_lives_hold_every_write_that_the_operator_has_the_right_to() -> None:
+    rights = {
+        f"{right.verb} {right.resource.plural}" + (f"/{right.subresource}" if right.subresource else "")
+        for right in preflight.NEEDED
+        if right.verb not in ("get", "list", "watch")
+    }
+    assert rights == SUCCEEDS.writes | IS_CANCELLED.writes
+
+
+@pytest.mark.parametrize(
+    "kill", [Kill(When.AFTER, "create secrets", 1), Kill(When.BEFORE, "delete secrets", 1)]
+)
+def test_twin_the_check_fails_when_nobody_starts_the_operator_again(
+    new_team: TeamMaker, proxy: ApiProxy, kill: Kill
+) -> None:
+    team = new_team(server=proxy.url, start=False)
+    hits: list[Hit] = []
+    Killer(proxy, team.operator, [kill], hits, start_again=False)
+    team.operator.start()
+    team.make_source()
+    team.make_binding()
+    make_run(team)
+    name = team.object_name(team.run())
+    team.client.wait_for("jobs", name, team.namespace, is_complete, SECONDS)
+    with pytest.raises(AssertionError, match="phase"):
+        team.wait_phase("job", SUCCEEDS.phase, timeout=5)
+    with pytest.raises(AssertionError):
+        check_it_ended_well(team, team.run(), SUCCEEDS)
+    assert [hit.kill for hit in hits] == [kill]
+    assert team.cluster.etcd.keys(f"/registry/secrets/{team.namespace}/rk-") != []
