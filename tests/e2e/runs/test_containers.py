@@ -14,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 SHOWS_WHAT_IT_HAS = (
     "import os, hashlib;"
-    "print({name: hashlib.sha256(value.encode()).hexdigest() for name, value in os.environ.items()"
+    "print({name: hashlib.sha256(value.encode()).hexdigest() for name, value in sorted(os.environ.items())"
     " if 'token' in name.lower()})"
 )
 """Prints names of variables and hashes of what they hold."""
@@ -37,7 +37,7 @@ def what_they_had(team: Team, found: Object, *names: str) -> list[str]:
 
 def shown(team: Team, *variables: str) -> str:
     digest = hashlib.sha256(team.value.encode()).hexdigest()
-    return str(dict.fromkeys(variables, digest))
+    return str(dict.fromkeys(sorted(variables), digest))
 
 
 @pytest.mark.parametrize(
