@@ -1,0 +1,1 @@
+"""Measures Runkeys on a node of its own: ``python -m bench``."""

@@ -1,0 +1,53 @@
+"""Measure, print a table and write JSON: ``python -m bench [--only start|reaction|scale] [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from tests.e2e.cluster.base import ClusterError
+from tests.e2e.cluster.build import BuildError
+from tests.e2e.cluster.cache import Claim, cache_dir
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.operators import install_crds
+
+from . import reaction, report, scale, start_latency
+from .kwok import fake_node
+
+NAME = "bench"
+PARTS = {"start": start_latency.measure, "reaction": reaction.measure, "scale": scale.measure}
+
+
+def main() -> int:
+    """Exit status: 0 measured, whatever the verdicts; 1 it did not work."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", choices=sorted(PARTS), help="measure this part alone")
+    parser.add_argument("--quick", action="store_true", help="few samples: shows that it works, not how fast")
+    arguments = parser.parse_args()
+    facts = {**report.machine(), "quick": arguments.quick}
+    print(f"{facts['cores']} cores, Python {facts['python']}, load {facts['load']}", flush=True)
+    try:
+        figures = _measure([arguments.only] if arguments.only else list(PARTS), arguments.quick)
+    except (ClusterError, BuildError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"\n{report.table(figures)}\n\n{report.save(figures, facts)}")
+    return 0
+
+
+def _measure(parts: list[str], quick: bool) -> list[report.Figure]:
+    figures: list[report.Figure] = []
+    NodeCluster.clean_up(NAME)
+    with NodeCluster.start(NAME, claim=Claim(cache_dir() / "nodes" / f".{NAME}.claims")) as node:
+        install_crds(node)
+        with fake_node(node):
+            for part in parts:
+                began = time.monotonic()
+                figures += PARTS[part](node, quick)
+                print(f"{part}: measured in {time.monotonic() - began:.0f} s", flush=True)
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

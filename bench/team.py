@@ -1,0 +1,36 @@
+"""A namespace to measure in, with an operator that has the chart's rights, and runs to make there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from runkeys import manifests
+from runkeys.api import SecretBinding, WorkflowRun
+from runkeys.needs import Bindings, TaskNeeds, task_needs
+from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.conftest import make_namespace
+from tests.e2e.runs.conftest import team_in
+from tests.e2e.runs.team import Team, binding
+
+
+@contextmanager
+def team(node: NodeCluster, hint: str) -> Iterator[Team]:
+    """A fresh namespace with a source and a binding; its operator is not started yet, and ended afterwards."""
+    namespace = make_namespace(node.client, hint)
+    with team_in(node, namespace, node.scratch, "--log-level", "info") as made:
+        made.make_source()
+        made.make_binding()
+        yield made
+
+
+def job_of(run: Object) -> dict[str, Any]:
+    """The Job that the operator makes for ``run``, for whoever takes its place."""
+    offered = SecretBinding.parse(binding(run["metadata"]["namespace"]))
+    parsed = WorkflowRun.parse(run)
+    needs = task_needs(parsed, 0, Bindings({"keys": offered}, {}))
+    if not isinstance(needs, TaskNeeds):
+        raise TypeError(f"the run would be refused: {needs[0]}")
+    return manifests.job(parsed, 0, 1, needs)
