@@ -41,15 +41,20 @@ class PatchStatus:
 
 @dataclass(frozen=True)
 class EnsureSecret:
-    """Read the values and create the Secret, owned by the Job of the same name. Exists already: all is well.
+    """Read the values, write the intent, create the Secret, owned by the Job of the same name.
+
+    In this order: where a value cannot be had there is no intent, and no Secret is made without one on
+    record. Exists already: all is well.
 
     :ivar manifest: the Secret without ``data``.
+    :ivar intent: the status that says that the Secret may exist; None if the stored one says so already.
     """
 
     name: str
     job_uid: str
     manifest: Mapping[str, Any]
     references: tuple[SecretReference, ...]
+    intent: WorkflowRunStatus | None
 
 
 @dataclass(frozen=True)

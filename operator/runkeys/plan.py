@@ -282,15 +282,14 @@ class _Open:
             if finding is not None and finding.refusal is not None and finding.at + RETRY_AFTER > now:
                 self.due.append(finding.at + RETRY_AFTER)
                 return self._stalled(attempt, finding.refusal)
-        actions: list[Action] = []
+        intent = None
         if not attempt.exposures:
             intended = attempt.model_copy(update={"exposures": [Exposure(created=now, estimated=True)]})
-            verdict = Verdict(State.RUNNING)
-            actions.append(PatchStatus(build_status(obs.run, verdict, [self._dated(intended, pods)], now)))
+            intent = build_status(obs.run, Verdict(State.RUNNING), [self._dated(intended, pods)], now)
         labels = object_labels(obs.run.metadata.name, obs.run.metadata.uid, self.task.name)
         manifest = manifests.secret(obs.run.metadata.namespace, job.name, job.uid, labels)
-        actions.append(EnsureSecret(job.name, job.uid, manifest, needs.references))
-        return Plan(tuple(actions), None, look_again=_until(now, self.due))
+        ensure = EnsureSecret(job.name, job.uid, manifest, needs.references, intent)
+        return Plan((ensure,), None, look_again=_until(now, self.due))
 
     def _stalled(self, attempt: AttemptStatus, refusal: Refusal) -> Plan:
         self.due.append(self.now + RETRY_AFTER)

@@ -92,6 +92,8 @@ class Applier:
             values = await self._sources.resolve(namespace, action.references)
         except SourceRefusedError as error:
             return _remember(obs, replace(obs.memory, sources=Finding(self._now(), error.refusal)))
+        if action.intent is not None:
+            obs = await self._patch_status(PatchStatus(action.intent), obs)
         body = {
             **action.manifest,
             "data": {name: base64.b64encode(value).decode() for name, value in values.items()},

@@ -14,7 +14,6 @@ from runkeys.actions import (
     DeleteSecret,
     Diagnose,
     EnsureSecret,
-    PatchStatus,
 )
 from runkeys.observation import ContainerView, JobState, PodView
 from runkeys.plan import plan
@@ -95,13 +94,13 @@ def test_a_run_that_waits_says_so_after_a_while() -> None:
 def test_the_intent_is_on_record_before_the_secret_is_made() -> None:
     world = with_job()
     world.bind_pod()
-    first, second = next_actions(world)
-    assert isinstance(first, PatchStatus)
-    assert isinstance(second, EnsureSecret)
-    exposure = first.status.tasks[0].attempts[0].exposures[0]
+    (ensure,) = next_actions(world)
+    assert isinstance(ensure, EnsureSecret)
+    assert ensure.intent is not None
+    exposure = ensure.intent.tasks[0].attempts[0].exposures[0]
     assert exposure.deleted is None
     assert exposure.estimated is True
-    assert first.status.live == 1
+    assert ensure.intent.live == 1
 
 
 def test_released_when_the_container_ended_though_the_job_does_not_know_yet() -> None:
@@ -366,6 +365,19 @@ def test_a_finished_attempt_is_deleted_again_while_its_job_is_there() -> None:
         world.tick(60)
         world.reconcile()
     assert len([a for a in world.history[done:] if isinstance(a, DeleteSecret)]) == 5
+
+
+def test_a_source_that_is_gone_when_the_pod_is_there_leaves_no_exposure() -> None:
+    world = with_job()
+    world.bind_pod()
+    world.source_there = False
+    world.reconcile()
+    assert condition(world, "SecretsReady") == ("False", Reason.SOURCE_NOT_FOUND)
+    assert world.run.status.live == 0
+    world.cancel()
+    world.reconcile()
+    assert world.run.status.exposed is None
+    assert condition(world, "SecretsReleased") == ("True", "NeverMade")
 
 
 def test_time_to_live() -> None:

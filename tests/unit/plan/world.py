@@ -96,6 +96,8 @@ class World:
         return Observation(self.run, self.bindings, dict(self.jobs), tuple(self.pods.values()), self.memory)
 
     def _do(self, action: Action) -> None:
+        if isinstance(action, EnsureSecret) and action.intent is not None and self.source_there:
+            self._do(PatchStatus(action.intent))
         self.history.append(action)
         self._change(action)
         if not isinstance(action, CheckSources | Diagnose) and self.lose_answer_in is not None:
