@@ -17,7 +17,7 @@ from tests.e2e.operators import Operator
 
 TASK_IMAGE = "localhost/runkeys-task:1"
 SOURCE = "source"
-RUN_SECONDS = 60
+RUN_SECONDS = 120
 """Longest wait for something that takes seconds on a quiet machine."""
 
 
