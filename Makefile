@@ -41,7 +41,7 @@ e2e: build-cluster ## end-to-end tests only; ARGS='-k cancel' chooses
 
 .PHONY: proof
 proof: build-cluster ## the long proofs in their full size (hours)
-	@RUNKEYS_PROOF=full $(PYTEST) -n $(WORKERS) --dist loadgroup -m proof $(ARGS)
+	@RUNKEYS_PROOF=full $(PYTEST) -n $(WORKERS) --dist loadgroup -m proof -rP $(ARGS)
 
 .PHONY: bench
 bench: build-cluster ## measure; prints tables and writes JSON
