@@ -24,9 +24,10 @@ class PodStore:
         self._pods: dict[RunKey, dict[str, _Seen]] = {}
 
     def record(self, raw: Mapping[str, Any], *, deleted: bool = False) -> RunKey | None:
-        """Take in a pod from a watch event or a list; the run that it says it belongs to.
+        """Take in a pod from a watch event or a list; the run that it says it belongs to, if that is news for it.
 
-        A version older than the one known is ignored: a list may be overtaken by the watch.
+        A version older than the one known is ignored: a list may be overtaken by the watch. So is one that
+        differs only in what no plan looks at (addresses, finalizers): most changes of a pod are such.
         """
         metadata = raw["metadata"]
         run = (metadata.get("labels") or {}).get(LABEL_RUN)
@@ -35,9 +36,12 @@ class PodStore:
         key = RunKey(metadata["namespace"], run)
         version, uid = int(metadata["resourceVersion"]), metadata["uid"]
         pods = self._pods.setdefault(key, {})
-        if uid not in pods or pods[uid].version <= version:
-            pods[uid] = _Seen(version, replace(PodView.parse(raw), gone=deleted))
-        return key
+        known = pods.get(uid)
+        if known is not None and known.version > version:
+            return None
+        view = replace(PodView.parse(raw), gone=deleted)
+        pods[uid] = _Seen(version, view)
+        return key if known is None or known.view != view else None
 
     def of(self, key: RunKey) -> tuple[PodView, ...]:
         """The pods that say they belong to the run."""

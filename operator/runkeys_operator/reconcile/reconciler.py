@@ -10,7 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from runkeys.actions import DeleteSecret
-from runkeys.observation import Memory, Observation
+from runkeys.api import WorkflowRun
+from runkeys.naming import LABEL_RUN
+from runkeys.observation import JobState, JobView, Memory, Observation
 from runkeys.plan import plan, plan_farewell
 from runkeys.status import finished
 from runkeys_operator.errors import Conflict
@@ -52,8 +54,10 @@ class Reconciler:
     # what the watch shows
 
     def saw_run(self, event: Mapping[str, Any]) -> None:
-        """A WorkflowRun was added, changed or deleted."""
-        self._queue.add(_key(event["object"]))
+        """A WorkflowRun was added, changed or deleted. Its status is no news: nobody else writes that."""
+        key, last = _key(event["object"]), self._last.get(_key(event["object"]))
+        if last is None or event.get("type") == "DELETED" or _differs(last.run, event["object"]["metadata"]):
+            self._queue.add(key)
 
     def saw_binding(self, event: Mapping[str, Any]) -> None:
         """A SecretBinding was added, changed or deleted: its runs may go on, or may not."""
@@ -63,15 +67,19 @@ class Reconciler:
             self._queue.add(run)
 
     def saw_pod(self, event: Mapping[str, Any]) -> None:
-        """A pod with a run's label and a node was added, changed or deleted."""
+        """A pod with a run's label and a node was added, changed or deleted.
+
+        A pod may wait for its Secret, or a Secret for the end of its pod: runs that begin can wait for both.
+        """
         key = self._pods.record(event["object"], deleted=event.get("type") == "DELETED")
         if key is not None:
             self._queue.add(key)
 
     def saw_job(self, event: Mapping[str, Any]) -> None:
-        """A Job with a run's label was added, changed or deleted."""
-        metadata = event["object"]["metadata"]
-        self._queue.add(RunKey(metadata["namespace"], metadata["labels"]["runkeys.dev/run"]))
+        """A Job with a run's label was added, changed or deleted; while it is active its pod has all the news."""
+        job, metadata = JobView.parse(event["object"]), event["object"]["metadata"]
+        if job.state is not JobState.ACTIVE or job.deleting or event.get("type") == "DELETED":
+            self._queue.add(RunKey(metadata["namespace"], metadata["labels"][LABEL_RUN]))
 
     async def sweep(self) -> None:
         """Look at everything once, for what the watch did not show."""
@@ -188,3 +196,13 @@ class Reconciler:
 
 def _key(raw: Mapping[str, Any]) -> RunKey:
     return RunKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
+
+
+def _differs(run: WorkflowRun, metadata: Mapping[str, Any]) -> bool:
+    """Whether this is another run, or another version of what people ask of it; the status is not looked at."""
+    known = run.metadata
+    return (
+        (known.uid, known.generation) != (metadata["uid"], metadata["generation"])
+        or known.labels != (metadata.get("labels") or {})
+        or (known.deletion_timestamp is None) != ("deletionTimestamp" not in metadata)
+    )
