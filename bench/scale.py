@@ -58,13 +58,13 @@ def _cpu(node: NodeCluster, few: int, many: int) -> list[Figure]:
             _make_runs(made, count, 1)
             _wait_all(made, count, lambda run: phase(run) == "Succeeded")
             costs.append((_cpu_seconds(process) - before) / count * 1000)
-            rate, writes = _pace(node, mark, made, count)
+            rate, writes, reads = _pace(node, mark, made, count)
         ratio, aim = (costs[-1] / costs[0], _MOST_GROWTH) if count == many else (None, None)
         peer = f"{costs[0]:.1f} ms" if count == many else ""
         figures += [
             Figure(f"CPU time for each run, {count} at once", f"{costs[-1]:.1f} ms", peer, ratio, aim),
             Figure("  Secrets made", f"{rate:.0f} runs/s"),
-            Figure("  writes", f"{writes:.2f} a run"),
+            Figure("  requests", f"{writes:.2f} writes, {reads:.1f} reads a run"),
         ]
     return figures
 
@@ -94,19 +94,21 @@ def _wait_all(made: Team, count: int, what: Callable[[Object], bool]) -> None:
     wait_until(f"{count} runs", all_of_them, _LONGEST, every=2)
 
 
-def _pace(node: NodeCluster, mark: int, made: Team, count: int) -> tuple[float, float]:
-    """Secrets made per second from the first run on, and writes for each run."""
+def _pace(node: NodeCluster, mark: int, made: Team, count: int) -> tuple[float, float, float]:
+    """Secrets made per second from the first run on, and writes and reads for each run."""
     account = f"system:serviceaccount:{made.namespace}:"
     began = next(node.audit.events(mark, verb="create", resource="workflowruns", namespace=made.namespace))
-    writes = [
+    calls = [
         event
-        for event in node.audit.events(mark, verb=("create", "patch", "delete"), namespace=made.namespace)
-        if event.user.startswith(account) and event.status < 300
+        for event in node.audit.events(mark, namespace=made.namespace)
+        if event.user.startswith(account) and event.verb != "watch"
     ]
-    secrets = [event for event in writes if (event.verb, event.resource) == ("create", "secrets")]
+    reads = sum(event.verb in ("get", "list") for event in calls)
+    secrets = [event for event in calls if (event.verb, event.resource) == ("create", "secrets")]
     if len(secrets) != count:
         raise RuntimeError(f"{count} runs, but {len(secrets)} Secrets: pods of the fake node started without")
-    return count / (secrets[-1].answered - began.received).total_seconds(), len(writes) / count
+    rate = count / (secrets[-1].answered - began.received).total_seconds()
+    return rate, (len(calls) - reads) / count, reads / count
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
