@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+_CHUNK = 64 * 1024
 
 
 def policy(level: str = "default") -> dict[str, Any]:
@@ -81,7 +84,19 @@ class AuditLog:
 
     def mark(self) -> int:
         """Return a place in the log; ``events(since=mark)`` yields what comes after it."""
-        return self.path.stat().st_size if self.path.exists() else 0
+        if not self.path.exists():
+            return 0
+        with self.path.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            # An entry may be half written just now. It counts as one of those that come after.
+            while end > 0:
+                start = max(0, end - _CHUNK)
+                log.seek(start)
+                newline = log.read(end - start).rfind(b"\n")
+                if newline >= 0:
+                    return start + newline + 1
+                end = start
+        return 0
 
     def events(
         self,

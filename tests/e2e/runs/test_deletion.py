@@ -79,10 +79,10 @@ def test_twin_without_the_right_to_delete_it_only_kubernetes_does(team: Team, no
     found, mark = running(team), node.audit.mark()
     with team.without_right("delete", "secrets"):
         delete_the_run(team, found)
-    assert team.secret_story() == ["made", "gone"]
-    assert [call.user for call in team.calls(mark, "delete secrets")] == [COLLECTOR]
-    with pytest.raises(AssertionError):
-        check_the_operator_saw_to_it(team, mark)
+        assert team.secret_story() == ["made", "gone"]
+        assert [call.user for call in team.calls(mark, "delete secrets")] == [COLLECTOR]
+        with pytest.raises(AssertionError):
+            check_the_operator_saw_to_it(team, mark)
 
 
 def test_a_run_that_is_deleted_before_its_pod_has_a_node(team: Team) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -196,8 +197,12 @@ def test_a_pod_that_cannot_be_made_is_reported_and_made_when_that_is_mended(
 
 def test_a_pod_that_waits_says_so_before_its_secret_is_due(team: Team) -> None:
     """A pod that is held back by somebody else's gate is no failure, however long it takes."""
-    found = team.make_run(pod=HELD_BACK, command=python(FINISHES_WHEN_TOLD), task={"startDeadlineSeconds": 1})
+    # Long enough to start in on a busy machine, and shorter than it waits for its node.
+    deadline = 20
+    task = {"startDeadlineSeconds": deadline}
+    found = team.make_run(pod=HELD_BACK, command=python(FINISHES_WHEN_TOLD), task=task)
     waits_for(team, "job", "Unschedulable")
+    time.sleep(deadline + 1)
     team.let_go(found)
     team.wait_running(found)
     team.tell_to_finish(found)
