@@ -1,0 +1,167 @@
+"""Two hundred runs at once: all succeed, nothing is left, and no run costs more writes than it must."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import pytest
+
+from runkeys.plan import PATIENCE
+from tests.e2e.cluster.audit import AuditEvent
+from tests.e2e.cluster.base import wait_until
+from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.faults import Delay, LoseAnswer, matching
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.cluster.proxy import ApiProxy
+from tests.e2e.runs.team import Team, phase
+
+pytestmark = pytest.mark.e2e
+
+RUNS = 200
+FIVE = [
+    "create jobs",
+    "patch workflowruns/status",
+    "create secrets",
+    "delete secrets",
+    "patch workflowruns/status",
+]
+_ENDED = ("Succeeded", "Failed", "Cancelled")
+_ALL_SECONDS = 150
+"""Longest wait for all of them; about 75 on two quiet cores, where the making of the pods sets the pace."""
+
+
+def checks_its_variable(value: str) -> list[str]:
+    """A command that fails unless the variable has ``value``, without naming it. Cheaper to start than Python."""
+    digest = hashlib.sha256(value.encode()).hexdigest()
+    return ["sh", "-c", f'printf %s "$SECRET_API_TOKEN" | sha256sum | grep -q "^{digest} " && echo ok']
+
+
+def extra_writes(calls: list[AuditEvent], made: datetime) -> int:
+    """How many status writes a run needed beyond its five, by the calls of its operator in order.
+
+    A status that lags behind is written when it has done so for ``PATIENCE`` (the pod got no node yet, the Job
+    controller takes its time). So under load there may be more than two, but never sooner than that after
+    the one before, and nothing else but those: the five remain, each once and in their order.
+    """
+    spelled = [f"{call.verb} {call.resource}" for call in calls]
+    designed = (spelled.index("create secrets") - 1, len(calls) - 1)
+    status = [number for number, call in enumerate(calls) if call.resource == "workflowruns/status"]
+    extras = [number for number in status if number not in designed]
+    assert [text for number, text in enumerate(spelled) if number not in extras] == FIVE, spelled
+    written = dict(zip(status, [made, *(calls[number].received for number in status)], strict=False))
+    for number in extras:
+        assert calls[number].received - written[number] >= PATIENCE, spelled
+    return len(extras)
+
+
+def calls_of(team: Team, node: NodeCluster, mark: int) -> dict[str, list[AuditEvent]]:
+    """What the team's operator wrote, by the name of the object; refused requests left out."""
+    account = f"system:serviceaccount:{team.namespace}:"
+    found = defaultdict(list)
+    for event in node.audit.events(
+        mark, verb=("create", "update", "patch", "delete"), namespace=team.namespace
+    ):
+        if event.user.startswith(account) and event.status < 300:
+            found[event.name].append(event)
+    return found
+
+
+def writes_of(team: Team, calls: dict[str, list[AuditEvent]], run: Object) -> list[AuditEvent]:
+    """The writes for one run, in the order in which they were answered."""
+    mine = calls[run["metadata"]["name"]] + calls[team.object_name(run)]
+    return sorted(mine, key=lambda event: event.answered)
+
+
+def late_pods(team: Team) -> set[str]:
+    """Pods that the kubelet could not start at once because their Secret was not there yet."""
+    return {
+        event["involvedObject"]["name"]
+        for event in team.client.list("events", team.namespace)
+        if event["involvedObject"]["kind"] == "Pod"
+        and event["reason"] == "Failed"
+        and "secret" in event["message"]
+        and "not found" in event["message"]
+    }
+
+
+def make_runs(team: Team, count: int) -> None:
+    """Make ``count`` runs as fast as they go; without a network of their own their pods cost the node less."""
+    command = checks_its_variable(team.value)
+
+    def make(number: int) -> Object:
+        return team.make_run(f"job-{number:03d}", command=command, pod={"hostNetwork": True})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(make, range(count)))
+
+
+def wait_ended(team: Team, count: int) -> list[Object]:
+    """Wait until all runs of the namespace have ended, and return them."""
+    found: list[Object] = []
+
+    def ended() -> bool:
+        found[:] = team.client.list("workflowruns", team.namespace)
+        return len(found) == count and all(phase(run) in _ENDED for run in found)
+
+    wait_until(f"the end of {count} runs", ended, timeout=_ALL_SECONDS, every=0.5)
+    return found
+
+
+@pytest.mark.timeout(240)
+def test_two_hundred_runs_at_once(team: Team, node: NodeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    mark = node.audit.mark()
+    make_runs(team, RUNS)
+    runs = wait_ended(team, RUNS)
+
+    # each task found the right value, else its container would have failed
+    assert Counter(phase(run) for run in runs) == {"Succeeded": RUNS}
+    # nothing is left: neither in etcd nor by the word of any status; each Secret was made once and deleted once
+    assert node.etcd.keys(f"/registry/secrets/{team.namespace}/rk-") == []
+    assert {run["status"]["live"] for run in runs} == {0}
+    story: dict[str, list[bool]] = defaultdict(list)
+    for item in node.etcd.history(f"/registry/secrets/{team.namespace}/rk-", since=team.since):
+        story[item.key.rpartition("/")[2]].append(item.value is None)
+    assert story == {team.object_name(run): [False, True] for run in runs}
+
+    calls = calls_of(team, node, mark)
+    made = {
+        event.name: event.received
+        for event in node.audit.events(mark, verb="create", resource="workflowruns", namespace=team.namespace)
+    }
+    writes = {run["metadata"]["name"]: writes_of(team, calls, run) for run in runs}
+    extra = [extra_writes(found, made[name]) for name, found in writes.items()]
+    written = sum(len(found) for found in writes.values())
+    assert written == len(FIVE) * RUNS + sum(extra)
+    elsewhere = sum(len(found) for found in calls.values()) - written
+    assert elsewhere == len(calls["keys"]), (
+        "something besides the runs and the status of their binding was written"
+    )
+    late = late_pods(team)
+    with capsys.disabled():
+        print(
+            f"\n{RUNS} runs at once: {written / RUNS:.2f} writes a run (at most {len(FIVE) + max(extra)}),"
+            f" {len(late)} pods late for their Secret"
+        )
+
+
+def test_a_late_secret_and_a_repeated_write_would_be_noticed(
+    new_team: Callable[..., Team], node: NodeCluster, proxy: ApiProxy
+) -> None:
+    """The broken twin: both checks above see what they look for when it is there."""
+    proxy.rule(matching("create", "jobs"), LoseAnswer(), times=1)
+    proxy.rule(matching("create", "secrets"), Delay(4))
+    mark = node.audit.mark()
+    team = new_team(server=proxy.url)
+    team.make_source()
+    team.make_binding()
+    make_runs(team, 1)
+    (run,) = wait_ended(team, 1)
+    assert phase(run) == "Succeeded"
+    assert late_pods(team)
+    writes = writes_of(team, calls_of(team, node, mark), run)
+    with pytest.raises(AssertionError, match="delete jobs"):
+        extra_writes(writes, writes[0].received)
