@@ -26,6 +26,7 @@ log = get_logger(__name__)
 K = TypeVar("K", bound=Hashable)
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.2, 30.0
+_AHEAD = float("-inf")
 
 
 class ReconcileQueue(Generic[K]):
@@ -63,15 +64,16 @@ class ReconcileQueue(Generic[K]):
         """How many keys failed the last time."""
         return len(self._failures)
 
-    def add(self, key: K, after: float = 0.0) -> None:
+    def add(self, key: K, after: float = 0.0, *, ahead: bool = False) -> None:
         """Have `key` worked on `after` seconds from now, or earlier if that was asked for already.
 
-        Also a key that backs off from a failure: news deserve a new look. Only the server's own
-        wish to be left alone (`ApiError.retry_after`) is kept.
+        With `ahead` at once, before everything that is due but was not asked for so. Also a key that
+        backs off from a failure: news deserve a new look. Only the server's own wish to be left alone
+        (`ApiError.retry_after`) is kept.
         """
         if self._draining:
             return
-        due = asyncio.get_running_loop().time() + max(0.0, after)
+        due = _AHEAD if ahead else asyncio.get_running_loop().time() + max(0.0, after)
         due = max(due, self._not_before.get(key, due))
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
@@ -154,7 +156,7 @@ class ReconcileQueue(Generic[K]):
             del self._working[key]
             self._wake.set()
         if key in self._due:  # asked for meanwhile: its entry on the heap was skipped
-            self._due[key] = max(self._due[key], self._not_before.get(key, 0.0))
+            self._due[key] = max(self._due[key], self._not_before.get(key, _AHEAD))
             self._push(key)
         if again is not None:
             self.add(key, again)

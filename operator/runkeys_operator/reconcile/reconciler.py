@@ -73,7 +73,7 @@ class Reconciler:
         """
         key = self._pods.record(event["object"], deleted=event.get("type") == "DELETED")
         if key is not None:
-            self._queue.add(key)
+            self._queue.add(key, ahead=True)
 
     def saw_job(self, event: Mapping[str, Any]) -> None:
         """A Job with a run's label was added, changed or deleted; while it is active its pod has all the news."""

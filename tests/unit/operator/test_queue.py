@@ -114,6 +114,22 @@ def test_keys_are_worked_on_in_the_order_in_which_they_are_due() -> None:
     assert [key for key, _ in worked.runs] == ["c", "a", "b", "late"]
 
 
+def test_what_is_asked_for_ahead_overtakes_all_that_is_due() -> None:
+    worked = Worked(takes=1)
+
+    async def script(queue: ReconcileQueue[str]) -> None:
+        await asyncio.sleep(1)
+        for key in ("first", "b", "c"):
+            queue.add(key)
+        await asyncio.sleep(0.5)
+        for key in ("c", "d", "first"):
+            queue.add(key, ahead=True)
+        await asyncio.sleep(10)
+
+    play(script, worked, workers=1)
+    assert [key for key, _ in worked.runs] == ["first", "c", "d", "first", "b"]
+
+
 def test_no_more_than_the_workers_at_once_and_none_idle() -> None:
     busy, most = 0, 0
 
