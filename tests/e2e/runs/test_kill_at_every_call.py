@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.proof,
     # Both lives take all of a small machine: one after the other.
-    pytest.mark.xdist_group("kills"),
+    pytest.mark.xdist_group("heavy"),
     pytest.mark.timeout(7200 if FULL else 600),
 ]
 

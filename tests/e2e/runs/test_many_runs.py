@@ -19,7 +19,12 @@ from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.runs.team import Team, phase
 
-pytestmark = pytest.mark.e2e
+pytestmark = [
+    pytest.mark.e2e,
+    # Takes all of a small machine, as the proofs in this group do: one after the other.
+    pytest.mark.xdist_group("heavy"),
+    pytest.mark.timeout(400),
+]
 
 RUNS = 200
 FIVE = [
