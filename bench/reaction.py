@@ -44,8 +44,8 @@ def measure(node: NodeCluster, quick: bool) -> list[Figure]:
                 if made is floor:
                     made.client.create(job_of(run))
                 _wait_done(made, run)
-        made_after, gone_after = _delays(node, mark, ours)
-        floor_made, floor_gone = _delays(node, mark, floor)
+        made_after, gone_after = delays(node, mark, ours)
+        floor_made, floor_gone = delays(node, mark, floor)
     return [
         compared("Pod bound to Secret made, operator or bare loop", made_after, floor_made, _AIM),
         compared("Pod ended to Secret gone, operator or bare loop", gone_after, floor_gone, _AIM),
@@ -84,7 +84,7 @@ def _wait_done(made: Team, run: Object) -> None:
     wait_until(f"the end of Secret {name}", lambda: not made.live_secrets(), _LONGEST)
 
 
-def _delays(node: NodeCluster, mark: int, made: Team) -> tuple[list[float], list[float]]:
+def delays(node: NodeCluster, mark: int, made: Team) -> tuple[list[float], list[float]]:
     """Bound to made and ended to gone, in ms, of every run in the namespace since ``mark``."""
     at: dict[str, dict[str, datetime]] = {}
     for event in node.audit.events(mark, namespace=made.namespace):

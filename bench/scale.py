@@ -18,7 +18,8 @@ from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.team import Team, phase
 
 from .kwok import pod_template
-from .report import Figure
+from .reaction import delays
+from .report import Figure, Spread
 from .team import team
 
 _MB = 1e6
@@ -64,6 +65,7 @@ def _cpu(node: NodeCluster, few: int, many: int) -> list[Figure]:
         figures += [
             Figure(f"CPU time for each run, {count} at once", f"{costs[-1]:.1f} ms", peer, ratio, aim),
             Figure("  Secrets made", f"{rate:.0f} runs/s"),
+            Figure("  pod bound to Secret made", Spread.of(delays(node, mark, made)[0]).text("ms")),
             Figure("  requests", f"{writes:.2f} writes, {reads:.1f} reads a run"),
         ]
     return figures
