@@ -228,15 +228,20 @@ def _events(
         ).start()
     until = time.monotonic() + patience
     told: set[str] = set()
+    held: list[tuple[float, str, str, Object]] = []
     while told < set(EVENTS):
         batch = _take(arrived, until)
         if not batch:
-            missing = next(what for what in EVENTS if what not in told)
+            missing = next(what for what in EVENTS if what not in told | _kinds_of(held))
             raise DemoError(_missing(missing, patience, story))
+        held += batch
+        seen = told | _kinds_of(held)
+        if seen != set(EVENTS[: len(seen)]):
+            continue  # what should have come before is still under way in another watch
         # Each kind has a watch of its own; the revisions tell in which order things really happened.
-        for at, resource, kind, item in sorted(
-            batch, key=lambda entry: int(entry[3]["metadata"]["resourceVersion"])
-        ):
+        batch = sorted(held, key=lambda entry: int(entry[3]["metadata"]["resourceVersion"]))
+        held = []
+        for at, resource, kind, item in batch:
             if resource == "workflowruns":
                 yield at, "run", item
             for what in _recognise(resource, kind, item):
@@ -244,6 +249,10 @@ def _events(
                     told.add(what)
                     until = time.monotonic() + patience
                     yield at, what, item
+
+
+def _kinds_of(arrived: list[tuple[float, str, str, Object]]) -> set[str]:
+    return {what for _, resource, kind, item in arrived for what in _recognise(resource, kind, item)}
 
 
 def _follow(

@@ -204,7 +204,7 @@ def test_a_refused_watch_is_opened_again_with_a_new_session(
     proxy.rule(matching("watch", "workflowruns"), Answer(401, "Unauthorized"), times=2)
     process = start()
     proxy.wait_for(
-        lambda request: matching("watch", "workflowruns")(request) and request.status == 401, 15, 2
+        lambda request: matching("watch", "workflowruns")(request) and request.status == 401, 60, 2
     )
     client.create(run("one", namespace))
     process.wait_for("ends one")

@@ -6,18 +6,16 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 
 import pytest
 
-from runkeys.plan import PATIENCE
-from tests.e2e.cluster.audit import AuditEvent
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.faults import Delay, LoseAnswer, matching
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.runs.team import Team, phase
+from tests.e2e.runs.writes import FIVE, asked_at, calls_of, extra_writes, writes_of
 
 pytestmark = [
     pytest.mark.e2e,
@@ -27,13 +25,6 @@ pytestmark = [
 ]
 
 RUNS = 200
-FIVE = [
-    "create jobs",
-    "patch workflowruns/status",
-    "create secrets",
-    "delete secrets",
-    "patch workflowruns/status",
-]
 _ENDED = ("Succeeded", "Failed", "Cancelled")
 _ALL_SECONDS = 150
 """Longest wait for all of them; about 75 on two quiet cores, where the making of the pods sets the pace."""
@@ -43,42 +34,6 @@ def checks_its_variable(value: str) -> list[str]:
     """A command that fails unless the variable has ``value``, without naming it. Cheaper to start than Python."""
     digest = hashlib.sha256(value.encode()).hexdigest()
     return ["sh", "-c", f'printf %s "$SECRET_API_TOKEN" | sha256sum | grep -q "^{digest} " && echo ok']
-
-
-def extra_writes(calls: list[AuditEvent], made: datetime) -> int:
-    """How many status writes a run needed beyond its five, by the calls of its operator in order.
-
-    A status that lags behind is written when it has done so for ``PATIENCE`` (the pod got no node yet, the Job
-    controller takes its time). So under load there may be more than two, but never sooner than that after
-    the one before, and nothing else but those: the five remain, each once and in their order.
-    """
-    spelled = [f"{call.verb} {call.resource}" for call in calls]
-    designed = (spelled.index("create secrets") - 1, len(calls) - 1)
-    status = [number for number, call in enumerate(calls) if call.resource == "workflowruns/status"]
-    extras = [number for number in status if number not in designed]
-    assert [text for number, text in enumerate(spelled) if number not in extras] == FIVE, spelled
-    written = dict(zip(status, [made, *(calls[number].received for number in status)], strict=False))
-    for number in extras:
-        assert calls[number].received - written[number] >= PATIENCE, spelled
-    return len(extras)
-
-
-def calls_of(team: Team, node: NodeCluster, mark: int) -> dict[str, list[AuditEvent]]:
-    """What the team's operator wrote, by the name of the object; refused requests left out."""
-    account = f"system:serviceaccount:{team.namespace}:"
-    found = defaultdict(list)
-    for event in node.audit.events(
-        mark, verb=("create", "update", "patch", "delete"), namespace=team.namespace
-    ):
-        if event.user.startswith(account) and event.status < 300:
-            found[event.name].append(event)
-    return found
-
-
-def writes_of(team: Team, calls: dict[str, list[AuditEvent]], run: Object) -> list[AuditEvent]:
-    """The writes for one run, in the order in which they were answered."""
-    mine = calls[run["metadata"]["name"]] + calls[team.object_name(run)]
-    return sorted(mine, key=lambda event: event.answered)
 
 
 def late_pods(team: Team) -> set[str]:
@@ -133,15 +88,12 @@ def test_two_hundred_runs_at_once(team: Team, node: NodeCluster, capsys: pytest.
     assert story == {team.object_name(run): [False, True] for run in runs}
 
     calls = calls_of(team, node, mark)
-    made = {
-        event.name: event.received
-        for event in node.audit.events(mark, verb="create", resource="workflowruns", namespace=team.namespace)
-    }
+    made = asked_at(team, node, mark)
     writes = {run["metadata"]["name"]: writes_of(team, calls, run) for run in runs}
     extra = [extra_writes(found, made[name]) for name, found in writes.items()]
-    written = sum(len(found) for found in writes.values())
+    written = sum(call.status < 300 for found in writes.values() for call in found)
     assert written == len(FIVE) * RUNS + sum(extra)
-    elsewhere = sum(len(found) for found in calls.values()) - written
+    elsewhere = sum(call.status < 300 for found in calls.values() for call in found) - written
     assert elsewhere == len(calls["keys"]), (
         "something besides the runs and the status of their binding was written"
     )
