@@ -11,6 +11,11 @@ from runkeys.needs import SecretReference
 
 
 @dataclass(frozen=True)
+class Refresh:
+    """Read the run, its bindings and its waiting pods by name: what follows must not trust a cache."""
+
+
+@dataclass(frozen=True)
 class CheckSources:
     """See that every value can be read, without keeping any: before anything starts."""
 
@@ -81,7 +86,15 @@ class DeleteRun:
 
 
 Action = (
-    CheckSources | CreateJob | DeleteJob | PatchStatus | EnsureSecret | DeleteSecret | Diagnose | DeleteRun
+    Refresh
+    | CheckSources
+    | CreateJob
+    | DeleteJob
+    | PatchStatus
+    | EnsureSecret
+    | DeleteSecret
+    | Diagnose
+    | DeleteRun
 )
 
 
@@ -94,9 +107,12 @@ class Plan:
     :ivar status: the status that is due, whether or not it is worth a write yet.
     :ivar stale: the stored status differs from it.
     :ivar look_again: seconds from now; None: only when something happens.
+    :ivar settled: the run has ended and nothing that it made needs a look any more, whatever comes; only its
+        own time to live may still be waited for.
     """
 
     actions: tuple[Action, ...]
     status: WorkflowRunStatus | None
     stale: bool = False
     look_again: float | None = None
+    settled: bool = False

@@ -23,12 +23,13 @@ class JobState(StrEnum):
     FAILED = "Failed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JobView:
     """What matters of a Job.
 
     :ivar controller_uid: uid of the object that controls it; it is ours only if that is the run's.
     :ivar deadline_seconds: ``activeDeadlineSeconds`` of its pod template.
+    :ivar gone: it was deleted.
     """
 
     name: str
@@ -41,6 +42,7 @@ class JobView:
     finished_at: datetime | None = None
     deleting: bool = False
     deadline_seconds: int | None = None
+    gone: bool = False
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> JobView:
@@ -66,7 +68,7 @@ class JobView:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ContainerView:
     """One container of a pod.
 
@@ -84,7 +86,7 @@ class ContainerView:
     exit_code: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PodView:
     """What matters of a pod that has a node.
 
@@ -129,7 +131,7 @@ class PodView:
         """Read a pod as the API server sends it."""
         metadata, spec, status = raw["metadata"], raw["spec"], raw.get("status") or {}
         job_uid = _controller(metadata, "Job")
-        if (metadata.get("labels") or {}).get(_JOB_UID_LABEL) != job_uid:
+        if job_uid_of(metadata) != job_uid:
             job_uid = ""  # the Job controller labels its pods and disowns others: an owner reference alone is a claim
         conditions = {item["type"]: item for item in status.get("conditions") or []}
         bound = conditions.get("PodScheduled", {})
@@ -146,12 +148,13 @@ class PodView:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SecretMemory:
     """What this process knows of one attempt's Secret beyond what the status says.
 
     :ivar made_at: when the server confirmed that it exists.
-    :ivar estimated: the server said that it was there already, so ``made_at`` is not when it was made.
+    :ivar estimated: a request of ours to make it was never answered, here or in an earlier process: it may have
+        been made earlier than ``made_at``, and that request may still arrive.
     :ivar gone_at: when the server confirmed that it is gone.
     :ivar held_by: finalizers that keep it although it was deleted.
     :ivar last_delete: when it was last asked to go.
@@ -164,7 +167,7 @@ class SecretMemory:
     last_delete: datetime | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Something found by asking, and when, so that it is not asked again at once."""
 
@@ -172,7 +175,7 @@ class Finding:
     refusal: Refusal | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What one operator process remembers of a run. Losing it (a crash) costs exactness of times, nothing else.
 
@@ -200,12 +203,15 @@ class Memory:
         return replace(self, secrets={**self.secrets, job_uid: secret})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One run and everything that its next step depends on.
 
-    :ivar jobs: by name, those that bear a name of this run's attempts, whoever made them.
+    :ivar bindings: those that the run names; empty unless ``fresh``.
+    :ivar jobs: by name, those labelled with this run, whoever made them.
     :ivar pods: those labelled with this run; which of them count is decided by the uid of their Job.
+    :ivar fresh: run, bindings and waiting pods were read by name for this pass. Otherwise all of it is what
+        answers and watches showed last: good enough to take away, never to make.
     """
 
     run: WorkflowRun
@@ -213,6 +219,12 @@ class Observation:
     jobs: Mapping[str, JobView]
     pods: tuple[PodView, ...]
     memory: Memory
+    fresh: bool = False
+
+
+def job_uid_of(metadata: Mapping[str, Any]) -> str:
+    """The uid of the Job that a pod's label names; empty if there is none."""
+    return str((metadata.get("labels") or {}).get(_JOB_UID_LABEL, ""))
 
 
 def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[ContainerView]:

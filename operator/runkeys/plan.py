@@ -10,6 +10,8 @@ The order that the invariants need:
 * The intent to make a Secret is in the status before the Secret is made, so that a crash between the two
   leaves a record to clean up by (I1).
 * A Secret is deleted before the status says so, and a run is final only after that.
+* Nothing is made, and nothing is held to be lost, on the word of a cache: :class:`Refresh` comes first. To take
+  away needs no fresh read, and a status is refused by the server if the run is another by then.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from runkeys.actions import (
     EnsureSecret,
     PatchStatus,
     Plan,
+    Refresh,
 )
 from runkeys.api import AttemptStatus, Exposure, WorkflowRunStatus
 from runkeys.naming import attempt_name, object_labels
@@ -71,13 +74,12 @@ def plan_farewell(obs: Observation) -> Plan:
     actions: list[Action] = []
     known = {attempt.job_uid: attempt.job for attempt in _recorded(obs)}
     known |= {job.uid: job.name for job in obs.jobs.values() if _trusted(obs, job)}
+    left = [job for job in obs.jobs.values() if job.uid in known and not job.gone]
     for uid, name in known.items():
         secret, attempt = obs.memory.of(uid), _attempt_of(obs, uid)
         if _may_exist(attempt, secret) and not secret.held_by:
             actions.append(DeleteSecret(name, uid))
-    actions += [
-        DeleteJob(job.name, job.uid) for job in obs.jobs.values() if job.uid in known and not job.deleting
-    ]
+    actions += [DeleteJob(job.name, job.uid) for job in left if not job.deleting]
     return Plan(tuple(actions), None)
 
 
@@ -94,10 +96,9 @@ class _Finished:
         held: tuple[str, ...] = ()
         attempts = _recorded(obs)
         for attempt in attempts:
-            job, secret = obs.jobs.get(attempt.job), obs.memory.of(attempt.job_uid)
-            job = job if job is not None and job.uid == attempt.job_uid else None
+            job, secret = _job_of(obs, attempt), obs.memory.of(attempt.job_uid)
             held += secret.held_by
-            if attempt.exposures:
+            if any(exposure.deleted is None or exposure.estimated for exposure in attempt.exposures):
                 when = self._delete_again(attempt, secret, job)
                 if when is not None and when <= now:
                     actions.append(DeleteSecret(attempt.job, attempt.job_uid))
@@ -110,9 +111,10 @@ class _Finished:
         status = _keep_story(
             obs.run.status, build_status(obs.run, verdict, [_close(obs, item) for item in attempts], now)
         )
-        stale = status.to_wire() != obs.run.status.to_wire()
+        stale = status != obs.run.status
         if stale and not actions:
             actions.append(PatchStatus(status))
+        settled = not actions and not due and status.live == 0
         ttl, ended = obs.run.spec.ttl_seconds_after_finished, obs.run.status.completion_time
         if ttl is not None and ended is not None and not actions and status.live == 0:
             expiry = ended + timedelta(seconds=ttl)
@@ -120,16 +122,16 @@ class _Finished:
                 actions.append(DeleteRun(obs.run.metadata.uid))
             else:
                 due.append(expiry)
-        return Plan(tuple(actions), status, stale, _until(now, due))
+        return Plan(tuple(actions), status, stale, _until(now, due), settled)
 
     def _delete_again(
         self, attempt: AttemptStatus, secret: SecretMemory, job: JobView | None
     ) -> datetime | None:
         """When to delete the Secret of an attempt that is over (once more); None: never.
 
-        A create request of ours may still be on its way (a proxy, a process that was paused), so the
-        deletion is repeated 30, 60, 120… seconds after the end for as long as the Job exists; without its
-        Job a Secret is collected by Kubernetes itself.
+        A create request that was never answered may still be on its way (a proxy, a process that was paused),
+        so the deletion is repeated 30, 60, 120… seconds after the end for as long as the Job exists; without
+        its Job a Secret is collected by Kubernetes itself.
         """
         last = secret.last_delete
         if any(exposure.deleted is None for exposure in attempt.exposures) and secret.gone_at is None:
@@ -154,20 +156,21 @@ class _Open:
 
     def plan(self) -> Plan:
         recorded = next(iter(_recorded(self.obs)), None)
-        job = self.obs.jobs.get(self.name)
         if recorded is None:
-            if job is None:
+            job = self.obs.jobs.get(self.name)
+            if job is None or job.gone:
                 return self._start()
             return self._attempt(job, None) if self._ours(job) else self._replace(job)
-        if job is None or job.uid != recorded.job_uid:
-            return self._lost(recorded)
-        return self._attempt(job, recorded)
+        mine = _job_of(self.obs, recorded)
+        return self._lost(recorded) if mine is None else self._attempt(mine, recorded)
 
     # before there is a Job
 
     def _start(self) -> Plan:
         if self.obs.run.spec.cancel:
             return self._end(Verdict(State.CANCELLED, Reason.CANCELLED, "cancelled before it started"), [])
+        if not self.obs.fresh:
+            return _REFRESH
         needs = task_needs(self.obs.run, _TASK, self.obs.bindings)
         if not isinstance(needs, TaskNeeds):
             return self._refused(needs[0])
@@ -202,6 +205,8 @@ class _Open:
         somebody else made would get our secrets. No Secret has been made for it (the status would say so),
         so none of its containers that need one has started: take it away and make our own.
         """
+        if not self.obs.fresh:
+            return _REFRESH
         if self._claims_us(job):
             actions: list[Action] = [] if job.deleting else [DeleteJob(job.name, job.uid)]
             self.due.append(self.now + timedelta(seconds=1))
@@ -257,6 +262,8 @@ class _Open:
     def _hand_over(self, job: JobView, pods: list[PodView], attempt: AttemptStatus) -> Plan:
         """A pod has a node and may start as soon as its Secret exists: check it, say so, make it."""
         obs, now = self.obs, self.now
+        if not obs.fresh:
+            return _REFRESH
         current = [pod for pod in pods if not pod.over]
         if len(current) > 1:
             names = ", ".join(sorted(pod.name for pod in current))
@@ -387,6 +394,10 @@ class _Open:
         return Verdict(State.FAILED, Reason.JOB_FAILED, "; ".join(codes) or job.message)
 
     def _lost(self, recorded: AttemptStatus) -> Plan:
+        known = self.obs.jobs.get(recorded.job)
+        seen_to_go = known is not None and known.gone and known.uid == recorded.job_uid
+        if not self.obs.fresh and not seen_to_go:
+            return _REFRESH  # not seen yet, as after a start, is not gone
         secret = self.obs.memory.of(recorded.job_uid)
         if _may_exist(recorded, secret) and not secret.held_by:
             return self._go_on(
@@ -405,9 +416,8 @@ class _Open:
     def _end(self, verdict: Verdict, attempts: list[AttemptStatus], ended: datetime | None = None) -> Plan:
         held = tuple(name for attempt in attempts for name in self.obs.memory.of(attempt.job_uid).held_by)
         verdict = Verdict(verdict.state, verdict.reason, verdict.message, verdict.refusal, held)
-        closed = [
-            item.model_copy(update={"end_time": item.end_time or ended or self.now}) for item in attempts
-        ]
+        end = (ended or self.now).replace(microsecond=0)
+        closed = [item.model_copy(update={"end_time": item.end_time or end}) for item in attempts]
         return self._go_on([], verdict, closed, urgent=True)
 
     def _go_on(
@@ -421,7 +431,7 @@ class _Open:
     ) -> Plan:
         """Actions first; the status is written when nothing else is to be done and it is worth a write."""
         status = build_status(self.obs.run, verdict, attempts, self.now)
-        stale = status.to_wire() != self.obs.run.status.to_wire()
+        stale = status != self.obs.run.status
         since = self.obs.memory.stale_since
         if stale and not actions:
             if urgent or (since is not None and since + patience <= self.now):
@@ -430,8 +440,17 @@ class _Open:
         return Plan(tuple(actions), status, stale, _until(self.now, self.due))
 
 
+_REFRESH = Plan((Refresh(),), None)
+
+
 def _recorded(obs: Observation) -> list[AttemptStatus]:
     return obs.run.status.tasks[_TASK].attempts if obs.run.status.tasks else []
+
+
+def _job_of(obs: Observation, attempt: AttemptStatus) -> JobView | None:
+    """The Job of an attempt, if it is there; another one may bear its name."""
+    job = obs.jobs.get(attempt.job)
+    return job if job is not None and job.uid == attempt.job_uid and not job.gone else None
 
 
 def _attempt_of(obs: Observation, job_uid: str) -> AttemptStatus | None:

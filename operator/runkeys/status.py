@@ -53,9 +53,12 @@ _ABOUT_SOURCES = frozenset(
 )
 
 
+FINAL_PHASES = tuple(state.value for state in State if state.final)
+
+
 def finished(status: WorkflowRunStatus) -> bool:
     """Whether this status is one that nothing follows."""
-    return status.phase in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+    return status.phase in FINAL_PHASES
 
 
 def build_status(
@@ -63,6 +66,7 @@ def build_status(
 ) -> WorkflowRunStatus:
     """The status of ``run``, whose one task stands as ``verdict`` says."""
     old, state = run.status, verdict.state
+    moment = now.replace(microsecond=0)  # as the API server keeps it, so that equal statuses compare equal
     task = run.spec.tasks[0]
     live = sum(1 for attempt in attempts for exposure in attempt.exposures if exposure.deleted is None)
     return WorkflowRunStatus(
@@ -71,8 +75,8 @@ def build_status(
         tasks_done=f"{int(state is State.SUCCEEDED)}/{len(run.spec.tasks)}",
         live=live,
         exposed=_exposed(attempts),
-        start_time=old.start_time or now,
-        completion_time=(old.completion_time or now) if state.final else None,
+        start_time=old.start_time or moment,
+        completion_time=(old.completion_time or moment) if state.final else None,
         conditions=[
             _carry_over(old.conditions, condition, now)
             for condition in _conditions(run, verdict, attempts, live, now)

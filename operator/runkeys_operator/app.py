@@ -21,11 +21,12 @@ from . import credentials, handlers, preflight
 from ._kopf import kopf
 from .errors import ApiError, BackgroundError, LoginError, Unauthorized
 from .health import Health
-from .kube import JOBS, PODS, Kube
+from .kube import BINDINGS, JOBS, PODS, RUNS, Kube
 from .login import Login
 from .logs import describe, get_logger
 from .reconcile.key import Key
 from .reconcile.queue import ReconcileQueue
+from .reconcile.sweep import BOUND, OPEN
 
 log = get_logger(__name__)
 
@@ -55,6 +56,9 @@ class Engine(handlers.EventSink, Protocol):
 
     async def sweep(self) -> None:
         """Add everything that needs a look to the queue."""
+
+    async def expire(self) -> None:
+        """Add what is at the end of its time to live. Called after each sweep."""
 
 
 class MakeEngine(Protocol):
@@ -105,10 +109,17 @@ class _Operator:
         self._engine = engine
         self._background: list[asyncio.Task[None]] = []
         self._failed: BackgroundError | None = None
+        self._closed_watches: set[str] = set()
+        self._swept = False
         self._stop = asyncio.Event()
         self._last_resort: asyncio.TimerHandle | None = None
 
     async def run(self, namespaces: tuple[str, ...]) -> None:
+        self._closed_watches = {
+            resource.path(namespace)
+            for resource in (RUNS, BINDINGS, PODS, JOBS)
+            for namespace in namespaces or (None,)
+        }
         registry = kopf.OperatorRegistry()
         handlers.register(registry, self._engine)
         for when, handler in (
@@ -136,7 +147,7 @@ class _Operator:
     async def _log_in(self, **_: Any) -> kopf.AiohttpSession | None:
         # Never raise here: kopf would go on waiting for credentials. Without any it ends.
         try:
-            connection = await self._session.for_kopf()
+            connection = await self._session.for_kopf(self._watch_opened)
         except LoginError as error:
             log.critical("%s", error)
             return None
@@ -150,13 +161,25 @@ class _Operator:
             expiration=datetime.now(UTC) + timedelta(hours=1),
         )
 
+    def _watch_opened(self, path: str) -> None:
+        self._closed_watches.discard(path)
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        """Ready: what is new is heard of at once, as all watches are open, and what was there is known."""
+        ready = self._swept and not self._closed_watches
+        if ready and not self._health.ready:
+            log.info("ready")
+        self._health.ready = ready
+
     async def _start(self, **_: Any) -> None:
         self._spawn("workers", self._queue.run(self._engine.reconcile, self._options.workers))
         self._spawn("sweep", self._sweep())
 
     async def _end(self, **_: Any) -> None:
         """Finish what is being worked on. By now kopf watches nothing any more, and the session is still open."""
-        self._health.ready = False
+        self._swept = False
+        self._tell_ready()
         self._stop.set()  # kopf forgets its own task that waits for this, and would wait 5 s for it to end
         tasks, self._background = self._background, []
         if tasks and not await self._queue.drain(_DRAIN_SECONDS):
@@ -189,15 +212,18 @@ class _Operator:
             pause = self._options.sweep_seconds
             try:
                 await self._engine.sweep()
+                self._swept = True
+                self._tell_ready()
+                await self._engine.expire()
             except ApiError as error:
                 if isinstance(error, Unauthorized) and clock() - worked_at > _REFUSED_SECONDS:
                     raise
                 log.warning("the sweep failed: %s", error)
                 pause = min(pause, _SWEEP_AGAIN_SECONDS)
-                self._health.ready = False
+                self._swept = False
+                self._tell_ready()
             else:
                 worked_at = clock()
-                self._health.ready = True
             await asyncio.sleep(pause)
 
 
@@ -224,7 +250,9 @@ def settings() -> kopf.OperatorSettings:
     for resource in (PODS, JOBS):
         found.watching.label_selectors[resource.group, resource.version, resource.plural] = LABEL_RUN
     # The first event of a pod is then the one that it is bound to a node: the moment its Secret is due.
-    found.watching.field_selectors[PODS.group, PODS.version, PODS.plural] = "spec.nodeName!="
+    # And a run that ends leaves the watch: kopf forgets it, and it is never listed again.
+    for resource, selector in ((PODS, BOUND), (RUNS, OPEN)):
+        found.watching.field_selectors[resource.group, resource.version, resource.plural] = selector
     return found
 
 

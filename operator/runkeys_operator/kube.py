@@ -11,7 +11,7 @@ metadata only, so that a value crosses the wire once, on its way in.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
@@ -29,6 +29,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=15)
 
 _JSON = "application/json"
 _METADATA_ONLY = f"{_JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,12 @@ class Resource:
     def root(self) -> str:
         """The group version's path: `/api/v1` or `/apis/<group>/<version>`."""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+    def path(self, namespace: str | None) -> str:
+        """Where its objects are listed and watched; `namespace` None: all of them."""
+        return (
+            f"{self.root}/namespaces/{namespace}/{self.plural}" if namespace else f"{self.root}/{self.plural}"
+        )
 
     def __str__(self) -> str:
         return f"{self.plural}.{self.group}" if self.group else self.plural
@@ -103,27 +110,50 @@ class Kube:
         *,
         label_selector: str = "",
         field_selector: str = "",
+        metadata_only: bool = False,
     ) -> Objects:
-        """Every object that matches, in pages of 500; `namespace` None means all namespaces."""
+        """Every object that matches; `namespace` None means all namespaces. `metadata_only` leaves out the rest."""
+        pages = self.pages(
+            resource,
+            namespace,
+            label_selector=label_selector,
+            field_selector=field_selector,
+            metadata_only=metadata_only,
+        )
+        return [item async for page in pages for item in page]
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncIterator[Objects]:
+        """The same in pages of at most 500, for whoever must not hold all of them."""
         query = {"limit": str(PAGE_SIZE)}
         if label_selector:
             query["labelSelector"] = label_selector
         if field_selector:
             query["fieldSelector"] = field_selector
-        items: Objects = []
+        accept = _METADATA_LIST if metadata_only else ""
         while True:
-            page = await self._call("list", "GET", resource, namespace, query=query)
-            items += page.get("items") or []
+            page = await self._call("list", "GET", resource, namespace, query=query, accept=accept)
+            yield page.get("items") or []
             token = page["metadata"].get("continue")
             if not token:
-                return items
+                return
             query["continue"] = token
 
     async def create(self, resource: Resource, namespace: str | None, body: Json) -> Json:
         """The created object; of a Secret only its metadata."""
         name = body.get("metadata", {}).get("name", "")
         return await self._call(
-            "create", "POST", resource, namespace, body=body, label=name, metadata_only=resource == SECRETS
+            *("create", "POST", resource, namespace),
+            body=body,
+            label=name,
+            accept=_METADATA_ONLY if resource == SECRETS else "",
         )
 
     async def delete(
@@ -145,7 +175,7 @@ class Kube:
         if propagation is not None:
             options["propagationPolicy"] = propagation
         answer = await self._call(
-            "delete", "DELETE", resource, namespace, name, body=options or None, metadata_only=True
+            "delete", "DELETE", resource, namespace, name, body=options or None, accept=_METADATA_ONLY
         )
         if answer.get("kind") == "Status":
             return Deleted(gone=True)
@@ -182,7 +212,7 @@ class Kube:
         body: Json | None = None,
         query: Mapping[str, str] | None = None,
         label: str = "",
-        metadata_only: bool = False,
+        accept: str = "",
     ) -> Json:
         where = "/".join(part for part in (namespace, name or label, subresource) if part)
         request = f"{verb} {resource} {where}".rstrip()
@@ -197,9 +227,7 @@ class Kube:
         target = "/".join(path)
         if query:
             target = f"{target}?{urlencode(query)}"
-        return await self._send(
-            method, target, body, request, secret=resource == SECRETS, metadata_only=metadata_only
-        )
+        return await self._send(method, target, body, request, secret=resource == SECRETS, accept=accept)
 
     async def _send(
         self,
@@ -209,9 +237,9 @@ class Kube:
         request: str,
         *,
         secret: bool = False,
-        metadata_only: bool = False,
+        accept: str = "",
     ) -> Json:
-        headers = {"Accept": f"{_METADATA_ONLY},{_JSON}" if metadata_only else _JSON}
+        headers = {"Accept": f"{accept},{_JSON}" if accept else _JSON}
         data = None
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else _JSON

@@ -57,8 +57,10 @@ class Login:
             await retired.http.close()
         return True
 
-    async def for_kopf(self) -> Connection | None:
+    async def for_kopf(self, watch_opened: Callable[[str], None]) -> Connection | None:
         """A new session that is kopf's to close. It comes again when the server refused the last one.
+
+        `watch_opened` is told the path of each watch that the server has begun to answer.
 
         kopf has no pause between a refusal and its next try, so this paces it, and returns None
         (on which kopf gives up) when new sessions do not help.
@@ -70,7 +72,7 @@ class Login:
         if before and clock() - before[-1] < 1:
             await asyncio.sleep(1)
         before.append(clock())
-        return _open(self._load())
+        return _open(self._load(), _WatchNotice(watch_opened))
 
     async def close(self) -> None:
         """Close the sessions for our own calls."""
@@ -79,17 +81,32 @@ class Login:
                 await connection.http.close()
 
 
-def _open(access: Access) -> Connection:
+def _open(access: Access, *middlewares: aiohttp.ClientMiddlewareType) -> Connection:
     server = access.server.rstrip("/")
     http = aiohttp.ClientSession(
         # No limit: every watch holds a connection for itself, four for each namespace.
         connector=aiohttp.TCPConnector(limit=0, ssl=access.tls or True, keepalive_timeout=60),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={hdrs.USER_AGENT: "runkeys-operator"},
-        middlewares=[_BearerToken(server, access.token)] if access.token else [],
+        middlewares=[*middlewares, *([_BearerToken(server, access.token)] if access.token else [])],
         proxy=access.proxy,
     )
     return Connection(server, http)
+
+
+class _WatchNotice:
+    """Says which watches are open. kopf does not, and before they are nobody hears of what is new."""
+
+    def __init__(self, opened: Callable[[str], None]) -> None:
+        self._opened = opened
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        if response.status == 200 and request.url.query.get("watch") == "true":
+            self._opened(request.url.path)
+        return response
 
 
 class _BearerToken:

@@ -154,5 +154,7 @@ class CrdInfo:
     short_names: tuple[str, ...]
     columns: tuple[PrinterColumn, ...]
     categories: tuple[str, ...] = ("runkeys",)
+    selectable: tuple[str, ...] = ()
+    """JSON paths that a field selector may name."""
     root_rules: tuple[tuple[str, str], ...] = field(default=())
     """CEL rules on the root object (they see ``self.metadata.name``): expression and message."""

@@ -64,11 +64,16 @@ def manifest(kind: type[Kind]) -> Schema:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [_column(column) for column in info.columns],
+                    **_selectable(info),
                     "schema": {"openAPIV3Schema": _root_schema(kind)},
                 }
             ],
         },
     }
+
+
+def _selectable(info: CrdInfo) -> Schema:
+    return {"selectableFields": [{"jsonPath": path} for path in info.selectable]} if info.selectable else {}
 
 
 def render(kind: type[Kind]) -> str:

@@ -160,7 +160,8 @@ class WorkflowRunSpec(ApiModel):
     ttl_seconds_after_finished: int | None = Field(
         default=None,
         description="The run is deleted this many seconds after it finished. Unset: it stays. Leave it unset"
-        " for runs that GitOps applies, which would make them anew.",
+        " for runs that GitOps applies, which would make them anew. Changed after the end, it is noticed within"
+        " ten minutes.",
         ge=0,
     )
     tasks: list[Task] = Field(
@@ -271,6 +272,8 @@ class WorkflowRun(ApiModel):
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Stalled')].reason", priority=1),
             PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
         ),
+        # `kubectl get wfr --field-selector status.phase=Failed`; and the operator asks for what is open only.
+        selectable=(".status.phase", ".status.live", ".spec.ttlSecondsAfterFinished"),
         root_rules=(
             (
                 "size(self.metadata.name) <= 63",

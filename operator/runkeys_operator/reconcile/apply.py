@@ -20,6 +20,7 @@ from runkeys.actions import (
     Diagnose,
     EnsureSecret,
     PatchStatus,
+    Refresh,
 )
 from runkeys.api import WorkflowRun, WorkflowRunStatus
 from runkeys.observation import Finding, JobView, Memory, Observation, SecretMemory
@@ -29,6 +30,7 @@ from runkeys_operator.kube import JOBS, RUNS, SECRETS, Kube
 from runkeys_operator.material.sources import SourceRefusedError, Sources
 from runkeys_operator.reconcile.diagnose import why_no_pod
 from runkeys_operator.reconcile.events import announce
+from runkeys_operator.reconcile.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +45,9 @@ def utc_now() -> datetime:
 class Applier:
     """The only writer to the cluster. Raises :class:`ApiError` where trying again is all there is to do."""
 
-    def __init__(self, kube: Kube, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, kube: Kube, jobs: Store[JobView], clock: Callable[[], datetime] = utc_now) -> None:
         self._kube = kube
+        self._jobs = jobs
         self._sources = Sources(kube)
         self._now = clock
 
@@ -52,6 +55,8 @@ class Applier:
         """Do ``action`` and say what is known afterwards."""
         log.debug("%s", type(action).__name__, extra={"run": obs.run.key})
         match action:
+            case Refresh():
+                return obs  # whoever keeps the observations does it
             case DeleteSecret():
                 return await self._delete_secret(action, obs)
             case EnsureSecret():
@@ -92,6 +97,8 @@ class Applier:
             values = await self._sources.resolve(namespace, action.references)
         except SourceRefusedError as error:
             return _remember(obs, replace(obs.memory, sources=Finding(self._now(), error.refusal)))
+        # Without an intent to write one was there: its request may have been sent, and may still be under way.
+        unsure = action.intent is None
         if action.intent is not None:
             obs = await self._patch_status(PatchStatus(action.intent), obs)
         body = {
@@ -108,7 +115,7 @@ class Applier:
             refusal = _refusal(Reason.SECRET_REFUSED, "Secret", error)
             return _remember(obs, replace(obs.memory, refused=Finding(self._now(), refusal)))
         log.info("secret made", extra={"run": obs.run.key, "job": action.name})
-        return _with_secret(obs, action.job_uid, replace(secret, made_at=asked))
+        return _with_secret(obs, action.job_uid, replace(secret, made_at=asked, estimated=unsure))
 
     async def _patch_status(self, action: PatchStatus, obs: Observation) -> Observation:
         metadata = obs.run.metadata
@@ -147,6 +154,7 @@ class Applier:
             refusal = _refusal(Reason.JOB_REFUSED, "spec.tasks[0].template", error)
             return _remember(obs, replace(obs.memory, refused=Finding(self._now(), refusal)))
         job = JobView.parse(raw)
+        self._jobs.record(raw)  # before the watch shows it
         memory = obs.memory
         if made:
             log.info("job made", extra={"run": obs.run.key, "job": job.name})

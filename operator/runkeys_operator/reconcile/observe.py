@@ -1,24 +1,26 @@
-"""Reads one run and everything that its next step depends on, fresh from the API server.
+"""What is known of one run when its next step is planned.
 
-On the way to a Secret every read is a GET by name: authorisation never trusts a cache, and a LIST waits
-for the server's watch cache. Lists are left to the sweep.
+On the way to a Job or a Secret every read is a GET by name: authorisation never trusts a cache, and a LIST waits
+for the server's watch cache. Everything else goes by what the watches showed. Lists are left to the sweep.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from pydantic import ValidationError
 
 from runkeys.api import SecretBinding, WorkflowRun
-from runkeys.naming import attempt_name
 from runkeys.needs import Bindings
 from runkeys.observation import JobView, Memory, Observation, PodView
 from runkeys.status import finished
 from runkeys_operator.errors import NotFound
 from runkeys_operator.kube import BINDINGS, JOBS, PODS, RUNS, Kube
 from runkeys_operator.reconcile.key import RunKey
+from runkeys_operator.reconcile.store import Store
 
 
 class UnreadableRunError(Exception):
@@ -47,25 +49,42 @@ async def read_run(kube: Kube, key: RunKey) -> WorkflowRun | None:
         ) from None
 
 
-async def observe(kube: Kube, run: WorkflowRun, pods: tuple[PodView, ...], memory: Memory) -> Observation:
-    """Everything that the next step of ``run`` depends on."""
-    names = {
-        attempt_name(run.metadata.name, run.metadata.uid, run.spec.tasks[0].name, 1),
-        *(attempt.job for task in run.status.tasks for attempt in task.attempts),
-    }
-    over = finished(run.status)
-    bindings, jobs, fresh = await asyncio.gather(
-        _bindings(kube, run, wanted=not over),
-        asyncio.gather(*(_job(kube, run, name) for name in sorted(names))),
-        asyncio.gather(*(_pod(kube, run, pod, over) for pod in pods)),
-    )
-    return Observation(
-        run=run,
-        bindings=bindings,
-        jobs={job.name: job for job in jobs if job is not None},
-        pods=tuple(fresh),
-        memory=memory,
-    )
+class Observer:
+    """What is known of a run: at once from what was shown last, or read by name."""
+
+    def __init__(self, kube: Kube, jobs: Store[JobView], pods: Store[PodView]) -> None:
+        self._kube = kube
+        self._jobs = jobs
+        self._pods = pods
+
+    def remembered(self, key: RunKey, last: Observation) -> Observation:
+        """``last``, with its Jobs and pods as they were shown since. No request."""
+        return replace(last, jobs=self._known_jobs(key), pods=self._pods.of(key), fresh=False)
+
+    async def read(self, key: RunKey, run: WorkflowRun, memory: Memory) -> Observation:
+        """Everything that the next step of ``run``, which was just read, depends on.
+
+        A Job on record that no watch has shown is asked for: after a start it may only not have been seen yet.
+        """
+        namespace, known = run.metadata.namespace, self._known_jobs(key)
+        over = finished(run.status)
+        unseen = [
+            attempt.job
+            for task in run.status.tasks
+            for attempt in task.attempts
+            if not over and (attempt.job not in known or known[attempt.job].uid != attempt.job_uid)
+        ]
+        bindings, jobs, pods = await asyncio.gather(
+            _bindings(self._kube, run, wanted=not over),
+            asyncio.gather(*(_job(self._kube, namespace, name) for name in unseen)),
+            asyncio.gather(*(_pod(self._kube, namespace, pod, over) for pod in self._pods.of(key))),
+        )
+        found = {job.name: job for job in jobs if job is not None}
+        return Observation(run, bindings, {**known, **found}, tuple(pods), memory, fresh=True)
+
+    def _known_jobs(self, key: RunKey) -> dict[str, JobView]:
+        """By name; of two that bore the same name the one that is there."""
+        return {job.name: job for job in sorted(self._jobs.of(key), key=lambda job: not job.gone)}
 
 
 async def _bindings(kube: Kube, run: WorkflowRun, *, wanted: bool) -> Bindings:
@@ -87,23 +106,33 @@ async def _bindings(kube: Kube, run: WorkflowRun, *, wanted: bool) -> Bindings:
     return Bindings(found, unreadable)
 
 
-async def _job(kube: Kube, run: WorkflowRun, name: str) -> JobView | None:
+async def _job(kube: Kube, namespace: str, name: str) -> JobView | None:
     try:
-        return JobView.parse(await kube.get(JOBS, run.metadata.namespace, name))
+        return JobView.parse(await kube.get(JOBS, namespace, name))
     except NotFound:
         return None
 
 
-async def _pod(kube: Kube, run: WorkflowRun, seen: PodView, over: bool) -> PodView:
+async def _pod(kube: Kube, namespace: str, seen: PodView, over: bool) -> PodView:
     """``seen``, read again while a Secret may still be made for it: its images can be changed in place."""
     if over or seen.over or seen.started:
         return seen
     try:
-        raw = await kube.get(PODS, run.metadata.namespace, seen.name)
+        raw = await kube.get(PODS, namespace, seen.name)
     except NotFound:
         return replace(seen, gone=True)
     fresh = PodView.parse(raw)
     return fresh if fresh.uid == seen.uid else replace(seen, gone=True)
+
+
+def differs(run: WorkflowRun, metadata: Mapping[str, Any]) -> bool:
+    """Whether this is another run, or another version of what people ask of it; the status is not looked at."""
+    known = run.metadata
+    return (
+        (known.uid, known.generation) != (metadata["uid"], metadata["generation"])
+        or known.labels != (metadata.get("labels") or {})
+        or (known.deletion_timestamp is None) != ("deletionTimestamp" not in metadata)
+    )
 
 
 def describe_invalid(error: ValidationError) -> str:

@@ -16,6 +16,7 @@ import itertools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Hashable
+from enum import IntEnum
 from typing import Generic, TypeVar
 
 from runkeys_operator.errors import ApiError
@@ -26,7 +27,21 @@ log = get_logger(__name__)
 K = TypeVar("K", bound=Hashable)
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.2, 30.0
-_AHEAD = float("-inf")
+
+
+class Urgency(IntEnum):
+    """Who goes first among the keys that are due."""
+
+    PODS = 0
+    """A pod waits for its Secret, or a Secret for the end of its pod."""
+    NEWS = 1
+    """Something that is new, which somebody may be looking at."""
+    BACKLOG = 2
+    """What was there before, in the order in which it is due."""
+
+
+# Before every time that the loop's clock can show.
+_AHEAD = {Urgency.PODS: -2.0, Urgency.NEWS: -1.0}
 
 
 class ReconcileQueue(Generic[K]):
@@ -59,21 +74,25 @@ class ReconcileQueue(Generic[K]):
         """How many keys are being worked on."""
         return len(self._working)
 
+    def is_worked_on(self, key: K) -> bool:
+        """Whether a worker has this key now."""
+        return key in self._working
+
     @property
     def failing(self) -> int:
         """How many keys failed the last time."""
         return len(self._failures)
 
-    def add(self, key: K, after: float = 0.0, *, ahead: bool = False) -> None:
+    def add(self, key: K, after: float = 0.0, urgency: Urgency = Urgency.BACKLOG) -> None:
         """Have `key` worked on `after` seconds from now, or earlier if that was asked for already.
 
-        With `ahead` at once, before everything that is due but was not asked for so. Also a key that
-        backs off from a failure: news deserve a new look. Only the server's own wish to be left alone
+        PODS and NEWS are due at once, before everything less urgent. Also a key that backs off from a
+        failure: news deserve a new look. Only the server's own wish to be left alone
         (`ApiError.retry_after`) is kept.
         """
         if self._draining:
             return
-        due = _AHEAD if ahead else asyncio.get_running_loop().time() + max(0.0, after)
+        due = _AHEAD.get(urgency) or asyncio.get_running_loop().time() + max(0.0, after)
         due = max(due, self._not_before.get(key, due))
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
@@ -156,7 +175,7 @@ class ReconcileQueue(Generic[K]):
             del self._working[key]
             self._wake.set()
         if key in self._due:  # asked for meanwhile: its entry on the heap was skipped
-            self._due[key] = max(self._due[key], self._not_before.get(key, _AHEAD))
+            self._due[key] = max(self._due[key], self._not_before.get(key, float("-inf")))
             self._push(key)
         if again is not None:
             self.add(key, again)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from runkeys.actions import DeleteSecret
-from runkeys.api import WorkflowRun
-from runkeys.naming import LABEL_RUN
-from runkeys.observation import JobState, JobView, Memory, Observation
+from runkeys.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
+from runkeys.observation import JobState, JobView, Memory, Observation, PodView, job_uid_of
 from runkeys.plan import plan, plan_farewell
 from runkeys.status import finished
 from runkeys_operator.errors import Conflict
@@ -20,15 +19,19 @@ from runkeys_operator.kube import RUNS, Kube
 from runkeys_operator.reconcile.apply import Applier, utc_now
 from runkeys_operator.reconcile.bindings import BindingReconciler
 from runkeys_operator.reconcile.key import BindingKey, Key, RunKey
-from runkeys_operator.reconcile.observe import UnreadableRunError, observe, read_run
-from runkeys_operator.reconcile.pods import PodStore
-from runkeys_operator.reconcile.queue import ReconcileQueue
+from runkeys_operator.reconcile.observe import Observer, UnreadableRunError, differs, read_run
+from runkeys_operator.reconcile.queue import ReconcileQueue, Urgency
+from runkeys_operator.reconcile.store import Store
 from runkeys_operator.reconcile.sweep import Sweeper
 
 log = logging.getLogger(__name__)
 
 _MOST_STEPS = 20
 """More rounds than any run needs in one pass; a plan that does not settle is a defect, and waits its turn."""
+
+EXPIRIES_EVERY = timedelta(minutes=10)
+"""Between two looks for finished runs whose time to live is over. What ends within it is on time; later ends are
+not remembered, so that they cost nothing until then."""
 
 
 class Reconciler:
@@ -44,25 +47,50 @@ class Reconciler:
         self._kube = kube
         self._queue = queue
         self._now = clock
-        self._applier = Applier(kube, clock)
+        self._jobs = Store(JobView.parse)
+        self._pods = Store(PodView.parse)
+        self._observer = Observer(kube, self._jobs, self._pods)
+        self._applier = Applier(kube, self._jobs, clock)
         self._bindings = BindingReconciler(kube, clock)
-        self._pods = PodStore()
+        self._sweeper = Sweeper(kube, self._jobs, self._pods, namespaces)
         self._last: dict[RunKey, Observation] = {}
+        # Runs that were changed, or may have been, since they were read.
+        self._unread: set[RunKey] = set()
+        # Uids of runs whose final status is being written: with it they leave the watch's selection.
+        self._leaving: set[str] = set()
         self._users: dict[RunKey, set[RunKey]] = defaultdict(set)
-        self._sweeper = Sweeper(kube, self._pods, namespaces)
+        self._generations: dict[RunKey, tuple[str, int]] = {}
+        self._expiries_due: datetime | None = None
 
     # what the watch shows
 
     def saw_run(self, event: Mapping[str, Any]) -> None:
-        """A WorkflowRun was added, changed or deleted. Its status is no news: nobody else writes that."""
-        key, last = _key(event["object"]), self._last.get(_key(event["object"]))
-        if last is None or event.get("type") == "DELETED" or _differs(last.run, event["object"]["metadata"]):
-            self._queue.add(key)
+        """A WorkflowRun that goes on was added, changed or deleted, or has ended and so left the watch.
+
+        Its status is no news: nobody else writes that.
+        """
+        metadata, kind = event["object"]["metadata"], event.get("type")
+        key = RunKey(metadata["namespace"], metadata["name"])
+        last = self._last.get(key)
+        if kind == "DELETED":
+            ended = last is None or finished(last.run.status) or metadata["uid"] in self._leaving
+            if not ended or self._queue.is_worked_on(key):
+                self._read_anew(key, Urgency.NEWS)
+        elif last is None or differs(last.run, metadata):
+            self._read_anew(key, Urgency.BACKLOG if kind is None else Urgency.NEWS)
 
     def saw_binding(self, event: Mapping[str, Any]) -> None:
         """A SecretBinding was added, changed or deleted: its runs may go on, or may not."""
-        key = _key(event["object"])
-        self._queue.add(BindingKey(*key))
+        metadata = event["object"]["metadata"]
+        key = RunKey(metadata["namespace"], metadata["name"])
+        version = (metadata["uid"], metadata["generation"])
+        if event.get("type") == "DELETED":
+            self._generations.pop(key, None)
+        elif self._generations.get(key) == version:
+            return  # its status, which is ours
+        else:
+            self._generations[key] = version
+        self._queue.add(BindingKey(*key), urgency=Urgency.NEWS)
         for run in self._users.get(key, set()).copy():
             self._queue.add(run)
 
@@ -71,64 +99,131 @@ class Reconciler:
 
         A pod may wait for its Secret, or a Secret for the end of its pod: runs that begin can wait for both.
         """
-        key = self._pods.record(event["object"], deleted=event.get("type") == "DELETED")
+        raw = event["object"]
+        if job_uid_of(raw["metadata"]) in self._sweeper.settled:
+            return
+        key = self._pods.record(raw, deleted=event.get("type") == "DELETED")
         if key is not None:
-            self._queue.add(key, ahead=True)
+            self._queue.add(key, urgency=Urgency.PODS)
 
     def saw_job(self, event: Mapping[str, Any]) -> None:
         """A Job with a run's label was added, changed or deleted; while it is active its pod has all the news."""
-        job, metadata = JobView.parse(event["object"]), event["object"]["metadata"]
-        if job.state is not JobState.ACTIVE or job.deleting or event.get("type") == "DELETED":
-            self._queue.add(RunKey(metadata["namespace"], metadata["labels"][LABEL_RUN]))
+        raw = event["object"]
+        uid, deleted = raw["metadata"]["uid"], event.get("type") == "DELETED"
+        if uid in self._sweeper.settled:
+            if deleted:
+                self._sweeper.settled.discard(uid)
+            return
+        key = self._jobs.record(raw, deleted=deleted)
+        if key is None:
+            return
+        job = next(job for job in self._jobs.of(key) if job.uid == uid)
+        if job.state is not JobState.ACTIVE or job.deleting or job.gone:
+            self._queue.add(key, urgency=Urgency.NEWS)
 
     async def sweep(self) -> None:
-        """Look at everything once, for what the watch did not show."""
-        for key in await self._sweeper.sweep(set(self._last)):
+        """Look at everything that is open once, for what the watches did not show."""
+        found = await self._sweeper.sweep(lambda: {key: last.run for key, last in self._last.items()})
+        for key in found.read:
+            self._read_anew(key, Urgency.BACKLOG)
+        for key in found.look:
             self._queue.add(key)
+
+    async def expire(self) -> None:
+        """Now and then, see which finished runs are at the end of their time to live."""
+        now = self._now()
+        if self._expiries_due is not None and now < self._expiries_due:
+            return
+        async for key, seconds in self._sweeper.expiring(now, EXPIRIES_EVERY):
+            self._queue.add(key, seconds)
+        self._expiries_due = now + EXPIRIES_EVERY
 
     # one pass
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring it as far as it goes now; seconds until it has to be looked at even if nothing happens."""
+        if isinstance(key, BindingKey):
+            try:
+                return await self._bindings.reconcile(key)
+            except Conflict:
+                return 0.0
         try:
-            return await (
-                self._bindings.reconcile(key) if isinstance(key, BindingKey) else self._reconcile_run(key)
-            )
+            return await self._reconcile_run(key)
         except Conflict:
+            self._unread.add(key)
             return 0.0  # it changed under our hands: read it again
+        except Exception:
+            self._unread.add(key)  # what the request that failed has done is not known
+            raise
 
     async def _reconcile_run(self, key: RunKey) -> float | None:
-        await self._release_at_once(key)
-        try:
-            run = await read_run(self._kube, key)
-        except UnreadableRunError as error:
-            await self._report_unreadable(key, error)
+        last = self._last.get(key)
+        if last is not None and key not in self._unread and not finished(last.run.status):
+            obs: Observation | None = self._observer.remembered(key, last)
+        else:
+            await self._release_at_once(key)
+            try:
+                obs = await self._read(key)
+            except UnreadableRunError as error:
+                await self._report_unreadable(key, error)
+                return None
+        step = await self._advance(key, obs) if obs is not None else None
+        if step is None:
             return None
+        if not step.settled:
+            return step.look_again
+        self._settle(key)
+        far = EXPIRIES_EVERY.total_seconds()
+        return step.look_again if step.look_again is not None and step.look_again <= far else None
+
+    async def _read(self, key: RunKey) -> Observation | None:
+        """Everything about the run, read by name; None if it is gone, and then what it had goes too."""
+        self._unread.discard(key)
+        run = await read_run(self._kube, key)
         last = self._last.get(key)
         if last is not None and (run is None or run.metadata.uid != last.run.metadata.uid):
             await self._farewell(key, last)
             last = None
         if run is None:
+            self._forget(key)
             return None
-        memory = last.memory if last is not None else Memory()
-        obs = await observe(self._kube, run, self._pods.of(key), memory)
-        self._remember_bindings(key, obs)
-        look_again = await self._advance(key, obs)
-        self._forget_if_settled(key, look_again)
-        return look_again
+        obs = await self._observer.read(key, run, last.memory if last is not None else Memory())
+        for reference in obs.run.spec.bindings:
+            self._users[RunKey(key.namespace, reference.name)].add(key)
+        return obs
 
-    async def _advance(self, key: RunKey, obs: Observation) -> float | None:
+    async def _advance(self, key: RunKey, obs: Observation) -> Plan | None:
+        """Plan and act until nothing is left to do, and return the last plan; None if the run is gone."""
         for _ in range(_MOST_STEPS):
             step = plan(obs, self._now())
             since = (obs.memory.stale_since or self._now()) if step.stale else None
-            obs = replace(obs, memory=replace(obs.memory, stale_since=since))
+            if since != obs.memory.stale_since:
+                obs = replace(obs, memory=replace(obs.memory, stale_since=since))
             self._last[key] = obs
             if not step.actions:
-                return step.look_again
+                return step
             for action in step.actions:
-                # kept at once: if the next action fails, what this one achieved must not be forgotten
-                self._last[key] = obs = await self._applier.apply(action, obs)
+                if isinstance(action, Refresh):
+                    fresh = await self._read(key)
+                    if fresh is None:
+                        return None
+                    obs = fresh
+                    continue
+                with self._final(action, obs):
+                    # kept at once: if the next action fails, what this one achieved must not be forgotten
+                    self._last[key] = obs = await self._applier.apply(action, obs)
         raise RuntimeError(f"the plan for {key} does not settle")
+
+    @contextmanager
+    def _final(self, action: Action, obs: Observation) -> Iterator[None]:
+        """While a final status is written, the run's leaving of the watch is no news."""
+        uid = obs.run.metadata.uid
+        if isinstance(action, PatchStatus) and finished(action.status):
+            self._leaving.add(uid)
+        try:
+            yield
+        finally:
+            self._leaving.discard(uid)
 
     async def _release_at_once(self, key: RunKey) -> None:
         """Delete Secrets whose pods have ended, before anything is read.
@@ -139,13 +234,14 @@ class Reconciler:
         last = self._last.get(key)
         if last is None or finished(last.run.status):
             return
-        obs = replace(last, pods=self._pods.of(key))
+        obs = self._observer.remembered(key, last)
         for action in plan(obs, self._now()).actions:
             if isinstance(action, DeleteSecret):
                 self._last[key] = obs = await self._applier.apply(action, obs)
 
     async def _farewell(self, key: RunKey, last: Observation) -> None:
         """The run is gone: so must be what it had, without waiting for Kubernetes to collect it."""
+        last = self._observer.remembered(key, last)
         for action in plan_farewell(last).actions:
             self._last[key] = last = await self._applier.apply(action, last)
         self._forget(key)
@@ -167,42 +263,26 @@ class Reconciler:
 
     # what is remembered
 
-    def _remember_bindings(self, key: RunKey, obs: Observation) -> None:
-        for reference in obs.run.spec.bindings:
-            self._users[RunKey(key.namespace, reference.name)].add(key)
-
-    def _forget_if_settled(self, key: RunKey, look_again: float | None) -> None:
+    def _settle(self, key: RunKey) -> None:
+        """The run needs nothing any more: remember only which Jobs, left for their logs, are of no interest."""
         last = self._last.get(key)
-        if last is None or not finished(last.run.status):
-            return
-        self._drop_bindings(key, last)
-        if look_again is None and not last.jobs:
-            self._last.pop(key, None)
-            self._pods.forget(key)
+        if last is not None:
+            recorded = {attempt.job_uid for task in last.run.status.tasks for attempt in task.attempts}
+            present = {job.uid for job in self._jobs.of(key) if not job.gone}
+            self._sweeper.settled |= recorded | present
+        self._forget(key)
 
     def _forget(self, key: RunKey) -> None:
         last = self._last.pop(key, None)
-        if last is not None:
-            self._drop_bindings(key, last)
+        self._jobs.forget(key)
         self._pods.forget(key)
-
-    def _drop_bindings(self, key: RunKey, obs: Observation) -> None:
-        for reference in obs.run.spec.bindings:
+        self._unread.discard(key)
+        for reference in last.run.spec.bindings if last is not None else ():
             binding = RunKey(key.namespace, reference.name)
             self._users[binding].discard(key)
             if not self._users[binding]:
                 del self._users[binding]
 
-
-def _key(raw: Mapping[str, Any]) -> RunKey:
-    return RunKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
-
-
-def _differs(run: WorkflowRun, metadata: Mapping[str, Any]) -> bool:
-    """Whether this is another run, or another version of what people ask of it; the status is not looked at."""
-    known = run.metadata
-    return (
-        (known.uid, known.generation) != (metadata["uid"], metadata["generation"])
-        or known.labels != (metadata.get("labels") or {})
-        or (known.deletion_timestamp is None) != ("deletionTimestamp" not in metadata)
-    )
+    def _read_anew(self, key: RunKey, urgency: Urgency) -> None:
+        self._unread.add(key)
+        self._queue.add(key, urgency=urgency)

@@ -1,59 +1,162 @@
-"""The safety net: lists everything now and then, and names the runs that have to be looked at.
+"""The safety net: lists what is open now and then, and names the runs that have to be looked at.
 
-Watches lose events (a relist tells nobody what was deleted meanwhile); a level-triggered look at the whole
-does not. It only makes keys: what is done for a run is decided where it always is.
+Watches lose events (a relist tells nobody what was deleted meanwhile); a look at the whole does not. It asks for
+metadata only, and compares versions with what the watches showed: what is up to date costs nothing more. Runs that
+have finished are not listed, however many there are, unless a Secret of theirs may be live.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from runkeys.api import WorkflowRun
 from runkeys.naming import LABEL_RUN
+from runkeys.observation import JobView, PodView, job_uid_of
+from runkeys.status import FINAL_PHASES, finished
 from runkeys_operator.errors import NotFound
 from runkeys_operator.kube import JOBS, PODS, RUNS, Json, Kube, Resource
 from runkeys_operator.reconcile.key import RunKey
-from runkeys_operator.reconcile.pods import PodStore
+from runkeys_operator.reconcile.observe import differs
+from runkeys_operator.reconcile.store import Store, run_of
 
-_FINAL = ("Succeeded", "Failed", "Cancelled")
+OPEN = ",".join(f"status.phase!={phase}" for phase in FINAL_PHASES)
+"""Field selector of the runs that go on. The watch of runs has it too."""
+
+BOUND = "spec.nodeName!="
+"""Field selector of pods that have a node: before that there is nothing to do for them."""
+
+# A field that is not set is selected by the empty text.
+_LIVE = "status.live!=,status.live!=0"
+_EXPIRES = "spec.ttlSecondsAfterFinished!=,status.phase!=,status.phase!=Pending,status.phase!=Running"
+
+_WATCH_LAG_SECONDS = 1.0
+"""How far the watches may be behind a list before they are said to have missed something."""
+
+Known = Callable[[], Mapping[RunKey, WorkflowRun]]
+
+
+@dataclass
+class Found:
+    """What a sweep came upon.
+
+    :ivar read: runs that are not known as they are now, and have to be read.
+    :ivar look: runs of which a Job or a pod is another than was shown.
+    """
+
+    read: set[RunKey] = field(default_factory=set)
+    look: set[RunKey] = field(default_factory=set)
 
 
 class Sweeper:
-    """Lists runs, Jobs and pods in the namespaces that are served; ``()``: in all."""
+    """Lists in the namespaces that are served; ``()``: in all.
 
-    def __init__(self, kube: Kube, pods: PodStore, namespaces: tuple[str, ...]) -> None:
+    :ivar settled: uids of Jobs that need no look any more, although they are still there for their logs.
+    """
+
+    def __init__(
+        self, kube: Kube, jobs: Store[JobView], pods: Store[PodView], namespaces: tuple[str, ...]
+    ) -> None:
+        self.settled: set[str] = set()
         self._kube = kube
+        self._jobs = jobs
         self._pods = pods
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
 
-    async def sweep(self, known: set[RunKey]) -> set[RunKey]:
-        """Runs that have to be looked at: not finished, finished with a Job left, or gone though ``known``."""
-        before = self._pods.uids()
-        pods = await self._all(PODS, label_selector=LABEL_RUN, field_selector="spec.nodeName!=")
-        for pod in pods:
-            self._pods.record(pod)
-        vanished = self._pods.mark_gone(before - {pod["metadata"]["uid"] for pod in pods})
-        jobs = await self._all(JOBS, label_selector=LABEL_RUN)
-        with_job = {
-            RunKey(job["metadata"]["namespace"], job["metadata"]["labels"][LABEL_RUN]) for job in jobs
-        }
-        runs: dict[RunKey, Json] = {
-            RunKey(run["metadata"]["namespace"], run["metadata"]["name"]): run.get("status") or {}
-            for run in await self._all(RUNS)
-        }
-        wanted = {
-            key
-            for key, status in runs.items()
-            if status.get("phase") not in _FINAL or status.get("live") or key in with_job
-        }
-        return wanted | (vanished & runs.keys()) | (known - runs.keys())
+    async def sweep(self, known: Known) -> Found:
+        """Compare what is there with what is ``known``: the runs by their keys, as they were last read."""
+        found, settled = Found(), set(self.settled)
+        runs_before, jobs_before, pods_before = set(known()), self._jobs.present(), self._pods.present()
+        jobs, pods, runs, live = await asyncio.gather(
+            self._all(JOBS, labels=LABEL_RUN),
+            self._all(PODS, labels=LABEL_RUN, fields=BOUND),
+            self._all(RUNS, fields=OPEN),
+            self._all(RUNS, fields=_LIVE),
+        )
+        await asyncio.sleep(_WATCH_LAG_SECONDS)
+        self.settled -= settled - {job["metadata"]["uid"] for job in jobs}
+        self._compare_runs(found, known(), runs_before, runs, live)
+        for resource, store, before, listed in (
+            (JOBS, self._jobs, jobs_before, jobs),
+            (PODS, self._pods, pods_before, pods),
+        ):
+            await self._compare(found, known(), resource, store, before, listed)
+        return found
 
-    async def _all(
-        self, resource: Resource, *, label_selector: str = "", field_selector: str = ""
-    ) -> list[Json]:
+    def _compare_runs(
+        self,
+        found: Found,
+        known: Mapping[RunKey, WorkflowRun],
+        before: set[RunKey],
+        listed: list[Json],
+        live: list[Json],
+    ) -> None:
+        here = {_key(item["metadata"]): item["metadata"] for item in listed}
+        for key, metadata in here.items():
+            run = known.get(key)
+            if run is None or differs(run, metadata):
+                found.read.add(key)
+        found.read |= {_key(item["metadata"]) for item in live} - known.keys()
+        found.read |= {
+            key for key in before - here.keys() if key in known and not finished(known[key].status)
+        }
+
+    async def _compare(
+        self,
+        found: Found,
+        known: Mapping[RunKey, WorkflowRun],
+        resource: Resource,
+        store: Store[Any],
+        before: Mapping[str, RunKey],
+        listed: list[Json],
+    ) -> None:
+        here = {item["metadata"]["uid"] for item in listed}
+        found.look |= {key for uid, key in before.items() if uid not in here and store.mark_gone(uid, key)}
+        of_known = []
+        for item in listed:
+            metadata = item["metadata"]
+            job_uid = metadata["uid"] if resource == JOBS else job_uid_of(metadata)
+            run = run_of(metadata)
+            if run in known:
+                of_known.append(metadata)
+            elif run is not None and job_uid not in self.settled:
+                found.read.add(run)
+        for metadata in store.behind(of_known):
+            try:
+                raw = await self._kube.get(resource, metadata["namespace"], metadata["name"])
+            except NotFound:
+                continue
+            if (changed := store.record(raw)) is not None:
+                found.look.add(changed)
+
+    async def expiring(self, now: datetime, within: timedelta) -> AsyncIterator[tuple[RunKey, float]]:
+        """Finished runs whose time to live ends ``within`` this time, and in how many seconds."""
+        for namespace in self._namespaces:
+            async for page in self._kube.pages(RUNS, namespace, field_selector=_EXPIRES):
+                for raw in page:
+                    ended = (raw.get("status") or {}).get("completionTime")
+                    if ended is None:
+                        continue
+                    ttl = timedelta(seconds=raw["spec"]["ttlSecondsAfterFinished"])
+                    left = datetime.fromisoformat(ended) + ttl - now
+                    if left <= within:
+                        yield _key(raw["metadata"]), max(0.0, left.total_seconds())
+
+    async def _all(self, resource: Resource, *, labels: str = "", fields: str = "") -> list[Json]:
+        """Metadata of all that match."""
         found: list[Json] = []
         for namespace in self._namespaces:
             try:
                 found += await self._kube.list(
-                    resource, namespace, label_selector=label_selector, field_selector=field_selector
+                    resource, namespace, label_selector=labels, field_selector=fields, metadata_only=True
                 )
             except NotFound:
                 continue
         return found
+
+
+def _key(metadata: Mapping[str, Any]) -> RunKey:
+    return RunKey(metadata["namespace"], metadata["name"])

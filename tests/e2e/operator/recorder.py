@@ -53,6 +53,9 @@ class Recorder:
         if BEHAVIOUR == "broken":
             raise ValueError("a text that may hold anything")
 
+    async def expire(self) -> None:
+        say("expire")
+
     def _saw(self, kind: str, event: Event, *more: Any) -> None:
         say("saw", kind, event["type"], event["object"]["metadata"]["name"], *more)
 

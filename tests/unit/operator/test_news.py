@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from runkeys.observation import Memory, Observation
+from runkeys.observation import Memory, Observation, PodView
 from runkeys_operator.kube import Kube
 from runkeys_operator.login import Login
 from runkeys_operator.reconcile.key import RunKey
-from runkeys_operator.reconcile.pods import PodStore
 from runkeys_operator.reconcile.queue import ReconcileQueue
 from runkeys_operator.reconcile.reconciler import Reconciler
+from runkeys_operator.reconcile.store import Store
 from tests.unit.plan.objects import bound_to, make_run
 
 KEY = RunKey("team-a", "vqe")
@@ -48,6 +48,7 @@ def job(**status: Any) -> dict[str, Any]:
             "name": "rk",
             "namespace": "team-a",
             "uid": "job-uid",
+            "resourceVersion": "5",
             "creationTimestamp": "2026-01-05T12:00:00Z",
             "labels": LABELS,
         },
@@ -57,7 +58,7 @@ def job(**status: Any) -> dict[str, Any]:
 
 
 def test_a_pod_is_news_when_it_is_seen_changes_or_goes() -> None:
-    store = PodStore()
+    store = Store(PodView.parse)
     assert store.record(pod(1)) == KEY
     assert store.record(pod(2, podIP="198.51.100.7")) is None
     assert store.record(pod(3, phase="Succeeded")) == KEY
@@ -80,6 +81,10 @@ async def test_a_job_is_news_when_it_ends_or_goes(
     kind: str | None, status: dict[str, Any], news: int
 ) -> None:
     queue, reconciler = idle()
+    before = job()
+    before["metadata"]["resourceVersion"] = "4"
+    reconciler.saw_job({"type": None, "object": before})
+    assert queue.waiting == 0
     reconciler.saw_job({"type": kind, "object": job(**status)})
     assert queue.waiting == news
 

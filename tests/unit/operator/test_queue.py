@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runkeys_operator.errors import Conflict, TooManyRequests
-from runkeys_operator.reconcile.queue import LONGEST_BACKOFF, ReconcileQueue
+from runkeys_operator.reconcile.queue import LONGEST_BACKOFF, ReconcileQueue, Urgency
 from tests.unit.operator import virtual_time
 
 Reconcile = Callable[[str], Awaitable[float | None]]
@@ -114,7 +114,7 @@ def test_keys_are_worked_on_in_the_order_in_which_they_are_due() -> None:
     assert [key for key, _ in worked.runs] == ["c", "a", "b", "late"]
 
 
-def test_what_is_asked_for_ahead_overtakes_all_that_is_due() -> None:
+def test_pods_overtake_news_and_news_all_that_is_due() -> None:
     worked = Worked(takes=1)
 
     async def script(queue: ReconcileQueue[str]) -> None:
@@ -122,12 +122,14 @@ def test_what_is_asked_for_ahead_overtakes_all_that_is_due() -> None:
         for key in ("first", "b", "c"):
             queue.add(key)
         await asyncio.sleep(0.5)
+        queue.add("new", urgency=Urgency.NEWS)
+        queue.add("d", urgency=Urgency.NEWS)
         for key in ("c", "d", "first"):
-            queue.add(key, ahead=True)
+            queue.add(key, urgency=Urgency.PODS)
         await asyncio.sleep(10)
 
     play(script, worked, workers=1)
-    assert [key for key, _ in worked.runs] == ["first", "c", "d", "first", "b"]
+    assert [key for key, _ in worked.runs] == ["first", "c", "d", "first", "new", "b"]
 
 
 def test_no_more_than_the_workers_at_once_and_none_idle() -> None:

@@ -14,6 +14,7 @@ from runkeys.actions import (
     DeleteSecret,
     Diagnose,
     EnsureSecret,
+    Refresh,
 )
 from runkeys.observation import ContainerView, JobState, PodView
 from runkeys.plan import plan
@@ -44,7 +45,13 @@ def with_secret() -> World:
 
 
 def next_actions(world: World) -> list[object]:
-    return list(plan(world._observe(), world.now).actions)
+    """What follows now, after reading anew if that is asked for."""
+    world.fresh = False
+    step = plan(world._observe(), world.now)
+    if step.actions == (Refresh(),):
+        world.fresh = True
+        step = plan(world._observe(), world.now)
+    return list(step.actions)
 
 
 def condition(world: World, kind: str) -> tuple[str, str]:
@@ -349,8 +356,26 @@ def test_a_secret_held_by_a_finalizer_is_reported_and_asked_to_go_again() -> Non
     assert condition(world, "SecretsReleased")[0] == "True"
 
 
-def test_a_finished_attempt_is_deleted_again_while_its_job_is_there() -> None:
+def test_nothing_of_a_run_that_ended_well_needs_a_look() -> None:
     world = with_secret()
+    world.end_pod()
+    world.finish_jobs()
+    world.reconcile()
+    assert world.jobs, "left for its logs"
+    step = plan(world._observe(), world.now)
+    assert (step.actions, step.look_again, step.settled) == ((), None, True)
+
+
+def test_a_secret_that_an_earlier_process_may_have_asked_for_is_deleted_again_while_its_job_is_there() -> (
+    None
+):
+    world = with_job()
+    world.bind_pod()
+    world.lose_answer_in = 1
+    world.reconcile()
+    world.reconcile()
+    world.start_pod()
+    assert world.run.status.tasks[0].attempts[0].exposures[0].estimated
     world.end_pod()
     world.finish_jobs()
     world.reconcile()

@@ -21,6 +21,7 @@ from runkeys.actions import (
     Diagnose,
     EnsureSecret,
     PatchStatus,
+    Refresh,
 )
 from runkeys.api import WorkflowRun
 from runkeys.needs import Bindings
@@ -58,6 +59,7 @@ class World:
     memory: Memory = field(default_factory=Memory)
     history: list[Action] = field(default_factory=list)
     lose_answer_in: int | None = None
+    fresh: bool = False
     _uids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -78,6 +80,7 @@ class World:
         self.memory = Memory()
 
     def _pass(self) -> None:
+        self.fresh = False
         if not self.run_there:
             for action in plan_farewell(self._observe()).actions:
                 self._do(action)
@@ -93,9 +96,16 @@ class World:
         raise AssertionError(f"the plan does not settle: {self.history[-4:]}")
 
     def _observe(self) -> Observation:
-        return Observation(self.run, self.bindings, dict(self.jobs), tuple(self.pods.values()), self.memory)
+        bindings = self.bindings if self.fresh else Bindings({}, {})
+        return Observation(
+            self.run, bindings, dict(self.jobs), tuple(self.pods.values()), self.memory, self.fresh
+        )
 
     def _do(self, action: Action) -> None:
+        if isinstance(action, Refresh):
+            self.fresh = True
+            return
+        assert self.fresh or not isinstance(action, CheckSources | CreateJob | EnsureSecret)
         if isinstance(action, EnsureSecret) and action.intent is not None and self.source_there:
             self._do(PatchStatus(action.intent))
         self.history.append(action)
@@ -135,7 +145,7 @@ class World:
                 self.secrets.discard(name)
             case DeleteRun():
                 self.delete_run()
-            case CheckSources() | Diagnose():
+            case CheckSources() | Diagnose() | Refresh():
                 pass
 
     def _learn(self, action: Action) -> None:
@@ -149,11 +159,11 @@ class World:
             case CreateJob(manifest):
                 uid = self.jobs[manifest["metadata"]["name"]].uid
                 self.memory = replace(memory, jobs_made=memory.jobs_made | {uid})
-            case EnsureSecret(_, job_uid):
+            case EnsureSecret(_, job_uid, _, _, intent):
                 if missing is not None:
                     self.memory = replace(memory, sources=Finding(self.now, missing))
                 else:
-                    secret = replace(memory.of(job_uid), made_at=self.now)
+                    secret = replace(memory.of(job_uid), made_at=self.now, estimated=intent is None)
                     self.memory = memory.with_secret(job_uid, secret)
             case DeleteSecret(_, job_uid):
                 secret = memory.of(job_uid)
