@@ -1,20 +1,39 @@
-"""The floor: a loop that watches the same pods and makes the operator's calls in the operator's order, nothing else.
+"""The floor: a loop that watches what the operator watches and makes its calls in its order, nothing else.
 
 No check, no plan, no queue, no model: whatever it is faster than the operator is what those cost. Run as a process
-of its own, as the operator is: ``python -m bench.bare_loop KUBECONFIG NAMESPACE``.
+of its own, as the operator is: ``python -m bench.bare_loop KUBECONFIG NAMESPACE [--jobs TEMPLATE]``.
+
+With a template, the JSON of some run's Job, it sees to the whole life of every run, in five writes and seven reads:
+
+=====================  =====================================  ==============================================
+seen by a watch        reads                                  writes
+=====================  =====================================  ==============================================
+a run                  GET run, binding, source               POST Job
+its pod bound          GET run, binding and pod, then source  PATCH status (the intent), then POST Secret
+its pod ended                                                 DELETE Secret
+its Job complete                                              PATCH status (final)
+=====================  =====================================  ==============================================
+
+Without one, somebody else makes the Jobs, and nobody waits for a final status. It ends with an error as soon as
+anything is not as expected.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import ssl
-import sys
+from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+
+from runkeys.naming import LABEL_RUN, attempt_name
+from runkeys.status import FINAL_PHASES
 
 Json = dict[str, Any]
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -23,67 +42,150 @@ _CONDITIONS = (
 )  # fmt: skip
 
 
+class JobTemplate:
+    """The Job of one run, as text in which names and uid are replaced: no model is made for a run."""
+
+    def __init__(self, job: Json) -> None:
+        self._text = json.dumps(job, separators=(",", ":"))
+        run = job["metadata"]["ownerReferences"][0]
+        # The Job's name holds that of the run, so it goes first.
+        self._names = job["metadata"]["name"], run["name"], run["uid"]
+        self._task: str = job["metadata"]["labels"]["runkeys.dev/task"]
+
+    def of(self, run: str, uid: str) -> bytes:
+        """The JSON of the Job of the run with this name and uid."""
+        text = self._text
+        for old, new in zip(self._names, (attempt_name(run, uid, self._task, 1), run, uid), strict=True):
+            text = text.replace(old, new)
+        return text.encode()
+
+
 class Loop:
     """Makes the Secret of each run whose pod got a node, and deletes it when the pod has ended."""
 
-    def __init__(self, server: str, http: aiohttp.ClientSession, namespace: str) -> None:
+    def __init__(
+        self, server: str, http: aiohttp.ClientSession, namespace: str, template: JobTemplate | None
+    ) -> None:
         self._http = http
         self._core = f"{server}/api/v1/namespaces/{namespace}"
         self._batch = f"{server}/apis/batch/v1/namespaces/{namespace}"
         self._ours = f"{server}/apis/runkeys.dev/v1alpha1/namespaces/{namespace}"
-        self._tasks: dict[tuple[str, str], asyncio.Task[Any]] = {}
+        self._template = template
+        self._watches = 0
+        self._group = asyncio.TaskGroup()
+        self._started: set[str] = set()  # uids of runs
+        # All by the names of Jobs. What was made: the run's version, and when its Secret was.
+        self._made: dict[str, asyncio.Task[tuple[str, datetime]]] = {}
+        self._dropped: set[str] = set()
+        self._gone: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._finished: set[str] = set()
 
     async def run(self) -> None:
-        """Go on until the process is ended."""
-        query = {"labelSelector": "runkeys.dev/run", "fieldSelector": "spec.nodeName!=", "watch": "1"}
-        timeout = aiohttp.ClientTimeout(total=None)
-        async with self._http.get(f"{self._core}/pods", params=query, timeout=timeout) as events:
-            print("serving", flush=True)
-            async for line in events.content:
-                pod = json.loads(line)["object"]
-                ended = pod["status"]["phase"] in ("Succeeded", "Failed")
-                key = (pod["metadata"]["name"], "gone" if ended else "made")
-                if key not in self._tasks:
-                    self._tasks[key] = asyncio.create_task(self._drop(pod) if ended else self._make(pod))
+        """Go on until the process is ended, or something fails."""
+        watches: list[tuple[str, Json, Callable[[Json], None]]] = [
+            (
+                f"{self._core}/pods",
+                {"labelSelector": LABEL_RUN, "fieldSelector": "spec.nodeName!="},
+                self._saw_pod,
+            )
+        ]
+        if self._template is not None:
+            going_on = ",".join(f"status.phase!={phase}" for phase in FINAL_PHASES)
+            watches += [
+                (f"{self._ours}/workflowruns", {"fieldSelector": going_on}, self._saw_run),
+                (f"{self._batch}/jobs", {"labelSelector": LABEL_RUN}, self._saw_job),
+            ]
+        self._watches = len(watches)
+        async with self._group:
+            for url, query, saw in watches:
+                self._group.create_task(self._watch(url, query, saw))
 
-    async def _make(self, pod: Json) -> None:
-        labels, core = pod["metadata"]["labels"], self._core
-        job = labels["batch.kubernetes.io/job-name"]
-        run_url = f"{self._ours}/workflowruns/{labels['runkeys.dev/run']}"
+    async def _watch(self, url: str, query: Json, saw: Callable[[Json], None]) -> None:
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with self._http.get(url, params={**query, "watch": "1"}, timeout=timeout) as events:
+            self._watches -= 1
+            if not self._watches:
+                print("serving", flush=True)
+            async for line in events.content:
+                saw(json.loads(line)["object"])
+        raise RuntimeError(f"the watch of {url} ended: {events.status}")
+
+    # what the watches show
+
+    def _saw_run(self, run: Json) -> None:
+        uid = run["metadata"]["uid"]
+        if uid not in self._started:
+            self._started.add(uid)
+            self._group.create_task(self._start(run["metadata"]["name"], uid))
+
+    def _saw_pod(self, pod: Json) -> None:
+        job = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
+        if job not in self._made:
+            self._made[job] = self._group.create_task(self._make(job, pod["metadata"]))
+        if pod["status"]["phase"] in ("Succeeded", "Failed") and job not in self._dropped:
+            self._dropped.add(job)
+            self._group.create_task(self._drop(job))
+
+    def _saw_job(self, job: Json) -> None:
+        name = job["metadata"]["name"]
+        conditions = {item["type"] for item in job.get("status", {}).get("conditions", ())}
+        if "Complete" in conditions and name not in self._finished:
+            self._finished.add(name)
+            self._group.create_task(self._finish(name, job["metadata"]))
+
+    # what is done about it
+
+    async def _start(self, run: str, uid: str) -> None:
+        assert self._template is not None
+        await self._call("GET", f"{self._ours}/workflowruns/{run}")
+        await self._call("GET", f"{self._ours}/secretbindings/keys")
+        await self._call("GET", f"{self._core}/secrets/source")
+        await self._call("POST", f"{self._batch}/jobs", self._template.of(run, uid))
+
+    async def _make(self, job: str, pod: Json) -> tuple[str, datetime]:
+        labels, run_url = pod["labels"], f"{self._ours}/workflowruns/{pod['labels'][LABEL_RUN]}"
         run = await self._call("GET", run_url)
         await asyncio.gather(
             self._call("GET", f"{self._ours}/secretbindings/keys"),
-            self._call("GET", f"{self._batch}/jobs/{job}"),
-            self._call("GET", f"{core}/pods/{pod['metadata']['name']}"),
+            self._call("GET", f"{self._core}/pods/{pod['name']}"),
         )
-        uid = pod["metadata"]["ownerReferences"][0]["uid"]
-        version = {"resourceVersion": run["metadata"]["resourceVersion"]}
-        await self._call("PATCH", f"{run_url}/status", {"metadata": version, "status": _status(job, uid)})
-        source = await self._call("GET", f"{core}/secrets/source")
+        source = await self._call("GET", f"{self._core}/secrets/source")
+        uid, now = pod["ownerReferences"][0]["uid"], datetime.now(UTC)
+        intent = _patch(run["metadata"]["resourceVersion"], job, uid, now)
+        answer = await self._call("PATCH", f"{run_url}/status", intent)
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid, "controller": True}
+        ours = {
+            name: labels[name] for name in labels if not name.startswith(("batch.", "job-", "controller-"))
+        }
         secret = {
             "apiVersion": "v1",
             "kind": "Secret",
             "type": "runkeys.dev/run-secret",
             "immutable": True,
-            "metadata": {"name": job, "ownerReferences": [owner]},
+            "metadata": {"name": job, "labels": ours, "ownerReferences": [owner]},
             "data": {"SECRET_API_TOKEN": source["data"]["token"]},
         }
-        await self._call("POST", f"{core}/secrets", secret)
+        await self._call("POST", f"{self._core}/secrets", _encoded(secret))
+        return answer["metadata"]["resourceVersion"], now
 
-    async def _drop(self, pod: Json) -> None:
-        job = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
-        await self._call(
-            "DELETE", f"{self._core}/secrets/{job}", {"kind": "DeleteOptions", "apiVersion": "v1"}
-        )
+    async def _drop(self, job: str) -> None:
+        await self._made[job]
+        options = _encoded({"kind": "DeleteOptions", "apiVersion": "v1"})
+        await self._call("DELETE", f"{self._core}/secrets/{job}", options)
+        self._gone[job].set()
 
-    async def _call(self, method: str, url: str, body: Json | None = None) -> Json:
+    async def _finish(self, job: str, metadata: Json) -> None:
+        await self._gone[job].wait()
+        version, created = await self._made[job]
+        final = _patch(version, job, metadata["uid"], created, datetime.now(UTC))
+        await self._call("PATCH", f"{self._ours}/workflowruns/{metadata['labels'][LABEL_RUN]}/status", final)
+
+    async def _call(self, method: str, url: str, data: bytes | None = None) -> Json:
+        """The answer's JSON; to a write its metadata only."""
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        headers = {"Accept": _METADATA_ONLY if method in ("POST", "DELETE") else "application/json"}
-        data = None
-        if body is not None:
+        headers = {"Accept": "application/json" if data is None else _METADATA_ONLY}
+        if data is not None:
             headers["Content-Type"] = kind
-            data = json.dumps(body, separators=(",", ":")).encode()
         async with self._http.request(method, url, data=data, headers=headers) as response:
             answer: Json = json.loads(await response.read())
         if response.status >= 300:
@@ -91,38 +193,55 @@ class Loop:
         return answer
 
 
-def _status(job: str, uid: str) -> Json:
-    """A status of the size of the operator's."""
-    now = datetime.now(UTC)
+def _encoded(body: Json) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _patch(version: str, job: str, uid: str, created: datetime, deleted: datetime | None = None) -> bytes:
+    """A status of the size of the operator's: the intent, or the final one when the Secret was ``deleted``."""
+    done = deleted is not None
+    second = f"{deleted or created:%Y-%m-%dT%H:%M:%SZ}"
+    state = "Succeeded" if done else "Running"
     condition = {
         "status": "True",
-        "reason": "Running",
+        "reason": state,
         "message": "",
-        "lastTransitionTime": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+        "lastTransitionTime": second,
         "observedGeneration": 1,
     }
-    exposure = {"created": f"{now:%Y-%m-%dT%H:%M:%S.%fZ}", "estimated": True}
-    attempt = {"number": 1, "job": job, "jobUID": uid, "exposures": [exposure]}
-    return {
+    exposure: Json = {"created": f"{created:%Y-%m-%dT%H:%M:%S.%fZ}", "estimated": not done}
+    attempt: Json = {"number": 1, "job": job, "jobUID": uid, "startTime": second, "exposures": [exposure]}
+    status: Json = {
         "observedGeneration": 1,
-        "phase": "Running",
-        "tasksDone": "0/1",
-        "live": 1,
-        "startTime": condition["lastTransitionTime"],
+        "phase": state,
+        "tasksDone": f"{int(done)}/1",
+        "live": int(not done),
+        "startTime": second,
         "conditions": [{"type": kind, **condition} for kind in _CONDITIONS],
-        "tasks": [{"name": "work", "state": "Running", "reason": "", "message": "", "attempts": [attempt]}],
+        "tasks": [{"name": "work", "state": state, "reason": "", "message": "", "attempts": [attempt]}],
     }
+    if deleted is not None:
+        exposure["deleted"] = f"{deleted:%Y-%m-%dT%H:%M:%S.%fZ}"
+        attempt["endTime"] = status["completionTime"] = second
+        status["exposed"] = f"{(deleted - created).total_seconds():.1f}s"
+    return _encoded({"metadata": {"resourceVersion": version}, "status": status})
 
 
-async def main(config: Json, namespace: str) -> None:
+async def main(config: Json, namespace: str, template: JobTemplate | None) -> None:
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     trust = ssl.create_default_context(cafile=cluster["certificate-authority"])
     headers = {"Authorization": f"Bearer {user['token']}"}
-    async with aiohttp.ClientSession(
-        headers=headers, connector=aiohttp.TCPConnector(ssl=trust, limit=0), raise_for_status=False
-    ) as http:
-        await Loop(cluster["server"], http, namespace).run()
+    # As many requests at once as aiohttp's default; more are only queued by the server instead.
+    connector = aiohttp.TCPConnector(ssl=trust, limit=100)
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as http:
+        await Loop(cluster["server"], http, namespace, template).run()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2]))
+    parser = argparse.ArgumentParser(prog="python -m bench.bare_loop")
+    parser.add_argument("kubeconfig", type=Path)
+    parser.add_argument("namespace")
+    parser.add_argument("--jobs", type=Path, help="JSON of some run's Job: make one like it for each run")
+    given = parser.parse_args()
+    example = given.jobs and JobTemplate(json.loads(given.jobs.read_text()))
+    asyncio.run(main(json.loads(given.kubeconfig.read_text()), given.namespace, example))

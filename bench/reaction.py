@@ -7,20 +7,14 @@ the pod has ended to the answered deletion. So they include the way of the watch
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
-from pathlib import Path
-
 from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.cache import CHECKOUT
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.team import Team
 
+from .calls import delays
 from .kwok import pod_template
+from .process import bare_loop
 from .report import Figure, compared
 from .team import job_of, team
 
@@ -32,7 +26,7 @@ _LONGEST = 60.0
 def measure(node: NodeCluster, quick: bool) -> list[Figure]:
     """Two figures: ms from bound to Secret made, and from ended to Secret gone."""
     pairs = 8 if quick else 80
-    with team(node, "reaction-operator") as ours, team(node, "reaction-bare") as floor, _bare_loop(floor):
+    with team(node, "reaction-operator") as ours, team(node, "reaction-bare") as floor, bare_loop(floor):
         ours.operator.start()
         ours.operator.wait_serving()
         mark = node.audit.mark()
@@ -52,29 +46,6 @@ def measure(node: NodeCluster, quick: bool) -> list[Figure]:
     ]
 
 
-@contextmanager
-def _bare_loop(made: Team) -> Iterator[None]:
-    """The loop of ``bare_loop.py`` with the rights of the operator whose place it takes."""
-    kubeconfig = made.cluster.scratch / f"{made.namespace}.kubeconfig"
-    log = made.cluster.scratch / "bare-loop.log"
-    command = [sys.executable, "-m", "bench.bare_loop", str(kubeconfig), made.namespace]
-    with log.open("wb") as output:
-        loop = subprocess.Popen(command, stdout=output, stderr=output, cwd=CHECKOUT)
-    try:
-        wait_until("the bare loop", lambda: _serves(loop, log), timeout=15)
-        yield
-    finally:
-        loop.kill()
-        loop.wait(10)
-    print(log.read_text().removeprefix("serving\n"), end="")
-
-
-def _serves(loop: subprocess.Popen[bytes], log: Path) -> bool:
-    if loop.poll() is not None:
-        raise RuntimeError(log.read_text())
-    return bool(log.read_text())
-
-
 def _wait_done(made: Team, run: Object) -> None:
     def complete(job: Object) -> bool:
         return any(item["type"] == "Complete" for item in job["status"].get("conditions", ()))
@@ -82,31 +53,3 @@ def _wait_done(made: Team, run: Object) -> None:
     name = made.object_name(run)
     made.client.wait_for("jobs", name, made.namespace, complete, _LONGEST)
     wait_until(f"the end of Secret {name}", lambda: not made.live_secrets(), _LONGEST)
-
-
-def delays(node: NodeCluster, mark: int, made: Team) -> tuple[list[float], list[float]]:
-    """Bound to made and ended to gone, in ms, of every run in the namespace since ``mark``."""
-    at: dict[str, dict[str, datetime]] = {}
-    for event in node.audit.events(mark, namespace=made.namespace):
-        what = f"{event.verb} {event.resource}"
-        if event.status >= 300 or what not in _STEPS:
-            continue
-        job = event.name if event.resource == "secrets" else event.name.rpartition("-")[0]
-        times = at.setdefault(job, {})
-        times[_STEPS[what]] = event.answered
-    made_after = [_ms(times["made"], times["bound"]) for times in at.values()]
-    gone_after = [_ms(times["gone"], times["ended"]) for times in at.values()]
-    return made_after, gone_after
-
-
-# The fake node writes the status of a pod twice: when it starts, and when it ends.
-_STEPS = {
-    "create pods/binding": "bound",
-    "create secrets": "made",
-    "patch pods/status": "ended",
-    "delete secrets": "gone",
-}
-
-
-def _ms(later: datetime, earlier: datetime) -> float:
-    return (later - earlier).total_seconds() * 1000

@@ -16,17 +16,18 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and 90th percentile of ``n`` samples."""
+    """Median, 90th and 95th percentile of ``n`` samples."""
 
     p50: float
     p90: float
+    p95: float
     n: int
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Spread:
         """Raises StatisticsError for fewer than two samples."""
-        tenths = quantiles(samples, n=10, method="inclusive")
-        return cls(tenths[4], tenths[8], len(samples))
+        twentieths = quantiles(samples, n=20, method="inclusive")
+        return cls(twentieths[9], twentieths[17], twentieths[18], len(samples))
 
     def text(self, unit: str) -> str:
         return f"{self.p50:.1f} / {self.p90:.1f} {unit}"

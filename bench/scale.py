@@ -1,47 +1,75 @@
-"""What runs cost the operator: memory and CPU time, with pods on the fake node.
+"""Many runs at once: how fast they go and what they cost, the operator against the bare loop.
 
-Each measurement is an operator and a namespace of its own.
+Pods are on the fake node. Each measurement has a namespace and a process of its own; the operator and the bare loop
+take turns. Both see to the whole life of every run, from the WorkflowRun to its final status.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-
-import psutil
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from statistics import fmean
 
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team, phase
+from tests.e2e.runs.team import Team
 
+from .calls import Calls, calls
 from .kwok import pod_template
-from .reaction import delays
+from .process import Process, bare_loop
 from .report import Figure, Spread
 from .team import team
 
-_MB = 1e6
 _MOST_MB = 120
 _MOST_GROWTH = 1.2
+_MOST_SLOWER = 1.67  # at least 0.6 of the bare loop's runs/s
+_MOST_CPU_MS = 10
+_MOST_READS = 7
+_BOUND_MS, _BOUND_AT = 100, 100
 _LONGEST = 300.0
 _LIVE_FOR = 3600
+_RUN = 1.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement: ``cpu`` in ms a run, ``peak`` and ``after`` (5 s after the end) in MB of resident set."""
+
+    cpu: float
+    peak: float
+    after: float
+    calls: Calls
 
 
 def measure(node: NodeCluster, quick: bool) -> list[Figure]:
-    """Memory when idle and with many live runs; CPU time for each run, few or many at once."""
-    few, many = (20, 100) if quick else (100, 1000)
-    return [*_memory(node, many), *_cpu(node, few, many)]
+    """Memory with many live runs; pace, CPU time, memory and requests, few and many at once."""
+    few, many, rounds = (20, 100, 1) if quick else (100, 1000, 2)
+    figures = _memory(node, many)
+    costs: list[float] = []
+    for count in (few, many):
+        samples: dict[str, list[Sample]] = {"operator": [], "bare": []}
+        for number in range(rounds):
+            for who in sorted(samples, reverse=number % 2 == 0):
+                samples[who].append(_sample(node, who, count))
+        figures += _figures(count, _Side(samples["operator"]), _Side(samples["bare"]))
+        costs.append(_Side(samples["operator"]).mean(lambda sample: sample.cpu))
+    what = f"CPU time of the operator a run, {many} at once or {few}"
+    return [
+        *figures,
+        Figure(what, f"{costs[1]:.1f} ms", f"{costs[0]:.1f} ms", costs[1] / costs[0], _MOST_GROWTH),
+    ]
 
 
 def _memory(node: NodeCluster, live: int) -> list[Figure]:
-    with _serving(node, f"live-{live}") as (made, process):
-        idle = process.memory_info().rss / _MB
-        _make_runs(made, live, _LIVE_FOR)
-        _wait_all(made, live, lambda run: run["status"].get("live") == 1 and phase(run) == "Running")
+    with team(node, f"live-{live}") as made, serving(made) as process:
+        idle = process.memory()
+        make_live(made, live)
         time.sleep(5)  # what served the rush is given back
-        full = process.memory_info().rss / _MB
+        full = process.memory()
     per_run = (full - idle) * 1000 / live
     return [
         Figure("Operator's memory, idle", f"{idle:.0f} MB"),
@@ -50,69 +78,136 @@ def _memory(node: NodeCluster, live: int) -> list[Figure]:
     ]
 
 
-def _cpu(node: NodeCluster, few: int, many: int) -> list[Figure]:
-    figures: list[Figure] = []
-    costs: list[float] = []
-    for count in (few, many):
-        with _serving(node, f"cpu-{count}") as (made, process):
-            mark, before = node.audit.mark(), _cpu_seconds(process)
-            _make_runs(made, count, 1)
-            _wait_all(made, count, lambda run: phase(run) == "Succeeded")
-            costs.append((_cpu_seconds(process) - before) / count * 1000)
-            rate, writes, reads = _pace(node, mark, made, count)
-        ratio, aim = (costs[-1] / costs[0], _MOST_GROWTH) if count == many else (None, None)
-        peer = f"{costs[0]:.1f} ms" if count == many else ""
-        figures += [
-            Figure(f"CPU time for each run, {count} at once", f"{costs[-1]:.1f} ms", peer, ratio, aim),
-            Figure("  Secrets made", f"{rate:.0f} runs/s"),
-            Figure("  pod bound to Secret made", Spread.of(delays(node, mark, made)[0]).text("ms")),
-            Figure("  requests", f"{writes:.2f} writes, {reads:.1f} reads a run"),
-        ]
-    return figures
+# one measurement
 
 
 @contextmanager
-def _serving(node: NodeCluster, hint: str) -> Iterator[tuple[Team, psutil.Process]]:
-    """An operator that has come to rest after its start."""
-    with team(node, hint) as made:
-        made.operator.start()
-        made.operator.wait_serving()
+def serving(made: Team) -> Iterator[Process]:
+    """The operator, come to rest after its start."""
+    made.operator.start()
+    made.operator.wait_serving()
+    time.sleep(3)
+    yield Process(made.operator.pid)
+
+
+@contextmanager
+def _operator(made: Team, _: Object) -> Iterator[Process]:
+    with serving(made) as process:
+        yield process
+
+
+@contextmanager
+def _bare(made: Team, task: Object) -> Iterator[Process]:
+    with bare_loop(made, task) as process:
         time.sleep(3)
-        yield made, psutil.Process(made.operator.pid)
+        yield process
 
 
-def _make_runs(made: Team, count: int, seconds: float) -> None:
-    # a pod of the fake node waits for no Secret, so it waits for a time that is long enough
-    task = {"template": pod_template(start=5 + count / 25, run=seconds)}
+_SERVERS: dict[str, Callable[[Team, Object], AbstractContextManager[Process]]] = {
+    "operator": _operator,
+    "bare": _bare,
+}
+
+
+def _sample(node: NodeCluster, who: str, count: int) -> Sample:
+    task = {"template": pod_template(_start_after(count), _RUN)}
+    with team(node, f"{who}-{count}", tidy=True) as made, _SERVERS[who](made, task) as process:
+        mark, before = node.audit.mark(), process.cpu_seconds()
+        process.forget_peak()
+        make_runs(made, count, task)
+        _wait_none(made, process, "status.phase!=Succeeded")
+        cpu = (process.cpu_seconds() - before) / count * 1000
+        peak = process.peak()
+        time.sleep(5)
+        return Sample(cpu, peak, process.memory(), calls(node, mark, made, count))
+
+
+def make_live(made: Team, count: int) -> None:
+    """Make runs whose pods go on for an hour, and wait until each of them has its Secret and runs."""
+    task = {"template": pod_template(_start_after(count), _LIVE_FOR)}
+    make_runs(made, count, task)
+    process = Process(made.operator.pid)
+    _wait_none(made, process, "status.live!=1")
+    _wait_none(made, process, "status.phase!=Running")
+
+
+def make_runs(made: Team, count: int, task: Object) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: made.make_run(f"run-{number:04d}", task=task), range(count)))
 
 
-def _wait_all(made: Team, count: int, what: Callable[[Object], bool]) -> None:
-    def all_of_them() -> bool:
-        runs = made.client.list("workflowruns", made.namespace)
-        return len(runs) == count and all("status" in run and what(run) for run in runs)
-
-    wait_until(f"{count} runs", all_of_them, _LONGEST, every=2)
+def _start_after(count: int) -> float:
+    """Seconds: a pod of the fake node waits for no Secret, so it waits for a time that is long enough."""
+    return 5 + count / 25
 
 
-def _pace(node: NodeCluster, mark: int, made: Team, count: int) -> tuple[float, float, float]:
-    """Secrets made per second from the first run on, and writes and reads for each run."""
-    account = f"system:serviceaccount:{made.namespace}:"
-    began = next(node.audit.events(mark, verb="create", resource="workflowruns", namespace=made.namespace))
-    calls = [
-        event
-        for event in node.audit.events(mark, namespace=made.namespace)
-        if event.user.startswith(account) and event.verb != "watch"
+def _wait_none(made: Team, process: Process, fields: str) -> None:
+    """Wait until no run is left that the field selector finds; what is listed becomes less and less."""
+
+    def none() -> bool:
+        process.check()
+        return not made.client.list("workflowruns", made.namespace, fields=fields)
+
+    wait_until(f"no run of {made.namespace} to have {fields}", none, _LONGEST, every=2)
+
+
+# figures
+
+
+class _Side:
+    """All samples of one of the two."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+
+    def mean(self, what: Callable[[Sample], float]) -> float:
+        return fmean(map(what, self.samples))
+
+    def delays(self, what: Callable[[Calls], list[float]]) -> Spread:
+        return Spread.of([ms for sample in self.samples for ms in what(sample.calls)])
+
+
+def _figures(count: int, ours: _Side, bare: _Side) -> list[Figure]:
+    """What ``count`` runs at once gave, ours against the bare loop's."""
+    pods = _start_after(count) + _RUN
+
+    def rate(what: str, seconds: Callable[[Calls], float]) -> Figure:
+        mine, theirs = (count / side.mean(lambda sample: seconds(sample.calls)) for side in (ours, bare))
+        texts = (f"{mine:.1f} runs/s", f"{theirs:.1f} runs/s")
+        return Figure(what, *texts, theirs / mine, _MOST_SLOWER, {"ours": mine, "peer": theirs})
+
+    def mean(
+        what: str, unit: str, of: Callable[[Sample], float], aim: float | None = None, digits: int = 1
+    ) -> Figure:
+        mine, theirs = ours.mean(of), bare.mean(of)
+        texts = (f"{mine:.{digits}f} {unit}".strip(), f"{theirs:.{digits}f} {unit}".strip())
+        score = None if aim is None else mine
+        return Figure(what, *texts, score, aim, {"ours": mine, "peer": theirs})
+
+    def delay(what: str, of: Callable[[Calls], list[float]], aim: float | None = None) -> Figure:
+        mine, theirs = ours.delays(of), bare.delays(of)
+        texts = [f"{spread.p50:.0f} / {spread.p95:.0f} ms" for spread in (mine, theirs)]
+        details = {
+            **{f"ours_{key}": value for key, value in asdict(mine).items()},
+            **{f"peer_{key}": value for key, value in asdict(theirs).items()},
+        }
+        return Figure(what, texts[0], texts[1], None if aim is None else mine.p50, aim, details)
+
+    return [
+        rate(f"{count} runs at once, to the last Secret (bare / ours)", lambda found: found.to_secrets),
+        rate(
+            f"  to the last end, less {pods:g} s of pods (bare / ours)", lambda found: found.to_final - pods
+        ),
+        mean("  CPU time a run", "ms", lambda sample: sample.cpu, _MOST_CPU_MS),
+        delay(
+            "  pod bound to Secret made, p50 / p95",
+            lambda found: found.made_after,
+            _BOUND_MS if count == _BOUND_AT else None,
+        ),
+        delay("  pod ended to Secret gone, p50 / p95", lambda found: found.gone_after),
+        mean("  reads by name a run", "", lambda sample: sample.calls.gets, _MOST_READS, 2),
+        mean("  lists a run", "", lambda sample: sample.calls.lists, digits=2),
+        mean("  writes a run", "", lambda sample: sample.calls.writes, digits=2),
+        mean("  memory at most", "MB", lambda sample: sample.peak, digits=0),
+        mean("  memory 5 s after the end", "MB", lambda sample: sample.after, digits=0),
     ]
-    reads = sum(event.verb in ("get", "list") for event in calls)
-    secrets = [event for event in calls if (event.verb, event.resource) == ("create", "secrets")]
-    if len(secrets) != count:
-        raise RuntimeError(f"{count} runs, but {len(secrets)} Secrets: pods of the fake node started without")
-    rate = count / (secrets[-1].answered - began.received).total_seconds()
-    return rate, (len(calls) - reads) / count, reads / count
-
-
-def _cpu_seconds(process: psutil.Process) -> float:
-    used = process.cpu_times()
-    return float(used.user + used.system)

@@ -15,15 +15,24 @@ from tests.e2e.conftest import make_namespace
 from tests.e2e.runs.conftest import team_in
 from tests.e2e.runs.team import Team, binding
 
+_LONGEST = 300.0
+
 
 @contextmanager
-def team(node: NodeCluster, hint: str) -> Iterator[Team]:
-    """A fresh namespace with a source and a binding; its operator is not started yet, and ended afterwards."""
+def team(node: NodeCluster, hint: str, *arguments: str, tidy: bool = False) -> Iterator[Team]:
+    """A fresh namespace with a source and a binding; its operator is not started yet, and ended afterwards.
+
+    :param arguments: of the operator. :param tidy: remove the namespace afterwards and wait until it is gone, so that
+        nothing of it is still being done while something else is measured.
+    """
     namespace = make_namespace(node.client, hint)
-    with team_in(node, namespace, node.scratch, "--log-level", "info") as made:
+    with team_in(node, namespace, node.scratch, "--log-level", "info", *arguments) as made:
         made.make_source()
         made.make_binding()
         yield made
+    if tidy:
+        node.client.delete("namespaces", namespace)
+        node.client.wait_gone("namespaces", namespace, None, _LONGEST)
 
 
 def job_of(run: Object) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""What the API server's audit log tells of the runs of one namespace, whoever served them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.runs.team import Team
+
+# The fake node writes the status of a pod twice: when it starts, and when it ends.
+_STEPS = {
+    "create pods/binding": "bound",
+    "create secrets": "made",
+    "patch pods/status": "ended",
+    "delete secrets": "gone",
+}
+
+
+@dataclass(frozen=True)
+class Calls:
+    """All times are the API server's own.
+
+    :ivar made_after: ms from the answered binding of each pod to the answered creation of its Secret.
+    :ivar gone_after: ms from the answered status that says that a pod has ended to the answered deletion.
+    :ivar to_secrets: s from the first run received to the last Secret answered.
+    :ivar to_final: the same to the last final status.
+    :ivar gets, lists, writes: requests of the operator's account, for each run.
+    """
+
+    made_after: list[float]
+    gone_after: list[float]
+    to_secrets: float
+    to_final: float
+    gets: float
+    lists: float
+    writes: float
+
+
+def delays(node: NodeCluster, mark: int, made: Team) -> tuple[list[float], list[float]]:
+    """Bound to made and ended to gone, in ms, of every run in the namespace since ``mark``."""
+    at: dict[str, dict[str, datetime]] = {}
+    for event in node.audit.events(mark, namespace=made.namespace):
+        what = f"{event.verb} {event.resource}"
+        if event.status >= 300 or what not in _STEPS:
+            continue
+        job = event.name if event.resource == "secrets" else event.name.rpartition("-")[0]
+        times = at.setdefault(job, {})
+        times[_STEPS[what]] = event.answered
+    made_after = [_ms(times["made"], times["bound"]) for times in at.values()]
+    gone_after = [_ms(times["gone"], times["ended"]) for times in at.values()]
+    return made_after, gone_after
+
+
+def calls(node: NodeCluster, mark: int, made: Team, count: int) -> Calls:
+    """Of ``count`` runs, all made after ``mark`` and all finished. Raises RuntimeError if one has had no Secret."""
+    account = f"system:serviceaccount:{made.namespace}:"
+    began: datetime | None = None
+    secrets: list[datetime] = []
+    final: list[datetime] = []
+    counted = {"get": 0, "list": 0, "watch": 0}
+    writes = 0
+    for event in node.audit.events(mark, namespace=made.namespace):
+        what = f"{event.verb} {event.resource}"
+        if what == "create workflowruns":
+            began = began or event.received
+        if not event.user.startswith(account):
+            continue
+        if event.verb in counted:
+            counted[event.verb] += 1
+            continue
+        writes += 1
+        if event.status >= 300:
+            continue
+        if what == "create secrets":
+            secrets.append(event.answered)
+        elif what == "patch workflowruns/status" and event.raw["requestObject"]["status"].get(
+            "completionTime"
+        ):
+            final.append(event.answered)
+    if began is None or len(secrets) != count or len(final) != count:
+        raise RuntimeError(
+            f"{count} runs, but {len(secrets)} Secrets and {len(final)} final statuses:"
+            " pods of the fake node started without, or something was done twice"
+        )
+    made_after, gone_after = delays(node, mark, made)
+    return Calls(
+        made_after,
+        gone_after,
+        (max(secrets) - began).total_seconds(),
+        (max(final) - began).total_seconds(),
+        counted["get"] / count,
+        counted["list"] / count,
+        writes / count,
+    )
+
+
+def _ms(later: datetime, earlier: datetime) -> float:
+    return (later - earlier).total_seconds() * 1000
