@@ -1,8 +1,9 @@
 """Puts the operator together and keeps it whole: it runs completely or ends.
 
-kopf watches, logs in and runs the life cycle. Beside it run the queue's workers and the
-sweep. If any of them ends, all of them end, and the process with an error: whoever runs
-it starts it again, and nobody waits for half an operator.
+kopf watches our own kinds, logs in and runs the life cycle. Beside it run the watches of
+Jobs and pods, the queue's workers and the sweep. If any of them ends, all of them end, and
+the process with an error: whoever runs it starts it again, and nobody waits for half an
+operator.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .logs import describe, get_logger
 from .reconcile.key import Key
 from .reconcile.queue import ReconcileQueue
 from .reconcile.sweep import BOUND, OPEN
+from .watch import Watch
 
 log = get_logger(__name__)
 
@@ -88,7 +90,7 @@ async def serve(options: Options, make_engine: MakeEngine) -> None:
             queue = ReconcileQueue[Key]()
             engine = make_engine(kube, queue, namespaces)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
-            await _Operator(options, session, health, queue, engine).run(namespaces)
+            await _Operator(options, session, health, kube, queue, engine).run(namespaces)
     finally:
         await session.close()
 
@@ -99,9 +101,11 @@ class _Operator:
         options: Options,
         session: Login,
         health: Health,
+        kube: Kube,
         queue: ReconcileQueue[Key],
         engine: Engine,
     ) -> None:
+        self._kube = kube
         self._options = options
         self._session = session
         self._health = health
@@ -109,16 +113,18 @@ class _Operator:
         self._engine = engine
         self._background: list[asyncio.Task[None]] = []
         self._failed: BackgroundError | None = None
+        self._served: tuple[str | None, ...] = ()
         self._closed_watches: set[str] = set()
         self._swept = False
         self._stop = asyncio.Event()
         self._last_resort: asyncio.TimerHandle | None = None
 
     async def run(self, namespaces: tuple[str, ...]) -> None:
+        self._served = namespaces or (None,)
         self._closed_watches = {
             resource.path(namespace)
             for resource in (RUNS, BINDINGS, PODS, JOBS)
-            for namespace in namespaces or (None,)
+            for namespace in self._served
         }
         registry = kopf.OperatorRegistry()
         handlers.register(registry, self._engine)
@@ -175,6 +181,18 @@ class _Operator:
     async def _start(self, **_: Any) -> None:
         self._spawn("workers", self._queue.run(self._engine.reconcile, self._options.workers))
         self._spawn("sweep", self._sweep())
+        for namespace in self._served:
+            for resource, saw, fields in (
+                (JOBS, self._engine.saw_job, ""),
+                (PODS, self._engine.saw_pod, BOUND),  # first seen when bound: the moment its Secret is due
+            ):
+                watch = Watch(
+                    *(self._kube, resource, namespace, saw),
+                    labels=LABEL_RUN,
+                    fields=fields,
+                    opened=self._watch_opened,
+                )
+                self._spawn(f"watch of {resource}", watch.run())
 
     async def _end(self, **_: Any) -> None:
         """Finish what is being worked on. By now kopf watches nothing any more, and the session is still open."""
@@ -247,12 +265,8 @@ def settings() -> kopf.OperatorSettings:
     found.watching.server_timeout = 300
     found.watching.client_timeout = 310
     found.watching.chunk_size = 500
-    for resource in (PODS, JOBS):
-        found.watching.label_selectors[resource.group, resource.version, resource.plural] = LABEL_RUN
-    # The first event of a pod is then the one that it is bound to a node: the moment its Secret is due.
-    # And a run that ends leaves the watch: kopf forgets it, and it is never listed again.
-    for resource, selector in ((PODS, BOUND), (RUNS, OPEN)):
-        found.watching.field_selectors[resource.group, resource.version, resource.plural] = selector
+    # A run that ends leaves the watch: kopf forgets it, and it is never listed again.
+    found.watching.field_selectors[RUNS.group, RUNS.version, RUNS.plural] = OPEN
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from ._kopf import kopf
-from .kube import BINDINGS, JOBS, PODS, RUNS
+from .kube import BINDINGS, RUNS
 
 Event = Mapping[str, Any]
 
@@ -32,12 +32,10 @@ class EventSink(Protocol):
 
 
 def register(registry: kopf.OperatorRegistry, sink: EventSink) -> None:
-    """Have `sink` see every event of the four kinds."""
+    """Have `sink` see every event of our own kinds."""
     for resource, saw in (
         (RUNS, sink.saw_run),
         (BINDINGS, sink.saw_binding),
-        (PODS, sink.saw_pod),
-        (JOBS, sink.saw_job),
     ):
         on_event = kopf.on.event(
             group=resource.group,

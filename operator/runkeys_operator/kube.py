@@ -11,7 +11,7 @@ metadata only, so that a value crosses the wire once, on its way in.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
@@ -26,6 +26,9 @@ Objects = list[Json]
 
 PAGE_SIZE = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15)
+# The server ends a watch after five minutes, and bookmarks it once a minute: a longer silence is a dead connection.
+_WATCH_SECONDS = 300
+_WATCH_TIMEOUT = aiohttp.ClientTimeout(total=_WATCH_SECONDS + 10, sock_connect=15, sock_read=70)
 
 _JSON = "application/json"
 _METADATA_ONLY = f"{_JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -132,11 +135,7 @@ class Kube:
         metadata_only: bool = False,
     ) -> AsyncIterator[Objects]:
         """The same in pages of at most 500, for whoever must not hold all of them."""
-        query = {"limit": str(PAGE_SIZE)}
-        if label_selector:
-            query["labelSelector"] = label_selector
-        if field_selector:
-            query["fieldSelector"] = field_selector
+        query = {"limit": str(PAGE_SIZE), **_selectors(label_selector, field_selector)}
         accept = _METADATA_LIST if metadata_only else ""
         while True:
             page = await self._call("list", "GET", resource, namespace, query=query, accept=accept)
@@ -145,6 +144,56 @@ class Kube:
             if not token:
                 return
             query["continue"] = token
+
+    async def snapshot(
+        self, resource: Resource, namespace: str | None, *, label_selector: str = "", field_selector: str = ""
+    ) -> tuple[Objects, str]:
+        """Every object that matches, and the version from which a watch shows what follows.
+
+        In one page and from the server's cache: a watch begins so whenever it has lost its place.
+        """
+        query = {"resourceVersion": "0", **_selectors(label_selector, field_selector)}
+        page = await self._call("list", "GET", resource, namespace, query=query)
+        return page.get("items") or [], page["metadata"]["resourceVersion"]
+
+    async def watch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        since: str,
+        label_selector: str = "",
+        field_selector: str = "",
+        opened: Callable[[], None],
+    ) -> AsyncIterator[Json]:
+        """What happens after version `since`, bookmarks included, until the server ends it: after five minutes.
+
+        `opened` is called when it begins to answer. Raises `Expired` if that version is too old.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": since,
+            "timeoutSeconds": str(_WATCH_SECONDS),
+            **_selectors(label_selector, field_selector),
+        }
+        request = f"watch {resource} {namespace or ''}".rstrip()
+        target = f"{resource.path(namespace)}?{urlencode(query)}"
+        response = await self._begin("GET", target, {"Accept": _JSON}, None, request, _WATCH_TIMEOUT)
+        try:
+            if response.status >= 300:
+                answer = await response.read()
+                raise from_response(response.status, response.headers, answer, request=request, secret=False)
+            opened()
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield _event(line, request)
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreachable(error, request) from None
+        finally:
+            response.close()
 
     async def create(self, resource: Resource, namespace: str | None, body: Json) -> Json:
         """The created object; of a Secret only its metadata."""
@@ -262,27 +311,63 @@ class Kube:
     async def _exchange(
         self, method: str, target: str, headers: dict[str, str], data: bytes | None, request: str
     ) -> tuple[aiohttp.ClientResponse, bytes]:
+        response = await self._begin(method, target, headers, data, request, _TIMEOUT)
+        try:
+            return response, await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreachable(error, request) from None
+        finally:
+            response.release()
+
+    async def _begin(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        data: bytes | None,
+        request: str,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 -- aiohttp's, which keeps to it
+    ) -> aiohttp.ClientResponse:
+        """Send the request and wait for the head of the answer, with new credentials if they are refused."""
         for last_try in (False, True):
             connection = self._provider.current()
             try:
-                async with connection.http.request(
+                response = await connection.http.request(
                     method,
                     URL(connection.server + target, encoded=True),
                     data=data,
                     headers=headers,
-                    timeout=_TIMEOUT,
+                    timeout=timeout,
                     allow_redirects=False,
-                ) as response:
-                    answer = await response.read()
+                )
             except (aiohttp.ClientError, OSError) as error:
                 failure = _unreachable(error, request)
                 if failure.untrusted and not last_try and await self._provider.renew(connection):
                     continue
                 raise failure from None
             if response.status == 401 and not last_try and await self._provider.renew(connection):
+                response.release()
                 continue
-            return response, answer
+            return response
         raise AssertionError("the second try returns or raises")
+
+
+def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
+    found = {"labelSelector": label_selector, "fieldSelector": field_selector}
+    return {name: text for name, text in found.items() if text}
+
+
+def _event(line: bytes, request: str) -> Json:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
+        raise Unreachable("the answer is not from an API server", request=request) from None
+    if event.get("type") == "ERROR":
+        code = int(event["object"].get("code") or 500)
+        raise from_response(code, {}, json.dumps(event["object"]).encode(), request=request, secret=False)
+    return event
 
 
 def _segment(name: str, request: str) -> str:

@@ -30,7 +30,7 @@ from runkeys_operator.errors import (
 )
 from runkeys_operator.kube import _METADATA_ONLY, JOBS, PODS, RUNS, SECRETS, Kube, Resource
 from runkeys_operator.login import Login
-from tests.e2e.cluster.base import Cluster
+from tests.e2e.cluster.base import Cluster, wait_until
 from tests.e2e.cluster.client import KubeClient
 from tests.e2e.cluster.faults import Answer, LoseAnswer, Reset, matching
 from tests.e2e.cluster.proxy import ApiProxy
@@ -82,6 +82,16 @@ def allow_all(client: KubeClient, namespace: str) -> None:
             },
             "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": namespace}],
         }
+    )
+    # The server learns of a new right by a watch of its own.
+    attributes = {"namespace": namespace, "verb": "create", "resource": "secrets"}
+    spec = {"user": f"system:serviceaccount:{namespace}:default", "resourceAttributes": attributes}
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+    wait_until(
+        "the right to be known",
+        lambda: client.request("POST", path, body=review)["status"]["allowed"],
+        timeout=10,
     )
 
 

@@ -171,7 +171,7 @@ def test_told_to_stop_it_finishes_what_it_is_at_and_nothing_else(
 def test_told_to_stop_when_idle_it_stops_at_once(start: Start) -> None:
     process = start()
     process.wait_for("sweep")
-    process.wait_for("Starting the watch-stream for pods")
+    process.wait_for("Starting the watch-stream for workflowruns")
     # Had kopf anything to wait for, it would not end by itself in time, and say so.
     assert process.end(signal.SIGTERM) == 0
 
@@ -191,11 +191,20 @@ def test_if_a_part_of_it_dies_all_of_it_ends(start: Start) -> None:
     assert "may hold anything" not in process.text
 
 
-def test_if_its_watch_is_refused_for_good_all_of_it_ends(start: Start, proxy: ApiProxy) -> None:
-    proxy.rule(matching("watch", "pods"), Answer(401, "Unauthorized"), times=None)
+@pytest.mark.parametrize(
+    ("watched", "says"),
+    [
+        ("workflowruns", "refuses the operator's credentials again and again"),
+        ("pods", "the watch of pods ended: watch pods"),
+    ],
+)
+def test_if_its_watch_is_refused_for_good_all_of_it_ends(
+    start: Start, proxy: ApiProxy, watched: str, says: str
+) -> None:
+    proxy.rule(matching("watch", watched), Answer(401, "Unauthorized"), times=None)
     process = start()
-    assert process.end(timeout=60) == 1
-    assert "refuses the operator's credentials again and again" in process.text
+    assert process.end(timeout=90) == 1
+    assert says in process.text
 
 
 def test_a_refused_watch_is_opened_again_with_a_new_session(

@@ -1,0 +1,86 @@
+"""Watches of Jobs and pods, of which there are thousands: one task for each kind and namespace, none for each object.
+
+kopf watches our own kinds. It gives each object a task, a queue and a memory of its own, which is a third of what a
+run costs if Jobs and pods go the same way (docs/decisions/0008).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .errors import ApiError, Expired, Unauthorized
+from .kube import Json, Kube, Resource
+from .logs import get_logger
+
+log = get_logger(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 3.0
+_REFUSED_SECONDS = 30.0
+
+
+class Sink(Protocol):
+    """Takes what a watch shows. Called in the event loop; must not block."""
+
+    def __call__(self, event: Json) -> None:
+        """`{"type": "ADDED" | "MODIFIED" | "DELETED" | None, "object": {…}}`; None for what a list found."""
+
+
+class Watch:
+    """Everything that happens to the objects of one kind, from a list on, for as long as it runs."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        resource: Resource,
+        namespace: str | None,
+        saw: Sink,
+        *,
+        labels: str = "",
+        fields: str = "",
+        opened: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`opened` is told the path of the watch whenever it has begun."""
+        self._kube = kube
+        self._resource = resource
+        self._namespace = namespace
+        self._saw = saw
+        self._selectors: dict[str, Any] = {"label_selector": labels, "field_selector": fields}
+        self._opened = lambda: opened(resource.path(namespace))
+
+    async def run(self) -> None:
+        """Go on until cancelled. What fails is tried again, with a list if the place is lost.
+
+        Raises Unauthorized when the credentials are refused for half a minute.
+        """
+        pause, version = _FIRST_PAUSE, ""
+        clock = asyncio.get_running_loop().time
+        accepted = clock()
+        while True:
+            try:
+                if not version:
+                    version = await self._list()
+                async for event in self._kube.watch(
+                    self._resource, self._namespace, since=version, opened=self._opened, **self._selectors
+                ):
+                    pause, accepted = _FIRST_PAUSE, clock()
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        self._saw(event)
+            except Expired:
+                version = ""
+            except ApiError as error:
+                if not isinstance(error, Unauthorized):
+                    accepted = clock()
+                elif clock() - accepted > _REFUSED_SECONDS:
+                    raise
+                log.warning("%s; again in %.1f s", error, pause)
+                await asyncio.sleep(max(pause, error.retry_after or 0.0))
+                pause = min(_LONGEST_PAUSE, 2 * pause)
+
+    async def _list(self) -> str:
+        items, version = await self._kube.snapshot(self._resource, self._namespace, **self._selectors)
+        for item in items:
+            self._saw({"type": None, "object": item})
+        return version
