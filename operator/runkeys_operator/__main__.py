@@ -56,7 +56,7 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
 @_option(
     "--health-port", type=click.IntRange(0, 65535), default=8080, help="For /healthz and /readyz; 0: off."
 )
-@_option("--workers", type=click.IntRange(1, 256), default=16, help="Runs worked on at once.")
+@_option("--workers", type=click.IntRange(1, 256), default=4, help="Runs worked on at once.")
 @_option("--sweep-seconds", type=click.FloatRange(1), default=30.0, help="Between two looks at everything.")
 @click.version_option(__version__, prog_name="runkeys-operator")
 def main(

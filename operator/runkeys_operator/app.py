@@ -46,7 +46,7 @@ class Options:
     kubeconfig: str | None = None
     context: str | None = None
     health_port: int = 8080
-    workers: int = 16
+    workers: int = 4
     sweep_seconds: float = 30.0
 
 

@@ -7,9 +7,7 @@ for the server's watch cache. Everything else goes by what the watches showed. L
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,6 +18,7 @@ from runkeys.status import finished
 from runkeys_operator.errors import NotFound
 from runkeys_operator.kube import BINDINGS, JOBS, PODS, RUNS, Kube
 from runkeys_operator.reconcile.key import RunKey
+from runkeys_operator.reconcile.record import Record
 from runkeys_operator.reconcile.store import Store
 
 
@@ -57,9 +56,9 @@ class Observer:
         self._jobs = jobs
         self._pods = pods
 
-    def remembered(self, key: RunKey, last: Observation) -> Observation:
-        """``last``, with its Jobs and pods as they were shown since. No request."""
-        return replace(last, jobs=self._known_jobs(key), pods=self._pods.of(key), fresh=False)
+    def remembered(self, key: RunKey, last: Record) -> Observation:
+        """The run as it was ``last``, with its Jobs and pods as they were shown since. No request."""
+        return replace(last.observation(), jobs=self._known_jobs(key), pods=self._pods.of(key))
 
     async def read(self, key: RunKey, run: WorkflowRun, memory: Memory) -> Observation:
         """Everything that the next step of ``run``, which was just read, depends on.
@@ -123,16 +122,6 @@ async def _pod(kube: Kube, namespace: str, seen: PodView, over: bool) -> PodView
         return replace(seen, gone=True)
     fresh = PodView.parse(raw)
     return fresh if fresh.uid == seen.uid else replace(seen, gone=True)
-
-
-def differs(run: WorkflowRun, metadata: Mapping[str, Any]) -> bool:
-    """Whether this is another run, or another version of what people ask of it; the status is not looked at."""
-    known = run.metadata
-    return (
-        (known.uid, known.generation) != (metadata["uid"], metadata["generation"])
-        or known.labels != (metadata.get("labels") or {})
-        or (known.deletion_timestamp is None) != ("deletionTimestamp" not in metadata)
-    )
 
 
 def describe_invalid(error: ValidationError) -> str:

@@ -19,8 +19,9 @@ from runkeys_operator.kube import RUNS, Kube
 from runkeys_operator.reconcile.apply import Applier, utc_now
 from runkeys_operator.reconcile.bindings import BindingReconciler
 from runkeys_operator.reconcile.key import BindingKey, Key, RunKey
-from runkeys_operator.reconcile.observe import Observer, UnreadableRunError, differs, read_run
+from runkeys_operator.reconcile.observe import Observer, UnreadableRunError, read_run
 from runkeys_operator.reconcile.queue import ReconcileQueue, Urgency
+from runkeys_operator.reconcile.record import Record
 from runkeys_operator.reconcile.store import Store
 from runkeys_operator.reconcile.sweep import Sweeper
 
@@ -53,7 +54,7 @@ class Reconciler:
         self._applier = Applier(kube, self._jobs, clock)
         self._bindings = BindingReconciler(kube, clock)
         self._sweeper = Sweeper(kube, self._jobs, self._pods, namespaces)
-        self._last: dict[RunKey, Observation] = {}
+        self._last: dict[RunKey, Record] = {}
         # Runs that were changed, or may have been, since they were read.
         self._unread: set[RunKey] = set()
         # Uids of runs whose final status is being written: with it they leave the watch's selection.
@@ -73,10 +74,10 @@ class Reconciler:
         key = RunKey(metadata["namespace"], metadata["name"])
         last = self._last.get(key)
         if kind == "DELETED":
-            ended = last is None or finished(last.run.status) or metadata["uid"] in self._leaving
+            ended = last is None or last.finished or metadata["uid"] in self._leaving
             if not ended or self._queue.is_worked_on(key):
                 self._read_anew(key, Urgency.NEWS)
-        elif last is None or differs(last.run, metadata):
+        elif last is None or last.differs(metadata):
             self._read_anew(key, Urgency.BACKLOG if kind is None else Urgency.NEWS)
 
     def saw_binding(self, event: Mapping[str, Any]) -> None:
@@ -123,7 +124,7 @@ class Reconciler:
 
     async def sweep(self) -> None:
         """Look at everything that is open once, for what the watches did not show."""
-        found = await self._sweeper.sweep(lambda: {key: last.run for key, last in self._last.items()})
+        found = await self._sweeper.sweep(self._last)
         for key in found.read:
             self._read_anew(key, Urgency.BACKLOG)
         for key in found.look:
@@ -158,7 +159,7 @@ class Reconciler:
 
     async def _reconcile_run(self, key: RunKey) -> float | None:
         last = self._last.get(key)
-        if last is not None and key not in self._unread and not finished(last.run.status):
+        if last is not None and key not in self._unread and not last.finished:
             obs: Observation | None = self._observer.remembered(key, last)
         else:
             await self._release_at_once(key)
@@ -181,7 +182,7 @@ class Reconciler:
         self._unread.discard(key)
         run = await read_run(self._kube, key)
         last = self._last.get(key)
-        if last is not None and (run is None or run.metadata.uid != last.run.metadata.uid):
+        if last is not None and (run is None or run.metadata.uid != last.uid):
             await self._farewell(key, last)
             last = None
         if run is None:
@@ -199,7 +200,7 @@ class Reconciler:
             since = (obs.memory.stale_since or self._now()) if step.stale else None
             if since != obs.memory.stale_since:
                 obs = replace(obs, memory=replace(obs.memory, stale_since=since))
-            self._last[key] = obs
+            self._remember(key, obs)
             if not step.actions:
                 return step
             for action in step.actions:
@@ -210,8 +211,9 @@ class Reconciler:
                     obs = fresh
                     continue
                 with self._final(action, obs):
-                    # kept at once: if the next action fails, what this one achieved must not be forgotten
-                    self._last[key] = obs = await self._applier.apply(action, obs)
+                    obs = await self._applier.apply(action, obs)
+                # at once: if the next action fails, what this one achieved must not be forgotten
+                self._remember(key, obs)
         raise RuntimeError(f"the plan for {key} does not settle")
 
     @contextmanager
@@ -232,18 +234,20 @@ class Reconciler:
         the observation of last time is good enough, and a slow read cannot keep a value in the cluster.
         """
         last = self._last.get(key)
-        if last is None or finished(last.run.status):
+        if last is None or last.finished:
             return
         obs = self._observer.remembered(key, last)
         for action in plan(obs, self._now()).actions:
             if isinstance(action, DeleteSecret):
-                self._last[key] = obs = await self._applier.apply(action, obs)
+                obs = await self._applier.apply(action, obs)
+                self._remember(key, obs)
 
-    async def _farewell(self, key: RunKey, last: Observation) -> None:
+    async def _farewell(self, key: RunKey, last: Record) -> None:
         """The run is gone: so must be what it had, without waiting for Kubernetes to collect it."""
-        last = self._observer.remembered(key, last)
-        for action in plan_farewell(last).actions:
-            self._last[key] = last = await self._applier.apply(action, last)
+        obs = self._observer.remembered(key, last)
+        for action in plan_farewell(obs).actions:
+            obs = await self._applier.apply(action, obs)
+            self._remember(key, obs)
         self._forget(key)
 
     async def _report_unreadable(self, key: RunKey, error: UnreadableRunError) -> None:
@@ -267,7 +271,8 @@ class Reconciler:
         """The run needs nothing any more: remember only which Jobs, left for their logs, are of no interest."""
         last = self._last.get(key)
         if last is not None:
-            recorded = {attempt.job_uid for task in last.run.status.tasks for attempt in task.attempts}
+            run = last.observation().run
+            recorded = {attempt.job_uid for task in run.status.tasks for attempt in task.attempts}
             present = {job.uid for job in self._jobs.of(key) if not job.gone}
             self._sweeper.settled |= recorded | present
         self._forget(key)
@@ -277,11 +282,18 @@ class Reconciler:
         self._jobs.forget(key)
         self._pods.forget(key)
         self._unread.discard(key)
-        for reference in last.run.spec.bindings if last is not None else ():
-            binding = RunKey(key.namespace, reference.name)
+        for name in last.bindings if last is not None else ():
+            binding = RunKey(key.namespace, name)
             self._users[binding].discard(key)
             if not self._users[binding]:
                 del self._users[binding]
+
+    def _remember(self, key: RunKey, obs: Observation) -> None:
+        record = self._last.get(key)
+        if record is None:
+            self._last[key] = Record(obs)
+        else:
+            record.update(obs)
 
     def _read_anew(self, key: RunKey, urgency: Urgency) -> None:
         self._unread.add(key)

@@ -8,19 +8,18 @@ have finished are not listed, however many there are, unless a Secret of theirs 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from runkeys.api import WorkflowRun
 from runkeys.naming import LABEL_RUN
 from runkeys.observation import JobView, PodView, job_uid_of
-from runkeys.status import FINAL_PHASES, finished
+from runkeys.status import FINAL_PHASES
 from runkeys_operator.errors import NotFound
 from runkeys_operator.kube import JOBS, PODS, RUNS, Json, Kube, Resource
 from runkeys_operator.reconcile.key import RunKey
-from runkeys_operator.reconcile.observe import differs
+from runkeys_operator.reconcile.record import Record
 from runkeys_operator.reconcile.store import Store, run_of
 
 OPEN = ",".join(f"status.phase!={phase}" for phase in FINAL_PHASES)
@@ -35,8 +34,6 @@ _EXPIRES = "spec.ttlSecondsAfterFinished!=,status.phase!=,status.phase!=Pending,
 
 _WATCH_LAG_SECONDS = 1.0
 """How far the watches may be behind a list before they are said to have missed something."""
-
-Known = Callable[[], Mapping[RunKey, WorkflowRun]]
 
 
 @dataclass
@@ -66,10 +63,10 @@ class Sweeper:
         self._pods = pods
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
 
-    async def sweep(self, known: Known) -> Found:
-        """Compare what is there with what is ``known``: the runs by their keys, as they were last read."""
+    async def sweep(self, known: Mapping[RunKey, Record]) -> Found:
+        """Compare what is there with what is ``known``, which may change meanwhile."""
         found, settled = Found(), set(self.settled)
-        runs_before, jobs_before, pods_before = set(known()), self._jobs.present(), self._pods.present()
+        runs_before, jobs_before, pods_before = set(known), self._jobs.present(), self._pods.present()
         jobs, pods, runs, live = await asyncio.gather(
             self._all(JOBS, labels=LABEL_RUN),
             self._all(PODS, labels=LABEL_RUN, fields=BOUND),
@@ -78,18 +75,18 @@ class Sweeper:
         )
         await asyncio.sleep(_WATCH_LAG_SECONDS)
         self.settled -= settled - {job["metadata"]["uid"] for job in jobs}
-        self._compare_runs(found, known(), runs_before, runs, live)
+        self._compare_runs(found, known, runs_before, runs, live)
         for resource, store, before, listed in (
             (JOBS, self._jobs, jobs_before, jobs),
             (PODS, self._pods, pods_before, pods),
         ):
-            await self._compare(found, known(), resource, store, before, listed)
+            await self._compare(found, known, resource, store, before, listed)
         return found
 
     def _compare_runs(
         self,
         found: Found,
-        known: Mapping[RunKey, WorkflowRun],
+        known: Mapping[RunKey, Record],
         before: set[RunKey],
         listed: list[Json],
         live: list[Json],
@@ -97,17 +94,15 @@ class Sweeper:
         here = {_key(item["metadata"]): item["metadata"] for item in listed}
         for key, metadata in here.items():
             run = known.get(key)
-            if run is None or differs(run, metadata):
+            if run is None or run.differs(metadata):
                 found.read.add(key)
         found.read |= {_key(item["metadata"]) for item in live} - known.keys()
-        found.read |= {
-            key for key in before - here.keys() if key in known and not finished(known[key].status)
-        }
+        found.read |= {key for key in before - here.keys() if key in known and not known[key].finished}
 
     async def _compare(
         self,
         found: Found,
-        known: Mapping[RunKey, WorkflowRun],
+        known: Mapping[RunKey, Record],
         resource: Resource,
         store: Store[Any],
         before: Mapping[str, RunKey],

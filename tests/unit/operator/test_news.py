@@ -12,6 +12,7 @@ from runkeys_operator.login import Login
 from runkeys_operator.reconcile.key import RunKey
 from runkeys_operator.reconcile.queue import ReconcileQueue
 from runkeys_operator.reconcile.reconciler import Reconciler
+from runkeys_operator.reconcile.record import Record
 from runkeys_operator.reconcile.store import Store
 from tests.unit.plan.objects import bound_to, make_run
 
@@ -106,7 +107,7 @@ async def test_a_known_run_is_news_when_more_than_its_status_changed(
 ) -> None:
     queue, reconciler = idle()
     event = {"type": kind, "object": {"metadata": {**METADATA, **change}}}
-    reconciler._last[KEY] = Observation(make_run(), bound_to(), {}, (), Memory())
+    reconciler._last[KEY] = Record(Observation(make_run(), bound_to(), {}, (), Memory()))
     reconciler.saw_run(event)
     assert queue.waiting == news
 
