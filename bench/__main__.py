@@ -1,4 +1,4 @@
-"""Measure, print a table and write JSON: ``python -m bench [--only start|reaction|scale] [--quick]``."""
+"""Measure, print a table and write JSON: ``python -m bench [--only start|reaction|scale|finished] [--quick]``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from tests.e2e.cluster.cache import Claim, cache_dir
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.operators import install_crds
 
-from . import reaction, report, scale, start_latency
+from . import finished, reaction, report, scale, start_latency
 from .kwok import fake_node
 
 NAME = "bench"
-PARTS = {"start": start_latency.measure, "reaction": reaction.measure, "scale": scale.measure}
+PARTS = {
+    "start": start_latency.measure,
+    "reaction": reaction.measure,
+    "scale": scale.measure,
+    "finished": finished.measure,
+}
 
 
 def main() -> int:
     """Exit status: 0 measured, whatever the verdicts; 1 it did not work."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", choices=sorted(PARTS), help="measure this part alone")
+    parser.add_argument("--only", choices=list(PARTS), help="measure this part alone")
     parser.add_argument("--quick", action="store_true", help="few samples: shows that it works, not how fast")
     arguments = parser.parse_args()
     facts = {**report.machine(), "quick": arguments.quick}

@@ -113,7 +113,20 @@ def _stages() -> list[dict[str, Any]]:
             ),
             after=_RUN,
         ),
-        _stage("pod-gone", "Pod", [(".metadata.deletionTimestamp", "Exists", [])]),
+        # As a kubelet does: only a pod that has ended goes, and only that lets its Job's finalizer go.
+        _stage(
+            "pod-killed",
+            "Pod",
+            [(".metadata.deletionTimestamp", "Exists", []), (".status.phase", "In", ["Pending", "Running"])],
+            _pod_status(
+                "Failed", f"terminated: {{exitCode: 137, finishedAt: {{{{ $now | Quote }}}}, {started}}}"
+            ),
+        ),
+        _stage(
+            "pod-gone",
+            "Pod",
+            [(".metadata.deletionTimestamp", "Exists", []), (".status.phase", "In", ["Succeeded", "Failed"])],
+        ),
     ]
 
 

@@ -123,12 +123,15 @@ def _sample(node: NodeCluster, who: str, count: int) -> Sample:
 
 
 def make_live(made: Team, count: int) -> None:
-    """Make runs whose pods go on for an hour, and wait until each of them has its Secret and runs."""
+    """Make runs whose pods go on for an hour, and wait until each of them has its Secret and runs.
+
+    Others may have succeeded before.
+    """
     task = {"template": pod_template(_start_after(count), _LIVE_FOR)}
     make_runs(made, count, task)
     process = Process(made.operator.pid)
-    _wait_none(made, process, "status.live!=1")
-    _wait_none(made, process, "status.phase!=Running")
+    for fields in ("status.live!=1", "status.phase!=Running"):
+        _wait_none(made, process, f"{fields},status.phase!=Succeeded")
 
 
 def make_runs(made: Team, count: int, task: Object) -> None:
