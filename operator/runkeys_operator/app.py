@@ -115,7 +115,8 @@ class _Operator:
         self._failed: BackgroundError | None = None
         self._served: tuple[str | None, ...] = ()
         self._closed_watches: set[str] = set()
-        self._swept = False
+        self._sweep_failed = False
+        self._ending = False
         self._stop = asyncio.Event()
         self._last_resort: asyncio.TimerHandle | None = None
 
@@ -172,8 +173,8 @@ class _Operator:
         self._tell_ready()
 
     def _tell_ready(self) -> None:
-        """Ready: what is new is heard of at once, as all watches are open, and what was there is known."""
-        ready = self._swept and not self._closed_watches
+        """Ready: all watches are open, so that what was there is known, and what is new is heard of at once."""
+        ready = not self._closed_watches and not self._sweep_failed and not self._ending
         if ready and not self._health.ready:
             log.info("ready")
         self._health.ready = ready
@@ -196,7 +197,7 @@ class _Operator:
 
     async def _end(self, **_: Any) -> None:
         """Finish what is being worked on. By now kopf watches nothing any more, and the session is still open."""
-        self._swept = False
+        self._ending = True
         self._tell_ready()
         self._stop.set()  # kopf forgets its own task that waits for this, and would wait 5 s for it to end
         tasks, self._background = self._background, []
@@ -230,15 +231,15 @@ class _Operator:
             pause = self._options.sweep_seconds
             try:
                 await self._engine.sweep()
-                self._swept = True
+                self._sweep_failed = False
                 self._tell_ready()
                 await self._engine.expire()
             except ApiError as error:
                 if isinstance(error, Unauthorized) and clock() - worked_at > _REFUSED_SECONDS:
                     raise
                 log.warning("the sweep failed: %s", error)
-                pause = min(pause, _SWEEP_AGAIN_SECONDS)
-                self._swept = False
+                pause = min(pause, error.retry_after or _SWEEP_AGAIN_SECONDS)
+                self._sweep_failed = True
                 self._tell_ready()
             else:
                 worked_at = clock()

@@ -156,7 +156,12 @@ class Hold:
         await event.wait()
 
 
-Action = Delay | Reset | LoseAnswer | Answer | Repeat | Hold
+@dataclass(frozen=True)
+class Stale:
+    """Answer with what the same read was answered the last time, as a cache that nobody updates would."""
+
+
+Action = Delay | Reset | LoseAnswer | Answer | Repeat | Hold | Stale
 
 
 class Rule:

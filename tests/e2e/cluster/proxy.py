@@ -23,7 +23,7 @@ from aiohttp import web
 from yarl import URL
 
 from .base import Cluster
-from .faults import Action, Answer, Delay, Hold, LoseAnswer, Match, Repeat, Request, Reset, Rule
+from .faults import Action, Answer, Delay, Hold, LoseAnswer, Match, Repeat, Request, Reset, Rule, Stale
 
 Hook = Callable[[Request], Awaitable[Action | None]]
 
@@ -61,6 +61,7 @@ class ApiProxy:
         self._failure: BaseException | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._streams: dict[Request, asyncio.Transport] = {}
+        self._read: dict[str, tuple[int, bytes, list[tuple[str, str]]]] = {}
         self.url = ""
 
     # From the test's thread
@@ -228,14 +229,17 @@ class ApiProxy:
         if isinstance(action, Answer):
             request.status = action.status
             return _refusal(action)
+        if isinstance(action, Stale):
+            request.status, body, headers = self._read[incoming.raw_path]
+            return web.Response(status=request.status, body=body, headers=headers)
         answers = []
         for _ in range(action.times if isinstance(action, Repeat) else 1):
             request.forwarded += 1
             async with self._forward(incoming, request) as answer:
-                body = await answer.read()
-                answers.append(
-                    web.Response(status=answer.status, body=body, headers=_passed_on(answer.headers))
-                )
+                body, headers = await answer.read(), _passed_on(answer.headers)
+                answers.append(web.Response(status=answer.status, body=body, headers=headers))
+                if request.verb == "get" and "/secrets/" not in request.path:
+                    self._read[incoming.raw_path] = (answer.status, body, headers)
             request.status = answers[-1].status
         afterwards = None if self.after_answer is None else await self.after_answer(request)
         if isinstance(action, LoseAnswer) or isinstance(afterwards, Reset | LoseAnswer):

@@ -1,0 +1,159 @@
+"""Ready means: a run that is applied now is acted on now, whatever else there is to do."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.e2e import examples
+from tests.e2e.cluster.audit import AuditEvent
+from tests.e2e.cluster.base import wait_until
+from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.faults import matching
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.cluster.proxy import ApiProxy
+from tests.e2e.runs.conftest import TeamMaker
+from tests.e2e.runs.team import Team
+from tests.e2e.test_chart_install import install
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+BACKLOG = 150
+WORKERS = 4
+
+
+def port() -> int:
+    """A free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def is_ready(number: int) -> bool:
+    """Whether the operator says that it is ready."""
+    return answers(number, "readyz")
+
+
+def answers(number: int, path: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{number}/{path}", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.HTTPError, OSError):
+        return False
+
+
+def between(node: NodeCluster, mark: int, account: str, namespace: str, name: str) -> list[AuditEvent]:
+    """What the operator asked for from the moment that the run was there to the moment that its Job was."""
+    events = list(node.audit.events(mark, where=lambda event: event.namespace == namespace))
+    first = next(
+        i
+        for i, event in enumerate(events)
+        if (event.verb, event.resource, event.name) == ("create", "workflowruns", name)
+    )
+    last = next(
+        i
+        for i, event in enumerate(events)
+        if (event.verb, event.resource) == ("create", "jobs") and event.name.startswith(f"rk-{name}-")
+    )
+    return [event for event in events[first:last] if event.user == account and event.verb != "watch"]
+
+
+def others(calls: list[AuditEvent], name: str) -> set[str]:
+    """Names of the other runs that were read meanwhile."""
+    return {call.name for call in calls if call.resource == "workflowruns" and call.name not in ("", name)}
+
+
+@pytest.mark.usefixtures("crds")
+def test_a_run_applied_when_the_deployment_is_ready(
+    node: NodeCluster,
+    new_namespace: Callable[[], str],
+) -> None:
+    system, served = new_namespace(), new_namespace()
+    release = f"runkeys-{secrets.token_hex(3)}"
+    node.client.create(examples.source_secret(served, secrets.token_hex(16)))
+    node.client.create(examples.hello_binding(served))
+    sets = (f"--set=watchNamespaces={{{served}}}", f"--set=sources[0].namespace={served}")
+    install(node, release, system, *sets, f"--set=sources[0].secretNames={{{examples.SOURCE}}}")
+    mark = node.audit.mark()
+    node.client.wait_for("deployments", release, system, available, timeout=90)
+    node.client.create(examples.hello_run(served))
+    account = f"system:serviceaccount:{system}:{release}"
+    node.client.wait_for("workflowruns", "hello", served, has_job(node, served), timeout=60)
+    calls = between(node, mark, account, served, "hello")
+    # it heard of it by its watch: no list lies between
+    assert [f"{call.verb} {call.resource}" for call in calls if call.verb == "list"] == []
+    assert [call.name for call in calls if call.resource == "workflowruns"] == ["hello"]
+
+
+def available(deployment: Object) -> bool:
+    return bool(deployment.get("status", {}).get("readyReplicas"))
+
+
+def has_job(node: NodeCluster, namespace: str) -> Callable[[Object], bool]:
+    return lambda run: any(
+        item["metadata"]["labels"].get("runkeys.dev/run") == run["metadata"]["name"]
+        for item in node.client.list("jobs", namespace)
+    )
+
+
+def served(new_team: TeamMaker, proxy: ApiProxy | None = None) -> tuple[Team, int]:
+    """A team whose operator is not started, and the port of its probes."""
+    number = port()
+    options = {} if proxy is None else {"server": proxy.url}
+    team = new_team("--health-port", str(number), start=False, **options)
+    team.make_source()
+    team.make_binding()
+    return team, number
+
+
+def test_a_run_applied_when_ready_overtakes_a_backlog(new_team: TeamMaker, node: NodeCluster) -> None:
+    team, number = served(new_team)
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(lambda i: team.make_run(f"old-{i:03d}", bindings=[{"name": "missing"}]), range(BACKLOG))
+        )
+    mark = node.audit.mark()
+    team.operator.start()
+    wait_until("the operator to be ready", lambda: is_ready(number), 60, every=0.005)
+    team.make_run("new")
+    team.client.wait_for("workflowruns", "new", team.namespace, has_job(node, team.namespace), timeout=60)
+    account = f"system:serviceaccount:{team.namespace}:runkeys"
+    calls = between(node, mark, account, team.namespace, "new")
+    # those that were begun go to their end; of those that wait none goes first
+    assert len(others(calls, "new")) <= 3 * WORKERS, sorted(others(calls, "new"))
+    assert [call for call in calls if call.verb == "list" and call.resource == "workflowruns"] == []
+
+
+def test_twin_an_operator_that_waits_in_line_is_seen(new_team: TeamMaker, node: NodeCluster) -> None:
+    """The run is there before the operator: then it is part of the backlog, and others are read before it."""
+    team, number = served(new_team)
+    mark = node.audit.mark()
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(lambda i: team.make_run(f"old-{i:03d}", bindings=[{"name": "missing"}]), range(BACKLOG))
+        )
+    team.make_run("younger")  # lists are in the order of names
+    team.operator.start()
+    team.client.wait_for("workflowruns", "younger", team.namespace, has_job(node, team.namespace), timeout=60)
+    wait_until("the operator to be ready", lambda: is_ready(number), 60)
+    account = f"system:serviceaccount:{team.namespace}:runkeys"
+    assert len(others(between(node, mark, account, team.namespace, "younger"), "younger")) > 3 * WORKERS
+
+
+@pytest.mark.parametrize("watched", ["workflowruns", "secretbindings", "jobs", "pods"])
+def test_not_ready_before_each_watch_is_open(new_team: TeamMaker, proxy: ApiProxy, watched: str) -> None:
+    held = proxy.hold(matching("watch", watched))
+    team, number = served(new_team, proxy)
+    team.operator.start()
+    held.wait_arrived(60)
+    proxy.wait_for(matching("list", "workflowruns"), 30, count=3)  # kopf's, and both of the first sweep
+    wait_until("the operator to be alive", lambda: answers(number, "healthz"), 30)
+    assert not is_ready(number)
+    held.release()
+    wait_until("the operator to be ready", lambda: is_ready(number), 30)
