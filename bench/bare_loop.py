@@ -37,6 +37,7 @@ from runkeys.status import FINAL_PHASES
 
 Json = dict[str, Any]
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_TRIES = 100
 _CONDITIONS = (
     "Authorized", "SecretsReady", "SecretsReleased", "Complete", "Failed", "Reconciling", "Stalled",
 )  # fmt: skip
@@ -102,13 +103,22 @@ class Loop:
 
     async def _watch(self, url: str, query: Json, saw: Callable[[Json], None]) -> None:
         timeout = aiohttp.ClientTimeout(total=None)
-        async with self._http.get(url, params={**query, "watch": "1"}, timeout=timeout) as events:
-            self._watches -= 1
-            if not self._watches:
-                print("serving", flush=True)
-            async for line in events.content:
-                saw(json.loads(line)["object"])
-        raise RuntimeError(f"the watch of {url} ended: {events.status}")
+        said = ""
+        for _ in range(_TRIES):
+            async with self._http.get(url, params={**query, "watch": "1"}, timeout=timeout) as events:
+                if (
+                    events.status != 200
+                ):  # rights and kinds are new: not every part of the server knows them yet
+                    said = await events.text()
+                    await asyncio.sleep(0.1)
+                    continue
+                self._watches -= 1
+                if not self._watches:
+                    print("serving", flush=True)
+                async for line in events.content:
+                    saw(json.loads(line)["object"])
+            break
+        raise RuntimeError(f"the watch of {url} ended: {said}")
 
     # what the watches show
 
