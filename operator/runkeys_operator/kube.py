@@ -24,7 +24,7 @@ from .errors import Invalid, LoginError, Unauthorized, Unreachable, from_respons
 Json = dict[str, Any]
 Objects = list[Json]
 
-PAGE_SIZE = 500
+PAGE_SIZE = 250
 _TIMEOUT = aiohttp.ClientTimeout(total=15)
 # The server ends a watch after five minutes, and bookmarks it once a minute: a longer silence is a dead connection.
 _WATCH_SECONDS = 300
@@ -64,6 +64,13 @@ JOBS = Resource("batch", "v1", "jobs")
 PODS = Resource("", "v1", "pods")
 SECRETS = Resource("", "v1", "secrets")
 EVENTS = Resource("", "v1", "events")
+
+
+class Page(NamedTuple):
+    """A part of a list, and the version from which a watch shows what follows the list."""
+
+    items: Objects
+    version: str
 
 
 class Deleted(NamedTuple):
@@ -123,7 +130,7 @@ class Kube:
             field_selector=field_selector,
             metadata_only=metadata_only,
         )
-        return [item async for page in pages for item in page]
+        return [item async for page in pages for item in page.items]
 
     async def pages(
         self,
@@ -133,28 +140,17 @@ class Kube:
         label_selector: str = "",
         field_selector: str = "",
         metadata_only: bool = False,
-    ) -> AsyncIterator[Objects]:
-        """The same in pages of at most 500, for whoever must not hold all of them."""
+    ) -> AsyncIterator[Page]:
+        """The same in pages of at most 250, for whoever must not hold all of them."""
         query = {"limit": str(PAGE_SIZE), **_selectors(label_selector, field_selector)}
         accept = _METADATA_LIST if metadata_only else ""
         while True:
             page = await self._call("list", "GET", resource, namespace, query=query, accept=accept)
-            yield page.get("items") or []
             token = page["metadata"].get("continue")
+            yield Page(page.pop("items", None) or [], page["metadata"]["resourceVersion"])
             if not token:
                 return
             query["continue"] = token
-
-    async def snapshot(
-        self, resource: Resource, namespace: str | None, *, label_selector: str = "", field_selector: str = ""
-    ) -> tuple[Objects, str]:
-        """Every object that matches, and the version from which a watch shows what follows.
-
-        In one page and from the server's cache: a watch begins so whenever it has lost its place.
-        """
-        query = {"resourceVersion": "0", **_selectors(label_selector, field_selector)}
-        page = await self._call("list", "GET", resource, namespace, query=query)
-        return page.get("items") or [], page["metadata"]["resourceVersion"]
 
     async def watch(
         self,

@@ -80,7 +80,9 @@ class Watch:
                 pause = min(_LONGEST_PAUSE, 2 * pause)
 
     async def _list(self) -> str:
-        items, version = await self._kube.snapshot(self._resource, self._namespace, **self._selectors)
-        for item in items:
-            self._saw({"type": None, "object": item})
+        version = ""
+        async for page in self._kube.pages(self._resource, self._namespace, **self._selectors):
+            for item in page.items:
+                self._saw({"type": None, "object": item})
+            version = page.version
         return version

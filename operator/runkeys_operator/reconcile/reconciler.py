@@ -77,7 +77,12 @@ class Reconciler:
             ended = last is None or last.finished or metadata["uid"] in self._leaving
             if not ended or self._queue.is_worked_on(key):
                 self._read_anew(key, Urgency.NEWS)
-        elif last is None or last.differs(metadata):
+        elif last is None or last.differs(
+            metadata["uid"],
+            metadata["generation"],
+            metadata.get("labels") or {},
+            deleting="deletionTimestamp" in metadata,
+        ):
             self._read_anew(key, Urgency.BACKLOG if kind is None else Urgency.NEWS)
 
     def saw_binding(self, event: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import Any
 
 from runkeys.api import WorkflowRun
 from runkeys.needs import Bindings
@@ -69,10 +68,11 @@ class Record:
         run = WorkflowRun.model_validate_json(zlib.decompress(self._run))
         return Observation(run, _NO_BINDINGS, {}, (), self.memory)
 
-    def differs(self, metadata: Mapping[str, Any]) -> bool:
+    def differs(self, uid: str, generation: int, labels: Mapping[str, str], *, deleting: bool) -> bool:
         """Whether this is another run, or another version of what people ask of it; the status is not looked at."""
-        return (
-            (self.uid, self._generation) != (metadata["uid"], metadata["generation"])
-            or self._labels != (metadata.get("labels") or {})
-            or self._deleting != ("deletionTimestamp" in metadata)
+        return (self.uid, self._generation, self._labels, self._deleting) != (
+            uid,
+            generation,
+            labels,
+            deleting,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -59,15 +59,10 @@ class Store(Generic[View]):
             if not seen.view.gone
         }
 
-    def behind(self, listed: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Those of ``listed``, the metadata of objects, that are not known, or only in an older version."""
-        found = []
-        for metadata in listed:
-            key = run_of(metadata)
-            seen = self._runs.get(key, {}).get(metadata["uid"]) if key is not None else None
-            if key is not None and (seen is None or seen.version < int(metadata["resourceVersion"])):
-                found.append(metadata)
-        return found
+    def has(self, key: RunKey, uid: str, version: int) -> bool:
+        """Whether this object of the run is known in this version, or a newer one."""
+        seen = self._runs.get(key, {}).get(uid)
+        return seen is not None and seen.version >= version
 
     def mark_gone(self, uid: str, key: RunKey) -> bool:
         """Note that it was deleted, which no watch told us; whether that is new."""

@@ -17,7 +17,7 @@ from runkeys.naming import LABEL_RUN
 from runkeys.observation import JobView, PodView, job_uid_of
 from runkeys.status import FINAL_PHASES
 from runkeys_operator.errors import NotFound
-from runkeys_operator.kube import JOBS, PODS, RUNS, Json, Kube, Resource
+from runkeys_operator.kube import JOBS, PODS, RUNS, Kube, Resource
 from runkeys_operator.reconcile.key import RunKey
 from runkeys_operator.reconcile.record import Record
 from runkeys_operator.reconcile.store import Store, run_of
@@ -34,6 +34,42 @@ _EXPIRES = "spec.ttlSecondsAfterFinished!=,status.phase!=,status.phase!=Pending,
 
 _WATCH_LAG_SECONDS = 1.0
 """How far the watches may be behind a list before they are said to have missed something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a list says of one object, without the rest of its metadata.
+
+    :ivar run: the run that it is, or says it belongs to.
+    :ivar job_uid: of a Job its own uid, of a pod the one that its label names.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    generation: int
+    labels: Mapping[str, str]
+    deleting: bool
+    run: RunKey | None
+    job_uid: str
+
+    @classmethod
+    def parse(cls, resource: Resource, metadata: Mapping[str, Any]) -> Listed:
+        """Read the metadata of an object of that kind."""
+        namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
+        is_run = resource == RUNS
+        return cls(
+            namespace=namespace,
+            name=name,
+            uid=uid,
+            version=int(metadata["resourceVersion"]),
+            generation=metadata.get("generation", 0),
+            labels=(metadata.get("labels") or {}) if is_run else {},
+            deleting="deletionTimestamp" in metadata,
+            run=RunKey(namespace, name) if is_run else run_of(metadata),
+            job_uid=job_uid_of(metadata) if resource == PODS else uid,
+        )
 
 
 @dataclass
@@ -67,14 +103,11 @@ class Sweeper:
         """Compare what is there with what is ``known``, which may change meanwhile."""
         found, settled = Found(), set(self.settled)
         runs_before, jobs_before, pods_before = set(known), self._jobs.present(), self._pods.present()
-        jobs, pods, runs, live = await asyncio.gather(
-            self._all(JOBS, labels=LABEL_RUN),
-            self._all(PODS, labels=LABEL_RUN, fields=BOUND),
-            self._all(RUNS, fields=OPEN),
-            self._all(RUNS, fields=_LIVE),
-        )
+        jobs = await self._all(JOBS, labels=LABEL_RUN)
+        pods = await self._all(PODS, labels=LABEL_RUN, fields=BOUND)
+        runs, live = await self._all(RUNS, fields=OPEN), await self._all(RUNS, fields=_LIVE)
         await asyncio.sleep(_WATCH_LAG_SECONDS)
-        self.settled -= settled - {job["metadata"]["uid"] for job in jobs}
+        self.settled -= settled - {job.uid for job in jobs}
         self._compare_runs(found, known, runs_before, runs, live)
         for resource, store, before, listed in (
             (JOBS, self._jobs, jobs_before, jobs),
@@ -88,15 +121,15 @@ class Sweeper:
         found: Found,
         known: Mapping[RunKey, Record],
         before: set[RunKey],
-        listed: list[Json],
-        live: list[Json],
+        listed: list[Listed],
+        live: list[Listed],
     ) -> None:
-        here = {_key(item["metadata"]): item["metadata"] for item in listed}
-        for key, metadata in here.items():
+        here = {item.run: item for item in listed if item.run is not None}
+        for key, item in here.items():
             run = known.get(key)
-            if run is None or run.differs(metadata):
+            if run is None or run.differs(item.uid, item.generation, item.labels, deleting=item.deleting):
                 found.read.add(key)
-        found.read |= {_key(item["metadata"]) for item in live} - known.keys()
+        found.read |= {item.run for item in live if item.run is not None} - known.keys()
         found.read |= {key for key in before - here.keys() if key in known and not known[key].finished}
 
     async def _compare(
@@ -106,22 +139,21 @@ class Sweeper:
         resource: Resource,
         store: Store[Any],
         before: Mapping[str, RunKey],
-        listed: list[Json],
+        listed: list[Listed],
     ) -> None:
-        here = {item["metadata"]["uid"] for item in listed}
+        here = {item.uid for item in listed}
         found.look |= {key for uid, key in before.items() if uid not in here and store.mark_gone(uid, key)}
         of_known = []
         for item in listed:
-            metadata = item["metadata"]
-            job_uid = metadata["uid"] if resource == JOBS else job_uid_of(metadata)
-            run = run_of(metadata)
-            if run in known:
-                of_known.append(metadata)
-            elif run is not None and job_uid not in self.settled:
-                found.read.add(run)
-        for metadata in store.behind(of_known):
+            if item.run in known:
+                of_known.append(item)
+            elif item.run is not None and item.job_uid not in self.settled:
+                found.read.add(item.run)
+        for item in of_known:
+            if item.run is None or store.has(item.run, item.uid, item.version):
+                continue
             try:
-                raw = await self._kube.get(resource, metadata["namespace"], metadata["name"])
+                raw = await self._kube.get(resource, item.namespace, item.name)
             except NotFound:
                 continue
             if (changed := store.record(raw)) is not None:
@@ -131,27 +163,26 @@ class Sweeper:
         """Finished runs whose time to live ends ``within`` this time, and in how many seconds."""
         for namespace in self._namespaces:
             async for page in self._kube.pages(RUNS, namespace, field_selector=_EXPIRES):
-                for raw in page:
+                for raw in page.items:
                     ended = (raw.get("status") or {}).get("completionTime")
                     if ended is None:
                         continue
                     ttl = timedelta(seconds=raw["spec"]["ttlSecondsAfterFinished"])
                     left = datetime.fromisoformat(ended) + ttl - now
                     if left <= within:
-                        yield _key(raw["metadata"]), max(0.0, left.total_seconds())
+                        key = RunKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
+                        yield key, max(0.0, left.total_seconds())
 
-    async def _all(self, resource: Resource, *, labels: str = "", fields: str = "") -> list[Json]:
-        """Metadata of all that match."""
-        found: list[Json] = []
+    async def _all(self, resource: Resource, *, labels: str = "", fields: str = "") -> list[Listed]:
+        """All that match, page by page, as whole metadata takes much room."""
+        found: list[Listed] = []
         for namespace in self._namespaces:
+            pages = self._kube.pages(
+                resource, namespace, label_selector=labels, field_selector=fields, metadata_only=True
+            )
             try:
-                found += await self._kube.list(
-                    resource, namespace, label_selector=labels, field_selector=fields, metadata_only=True
-                )
+                async for page in pages:
+                    found += [Listed.parse(resource, item["metadata"]) for item in page.items]
             except NotFound:
                 continue
         return found
-
-
-def _key(metadata: Mapping[str, Any]) -> RunKey:
-    return RunKey(metadata["namespace"], metadata["name"])
