@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import os
 import secrets
 import signal
@@ -17,7 +18,7 @@ import pytest
 import urllib3
 
 from tests.e2e.cluster import providers
-from tests.e2e.cluster.base import Cluster, ClusterError, NotOffered
+from tests.e2e.cluster.base import Cluster, ClusterError, NotOffered, wait_until
 from tests.e2e.cluster.cache import CHECKOUT
 from tests.e2e.cluster.client import ApiError, KubeClient, Object, WaitError
 from tests.e2e.cluster.existing import CONTEXT_VARIABLE, ExistingCluster
@@ -63,6 +64,33 @@ def run_job(client: KubeClient, namespace: str, manifest: Object) -> str:
     assert done["status"].get("succeeded") == 1, done["status"]
     pod = client.list("pods", namespace, labels=f"job-name={name}")[0]["metadata"]["name"]
     return client.logs(pod, namespace)
+
+
+def by_way_of(proxy: ApiProxy, client: KubeClient, namespace: str) -> KubeClient:
+    """A client that goes through the proxy, with an administrator's token in this namespace."""
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "tester"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": namespace}],
+    }
+    client.create(binding, namespace)
+    token = client.token(namespace, "default")
+    own = client.with_token(token)
+
+    def may_read() -> bool:
+        try:
+            own.list("configmaps", namespace)
+        except ApiError as error:
+            if error.status != 403:
+                raise
+            return False
+        return True
+
+    # The server learns of a new right by a watch of its own.
+    wait_until("the right to be known", may_read, timeout=10)
+    return client.with_token(token, server=proxy.url)
 
 
 class TestNode:
@@ -184,15 +212,7 @@ class TestProxy:
     @pytest.fixture
     def through(self, cluster: Cluster, proxy: ApiProxy, namespace: str) -> KubeClient:
         """A client that goes through the proxy, with an administrator's token in its own namespace."""
-        binding = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": "tester"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
-            "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": namespace}],
-        }
-        cluster.client.create(binding, namespace)
-        return cluster.client.with_token(cluster.client.token(namespace, "default"), server=proxy.url)
+        return by_way_of(proxy, cluster.client, namespace)
 
     def test_it_numbers_and_names_every_request(
         self, through: KubeClient, proxy: ApiProxy, namespace: str
@@ -364,6 +384,14 @@ class TestBreaking:
         assert not node.client.is_ready()
         node.start_component("kube-apiserver")
         node.client.wait_ready(timeout=30)
+
+        # A proxy ends even if the API server does not answer its goodbye, and no connection stays open.
+        with ApiProxy(node) as proxy:
+            watch = by_way_of(proxy, node.client, namespace).watch("configmaps", namespace, timeout=20)
+            assert next(watch)[0] == "ADDED"
+            node.pause("kube-apiserver")
+        node.resume("kube-apiserver")
+        gc.collect()  # what was left open is an error now
 
     def test_two_nodes_at_once_do_not_meet(
         self, node: NodeCluster, own_node: OwnNode, namespace: str

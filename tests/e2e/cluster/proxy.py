@@ -12,11 +12,14 @@ It listens on plain HTTP on this machine; whoever calls authenticates by bearer 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Self
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp import web
@@ -54,13 +57,14 @@ class ApiProxy:
         self._changed = threading.Condition()
         self._requests: list[Request] = []
         self._rules: list[Rule] = []
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, name="api-proxy", daemon=True)
         self._started = threading.Event()
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._streams: dict[Request, asyncio.Transport] = {}
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         self._read: dict[str, tuple[int, bytes, list[tuple[str, str]]]] = {}
         self.url = ""
 
@@ -80,6 +84,10 @@ class ApiProxy:
                 rule.action.release()
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(15)
+        if self._thread.is_alive():
+            raise TimeoutError("the proxy did not end within 15 s")
+        if self._failure is not None:
+            raise self._failure
 
     @property
     def requests(self) -> list[Request]:
@@ -133,40 +141,68 @@ class ApiProxy:
 
     def _run(self) -> None:
         try:
-            self._loop.run_until_complete(self._serve())
+            with asyncio.Runner() as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._serve())
         except BaseException as failure:  # noqa: BLE001  the test's thread raises it
             self._failure = failure
         finally:
             self._started.set()
-            self._loop.close()
 
     async def _serve(self) -> None:
         trusted = ssl.create_default_context(cafile=None if self._ca is None else str(self._ca))
         # One connection for one request: a kept one makes aiohttp repeat some requests unasked when it breaks.
-        connector = aiohttp.TCPConnector(ssl=trusted, limit=0, force_close=True)
+        connector = aiohttp.TCPConnector(
+            ssl=trusted, limit=0, force_close=True, socket_factory=self._new_socket
+        )
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, auto_decompress=False
-        ) as session:
-            self._session = session
-            application = web.Application(client_max_size=_LIMIT)
-            application.router.add_route("*", "/{path:.*}", self._handle)
-            runner = web.AppRunner(
-                application, handler_cancellation=True, access_log=None, shutdown_timeout=0.1
-            )
-            await runner.setup()
-            try:
-                site = web.TCPSite(runner, "127.0.0.1", 0)
-                await site.start()
-                host, port = runner.addresses[0][:2]
-                self.url = f"http://{host}:{port}"
-                self._started.set()
-                await self._stop.wait()
-            finally:
-                for task in self._background:
-                    task.cancel()
-                await asyncio.gather(*self._background, return_exceptions=True)
-                await runner.cleanup()
+        try:
+            async with aiohttp.ClientSession(
+                connector=connector, timeout=timeout, auto_decompress=False
+            ) as self._session:
+                await self._answer()
+        finally:
+            await self._hang_up()
+
+    async def _answer(self) -> None:
+        """Answer whoever calls until it is time to stop."""
+        application = web.Application(client_max_size=_LIMIT)
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            host, port = runner.addresses[0][:2]
+            self.url = f"http://{host}:{port}"
+            self._started.set()
+            await self._stop.wait()
+        finally:
+            for task in self._background:
+                task.cancel()
+            await asyncio.gather(*self._background, return_exceptions=True)
+            await runner.cleanup()
+
+    def _new_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol = address[:3]
+        made = socket.socket(family, kind, protocol)
+        self._sockets.add(made)
+        return made
+
+    async def _hang_up(self) -> None:
+        """Wait until every connection to the API server is closed.
+
+        aiohttp forgets a connection that it has begun to close, and that takes as long as the API server takes to
+        answer TLS's goodbye. It need not: here nobody wants to know how a connection ended.
+        """
+        until = time.monotonic() + 5
+        while left := [made for made in self._sockets if made.fileno() != -1]:
+            if time.monotonic() > until:
+                raise TimeoutError(f"{len(left)} of the proxy's connections did not close within 5 s")
+            for made in left:
+                with suppress(OSError):  # it may not be connected any more
+                    made.shutdown(socket.SHUT_RDWR)
+            await asyncio.sleep(0.005)
 
     async def _handle(self, incoming: web.Request) -> web.StreamResponse:
         request = self._number(incoming, await incoming.read())
