@@ -1,8 +1,9 @@
 """What runs that have ended cost the operator: memory and CPU time at rest, and at a start.
 
-Two namespaces, one after the other: none has ended in the first, thousands in the second. Those were made by an
-administrator while no operator ran: a WorkflowRun each, with a status of about 4 kB as the operator leaves it behind.
-Their Jobs are long gone, as they are a quarter of an hour after the end.
+Two operators side by side, each with a namespace of its own: none has ended in the one, thousands in the other. Those
+were made by an administrator while no operator ran: a WorkflowRun each, with a status of about 4 kB as the operator
+leaves it behind. Their Jobs are long gone, as they are a quarter of an hour after the end. Both are measured over the
+same time, so that what else the machine does is the same for both.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import json
 import socket
 import time
 import uuid
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any
@@ -60,65 +63,96 @@ _QUICK = _Sizes(500, 50, 3, 3, 5, 3, ("--sweep-seconds", "5"))
 
 
 @dataclass(frozen=True)
-class _Cost:
-    """Of one operator.
+class _Rest:
+    """One operator at rest.
 
-    :ivar memory, memory_live: MB at rest, and with live runs. :ivar share, share_live: CPU at rest, of one core:
-        sweeps, but no watch that the server ends, which it does every five minutes.
-    :ivar start, start_live: CPU seconds from the process's beginning until it was at rest.
-    :ivar to_job: ms from readiness to the Job of a run made then, for each restart.
+    :ivar memory: MB. :ivar share: CPU time, of one core: sweeps, but no watch that the server ends, as it does every
+        five minutes. :ivar start: CPU seconds from the process's beginning until it was at rest.
     """
 
     memory: float
     share: float
     start: float
-    to_job: list[float]
-    memory_live: float
-    share_live: float
-    start_live: float
 
 
 def measure(node: NodeCluster, quick: bool) -> list[Figure]:
     """Ratios of many finished runs to none, and ms from a restart's readiness to a new run's Job."""
     sizes = _QUICK if quick else _Sizes()
-    none, many = _cost(node, 0, sizes), _cost(node, sizes.finished, sizes)
+    with _side(node, 0, sizes) as none, _side(node, sizes.finished, sizes) as many:
+        sides = (many, none)
+        alone = _at_rest(sides, sizes)
+        to_job: tuple[list[float], list[float]] = ([], [])
+        for number in range(sizes.restarts):
+            for side, samples in zip(sides, to_job, strict=True):
+                samples.append(_restart(side, number))
+        for side in sides:
+            make_live(side.made, sizes.live)
+        with_live = _at_rest(sides, sizes)
+    return _figures(sizes, alone, (Spread.of(to_job[0]), Spread.of(to_job[1])), with_live)
 
-    def ratio(what: str, text: str, mine: float, other: float, aim: float | None) -> Figure:
-        details = {"finished": mine, "none": other}
-        return Figure(what, text.format(mine), text.format(other), mine / other, aim, details)
 
-    to_job, to_job_none = Spread.of(many.to_job), Spread.of(none.to_job)
-    live = f"with {sizes.live} live runs"
-    share = "{:.2%} of a core"
+def _figures(
+    sizes: _Sizes, alone: list[_Rest], to_job: tuple[Spread, Spread], with_live: list[_Rest]
+) -> list[Figure]:
+    def ratio(what: str, text: str, values: tuple[float, float], aim: float | None = None) -> Figure:
+        many, none = values
+        details = {"finished": many, "none": none}
+        return Figure(what, text.format(many), text.format(none), many / none, aim, details)
+
+    def at_rest(what: str, found: list[_Rest]) -> list[Figure]:
+        many, none = found
+        return [
+            ratio(f"{what}memory at rest", "{:.1f} MB", (many.memory, none.memory), _MOST_RATIO),
+            ratio("  CPU at rest", "{:.3%} of a core", (many.share, none.share), _MOST_RATIO),
+            ratio("  CPU of a start", "{:.2f} s", (many.start, none.start)),
+        ]
+
+    many, none = to_job
+    details = {f"finished_{key}": value for key, value in asdict(many).items()}
+    details |= {f"none_{key}": value for key, value in asdict(none).items()}
     return [
-        ratio(
-            f"{sizes.finished} finished runs or none: memory at rest",
-            *("{:.1f} MB", many.memory, none.memory, _MOST_RATIO),
-        ),
-        ratio("  CPU at rest", share, many.share, none.share, _MOST_RATIO),
-        ratio("  CPU of a start", "{:.2f} s", many.start, none.start, None),
+        *at_rest(f"{sizes.finished} finished runs or none: ", alone),
         Figure(
             "  restart: ready to the Job of a run made then",
-            *(to_job.text("ms"), to_job_none.text("ms"), to_job.p50, _MOST_TO_JOB_MS),
-            {"longest": max(many.to_job), "longest_none": max(none.to_job)},
+            *(many.text("ms"), none.text("ms"), many.p50, _MOST_TO_JOB_MS, details),
         ),
-        ratio(f"  memory at rest, {live}", "{:.1f} MB", many.memory_live, none.memory_live, None),
-        ratio(f"  CPU of a start, {live}", "{:.2f} s", many.start_live, none.start_live, None),
-        ratio(f"  CPU at rest, {live}", share, many.share_live, none.share_live, _MOST_RATIO),
+        *at_rest(f"  and {sizes.live} live ones: ", with_live),
     ]
 
 
-def _cost(node: NodeCluster, finished: int, sizes: _Sizes) -> _Cost:
+class _Side:
+    """An operator with a namespace of its own, and what its probes say."""
+
+    def __init__(self, made: Team, port: int) -> None:
+        self.made = made
+        self._port = port
+
+    @property
+    def process(self) -> Process:
+        return Process(self.made.operator.pid)
+
+    def start(self) -> datetime:
+        """Start the operator anew; when it said that it was ready."""
+        if self.made.operator.running:
+            self.made.operator.stop()
+        self.made.operator.start()
+        process = self.process
+
+        def ready() -> bool:
+            process.check()
+            return _is_ready(self._port)
+
+        wait_until(f"the operator of {self.made.namespace} to be ready", ready, _LONGEST, every=0.002)
+        return datetime.now(UTC)
+
+
+@contextmanager
+def _side(node: NodeCluster, finished: int, sizes: _Sizes) -> Iterator[_Side]:
     port = _free_port()
     arguments = ("--health-port", str(port), *sizes.arguments)  # the last one that is given counts
-    with team(node, f"finished-{finished}", *arguments, tidy=not finished) as made:
+    with team(node, f"finished-{finished}", *arguments) as made:
         _make_finished(made, finished)
-        alone = _at_rest(made, port, sizes)
-        to_job = [_restart(made, port, number) for number in range(sizes.restarts)]
-        make_live(made, sizes.live)
-        made.operator.stop()
-        live = _at_rest(made, port, sizes)
-    return _Cost(*alone, to_job, *live)
+        yield _Side(made, port)
 
 
 # finished runs
@@ -163,28 +197,15 @@ def final_status(run: WorkflowRun) -> dict[str, Any]:
 # starts
 
 
-def _start(made: Team, port: int) -> tuple[Process, datetime]:
-    """Start the operator; its process, and when it said that it was ready."""
-    made.operator.start()
-    process = Process(made.operator.pid)
-
-    def ready() -> bool:
-        process.check()
-        return _is_ready(port)
-
-    wait_until(f"the operator of {made.namespace} to be ready", ready, _LONGEST, every=0.002)
-    return process, datetime.now(UTC)
-
-
-def _restart(made: Team, port: int, number: int) -> float:
+def _restart(side: _Side, number: int) -> float:
     """Milliseconds from the readiness of a new process to the Job of a run that was made at that moment."""
-    made.operator.stop()
-    mark = made.cluster.audit.mark()
-    _, ready = _start(made, port)
+    made, audit = side.made, side.made.cluster.audit
+    mark = audit.mark()
+    ready = side.start()
     run = made.make_run(f"fresh-{number}", task={"template": pod_template(start=2, run=0.1)})
     name = made.object_name(run)
     made.wait_phase(run["metadata"]["name"], "Succeeded", timeout=_LONGEST)
-    events = made.cluster.audit.events(mark, verb="create", resource="jobs", namespace=made.namespace)
+    events = audit.events(mark, verb="create", resource="jobs", namespace=made.namespace)
     answered = next(event.answered for event in events if event.name == name and event.status < 300)
     return (answered - ready).total_seconds() * 1000
 
@@ -209,25 +230,28 @@ def _free_port() -> int:
 # at rest
 
 
-def _at_rest(made: Team, port: int, sizes: _Sizes) -> tuple[float, float, float]:
-    """Start the operator and leave it running: MB, CPU of one core, and CPU seconds that a start takes."""
-    starts: list[float] = []
-    process, _ = _start(made, port)
-    for number in range(sizes.starts):
-        if number:
-            made.operator.stop()
-            process, _ = _start(made, port)
-        _come_to_rest(process)
-        starts.append(process.cpu_seconds())
+def _at_rest(sides: Sequence[_Side], sizes: _Sizes) -> list[_Rest]:
+    """Start each operator a few times, one after the other, then leave all of them alone."""
+    starts: list[list[float]] = [[] for _ in sides]
+    for _ in range(sizes.starts):
+        for side, seconds in zip(sides, starts, strict=True):
+            side.start()
+            _come_to_rest(side.process)
+            seconds.append(side.process.cpu_seconds())
     time.sleep(sizes.rest)
-    memory = process.memory()
-    # From a sweep to a later one, so that as many are in it each time.
-    _wait_swept(made)
-    before, began = process.cpu_seconds(), time.monotonic()
-    for _ in range(sizes.sweeps):
-        _wait_swept(made)
-    share = (process.cpu_seconds() - before) / (time.monotonic() - began)
-    return memory, share, median(starts)
+    memory = [side.process.memory() for side in sides]
+    with ThreadPoolExecutor(len(sides)) as pool:
+        shares = list(pool.map(lambda side: _share(side, sizes.sweeps), sides))
+    return [_Rest(*item) for item in zip(memory, shares, map(median, starts), strict=True)]
+
+
+def _share(side: _Side, sweeps: int) -> float:
+    """CPU time of one core, from one sweep to a later one, so that as many are in it each time."""
+    _wait_swept(side.made)
+    before, began = side.process.cpu_seconds(), time.monotonic()
+    for _ in range(sweeps):
+        _wait_swept(side.made)
+    return (side.process.cpu_seconds() - before) / (time.monotonic() - began)
 
 
 def _come_to_rest(process: Process) -> None:
