@@ -64,6 +64,7 @@ class ApiProxy:
         self._failure: BaseException | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._streams: dict[Request, asyncio.Transport] = {}
+        self._callers: WeakSet[asyncio.Transport] = WeakSet()
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._read: dict[str, tuple[int, bytes, list[tuple[str, str]]]] = {}
         self.url = ""
@@ -182,6 +183,9 @@ class ApiProxy:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
             await runner.cleanup()
+            # It closes them, which a caller that has stopped reading would hold up.
+            for caller in self._callers:
+                caller.abort()
 
     def _new_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol = address[:3]
@@ -205,6 +209,8 @@ class ApiProxy:
             await asyncio.sleep(0.005)
 
     async def _handle(self, incoming: web.Request) -> web.StreamResponse:
+        if incoming.transport is not None:
+            self._callers.add(incoming.transport)
         request = self._number(incoming, await incoming.read())
         try:
             if request.is_watch or request.query.get("follow") == "true":
