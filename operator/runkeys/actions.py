@@ -24,8 +24,9 @@ class CheckSources:
 
 @dataclass(frozen=True)
 class CreateJob:
-    """Create the Job of an attempt."""
+    """Create the Job of an attempt of a task."""
 
+    task: str
     manifest: Mapping[str, Any]
 
 
@@ -51,10 +52,12 @@ class EnsureSecret:
     In this order: where a value cannot be had there is no intent, and no Secret is made without one on
     record. Exists already: all is well.
 
+    :ivar task: whose attempt it is for.
     :ivar manifest: the Secret without ``data``.
     :ivar intent: the status that says that the Secret may exist; None if the stored one says so already.
     """
 
+    task: str
     name: str
     job_uid: str
     manifest: Mapping[str, Any]
@@ -72,8 +75,9 @@ class DeleteSecret:
 
 @dataclass(frozen=True)
 class Diagnose:
-    """Find out why a Job has no pod with a node: quota, Pod Security, no room."""
+    """Find out why a task's Job has no pod with a node: quota, Pod Security, no room."""
 
+    task: str
     job_name: str
     job_uid: str
 

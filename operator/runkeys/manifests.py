@@ -6,21 +6,25 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from runkeys.api import API_VERSION, Task, WorkflowRun
+from runkeys.api import API_VERSION, GROUP, Task, WorkflowRun
+from runkeys.graph import encoded
 from runkeys.naming import SECRET_TYPE, attempt_name, object_labels
 from runkeys.needs import TaskNeeds
-from runkeys.template import CONTAINER_FIELDS, carriers
+from runkeys.template import CONTAINER_FIELDS, RUNTIME, carriers
 
-JOB_TTL_SECONDS = 900
-"""How long a finished Job stays, for its logs; its Secret is long gone. Also the bound within which
-Kubernetes removes the Secret by itself if no operator is there to do it."""
+_INPUT = f"{GROUP}/input"
+_FILES, _INPUTS, _OUTPUT, _POOL = "runkeys-secrets", "runkeys-input", "runkeys-output", "runkeys-pool-"
 
 
-def job(run: WorkflowRun, index: int, attempt: int, needs: TaskNeeds) -> dict[str, Any]:
+def job(
+    run: WorkflowRun, index: int, attempt: int, needs: TaskNeeds, inputs: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The Job of attempt ``attempt`` of task ``index``: one pod, started once, owned by the run.
 
-    Variables refer to a Secret of the Job's own name that does not exist yet. The references are
+    Variables and files refer to a Secret of the Job's own name that does not exist yet. The references are
     required, so that the kubelet starts no container before it does.
+
+    :param inputs: JSON values by parameter.
     """
     task = run.spec.tasks[index]
     name = attempt_name(run.metadata.name, run.metadata.uid, task.name, attempt)
@@ -41,14 +45,16 @@ def job(run: WorkflowRun, index: int, attempt: int, needs: TaskNeeds) -> dict[st
             "parallelism": 1,
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
-            "ttlSecondsAfterFinished": JOB_TTL_SECONDS,
+            # For the logs of its pod; its Secret is long gone. Also the bound within which Kubernetes removes
+            # the Secret by itself if no operator is there to do it.
+            "ttlSecondsAfterFinished": run.spec.job_ttl_seconds_after_finished,
             # Puts on record, in the Job itself, that a node was drained and not the task at fault.
             "podFailurePolicy": {
                 "rules": [
                     {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
                 ]
             },
-            "template": _pod_template(run, task, name, labels, needs),
+            "template": _pod_template(run, task, name, labels, needs, inputs or {}),
         },
     }
 
@@ -74,11 +80,19 @@ def _controller(api_version: str, kind: str, name: str, uid: str) -> dict[str, A
 
 
 def _pod_template(
-    run: WorkflowRun, task: Task, name: str, labels: Mapping[str, str], needs: TaskNeeds
+    run: WorkflowRun,
+    task: Task,
+    name: str,
+    labels: Mapping[str, str],
+    needs: TaskNeeds,
+    inputs: Mapping[str, Any],
 ) -> dict[str, Any]:
     template = copy.deepcopy(task.template)
     metadata = template.setdefault("metadata", None) or {}
     template["metadata"] = {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}
+    if inputs:
+        annotations = {f"{_INPUT}.{parameter}": encoded(value) for parameter, value in inputs.items()}
+        template["metadata"]["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
     spec = template["spec"]
     spec["restartPolicy"] = "Never"
     spec["serviceAccountName"] = run.spec.service_account_name
@@ -89,13 +103,63 @@ def _pod_template(
     variables = [{"name": item.name, "value": item.value} for item in task.env] + [
         {
             "name": reference.variable,
-            "valueFrom": {"secretKeyRef": {"name": name, "key": reference.variable, "optional": False}},
+            "valueFrom": {"secretKeyRef": {"name": name, "key": reference.key, "optional": False}},
         }
         for reference in needs.references
+        if reference.variable
     ]
-    wanted = set(carriers(task))
+    volumes = _volumes(task, name, needs, inputs)
+    if volumes:
+        spec["volumes"] = [*(spec.get("volumes") or []), *(volume for volume, _ in volumes)]
+    mounts = [mount for _, mount in volumes]
+    wanted = carriers(task)
     for field in CONTAINER_FIELDS:
         for container in spec.get(field) or []:
-            if container.get("name") in wanted and variables:
-                container["env"] = [*(container.get("env") or []), *variables]
+            if container.get("name") not in wanted:
+                continue
+            for part, added in (("env", variables), ("volumeMounts", mounts)):
+                if added:
+                    container[part] = [*(container.get(part) or []), *added]
+            if task.record_output and container.get("name") == wanted[0]:
+                container["terminationMessagePath"] = f"{RUNTIME}/output/output.json"
+                container["terminationMessagePolicy"] = "File"
     return template
+
+
+def _volumes(
+    task: Task, name: str, needs: TaskNeeds, inputs: Mapping[str, Any]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Volumes of the pod, each with its mount in the containers that get secrets."""
+    found: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    files = [{"key": item.key, "path": item.file} for item in needs.references if item.file]
+    if files:
+        # A volume of a Secret is a tmpfs.
+        source = {"secretName": name, "items": files, "defaultMode": 0o444, "optional": False}
+        found.append(
+            (
+                {"name": _FILES, "secret": source},
+                {"name": _FILES, "mountPath": f"{RUNTIME}/secrets", "readOnly": True},
+            )
+        )
+    if inputs:
+        items = [
+            {
+                "path": f"{parameter}.json",
+                "fieldRef": {"fieldPath": f"metadata.annotations['{_INPUT}.{parameter}']"},
+            }
+            for parameter in inputs
+        ]
+        found.append(
+            (
+                {"name": _INPUTS, "downwardAPI": {"items": items}},
+                {"name": _INPUTS, "mountPath": f"{RUNTIME}/input", "readOnly": True},
+            )
+        )
+    if task.record_output:
+        found.append(({"name": _OUTPUT, "emptyDir": {}}, {"name": _OUTPUT, "mountPath": f"{RUNTIME}/output"}))
+    for number, pool in enumerate(task.data_pools):
+        volume = f"{_POOL}{number}"
+        claim = {"claimName": pool.persistent_volume_claim, "readOnly": pool.read_only}
+        place = {"mountPath": f"{RUNTIME}/datapool/{pool.name}", "readOnly": pool.read_only}
+        found.append(({"name": volume, "persistentVolumeClaim": claim}, {"name": volume, **place}))
+    return found

@@ -7,23 +7,33 @@ from dataclasses import dataclass
 
 from runkeys.access import Subject, denial
 from runkeys.api import BindingEntry, SecretBinding, SecretKeySelector, Task, TaskSecret, WorkflowRun
+from runkeys.api.binding import ON_COMPLETION, ON_START
+from runkeys.graph import graph_refusals
 from runkeys.naming import is_reserved_variable, is_variable_name, secret_variable
 from runkeys.refusal import Reason, Refusal
-from runkeys.template import carriers, containers, images, template_refusals
+from runkeys.template import carriers, containers, images, restart_refusals, template_refusals
 
 
 @dataclass(frozen=True)
 class SecretReference:
-    """A variable and where its value comes from.
+    """A variable or file, and where its value comes from.
 
+    :ivar variable: name of the variable; of a file empty.
+    :ivar file: name of the file; of a variable empty.
     :ivar field: path of the task's entry in the run, for messages.
     """
 
     variable: str
+    file: str
     source: SecretKeySelector
     binding: str
     entry: str
     field: str
+
+    @property
+    def key(self) -> str:
+        """The key in the attempt's Secret. No variable has a dot in its name."""
+        return self.variable or f"file.{self.file}"
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,13 @@ class TaskNeeds:
     :ivar references: one for each variable; empty for a task without secrets.
     :ivar lifetime_seconds: longest time that its Secret may exist; None without secrets.
     :ivar deadline_seconds: ``activeDeadlineSeconds`` of the pod; None: unlimited.
+    :ivar release_policy: when its Secret goes: the earliest that its bindings and itself ask for.
     """
 
     references: tuple[SecretReference, ...]
     lifetime_seconds: int | None
     deadline_seconds: int | None
+    release_policy: str = ON_COMPLETION
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | 
     Permanent refusals come first: while there is one, waiting for the others is of no use.
     """
     task, path = run.spec.tasks[index], f"spec.tasks[{index}]"
-    refusals = list(_variable_refusals(task, path))
+    refusals = [*graph_refusals(run, index), *_variable_refusals(task, path)]
     variables = [variable_of(item) for item in task.secrets]
     refusals += template_refusals(task, path, run.spec.service_account_name, variables)
     refusals += _binding_refusals(run, task, bindings)
@@ -73,6 +85,7 @@ def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | 
             references.append(
                 SecretReference(
                     variable=variables[position],
+                    file=item.file or "",
                     source=entry.secret_key_ref,
                     binding=binding.metadata.name,
                     entry=entry.name,
@@ -92,9 +105,19 @@ def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | 
                 permanent=False,
             )
         )
+    early = task.release_policy == ON_START or any(
+        binding.spec.release_policy == ON_START for binding in used
+    )
+    if early and references:
+        refusals += restart_refusals(task, path)
     if refusals:
         return tuple(sorted(refusals, key=lambda refusal: not refusal.permanent))
-    return TaskNeeds(tuple(references), lifetime, deadline if deadline is not None else lifetime)
+    return TaskNeeds(
+        tuple(references),
+        lifetime,
+        deadline if deadline is not None else lifetime,
+        ON_START if early else ON_COMPLETION,
+    )
 
 
 def access_refusal(
@@ -117,7 +140,9 @@ def access_refusal(
 
 
 def variable_of(item: TaskSecret) -> str:
-    """The variable that carries ``item``: its exact ``env``, else SECRET_*."""
+    """The variable that carries ``item``: its exact ``env``, else SECRET_*; empty if a file does."""
+    if item.file is not None:
+        return ""
     return item.env if item.env is not None else secret_variable(item.name)
 
 
@@ -128,7 +153,20 @@ def _variable_refusals(task: Task, path: str) -> Iterator[Refusal]:
         (variable_of(item), f"{path}.secrets[{index}]", f"secret {item.name!r}")
         for index, item in enumerate(task.secrets)
     ] + [(item.name, f"{path}.env[{index}]", "env") for index, item in enumerate(task.env)]
+    files: dict[str, str] = {}
+    for index, item in enumerate(task.secrets):
+        if item.file is not None and item.file in files:
+            yield Refusal(
+                Reason.NAME_COLLISION,
+                f"{path}.secrets[{index}].file",
+                f"secret {item.name!r} is to be the file {item.file}, and so is {files[item.file]}; give one of them"
+                " another name",
+                permanent=True,
+            )
+        files.setdefault(item.file or "", f"secret {item.name!r}")
     for variable, where, what in named:
+        if not variable:
+            continue
         if not is_variable_name(variable) or is_reserved_variable(variable):
             yield Refusal(
                 Reason.INVALID,

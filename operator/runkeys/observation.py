@@ -74,6 +74,7 @@ class ContainerView:
 
     :ivar restartable: it may start again after it ended (a sidecar), so that its end says nothing.
     :ivar waiting: why it does not run yet, e.g. ``ImagePullBackOff``; empty if it is not waiting.
+    :ivar output: its termination message.
     """
 
     name: str
@@ -84,6 +85,7 @@ class ContainerView:
     waiting: str = ""
     message: str = ""
     exit_code: int | None = None
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,11 @@ class PodView:
     def awaits(self, names: list[str]) -> bool:
         """Whether a container called one of ``names`` has yet to start."""
         return not self.over and any(item.name in names and not item.started for item in self.containers)
+
+    def has_started(self, names: list[str]) -> bool:
+        """Whether every container called one of ``names`` has started, or never will."""
+        carrying = [container for container in self.containers if container.name in names]
+        return self.over or (bool(carrying) and all(item.started for item in carrying))
 
     def done_with(self, names: list[str]) -> bool:
         """Whether every container called one of ``names`` has ended for good."""
@@ -176,27 +183,47 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskMemory:
+    """What was found about one task.
+
+    :ivar sources: that its values could not be read when its Secret was due.
+    :ivar refused: what the server refused to create.
+    :ivar waiting: why its Job has no pod with a node.
+    """
+
+    sources: Finding | None = None
+    refused: Finding | None = None
+    waiting: Finding | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What one operator process remembers of a run. Losing it (a crash) costs exactness of times, nothing else.
 
     :ivar jobs_made: uids of Jobs whose creation the server confirmed to this process.
     :ivar secrets: by uid of the Job.
-    :ivar sources: whether the values could be read, when last tried.
-    :ivar refused: what the server refused to create, when last tried.
-    :ivar waiting: why a Job has no pod with a node.
+    :ivar sources: whether the values of all tasks could be read, when last tried, before anything started.
+    :ivar tasks: by name of the task.
     :ivar stale_since: since when the status that is stored differs from the one that is due.
     """
 
     jobs_made: frozenset[str] = frozenset()
     secrets: Mapping[str, SecretMemory] = field(default_factory=dict)
     sources: Finding | None = None
-    refused: Finding | None = None
-    waiting: Finding | None = None
+    tasks: Mapping[str, TaskMemory] = field(default_factory=dict)
     stale_since: datetime | None = None
 
     def of(self, job_uid: str) -> SecretMemory:
         """What is known of the Secret of the Job with this uid."""
         return self.secrets.get(job_uid, SecretMemory())
+
+    def about(self, task: str) -> TaskMemory:
+        """What was found about the task of this name."""
+        return self.tasks.get(task, TaskMemory())
+
+    def with_task(self, task: str, memory: TaskMemory) -> Memory:
+        """A copy that knows ``memory`` of the task."""
+        return replace(self, tasks={**self.tasks, task: memory})
 
     def with_secret(self, job_uid: str, secret: SecretMemory) -> Memory:
         """A copy that knows ``secret``."""
@@ -245,6 +272,7 @@ def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[Cont
                     waiting=waiting.get("reason", ""),
                     message=waiting.get("message", ""),
                     exit_code=terminated.get("exitCode") if terminated else None,
+                    output=terminated.get("message", "") if terminated else "",
                 )
             )
     return views

@@ -1,29 +1,52 @@
-"""A verdict about a run -> its status: phase, conditions, attempts, exposure. Pure."""
+"""Verdicts about a run's tasks -> its status: phase, conditions, attempts, exposure. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from runkeys.api import AttemptStatus, Condition, TaskStatus, WorkflowRun, WorkflowRunStatus
 from runkeys.refusal import Reason, Refusal
 
 
 class State(StrEnum):
-    """State of a task; of a run with one task also its phase, where Waiting shows as Pending."""
+    """State of a task; those that a run can have too are its phase."""
 
     PENDING = "Pending"
     WAITING = "Waiting"
     RUNNING = "Running"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
+    SKIPPED = "Skipped"
     CANCELLED = "Cancelled"
 
     @property
     def final(self) -> bool:
         """Whether nothing follows."""
-        return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+        return self in (State.SUCCEEDED, State.FAILED, State.SKIPPED, State.CANCELLED)
+
+
+SUSPENDED = "Suspended"
+"""The phase of a run that starts nothing because of ``spec.suspend``."""
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    LOST = "Lost"
+    DISRUPTED = "Disrupted"
+    SUSPENDED = "Suspended"
+    CANCELLED = "Cancelled"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a failure of the task's own, as ``backoffLimit`` counts them."""
+        return self in (Outcome.FAILED, Outcome.LOST)
 
 
 @dataclass(frozen=True)
@@ -31,13 +54,25 @@ class Verdict:
     """Where a task stands and why.
 
     :ivar refusal: what keeps it from going on, or what it failed for.
-    :ivar held_by: finalizers that keep a Secret which should be gone.
     """
 
     state: State
     reason: str = ""
     message: str = ""
     refusal: Refusal | None = None
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What is known of a task: its part of the status.
+
+    :ivar held_by: finalizers that keep a Secret of it which should be gone.
+    """
+
+    name: str
+    verdict: Verdict
+    attempts: tuple[AttemptStatus, ...] = ()
+    output: Any = None
     held_by: tuple[str, ...] = ()
 
 
@@ -53,7 +88,7 @@ _ABOUT_SOURCES = frozenset(
 )
 
 
-FINAL_PHASES = tuple(state.value for state in State if state.final)
+FINAL_PHASES = (State.SUCCEEDED.value, State.FAILED.value, State.CANCELLED.value)
 
 
 def finished(status: WorkflowRunStatus) -> bool:
@@ -61,122 +96,124 @@ def finished(status: WorkflowRunStatus) -> bool:
     return status.phase in FINAL_PHASES
 
 
-def build_status(
-    run: WorkflowRun, verdict: Verdict, attempts: list[AttemptStatus], now: datetime
-) -> WorkflowRunStatus:
-    """The status of ``run``, whose one task stands as ``verdict`` says."""
-    old, state = run.status, verdict.state
+def build_status(run: WorkflowRun, tasks: Sequence[TaskResult], now: datetime) -> WorkflowRunStatus:
+    """The status of ``run``, whose tasks stand as ``tasks`` says, in the order of the spec."""
+    old, phase = run.status, _phase(run, tasks)
+    final = phase in FINAL_PHASES
     moment = now.replace(microsecond=0)  # as the API server keeps it, so that equal statuses compare equal
-    task = run.spec.tasks[0]
-    live = sum(1 for attempt in attempts for exposure in attempt.exposures if exposure.deleted is None)
+    exposures = [item for task in tasks for attempt in task.attempts for item in attempt.exposures]
+    live = sum(1 for exposure in exposures if exposure.deleted is None)
+    closed = [(item.deleted - item.created).total_seconds() for item in exposures if item.deleted is not None]
     return WorkflowRunStatus(
         observed_generation=run.metadata.generation,
-        phase=(State.PENDING if state is State.WAITING else state).value,
-        tasks_done=f"{int(state is State.SUCCEEDED)}/{len(run.spec.tasks)}",
+        phase=phase,
+        tasks_done=f"{sum(task.verdict.state is State.SUCCEEDED for task in tasks)}/{len(tasks)}",
         live=live,
-        exposed=_exposed(attempts),
+        exposed=f"{max(0.0, sum(closed)):.1f}s" if closed else None,
         start_time=old.start_time or moment,
-        completion_time=(old.completion_time or moment) if state.final else None,
-        conditions=[
-            _carry_over(old.conditions, condition, now)
-            for condition in _conditions(run, verdict, attempts, live, now)
-        ],
+        completion_time=(old.completion_time or moment) if final else None,
+        conditions=_conditions(run, tasks, phase, live, moment),
         tasks=[
             TaskStatus(
                 name=task.name,
-                state=state.value,
-                reason=verdict.reason,
-                message=verdict.message,
-                attempts=attempts,
+                state=task.verdict.state.value,
+                reason=task.verdict.reason,
+                message=task.verdict.message,
+                attempts=list(task.attempts),
+                output=task.output,
             )
+            for task in tasks
         ],
     )
 
 
-def _exposed(attempts: list[AttemptStatus]) -> str | None:
-    closed = [
-        (exposure.deleted - exposure.created).total_seconds()
-        for attempt in attempts
-        for exposure in attempt.exposures
-        if exposure.deleted is not None
-    ]
-    return f"{max(0.0, sum(closed)):.1f}s" if closed else None
+def _phase(run: WorkflowRun, tasks: Sequence[TaskResult]) -> str:
+    states = [task.verdict.state for task in tasks]
+    if all(state.final for state in states):
+        if State.CANCELLED in states:
+            return State.CANCELLED.value
+        if State.FAILED in states or State.SKIPPED in states:
+            return State.FAILED.value
+        return State.SUCCEEDED.value
+    if State.RUNNING in states:
+        return State.RUNNING.value
+    open_attempt = any(task.attempts and not task.attempts[-1].outcome for task in tasks)
+    if run.spec.suspend and not open_attempt:
+        return SUSPENDED
+    return State.RUNNING.value if State.SUCCEEDED in states else State.PENDING.value
 
 
 def _conditions(
-    run: WorkflowRun, verdict: Verdict, attempts: list[AttemptStatus], live: int, now: datetime
+    run: WorkflowRun, tasks: Sequence[TaskResult], phase: str, live: int, now: datetime
 ) -> list[Condition]:
-    state, refusal = verdict.state, verdict.refusal
+    final = phase in FINAL_PHASES
+    # What people have to know first: why a task failed, else what keeps one from going on.
+    leading = (
+        next((task for task in tasks if task.verdict.state is State.FAILED), None)
+        or next((task for task in tasks if task.verdict.refusal and not task.verdict.state.final), None)
+        or next((task for task in tasks if not task.verdict.state.final), None)
+        or next((task for task in tasks if task.verdict.state is State.CANCELLED), None)
+        or tasks[-1]
+    )
+    verdict = leading.verdict
+    refusal = verdict.refusal
+    why = verdict.reason or (phase if final else verdict.state.value)
+    text = verdict.message
+    if text and len(tasks) > 1:
+        text = f"task {leading.name}: {text}"
 
     def condition(kind: str, status: bool | None, reason: str, message: str = "") -> Condition:
+        word = {True: "True", False: "False", None: "Unknown"}[status]
+        before = next((item for item in run.status.conditions if item.type == kind), None)
+        since = before.last_transition_time if before is not None and before.status == word else now
         return Condition(
             type=kind,
-            status={True: "True", False: "False", None: "Unknown"}[status],
+            status=word,
             reason=reason,
             message=message,
-            last_transition_time=now,
+            last_transition_time=since,
             observed_generation=run.metadata.generation,
         )
 
-    needs_secrets = bool(run.spec.tasks[0].secrets)
-    started = bool(attempts)
-    why = refusal.reason.value if refusal else ""
-    text = str(refusal) if refusal else verdict.message
+    needs_secrets = any(task.secrets for task in run.spec.tasks)
+    started = any(task.attempts for task in tasks)
 
-    if refusal and refusal.reason is Reason.ACCESS_DENIED:
-        authorized = condition("Authorized", False, why, text)
-    elif not needs_secrets:
-        authorized = condition("Authorized", True, "NoSecrets")
-    elif started or (refusal and refusal.reason in _ABOUT_SOURCES):
-        authorized = condition("Authorized", True, "Admitted")
-    else:
-        authorized = condition("Authorized", None, why or "NotChecked", text)
+    def checked(kind: str, good: str, *, refused: bool, passed: bool) -> Condition:
+        if refused:
+            return condition(kind, False, why, text)
+        if not needs_secrets:
+            return condition(kind, True, "NoSecrets")
+        if passed:
+            return condition(kind, True, good)
+        return condition(kind, None, refusal.reason.value if refusal else "NotChecked", text)
 
-    if refusal and refusal.reason in _ABOUT_SOURCES:
-        ready = condition("SecretsReady", False, why, text)
-    elif not needs_secrets:
-        ready = condition("SecretsReady", True, "NoSecrets")
-    elif started:
-        ready = condition("SecretsReady", True, "Resolved")
-    else:
-        ready = condition("SecretsReady", None, why or "NotChecked", text)
-
-    if verdict.held_by:
-        released = condition(
-            "SecretsReleased",
-            False,
-            Reason.HELD_BY_FINALIZER.value,
-            f"the Secret was deleted, but finalizers of others keep it: {', '.join(verdict.held_by)};"
-            " remove them from the Secret",
-        )
-    elif live:
-        released = condition("SecretsReleased", False, "Live", "a Secret of this run may exist")
-    elif state.final:
-        made = any(attempt.exposures for attempt in attempts)
-        released = condition("SecretsReleased", True, "Released" if made else "NeverMade")
-    else:
-        released = condition("SecretsReleased", False, "NotFinished", "no Secret exists now; the run goes on")
-
-    failed = state in (State.FAILED, State.CANCELLED)
-    stuck = refusal is not None and not state.final
+    about_sources = refusal is not None and refusal.reason in _ABOUT_SOURCES
+    denied = refusal is not None and refusal.reason is Reason.ACCESS_DENIED
+    failed = phase in (State.FAILED, State.CANCELLED)
+    stuck = refusal is not None and not final and not verdict.state.final
     return [
-        authorized,
-        ready,
-        released,
-        condition("Complete", state is State.SUCCEEDED, verdict.reason or state.value, ""),
-        condition("Failed", failed, verdict.reason or state.value, text if failed else ""),
-        condition("Reconciling", not state.final and not stuck, verdict.reason or state.value),
-        condition(
-            "Stalled",
-            stuck or state is State.FAILED,
-            why or verdict.reason or state.value,
-            text if stuck or failed else "",
-        ),
+        checked("Authorized", "Admitted", refused=denied, passed=started or about_sources),
+        checked("SecretsReady", "Resolved", refused=about_sources, passed=started),
+        condition("SecretsReleased", *_released(tasks, live, final=final)),
+        condition("Complete", phase == State.SUCCEEDED, why),
+        condition("Failed", failed, why, text if failed else ""),
+        condition("Reconciling", not final and not stuck, why),
+        condition("Stalled", stuck or phase == State.FAILED, why, text if stuck or failed else ""),
     ]
 
 
-def _carry_over(old: list[Condition], new: Condition, now: datetime) -> Condition:
-    """``new`` with the time at which its status last changed, whole seconds as the API server keeps it."""
-    before = next((item for item in old if item.type == new.type), None)
-    since = before.last_transition_time if before and before.status == new.status else now
-    return new.model_copy(update={"last_transition_time": since.replace(microsecond=0)})
+def _released(tasks: Sequence[TaskResult], live: int, *, final: bool) -> tuple[bool, str, str]:
+    held = [name for task in tasks for name in task.held_by]
+    if held:
+        return (
+            False,
+            Reason.HELD_BY_FINALIZER.value,
+            f"the Secret was deleted, but finalizers of others keep it: {', '.join(held)};"
+            " remove them from the Secret",
+        )
+    if live:
+        return False, "Live", "a Secret of this run may exist"
+    if final:
+        made = any(attempt.exposures for task in tasks for attempt in task.attempts)
+        return True, "Released" if made else "NeverMade", ""
+    return False, "NotFinished", "no Secret exists now; the run goes on"

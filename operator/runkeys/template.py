@@ -9,6 +9,9 @@ from typing import Any, Protocol
 from runkeys.api import GROUP, Task
 from runkeys.refusal import Reason, Refusal
 
+RUNTIME = "/var/runtime"
+"""Where a task finds what it is given; the same place as in the qhub runtime."""
+
 CONTAINER_FIELDS = ("initContainers", "containers")
 _SECRET_REFERENCES = ("secretKeyRef", "secretRef", "secretName", "nodePublishSecretRef", "secretFile")
 _EXPANSION = re.compile(r"\$\(([^()]+)\)")
@@ -67,6 +70,7 @@ def template_refusals(
                 permanent=True,
             )
     yield from _refused_pod_fields(spec, service_account, refuse)
+    yield from _taken_places(task, spec, refuse)
     for kind in ("labels", "annotations"):
         for key in (template.get("metadata") or {}).get(kind) or {}:
             if f".{key.split('/')[0]}".endswith(f".{GROUP}"):
@@ -82,6 +86,45 @@ def template_refusals(
             " list every container under containers",
         )
     yield from _expansions(spec, secret_names, refuse)
+
+
+def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
+    """Containers that could start again, and then without the secret that OnStart has taken away."""
+    for container in containers(task.template):
+        if container.get("name") in carriers(task) and "restartPolicy" in container:
+            yield Refusal(
+                Reason.TEMPLATE_REFUSED,
+                f"{path}.releasePolicy",
+                f"container {container.get('name')!r} has a restartPolicy: when it starts again, its secret is gone."
+                " Use OnCompletion, or give the secret to another container (containers)",
+                permanent=True,
+            )
+
+
+def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Iterator[Refusal]:
+    """Names of volumes and paths that Runkeys needs for what it puts into the pod."""
+    for index, volume in enumerate(spec.get("volumes") or []):
+        if isinstance(volume, dict) and str(volume.get("name", "")).startswith("runkeys-"):
+            yield refuse(
+                f"spec.volumes[{index}].name", "names that begin with runkeys- are ours; choose another"
+            )
+    for field in CONTAINER_FIELDS:
+        for number, container in enumerate(spec.get(field) or []):
+            if container.get("name") not in carriers(task):
+                continue
+            for index, mount in enumerate(container.get("volumeMounts") or []):
+                place = str(mount.get("mountPath", "")) if isinstance(mount, dict) else ""
+                if f"{place.rstrip('/')}/".startswith(f"{RUNTIME}/"):
+                    yield refuse(
+                        f"spec.{field}[{number}].volumeMounts[{index}].mountPath",
+                        f"{RUNTIME} is where input, output, secrets and data pools are; choose another path",
+                    )
+            if task.record_output and container.get("name") == carriers(task)[0]:
+                for name in ("terminationMessagePath", "terminationMessagePolicy"):
+                    if name in container:
+                        yield refuse(
+                            f"spec.{field}[{number}].{name}", "recordOutput needs it for itself; remove it"
+                        )
 
 
 def _misshapen(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

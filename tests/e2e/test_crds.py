@@ -28,13 +28,28 @@ RUN: Object = {
         "bindings": [{"name": "quantum"}],
         "cancel": False,
         "ttlSecondsAfterFinished": 60,
+        "jobTtlSecondsAfterFinished": 600,
+        "activeDeadlineSeconds": 3600,
+        "suspend": False,
+        "input": {"circuit": {"qubits": 5}},
         "tasks": [
             {
                 "name": "run-circuit",
+                "dependsOn": ["transpile"],
+                "runs": "OnSuccess",
                 "secrets": [
                     {"name": "ibm_token", "secret": "ibmq-token"},
                     {"name": "api", "secret": "any name?", "env": "api_token"},
+                    {"name": "account", "secret": "gcp", "file": "sa.json"},
                 ],
+                "input": [
+                    {"name": "circuit", "from": "input.circuit"},
+                    {"name": "plan", "from": "tasks.transpile.output"},
+                ],
+                "dataPools": [{"name": "models", "persistentVolumeClaim": "models", "readOnly": True}],
+                "recordOutput": True,
+                "backoffLimit": 2,
+                "releasePolicy": "OnStart",
                 "containers": ["main"],
                 "env": [{"name": "FOO", "value": "bar"}],
                 "activeDeadlineSeconds": 900,
@@ -71,7 +86,14 @@ ENV_NAME = "a variable name may hold letters, digits and underscores, and may no
 ENV_TAKEN = (
     "PATH, LD_*, KUBERNETES_* and PYTHON* change what a program runs and cannot be set; choose another"
 )
-RELEASE = "releasePolicy must be OnCompletion in this version of Runkeys"
+RELEASE = "releasePolicy must be OnCompletion or OnStart"
+FILE = "a file name may hold letters, digits, '-', '_' and '.', and begins with none of '-' and '.'"
+PARAMETER = "a parameter name may hold letters, digits, '-' and '_', and begins with a letter or '_'"
+POOL = "a data pool's name may hold letters, digits, '-' and '_', and does not begin with '-'"
+FROM = "from must be input.<key> or tasks.<task>.output"
+ONE_OF = (
+    "a secret is delivered either as a variable (env) or as a file: give one of the two, or none for SECRET_*"
+)
 OPERATOR = "operator must be In, NotIn, Exists or DoesNotExist"
 ACCESS = "an access rule must give runSelector, serviceAccountNames or images"
 RUN_NAME = "metadata.name of a WorkflowRun may have at most 63 characters"
@@ -108,6 +130,23 @@ BAD_RUNS: list[tuple[str, Any, str]] = [
         "spec.tasks[0].secrets[0].name in body should be at least 1 chars long",
     ),
     ("spec.tasks.0.secrets.0.secret", None, "spec.tasks[0].secrets[0].secret: Required value"),
+    ("spec.tasks.0.secrets.1.file", "x", f"spec.tasks[0].secrets[1]: Forbidden: {ONE_OF}"),
+    ("spec.tasks.0.secrets.2.file", f"../{CANARY}", f"spec.tasks[0].secrets[2].file: Forbidden: {FILE}"),
+    ("spec.tasks.0.input.0.name", f"{CANARY}/x", f"spec.tasks[0].input[0].name: Forbidden: {PARAMETER}"),
+    ("spec.tasks.0.input.0.from", CANARY, f"spec.tasks[0].input[0].from: Forbidden: {FROM}"),
+    ("spec.tasks.0.dataPools.0.name", f"{CANARY}.", f"spec.tasks[0].dataPools[0].name: Forbidden: {POOL}"),
+    ("spec.tasks.0.releasePolicy", CANARY, f"spec.tasks[0].releasePolicy: Forbidden: {RELEASE}"),
+    (
+        "spec.tasks.0.runs",
+        CANARY,
+        "spec.tasks[0].runs: Forbidden: runs must be OnSuccess or Always",
+    ),
+    (
+        "spec.tasks.0.backoffLimit",
+        21,
+        "spec.tasks[0].backoffLimit in body should be less than or equal to 20",
+    ),
+    ("spec.input", [CANARY], "spec.input in body must be of type object"),
     ("spec.tasks.0.template", None, "spec.tasks[0].template: Required value"),
     ("spec.tasks.0.template", CANARY, "spec.tasks[0].template in body must be of type object"),
     ("spec.tasks", [], "spec.tasks in body should have at least 1 items"),
@@ -126,8 +165,8 @@ BAD_RUNS: list[tuple[str, Any, str]] = [
     ("spec.serviceAccountName", CANARY * 20, "spec.serviceAccountName: Too long"),
     ("spec.cancel", CANARY, "spec.cancel in body must be of type boolean"),
     # Unknown to this version: refused, never silently dropped.
-    ("spec.input", {"value": CANARY}, 'unknown field "spec.input"'),
-    ("spec.tasks.0.dependsOn", [CANARY], 'unknown field "spec.tasks[0].dependsOn"'),
+    ("spec.sealedInput", {"value": CANARY}, 'unknown field "spec.sealedInput"'),
+    ("spec.tasks.0.schedule", CANARY, 'unknown field "spec.tasks[0].schedule"'),
     ("spec.tasks.0.secrets.0.value", CANARY, 'unknown field "spec.tasks[0].secrets[0].value"'),
 ]
 BAD_BINDINGS: list[tuple[str, Any, str]] = [
@@ -160,6 +199,8 @@ BAD_CHANGES: list[tuple[str, Object, str]] = [
         {"tasks": [{**RUN["spec"]["tasks"][0], "containers": ["x"]}]},
         "tasks are fixed once a run exists",
     ),
+    ("input", {"input": None}, "input is fixed once a run exists: make a new run"),
+    ("deadline", {"activeDeadlineSeconds": 5}, "activeDeadlineSeconds is fixed once a run exists"),
     ("cancel", {"cancel": False}, "cancel cannot be taken back: make a new run"),
 ]
 
@@ -221,7 +262,8 @@ def test_a_short_run_gets_its_defaults(client: KubeClient, namespace: str) -> No
 
     assert stored["spec"]["serviceAccountName"] == "default"
     assert stored["spec"]["cancel"] is False
-    assert stored["spec"]["tasks"] == [{**task, "startDeadlineSeconds": 900}]
+    defaults = {"backoffLimit": 0, "recordOutput": False, "runs": "OnSuccess", "startDeadlineSeconds": 900}
+    assert stored["spec"]["tasks"] == [{**task, **defaults}]
 
 
 @pytest.mark.parametrize(("path", "value", "message"), BAD_RUNS, ids=[path for path, *_ in BAD_RUNS])

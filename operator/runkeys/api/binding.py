@@ -20,6 +20,11 @@ from runkeys.api.common import (
 )
 
 ON_COMPLETION = "OnCompletion"
+ON_START = "OnStart"
+
+RELEASE_POLICY = cel(
+    ("self in ['OnCompletion', 'OnStart']", "releasePolicy must be OnCompletion or OnStart"),
+)
 
 
 class SecretKeySelector(ApiModel):
@@ -94,10 +99,9 @@ class SecretBindingSpec(ApiModel):
     release_policy: str = Field(
         default=ON_COMPLETION,
         description="When the values leave the cluster. OnCompletion: once every container that refers to them"
-        " has ended.",
-        json_schema_extra=cel(
-            ("self == 'OnCompletion'", "releasePolicy must be OnCompletion in this version of Runkeys")
-        ),
+        " has ended. OnStart: once each of them has started, since the kubelet reads the values when it makes a"
+        " container. A task may ask for OnStart by itself.",
+        json_schema_extra=RELEASE_POLICY,
     )
     max_lifetime_seconds: int = Field(
         default=3600,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from runkeys.api.binding import RELEASE_POLICY
 from runkeys.api.common import (
     API_VERSION,
     ApiModel,
@@ -40,7 +41,17 @@ class BindingReference(ApiModel):
 
 
 class TaskSecret(ApiModel):
-    """A secret that a task asks for, and the variable that carries it."""
+    """A secret that a task asks for, and the variable or file that carries it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.env) || !has(self.file)",
+                "a secret is delivered either as a variable (env) or as a file: give one of the two, or none for"
+                " SECRET_*",
+            )
+        )
+    )
 
     name: str = Field(
         description="Parameter name. The variable is SECRET_ and this name in upper case with underscores"
@@ -58,6 +69,68 @@ class TaskSecret(ApiModel):
         max_length=253,
         json_schema_extra=_ENV_NAME,
     )
+    file: str | None = Field(
+        default=None,
+        description="Name of a file in /var/runtime/secrets that carries the value instead of a variable: for"
+        " values of several lines, or that are no text. It is kept in memory only.",
+        min_length=1,
+        max_length=200,
+        json_schema_extra=cel(
+            (
+                "self.matches('^[A-Za-z0-9_][-._A-Za-z0-9]*$')",
+                "a file name may hold letters, digits, '-', '_' and '.', and begins with none of '-' and '.'",
+            )
+        ),
+    )
+
+
+class TaskInput(ApiModel):
+    """A JSON document that a task finds in /var/runtime/input."""
+
+    name: str = Field(
+        description="Name of the parameter: the task finds it as /var/runtime/input/<name>.json.",
+        min_length=1,
+        max_length=63,
+        json_schema_extra=cel(
+            (
+                "self.matches('^[A-Za-z_][-_A-Za-z0-9]*$')",
+                "a parameter name may hold letters, digits, '-' and '_', and begins with a letter or '_'",
+            )
+        ),
+    )
+    source: str = Field(
+        alias="from",
+        description="Where it comes from: input.<key> is a key of the run's input, tasks.<task>.output what an"
+        " earlier task wrote.",
+        min_length=1,
+        max_length=320,
+        json_schema_extra=cel(
+            (
+                "self.startsWith('input.') || (self.startsWith('tasks.') && self.endsWith('.output'))",
+                "from must be input.<key> or tasks.<task>.output",
+            )
+        ),
+    )
+
+
+class DataPool(ApiModel):
+    """A volume with data that a task finds in /var/runtime/datapool."""
+
+    name: str = Field(
+        description="Name of the parameter: the task finds it as /var/runtime/datapool/<name>.",
+        min_length=1,
+        max_length=40,
+        json_schema_extra=cel(
+            (
+                "self.matches('^[A-Za-z0-9_][-_A-Za-z0-9]*$')",
+                "a data pool's name may hold letters, digits, '-' and '_', and does not begin with '-'",
+            )
+        ),
+    )
+    persistent_volume_claim: str = Field(
+        description="Name of a PersistentVolumeClaim in the run's namespace.", min_length=1, max_length=253
+    )
+    read_only: bool = Field(default=False, description="Whether the task may only read it.")
 
 
 class TaskEnvVar(ApiModel):
@@ -90,9 +163,52 @@ class Task(ApiModel):
         max_length=64,
         json_schema_extra=list_map("name"),
     )
+    depends_on: list[Annotated[str, Field(min_length=1, max_length=40)]] = Field(
+        default_factory=list,
+        description="Names of tasks further up in the list that have to succeed first.",
+        max_length=64,
+    )
+    runs: str = Field(
+        default="OnSuccess",
+        description="OnSuccess: once all that it depends on has succeeded, unless a task has failed. Always: once"
+        " all that it depends on is over, in whatever way, even if the run failed or was cancelled; without"
+        " dependsOn once all tasks that are not Always are over.",
+        json_schema_extra=cel(("self in ['OnSuccess', 'Always']", "runs must be OnSuccess or Always")),
+    )
+    input: list[TaskInput] = Field(
+        default_factory=list,
+        description="JSON documents that it finds in /var/runtime/input.",
+        max_length=32,
+        json_schema_extra=list_map("name"),
+    )
+    data_pools: list[DataPool] = Field(
+        default_factory=list,
+        description="Volumes with data that it finds in /var/runtime/datapool.",
+        max_length=16,
+        json_schema_extra=list_map("name"),
+    )
+    record_output: bool = Field(
+        default=False,
+        description="Whether the JSON document that its first container with secrets writes to"
+        " /var/runtime/output/output.json, at most 4095 bytes, is kept in the run's status, for later tasks.",
+    )
+    backoff_limit: int = Field(
+        default=0,
+        description="How often it is tried again after it failed, each time as a new pod with a new Secret. What"
+        " the cluster did to it (a drained node, an eviction) does not count, up to ten times.",
+        ge=0,
+        le=20,
+    )
+    release_policy: str | None = Field(
+        default=None,
+        description="OnStart takes the values away once the containers have started, even if the bindings would"
+        " leave them until the end. OnCompletion, and unset: as the bindings say.",
+        json_schema_extra=RELEASE_POLICY,
+    )
     containers: list[Annotated[str, Field(min_length=1, max_length=63)]] = Field(
         default_factory=list,
-        description="Names of the containers that get the secrets and env. Default: the first container.",
+        description="Names of the containers that get secrets, env, input, output and data pools. Default: the"
+        " first container.",
         max_length=16,
     )
     env: list[TaskEnvVar] = Field(
@@ -123,7 +239,10 @@ class Task(ApiModel):
 
 
 class WorkflowRunSpec(ApiModel):
-    """What is wanted of a WorkflowRun. Fixed once the run exists, but for cancel and ttlSecondsAfterFinished."""
+    """What is wanted of a WorkflowRun.
+
+    Fixed once the run exists, but for suspend, cancel and ttlSecondsAfterFinished.
+    """
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -139,6 +258,15 @@ class WorkflowRunSpec(ApiModel):
             ),
             ("self.tasks == oldSelf.tasks", "tasks are fixed once a run exists: make a new run"),
             (
+                "has(self.input) == has(oldSelf.input) && (!has(self.input) || self.input == oldSelf.input)",
+                "input is fixed once a run exists: make a new run",
+            ),
+            (
+                "has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) &&"
+                " (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds)",
+                "activeDeadlineSeconds is fixed once a run exists: make a new run",
+            ),
+            (
                 "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",
                 "cancel cannot be taken back: make a new run",
             ),
@@ -153,6 +281,29 @@ class WorkflowRunSpec(ApiModel):
         description="The SecretBindings that the tasks' secrets are looked up in.",
         max_length=8,
     )
+    input: dict[str, Any] = Field(
+        default_factory=dict,
+        description="A JSON document for the tasks, which take parts of it by their own input. Not for secrets.",
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+    active_deadline_seconds: int | None = Field(
+        default=None,
+        description="The whole run fails when it takes longer than this many seconds. Tasks that run Always still"
+        " run then.",
+        ge=1,
+    )
+    job_ttl_seconds_after_finished: int = Field(
+        default=900,
+        description="How many seconds a finished Job, and with it the logs of its pod, stays. Its Secret is long"
+        " gone by then.",
+        ge=60,
+        le=604800,
+    )
+    suspend: bool = Field(
+        default=False,
+        description="Set to true to end what runs and take its secrets away, and to start nothing; what was ended"
+        " so does not count as a failure. Set to false to go on with new attempts.",
+    )
     cancel: bool = Field(
         default=False,
         description="Set to true to stop the run and take its secrets away. Cannot be taken back.",
@@ -165,9 +316,9 @@ class WorkflowRunSpec(ApiModel):
         ge=0,
     )
     tasks: list[Task] = Field(
-        description="The tasks. This version of Runkeys runs one task for each run.",
+        description="The tasks, each after those that it depends on.",
         min_length=1,
-        max_length=1,
+        max_length=64,
         json_schema_extra=list_map("name"),
     )
 
@@ -197,6 +348,16 @@ class AttemptStatus(ApiModel):
     )
     start_time: Time | None = Field(default=None, description="When its pod got a node.")
     end_time: Time | None = Field(default=None, description="When the attempt ended.")
+    outcome: str = Field(
+        default="",
+        description="How it ended: Succeeded, Failed, Lost, Disrupted, Suspended or Cancelled. Failed and Lost count"
+        " for backoffLimit.",
+        max_length=32,
+    )
+    reason: str = Field(default="", description="Why it ended so, for programs.", max_length=1024)
+    release_policy: str = Field(
+        default="", description="When its values leave the cluster, as it was when they came.", max_length=32
+    )
     exposures: list[Exposure] = Field(
         default_factory=list, description="When its values were in the cluster.", max_length=4
     )
@@ -207,7 +368,7 @@ class TaskStatus(ApiModel):
 
     name: str = Field(description="Name of the task.", max_length=40)
     state: str = Field(
-        description="Pending, Waiting, Running, Succeeded, Failed or Cancelled.", max_length=32
+        description="Pending, Waiting, Running, Succeeded, Failed, Skipped or Cancelled.", max_length=32
     )
     reason: str = Field(default="", description="Why, for programs.", max_length=1024)
     message: str = Field(
@@ -216,8 +377,13 @@ class TaskStatus(ApiModel):
     attempts: list[AttemptStatus] = Field(
         default_factory=list,
         description="Its attempts, in order.",
-        max_length=32,
+        max_length=128,
         json_schema_extra=list_map("number"),
+    )
+    output: Any = Field(
+        default=None,
+        description="The JSON document that it wrote, if recordOutput asks for it.",
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
 
 
@@ -231,7 +397,8 @@ class WorkflowRunStatus(ApiModel):
     )
     phase: str | None = Field(
         default=None,
-        description="Pending, Running, Succeeded, Failed or Cancelled: a summary of the conditions for people.",
+        description="Pending, Running, Suspended, Succeeded, Failed or Cancelled: a summary of the conditions for"
+        " people.",
         max_length=32,
     )
     tasks_done: str | None = Field(

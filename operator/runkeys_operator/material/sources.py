@@ -37,7 +37,7 @@ class Sources:
         self._username: str | None = None
 
     async def resolve(self, namespace: str, references: Sequence[SecretReference]) -> dict[str, bytes]:
-        """The value of each variable.
+        """The value of each variable and file, by its key in the attempt's Secret.
 
         :raises SourceRefusedError: for the first one that cannot be had.
         :raises ApiError: if the API server could not be asked.
@@ -51,7 +51,7 @@ class Sources:
             data = found[reference.source.name]
             if isinstance(data, ApiError):
                 raise SourceRefusedError(await self._unreadable(namespace, reference, data))
-            values[reference.variable] = _value(namespace, reference, data)
+            values[reference.key] = _value(namespace, reference, data)
         total = sum(len(value) for value in values.values())
         if total > MAX_ATTEMPT_BYTES:
             raise SourceRefusedError(
@@ -131,12 +131,15 @@ def _value(namespace: str, reference: SecretReference, data: Mapping[str, str]) 
     except binascii.Error:
         value = b"\0"  # cannot come from an API server; treated as what it is: not text
     what = f"entry {reference.entry!r} of SecretBinding {reference.binding}"
+    if reference.file:
+        return value
     if len(value) > MAX_VALUE_BYTES:
         raise SourceRefusedError(
             Refusal(
                 Reason.VALUE_TOO_LARGE,
                 reference.field,
-                f"{what} has {len(value)} bytes; a variable can carry at most {MAX_VALUE_BYTES}",
+                f"{what} has {len(value)} bytes; a variable can carry at most {MAX_VALUE_BYTES}; deliver it as"
+                " a file (file)",
                 permanent=False,
             )
         )
@@ -145,7 +148,8 @@ def _value(namespace: str, reference: SecretReference, data: Mapping[str, str]) 
             Refusal(
                 Reason.VALUE_NOT_TEXT,
                 reference.field,
-                f"{what} is not text: a variable carries UTF-8 without NUL bytes; store it base64-encoded",
+                f"{what} is not text: a variable carries UTF-8 without NUL bytes; deliver it as a file (file), or store"
+                " it base64-encoded",
                 permanent=False,
             )
         )

@@ -96,7 +96,8 @@ class Applier:
         try:
             values = await self._sources.resolve(namespace, action.references)
         except SourceRefusedError as error:
-            return _remember(obs, replace(obs.memory, sources=Finding(self._now(), error.refusal)))
+            found = replace(obs.memory.about(action.task), sources=Finding(self._now(), error.refusal))
+            return _remember(obs, obs.memory.with_task(action.task, found))
         # Without an intent to write one was there: its request may have been sent, and may still be under way.
         unsure = action.intent is None
         if action.intent is not None:
@@ -112,8 +113,7 @@ class Applier:
             # Only we create Secrets of such a name: an earlier request of ours arrived, its answer did not.
             return _with_secret(obs, action.job_uid, replace(secret, made_at=asked, estimated=True))
         except (Forbidden, Invalid) as error:
-            refusal = _refusal(Reason.SECRET_REFUSED, "Secret", error)
-            return _remember(obs, replace(obs.memory, refused=Finding(self._now(), refusal)))
+            return self._refused(action.task, _refusal(Reason.SECRET_REFUSED, "Secret", error), obs)
         log.info("secret made", extra={"run": obs.run.key, "job": action.name})
         return _with_secret(obs, action.job_uid, replace(secret, made_at=asked, estimated=unsure))
 
@@ -129,7 +129,7 @@ class Applier:
         log.info(
             "status %s",
             action.status.phase,
-            extra={"run": obs.run.key, "reason": action.status.tasks[0].reason or None},
+            extra={"run": obs.run.key, "reason": _reason_of(action.status)},
         )
         await announce(self._kube, obs.run, action.status, self._now())
         return replace(obs, run=WorkflowRun.parse(raw), memory=replace(obs.memory, stale_since=None))
@@ -151,14 +151,16 @@ class Applier:
         except ApiError as error:
             if not isinstance(error, Forbidden | Invalid) and error.status != _BAD_REQUEST:
                 raise
-            refusal = _refusal(Reason.JOB_REFUSED, "spec.tasks[0].template", error)
-            return _remember(obs, replace(obs.memory, refused=Finding(self._now(), refusal)))
+            index = next(i for i, task in enumerate(obs.run.spec.tasks) if task.name == action.task)
+            refusal = _refusal(Reason.JOB_REFUSED, f"spec.tasks[{index}].template", error)
+            return self._refused(action.task, refusal, obs)
         job = JobView.parse(raw)
         self._jobs.record(raw)  # before the watch shows it
         memory = obs.memory
         if made:
             log.info("job made", extra={"run": obs.run.key, "job": job.name})
-            memory = replace(memory, jobs_made=memory.jobs_made | {job.uid}, refused=None)
+            memory = replace(memory, jobs_made=memory.jobs_made | {job.uid})
+            memory = memory.with_task(action.task, replace(memory.about(action.task), refused=None))
         return replace(obs, jobs={**obs.jobs, job.name: job}, memory=memory)
 
     async def _delete_job(self, action: DeleteJob, obs: Observation) -> Observation:
@@ -175,7 +177,12 @@ class Applier:
 
     async def _diagnose(self, action: Diagnose, obs: Observation) -> Observation:
         refusal = await why_no_pod(self._kube, obs.run.metadata.namespace, action.job_name, action.job_uid)
-        return _remember(obs, replace(obs.memory, waiting=Finding(self._now(), refusal)))
+        found = replace(obs.memory.about(action.task), waiting=Finding(self._now(), refusal))
+        return _remember(obs, obs.memory.with_task(action.task, found))
+
+    def _refused(self, task: str, refusal: Refusal, obs: Observation) -> Observation:
+        found = replace(obs.memory.about(task), refused=Finding(self._now(), refusal))
+        return _remember(obs, obs.memory.with_task(task, found))
 
     async def _delete_run(self, action: DeleteRun, obs: Observation) -> Observation:
         metadata = obs.run.metadata
@@ -204,6 +211,10 @@ def _refusal(reason: Reason, field: str, error: ApiError) -> Refusal:
         f"the API server refused it ({error.reason or error.status}): {error.message or fields}",
         permanent=reason is Reason.JOB_REFUSED and not isinstance(error, Forbidden),
     )
+
+
+def _reason_of(status: WorkflowRunStatus) -> str | None:
+    return next((task.reason for task in status.tasks if task.reason), None)
 
 
 def _merge_patch(old: WorkflowRunStatus, new: WorkflowRunStatus) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class BindingReconciler:
     async def _check(self, binding: SecretBinding, index: int) -> EntryStatus:
         entry = binding.spec.secrets[index]
         reference = SecretReference(
-            variable=entry.name,
+            variable="",
+            file=entry.name,  # whether it is fit for a variable is for a task to say
             source=entry.secret_key_ref,
             binding=binding.metadata.name,
             entry=entry.name,

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
-from runkeys.api import SecretBinding, WorkflowRun
+from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun
 from runkeys.needs import Bindings
 from runkeys.observation import JobView, Memory, Observation, PodView
 from runkeys.status import finished
@@ -71,7 +71,7 @@ class Observer:
             attempt.job
             for task in run.status.tasks
             for attempt in task.attempts
-            if not over and (attempt.job not in known or known[attempt.job].uid != attempt.job_uid)
+            if _matters(attempt) and (attempt.job not in known or known[attempt.job].uid != attempt.job_uid)
         ]
         bindings, jobs, pods = await asyncio.gather(
             _bindings(self._kube, run, wanted=not over),
@@ -84,6 +84,13 @@ class Observer:
     def _known_jobs(self, key: RunKey) -> dict[str, JobView]:
         """By name; of two that bore the same name the one that is there."""
         return {job.name: job for job in sorted(self._jobs.of(key), key=lambda job: not job.gone)}
+
+
+def _matters(attempt: AttemptStatus) -> bool:
+    """Whether something may still have to be done about the attempt as long as its Job is there."""
+    return not attempt.outcome or any(
+        exposure.deleted is None or exposure.estimated for exposure in attempt.exposures
+    )
 
 
 async def _bindings(kube: Kube, run: WorkflowRun, *, wanted: bool) -> Bindings:

@@ -35,6 +35,10 @@ EXPIRIES_EVERY = timedelta(minutes=10)
 not remembered, so that they cost nothing until then."""
 
 
+_EXPIRIES_LATE = timedelta(minutes=2)
+"""How late the next such look may be: it follows a sweep that went well."""
+
+
 class Reconciler:
     """Takes in what the watch shows and brings runs forward, each by its key."""
 
@@ -140,7 +144,7 @@ class Reconciler:
         now = self._now()
         if self._expiries_due is not None and now < self._expiries_due:
             return
-        async for key, seconds in self._sweeper.expiring(now, EXPIRIES_EVERY):
+        async for key, seconds in self._sweeper.expiring(now, EXPIRIES_EVERY + _EXPIRIES_LATE):
             self._queue.add(key, seconds)
         self._expiries_due = now + EXPIRIES_EVERY
 
@@ -203,7 +207,7 @@ class Reconciler:
         for _ in range(_MOST_STEPS):
             step = plan(obs, self._now())
             since = (obs.memory.stale_since or self._now()) if step.stale else None
-            if since != obs.memory.stale_since:
+            if step.status is not None and since != obs.memory.stale_since:
                 obs = replace(obs, memory=replace(obs.memory, stale_since=since))
             self._remember(key, obs)
             if not step.actions:

@@ -141,8 +141,8 @@ async def test_a_long_list_comes_in_pages(
     assert len(found) == len({item["metadata"]["name"] for item in found})
     pages = proxy.wait_for(matching("list", "configmaps"), timeout=5, count=2)
     assert [(page.query["limit"], "continue" in page.query) for page in pages] == [
-        ("500", False),
-        ("500", True),
+        ("250", False),
+        ("250", True),
     ]
 
 

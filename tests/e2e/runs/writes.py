@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import datetime
 
-from runkeys.plan import PATIENCE
+from runkeys.attempts import PATIENCE
 from tests.e2e.cluster.audit import AuditEvent
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster

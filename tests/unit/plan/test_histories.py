@@ -60,7 +60,7 @@ def check_history(world: World) -> None:
     variables: dict[str, set[str]] = {}
     for action in world.history:
         match action:
-            case CreateJob(manifest):
+            case CreateJob(_, manifest):
                 name = manifest["metadata"]["name"]
                 variables[name] = {
                     item["valueFrom"]["secretKeyRef"]["key"]
@@ -75,7 +75,7 @@ def check_history(world: World) -> None:
                     for item in container.get("env", [])
                     if "valueFrom" in item
                 ), "a reference to a Secret that is not the attempt's own"
-            case EnsureSecret(name, _, _, references):
+            case EnsureSecret(_, name, _, _, references):
                 assert {reference.variable for reference in references} == variables[name]
             case _:
                 pass

@@ -39,6 +39,8 @@ from runkeys.refusal import Reason, Refusal
 from runkeys.status import finished
 from tests.unit.plan.objects import bound_to, later, make_binding, make_run
 
+SOURCE_FIELD = "spec.tasks[0].secrets[0].secret"
+
 
 class AnswerLostError(Exception):
     """The operator dies after its call was carried out, before it saw the answer."""
@@ -60,6 +62,10 @@ class World:
     history: list[Action] = field(default_factory=list)
     lose_answer_in: int | None = None
     fresh: bool = False
+    task_of: dict[str, str] = field(default_factory=dict)
+    """By the name of a Job, the task that it is an attempt of."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """By the name of a task, what its container writes."""
     _uids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -87,8 +93,9 @@ class World:
             return
         for _ in range(20):
             step = plan(self._observe(), self.now)
-            since = (self.memory.stale_since or self.now) if step.stale else None
-            self.memory = replace(self.memory, stale_since=since)
+            if step.status is not None:
+                since = (self.memory.stale_since or self.now) if step.stale else None
+                self.memory = replace(self.memory, stale_since=since)
             if not step.actions:
                 return
             for action in step.actions:
@@ -119,9 +126,10 @@ class World:
 
     def _change(self, action: Action) -> None:
         match action:
-            case CreateJob(manifest):
+            case CreateJob(_, manifest):
                 name = manifest["metadata"]["name"]
                 assert name not in self.jobs, "a Job is created that exists"
+                self.task_of[name] = manifest["metadata"]["labels"]["runkeys.dev/task"]
                 self.jobs[name] = JobView(
                     name=name,
                     uid=f"job-{next(self._uids)}",
@@ -136,7 +144,7 @@ class World:
                 # as the API server stores it: times cut to their resolution
                 stored = type(status).model_validate(status.to_wire())
                 self.run = self.run.model_copy(update={"status": stored})
-            case EnsureSecret(name, job_uid):
+            case EnsureSecret(_, name, job_uid):
                 job = self.jobs.get(name)
                 # the garbage collector takes a Secret whose owner is not there
                 if self.source_there and job is not None and job.uid == job_uid:
@@ -151,17 +159,20 @@ class World:
     def _learn(self, action: Action) -> None:
         memory = self.memory
         missing = (
-            None if self.source_there else Refusal(Reason.SOURCE_NOT_FOUND, "f", "gone", permanent=False)
+            None
+            if self.source_there
+            else Refusal(Reason.SOURCE_NOT_FOUND, SOURCE_FIELD, "gone", permanent=False)
         )
         match action:
             case CheckSources():
                 self.memory = replace(memory, sources=Finding(self.now, missing))
-            case CreateJob(manifest):
+            case CreateJob(_, manifest):
                 uid = self.jobs[manifest["metadata"]["name"]].uid
                 self.memory = replace(memory, jobs_made=memory.jobs_made | {uid})
-            case EnsureSecret(_, job_uid, _, _, intent):
+            case EnsureSecret(task, _, job_uid, _, _, intent):
                 if missing is not None:
-                    self.memory = replace(memory, sources=Finding(self.now, missing))
+                    found = replace(memory.about(task), sources=Finding(self.now, missing))
+                    self.memory = memory.with_task(task, found)
                 else:
                     secret = replace(memory.of(job_uid), made_at=self.now, estimated=intent is None)
                     self.memory = memory.with_secret(job_uid, secret)
@@ -169,16 +180,17 @@ class World:
                 secret = memory.of(job_uid)
                 gone = replace(secret, gone_at=secret.gone_at or self.now, last_delete=self.now)
                 self.memory = memory.with_secret(job_uid, gone)
-            case Diagnose():
-                self.memory = replace(memory, waiting=Finding(self.now, None))
+            case Diagnose(task):
+                found = replace(memory.about(task), waiting=Finding(self.now, None))
+                self.memory = memory.with_task(task, found)
             case _:
                 pass
 
     # the cluster
 
-    def bind_pod(self) -> None:
-        """The scheduler gives the Job's pod a node."""
-        for job in self.jobs.values():
+    def bind_pod(self, task: str = "") -> None:
+        """The scheduler gives the pod of each Job (of that task) a node."""
+        for job in self._jobs(task):
             if job.state is JobState.ACTIVE and not any(pod.job_uid == job.uid for pod in self.pods.values()):
                 uid = f"pod-{next(self._uids)}"
                 self.pods[uid] = PodView(
@@ -191,23 +203,47 @@ class World:
                     containers=(ContainerView("main", "ghcr.io/acme/app:1"),),
                 )
 
-    def start_pod(self) -> None:
+    def start_pod(self, task: str = "") -> None:
         """The kubelet starts the container, if every reference is there."""
         for uid, pod in self.pods.items():
-            job = next((job for job in self.jobs.values() if job.uid == pod.job_uid), None)
+            job = next((job for job in self._jobs(task) if job.uid == pod.job_uid), None)
             if job is None or pod.over or pod.started:
                 continue
-            if not self.run.spec.tasks[0].secrets or job.name in self.secrets:
+            asks = next(item for item in self.run.spec.tasks if item.name == self.task_of[job.name]).secrets
+            if not asks or job.name in self.secrets:
                 self.pods[uid] = replace(
                     pod, phase="Running", containers=(replace(pod.containers[0], started=True),)
                 )
 
-    def end_pod(self, *, well: bool = True) -> None:
+    def end_pod(self, task: str = "", *, well: bool = True) -> None:
         """The process of every running container ends."""
+        mine = {job.uid: self.task_of[job.name] for job in self._jobs(task)}
         for uid, pod in self.pods.items():
-            if pod.started and not pod.over:
-                ended = replace(pod.containers[0], ended=True, exit_code=0 if well else 1)
+            if pod.started and not pod.over and pod.job_uid in mine:
+                output = self.outputs.get(mine[pod.job_uid], "")
+                ended = replace(pod.containers[0], ended=True, exit_code=0 if well else 1, output=output)
                 self.pods[uid] = replace(pod, phase="Succeeded" if well else "Failed", containers=(ended,))
+
+    def drain(self, task: str = "") -> None:
+        """The node is drained: the pod ends as one that was taken off it, and its Job says so."""
+        mine = {job.uid for job in self._jobs(task)}
+        for uid, pod in self.pods.items():
+            if not pod.over and pod.job_uid in mine:
+                self.pods[uid] = replace(pod, phase="Failed", disrupted=True)
+
+    def complete(self, task: str, *, well: bool = True) -> None:
+        """All that happens to the task's pod, to its end, with the operator there all the time."""
+        for event in (self.bind_pod, self.start_pod, self.end_pod if well else self._fail):
+            event(task)
+            self.reconcile()
+        self.finish_jobs()
+        self.reconcile()
+
+    def _fail(self, task: str = "") -> None:
+        self.end_pod(task, well=False)
+
+    def _jobs(self, task: str = "") -> list[JobView]:
+        return [job for job in self.jobs.values() if not task or self.task_of[job.name] == task]
 
     def remove_pod(self) -> None:
         """Somebody deletes the pod."""
@@ -242,6 +278,11 @@ class World:
         self.run = self.run.model_copy(update={"metadata": metadata})
         self.remove_jobs()
 
+    def suspend(self, *, on: bool = True) -> None:
+        """Somebody sets spec.suspend, or takes it back."""
+        spec = self.run.spec.model_copy(update={"suspend": on})
+        self.run = self.run.model_copy(update={"spec": spec})
+
     def cancel(self) -> None:
         """Somebody sets spec.cancel."""
         spec = self.run.spec.model_copy(update={"cancel": True})
@@ -263,12 +304,14 @@ class World:
         """Everybody does what is theirs to do, for long enough."""
         self.source_there = True
         self.lose_answer_in = None
+        self.suspend(on=False)
         self.restore_bindings()
-        for _ in range(8):
+        for _ in range(8 * len(self.run.spec.tasks)):
             for event in (self.bind_pod, self.start_pod, self.end_pod, self.finish_jobs):
                 self.reconcile()
                 event()
                 self.tick(31)
+            self.tick(240)  # the longest back-off is six minutes
         self.reconcile()
 
     @property

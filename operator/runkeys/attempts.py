@@ -1,0 +1,662 @@
+"""One task of a run: its attempts, each a Job and a Secret of its own. Pure, a part of :mod:`runkeys.plan`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from runkeys import manifests
+from runkeys.access import Subject
+from runkeys.actions import Action, CreateJob, DeleteJob, DeleteSecret, Diagnose, EnsureSecret
+from runkeys.api import AttemptStatus, Exposure, TaskStatus, WorkflowRun, WorkflowRunStatus
+from runkeys.api.binding import ON_START
+from runkeys.graph import ALWAYS, inputs_of
+from runkeys.naming import attempt_name, object_labels
+from runkeys.needs import TaskNeeds, access_refusal, task_needs
+from runkeys.observation import JobState, JobView, Observation, PodView, SecretMemory
+from runkeys.refusal import Reason, Refusal
+from runkeys.status import Outcome, State, TaskResult, Verdict
+from runkeys.template import carriers
+
+PATIENCE = timedelta(seconds=2)
+"""How long a status may lag behind when nobody depends on it: most runs need no write in between."""
+
+ENDING = timedelta(seconds=10)
+"""The same between the end of the containers and the end of their Job, which the kubelet and the Job
+controller take some seconds over: a write in between says only that good news is on its way."""
+
+RETRY_AFTER = timedelta(seconds=30)
+"""How often a missing source or a refused object is tried again."""
+
+DIAGNOSE_EVERY = timedelta(seconds=15)
+
+STOP_MARGIN = timedelta(seconds=30)
+"""How long after the Secret's lifetime a pod that the kubelet should have ended is ended by us."""
+
+FIRST_BACKOFF, LONGEST_BACKOFF = timedelta(seconds=10), timedelta(minutes=6)
+"""Before the next attempt, doubled with each failure, as for the pods of a batch/v1 Job."""
+
+MOST_DISRUPTIONS = 10
+
+OUTPUT_PATIENCE = timedelta(seconds=60)
+"""How long the pod of a Job that succeeded is waited for, if its output is wanted and no watch has shown it yet."""
+
+MAX_OUTPUT_BYTES = 4095
+"""The kubelet cuts a termination message at 4096 bytes, and those of all containers of a pod at 12 KiB."""
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """A pod waits for its Secret, and may have it.
+
+    :ivar action: without the intent. :ivar intended: the task with the exposure that begins; None: it is on record.
+    """
+
+    action: EnsureSecret
+    intended: TaskResult | None
+
+    def ensure(self, intent: WorkflowRunStatus | None) -> EnsureSecret:
+        """The action with the status that says so beforehand."""
+        return replace(self.action, intent=intent)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one task comes to.
+
+    :ivar releases: what is to be taken away before anything else.
+    :ivar refresh: it cannot go on from what caches say.
+    :ivar urgent: somebody waits for its status.
+    """
+
+    result: TaskResult
+    actions: tuple[Action, ...] = ()
+    releases: tuple[DeleteSecret, ...] = ()
+    due: tuple[datetime, ...] = ()
+    hand_over: HandOver | None = None
+    refresh: bool = False
+    urgent: bool = False
+    patience: timedelta = PATIENCE
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a task that may start is handed.
+
+    :ivar outputs: of the tasks that are over, by their names.
+    """
+
+    outputs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Tidied:
+    """Attempts that are over, with what is left to be done about them."""
+
+    attempts: tuple[AttemptStatus, ...]
+    actions: tuple[Action, ...]
+    due: tuple[datetime, ...]
+    held_by: tuple[str, ...]
+
+
+class TaskPlanner:
+    """Plans one task of a run that goes on."""
+
+    def __init__(self, obs: Observation, index: int, now: datetime, *, deadline_over: bool) -> None:
+        self.obs, self.index, self.now = obs, index, now
+        self.task = obs.run.spec.tasks[index]
+        self._deadline_over = deadline_over
+        self._status: TaskStatus | None = next(
+            (item for item in obs.run.status.tasks if item.name == self.task.name), None
+        )
+        self._carriers = carriers(self.task)
+        self._memory = obs.memory.about(self.task.name)
+        recorded = attempts_of(obs.run, self.task.name)
+        self._open = recorded[-1] if recorded and not recorded[-1].outcome else None
+        over = recorded[:-1] if self._open is not None else recorded
+        self._over = tidy(obs, over, now)
+        self._due: list[datetime] = list(self._over.due)
+
+    def begun(self) -> Step | None:
+        """The step of a task that is over, or of which a Job may be there; None if nothing of it runs."""
+        if self._status is not None and State(self._status.state).final:
+            verdict = Verdict(State(self._status.state), self._status.reason, self._status.message)
+            return self._step(verdict, (), output=self._status.output)
+        if self._open is not None:
+            job = _job_of(self.obs, self._open)
+            return self._lost(self._open) if job is None else self._attempt(job, self._open)
+        ended = self._verdict_of(self._over.attempts)
+        if ended is not None:
+            return self._step(ended, ())
+        job = self.obs.jobs.get(self._next_name())
+        if job is None or job.gone:
+            return None
+        if trusted(self.obs, job) or (not self.task.secrets and self._claims_us(job)):
+            return self._attempt(job, None)
+        return self._replace(job)
+
+    def waits(self, reason: str = "", message: str = "") -> Step:
+        """Not yet its turn."""
+        return self._step(Verdict(State.PENDING, reason, message), ())
+
+    def ends(self, state: State, reason: str, message: str) -> Step:
+        """It will not start (again)."""
+        last = self._over.attempts[-1] if self._over.attempts else None
+        if last is not None and Outcome(last.outcome).counts and state is State.SKIPPED:
+            # it did fail, and only its next attempt is what is skipped
+            return self._step(Verdict(State.FAILED, last.reason, message), (), urgent=True)
+        return self._step(Verdict(state, reason, message), (), urgent=True)
+
+    # an attempt begins
+
+    def start(self, given: Start) -> Step:
+        """Make the Job of the next attempt, once its time has come."""
+        again = self._not_before()
+        if again is not None and again > self.now:
+            self._due.append(again)
+            last = self._over.attempts[-1]
+            message = (
+                f"attempt {last.number} failed ({last.reason}); the next one starts at {again:%H:%M:%S} UTC"
+            )
+            return self._step(Verdict(State.WAITING, Reason.BACK_OFF, message), (), urgent=True)
+        if not self.obs.fresh:
+            return self._step(Verdict(State.PENDING), (), refresh=True)
+        run = self.obs.run
+        needs = task_needs(run, self.index, self.obs.bindings)
+        if not isinstance(needs, TaskNeeds):
+            return self._refused(needs[0])
+        refused = self._refused_lately()
+        if refused is not None:
+            return self._refused(refused)
+        inputs = inputs_of(run, self.task, given.outputs)
+        if isinstance(inputs, Refusal):
+            return self._refused(inputs)
+        manifest = manifests.job(run, self.index, self._next_number(), needs, inputs)
+        return self._step(Verdict(State.PENDING), (), actions=(CreateJob(self.task.name, manifest),))
+
+    def _not_before(self) -> datetime | None:
+        failures = [item for item in self._over.attempts if Outcome(item.outcome).counts]
+        last = self._over.attempts[-1] if self._over.attempts else None
+        if last is None or last.end_time is None or not Outcome(last.outcome).counts:
+            return None
+        pause: timedelta = FIRST_BACKOFF * 2 ** min(len(failures) - 1, 16)
+        return last.end_time + min(LONGEST_BACKOFF, pause)
+
+    def _refused(self, refusal: Refusal) -> Step:
+        if refusal.permanent:
+            return self._step(Verdict(State.FAILED, refusal.reason, str(refusal), refusal), (), urgent=True)
+        self._due.append(self.now + RETRY_AFTER)
+        return self._step(Verdict(State.PENDING, refusal.reason, str(refusal), refusal), (), urgent=True)
+
+    def _refused_lately(self) -> Refusal | None:
+        for finding in (self._memory.sources, self._memory.refused):
+            if finding is not None and finding.refusal is not None and finding.at + RETRY_AFTER > self.now:
+                self._due.append(finding.at + RETRY_AFTER)
+                return finding.refusal
+        return None
+
+    def _claims_us(self, job: JobView) -> bool:
+        return job.controller_uid == self.obs.run.metadata.uid
+
+    def _replace(self, job: JobView) -> Step:
+        """A Job bears our name, and nothing on record shows that we made it.
+
+        Usually our own answer was lost in a crash; but anybody may write an owner reference, and a Job that
+        somebody else made would get our secrets. No Secret has been made for it (the status would say so),
+        so none of its containers that need one has started: take it away and make our own.
+        """
+        if not self.obs.fresh:
+            return self._step(Verdict(State.PENDING), (), refresh=True)
+        if self._claims_us(job):
+            self._due.append(self.now + timedelta(seconds=1))
+            actions = () if job.deleting else (DeleteJob(job.name, job.uid),)
+            return self._step(Verdict(State.PENDING), (), actions=actions)
+        refusal = Refusal(
+            Reason.NAME_TAKEN,
+            "metadata.name",
+            f"there is a Job {job.name} that does not belong to this run; delete it",
+            permanent=False,
+        )
+        return self._refused(refusal)
+
+    # while there is a Job
+
+    def _attempt(self, job: JobView, recorded: AttemptStatus | None) -> Step:
+        obs = self.obs
+        pods = [pod for pod in obs.pods if pod.job_uid == job.uid and pod.name.startswith(f"{job.name}-")]
+        attempt = recorded or AttemptStatus(number=self._next_number(), job=job.name, job_uid=job.uid)
+        secret = obs.memory.of(job.uid)
+        stop = self._stop(job, pods, attempt)
+        done = bool(pods) and all(pod.done_with(self._carriers) for pod in pods)
+        expired = self._lifetime_over(job, attempt)
+        over = job.state is not JobState.ACTIVE or stop is not None or done or expired
+        if (over or self._all_started(attempt, pods)) and may_exist(attempt, secret) and not secret.held_by:
+            return self._step(
+                self._running(job, pods), (attempt,), releases=(DeleteSecret(job.name, job.uid),)
+            )
+        attempt = _dated(_close(obs, attempt), pods)
+        if job.state is not JobState.ACTIVE:
+            return self._ended(job, pods, attempt)
+        if stop is not None:
+            return self._end(*stop, attempt)
+        if self._needs_secret(job, pods, attempt, secret) and not expired:
+            return self._hand_over(job, pods, attempt)
+        return self._step(
+            self._running(job, pods),
+            (attempt,),
+            actions=self._diagnosis(job, pods),
+            urgent=bool(pods) and recorded is None,
+            patience=ENDING if done else PATIENCE,
+        )
+
+    def _all_started(self, attempt: AttemptStatus, pods: list[PodView]) -> bool:
+        """Whether the values may go although the containers run: the kubelet reads them when it makes a container."""
+        return (
+            attempt.release_policy == ON_START
+            and bool(pods)
+            and all(pod.has_started(self._carriers) for pod in pods)
+        )
+
+    def _needs_secret(
+        self, job: JobView, pods: list[PodView], attempt: AttemptStatus, secret: SecretMemory
+    ) -> bool:
+        """Whether a pod with a node waits for a Secret that this process has not made yet.
+
+        A Secret that is gone is not made again: its time is over. Where its containers have started it
+        was there, even if this process does not remember (it was started after that).
+        """
+        over = bool(attempt.exposures) and attempt.exposures[-1].deleted is not None
+        if (
+            not self.task.secrets
+            or job.deleting
+            or over
+            or secret.made_at
+            or secret.gone_at
+            or secret.held_by
+        ):
+            return False
+        return any(pod.awaits(self._carriers) for pod in pods)
+
+    def _hand_over(self, job: JobView, pods: list[PodView], attempt: AttemptStatus) -> Step:
+        """A pod has a node and may start as soon as its Secret exists: check it, say so, make it."""
+        obs = self.obs
+        if not obs.fresh:
+            return self._step(self._running(job, pods), (attempt,), refresh=True)
+        current = [pod for pod in pods if not pod.over]
+        if len(current) > 1:
+            names = ", ".join(sorted(pod.name for pod in current))
+            refusal = Refusal(
+                Reason.AMBIGUOUS_PODS,
+                f"Job {job.name}",
+                f"several pods claim to be this attempt's one pod: {names}; delete those that somebody else made",
+                permanent=False,
+            )
+            return self._stalled(attempt, refusal)
+        needs = task_needs(obs.run, self.index, obs.bindings)
+        if not isinstance(needs, TaskNeeds):
+            return self._stalled(attempt, needs[0])
+        pod = current[0]
+        subject = Subject(
+            obs.run.metadata.labels, pod.service_account, [container.image for container in pod.containers]
+        )
+        names_used = sorted({reference.binding for reference in needs.references})
+        denied = access_refusal(obs.run, names_used, subject, obs.bindings)
+        if denied is not None:
+            return self._stalled(attempt, denied)
+        refused = self._refused_lately()
+        if refused is not None:
+            return self._stalled(attempt, refused)
+        intended = None
+        if not attempt.exposures:
+            changes = {
+                "exposures": [Exposure(created=self.now, estimated=True)],
+                "release_policy": needs.release_policy,
+            }
+            exposed = attempt.model_copy(update=changes)
+            intended = self._result(Verdict(State.RUNNING), (exposed,))
+        labels = object_labels(obs.run.metadata.name, obs.run.metadata.uid, self.task.name)
+        manifest = manifests.secret(obs.run.metadata.namespace, job.name, job.uid, labels)
+        ensure = EnsureSecret(self.task.name, job.name, job.uid, manifest, needs.references, None)
+        return self._step(Verdict(State.RUNNING), (attempt,), hand_over=HandOver(ensure, intended))
+
+    def _stalled(self, attempt: AttemptStatus, refusal: Refusal) -> Step:
+        self._due.append(self.now + RETRY_AFTER)
+        verdict = Verdict(State.WAITING, refusal.reason, str(refusal), refusal)
+        return self._step(verdict, (attempt,), urgent=True)
+
+    def _stop(
+        self, job: JobView, pods: list[PodView], attempt: AttemptStatus
+    ) -> tuple[Outcome, str, str] | None:
+        """How and why the attempt has to be ended by us, if it has to."""
+        spec = self.obs.run.spec
+        if self.task.runs != ALWAYS:
+            if spec.cancel:
+                return Outcome.CANCELLED, Reason.CANCELLED, "cancelled by spec.cancel"
+            if self._deadline_over:
+                return (
+                    Outcome.FAILED,
+                    Reason.RUN_DEADLINE_EXCEEDED,
+                    f"the run took longer than its activeDeadlineSeconds ({spec.active_deadline_seconds} s)",
+                )
+        if spec.suspend:
+            return Outcome.SUSPENDED, Reason.SUSPENDED, "ended by spec.suspend"
+        current = [pod for pod in pods if not pod.over]
+        if current and not any(pod.started for pod in current):
+            bound = min((pod.bound_at for pod in current if pod.bound_at is not None), default=self.now)
+            deadline = bound + timedelta(seconds=self.task.start_deadline_seconds)
+            if deadline <= self.now:
+                seen = next((c for pod in current for c in pod.containers if c.waiting), None)
+                found = f" (container {seen.name}: {seen.waiting})" if seen else ""
+                return (
+                    Outcome.FAILED,
+                    Reason.START_DEADLINE_EXCEEDED,
+                    f"no container started within {self.task.start_deadline_seconds} s of the pod getting a"
+                    f" node{found}; raise startDeadlineSeconds or mend what keeps it",
+                )
+            self._due.append(deadline)
+        limit = self._lifetime(job, attempt)
+        if limit is not None and limit + STOP_MARGIN <= self.now:
+            return (
+                Outcome.FAILED,
+                Reason.LIFETIME_EXCEEDED,
+                "the pod was still there after the longest time that its bindings allow",
+            )
+        if limit is not None:
+            self._due += [limit, limit + STOP_MARGIN]
+        return None
+
+    def _lifetime(self, job: JobView, attempt: AttemptStatus) -> datetime | None:
+        """Until when the Secret may exist: as long as the pod's own deadline.
+
+        That is never longer than the bindings allow, and it stays known when one is deleted meanwhile.
+        """
+        if not attempt.exposures or job.deadline_seconds is None:
+            return None
+        return attempt.exposures[-1].created + timedelta(seconds=job.deadline_seconds)
+
+    def _lifetime_over(self, job: JobView, attempt: AttemptStatus) -> bool:
+        limit = self._lifetime(job, attempt)
+        return limit is not None and limit <= self.now
+
+    def _running(self, job: JobView, pods: list[PodView]) -> Verdict:
+        current = [pod for pod in pods if not pod.over]
+        blocked = next(
+            (c for pod in current if not pod.started for c in pod.containers if _is_trouble(c.waiting)), None
+        )
+        if blocked is not None:
+            reason = "ImagePullBackOff" if blocked.waiting == "ErrImagePull" else blocked.waiting
+            return Verdict(State.WAITING, reason, f"container {blocked.name} of pod {current[0].name} waits")
+        if pods:
+            return Verdict(State.RUNNING)
+        found = self._memory.waiting
+        if found is not None and found.refusal is not None and found.at >= job.created:
+            return Verdict(State.WAITING, found.refusal.reason, str(found.refusal), found.refusal)
+        return Verdict(State.WAITING, "NoPod", "waiting for the pod to be made and given a node")
+
+    def _diagnosis(self, job: JobView, pods: list[PodView]) -> tuple[Action, ...]:
+        if pods:
+            return ()
+        last = self._memory.waiting
+        earlier = last is None or last.at < job.created
+        next_time = job.created + PATIENCE if earlier or last is None else last.at + DIAGNOSE_EVERY
+        if next_time <= self.now:
+            return (Diagnose(self.task.name, job.name, job.uid),)
+        self._due.append(next_time)
+        return ()
+
+    # an attempt is over
+
+    def _ended(self, job: JobView, pods: list[PodView], attempt: AttemptStatus) -> Step:
+        """The Job is: what came of it."""
+        if job.state is JobState.SUCCEEDED:
+            if not self.task.record_output:
+                return self._end(Outcome.SUCCEEDED, "", "", attempt, ended=job.finished_at)
+            last = (job.finished_at or self.now) + OUTPUT_PATIENCE
+            if not any(pod.over and not pod.gone for pod in pods) and last > self.now:
+                self._due.append(last)
+                return self._step(Verdict(State.RUNNING), (attempt,))
+            outcome, reason, message, output = self._output(pods)
+            return self._end(outcome, reason, message, attempt, ended=job.finished_at, output=output)
+        if any(pod.disrupted for pod in pods) or job.reason == "PodFailurePolicy":
+            reason, message = Reason.DISRUPTED, f"the pod was taken off its node: {job.message}"
+            return self._end(Outcome.DISRUPTED, reason, message, attempt, ended=job.finished_at)
+        if any(pod.reason == "DeadlineExceeded" for pod in pods):
+            reason, message = Reason.DEADLINE_EXCEEDED, "the pod was active for longer than it may be"
+            return self._end(Outcome.FAILED, reason, message, attempt, ended=job.finished_at)
+        codes = [
+            f"container {container.name} exited with code {container.exit_code}"
+            for pod in pods
+            for container in pod.containers
+            if container.exit_code
+        ]
+        message = "; ".join(codes) or job.message
+        return self._end(Outcome.FAILED, Reason.JOB_FAILED, message, attempt, ended=job.finished_at)
+
+    def _output(self, pods: list[PodView]) -> tuple[Outcome, str, str, Any]:
+        where = "/var/runtime/output/output.json"
+        containers = [item for pod in pods for item in pod.containers]
+        text = next((item.output for item in containers if item.name == self._carriers[0]), "")
+        limit = min(MAX_OUTPUT_BYTES, 12 * 1024 // max(1, len(containers)) - 1)
+        size = len(text.encode())
+        if size > limit:
+            return (
+                Outcome.FAILED,
+                Reason.OUTPUT_TOO_LARGE,
+                f"{where} has more than the {limit} bytes that can be kept; write what is larger to a data pool",
+                None,
+            )
+        if not text.strip():
+            return Outcome.SUCCEEDED, "", "", None
+        try:
+            return Outcome.SUCCEEDED, "", "", json.loads(text)
+        except ValueError:
+            return (
+                Outcome.FAILED,
+                Reason.OUTPUT_INVALID,
+                f"{where} is not JSON; write one JSON document, in place (a file that is renamed to it is not seen)",
+                None,
+            )
+
+    def _lost(self, recorded: AttemptStatus) -> Step:
+        known = self.obs.jobs.get(recorded.job)
+        seen_to_go = known is not None and known.gone and known.uid == recorded.job_uid
+        running = Verdict(State.RUNNING)
+        if not self.obs.fresh and not seen_to_go:
+            return self._step(
+                running, (recorded,), refresh=True
+            )  # not seen yet, as after a start, is not gone
+        secret = self.obs.memory.of(recorded.job_uid)
+        if may_exist(recorded, secret) and not secret.held_by:
+            release = DeleteSecret(recorded.job, recorded.job_uid)
+            return self._step(running, (recorded,), releases=(release,))
+        attempt, spec = _close(self.obs, recorded), self.obs.run.spec
+        if spec.cancel and self.task.runs != ALWAYS:
+            return self._end(Outcome.CANCELLED, Reason.CANCELLED, "cancelled by spec.cancel", attempt)
+        if spec.suspend:
+            return self._end(Outcome.SUSPENDED, Reason.SUSPENDED, "ended by spec.suspend", attempt)
+        message = f"Job {recorded.job} is gone, and how its pod ended is not known; make a new run"
+        return self._end(Outcome.LOST, Reason.ATTEMPT_LOST, message, attempt)
+
+    def _end(
+        self,
+        outcome: Outcome,
+        reason: str,
+        message: str,
+        attempt: AttemptStatus,
+        *,
+        ended: datetime | None = None,
+        output: Any = None,
+    ) -> Step:
+        """The attempt is over; whether the task is depends on how often it may be tried."""
+        end = attempt.end_time or (ended or self.now).replace(microsecond=0)
+        attempt = attempt.model_copy(
+            update={"end_time": end, "outcome": outcome.value, "reason": str(reason)}
+        )
+        verdict = self._verdict_of((*self._over.attempts, attempt), message)
+        if verdict is None:
+            # Once this is on record, the next attempt can start.
+            verdict = Verdict(State.PENDING, str(reason), message)
+            if outcome.counts:
+                verdict = Verdict(
+                    State.WAITING, Reason.BACK_OFF, f"attempt {attempt.number} failed: {message}"
+                )
+            return self._step(verdict, (attempt,), urgent=True)
+        # Where nothing else is wrong, that a task went well can be said with what follows.
+        return self._step(verdict, (attempt,), urgent=verdict.state is not State.SUCCEEDED, output=output)
+
+    def _verdict_of(self, attempts: tuple[AttemptStatus, ...], message: str = "") -> Verdict | None:
+        """What the attempts that are over make of the task; None: it can be tried again."""
+        if not attempts:
+            return None
+        last = attempts[-1]
+        outcome = Outcome(last.outcome)
+        told = message or (self._status.message if self._status is not None else "")
+        if outcome is Outcome.SUCCEEDED:
+            return Verdict(State.SUCCEEDED)
+        if outcome is Outcome.CANCELLED:
+            return Verdict(State.CANCELLED, last.reason, told)
+        if last.reason == Reason.RUN_DEADLINE_EXCEEDED:
+            return Verdict(State.FAILED, last.reason, told)
+        failures = sum(Outcome(item.outcome).counts for item in attempts)
+        if outcome.counts and failures > self.task.backoff_limit:
+            return Verdict(State.FAILED, last.reason, told)
+        disruptions = sum(item.outcome == Outcome.DISRUPTED for item in attempts)
+        if outcome is Outcome.DISRUPTED and disruptions > MOST_DISRUPTIONS:
+            return Verdict(State.FAILED, last.reason, told)
+        return None
+
+    # results
+
+    def _next_number(self) -> int:
+        return self._over.attempts[-1].number + 1 if self._over.attempts else 1
+
+    def _next_name(self) -> str:
+        metadata = self.obs.run.metadata
+        return attempt_name(metadata.name, metadata.uid, self.task.name, self._next_number())
+
+    def _result(
+        self, verdict: Verdict, attempts: tuple[AttemptStatus, ...], output: Any = None
+    ) -> TaskResult:
+        held = tuple(name for item in attempts for name in self.obs.memory.of(item.job_uid).held_by)
+        return TaskResult(
+            self.task.name,
+            verdict,
+            (*self._over.attempts, *attempts),
+            output,
+            (*self._over.held_by, *held),
+        )
+
+    def _step(
+        self,
+        verdict: Verdict,
+        attempts: tuple[AttemptStatus, ...],
+        *,
+        actions: tuple[Action, ...] = (),
+        releases: tuple[DeleteSecret, ...] = (),
+        output: Any = None,
+        hand_over: HandOver | None = None,
+        refresh: bool = False,
+        urgent: bool = False,
+        patience: timedelta = PATIENCE,
+    ) -> Step:
+        """``attempts``: the one that goes on or has just ended, if any; those before it are added."""
+        return Step(
+            self._result(verdict, attempts, output),
+            (*self._over.actions, *actions),
+            releases,
+            tuple(self._due),
+            hand_over,
+            refresh,
+            urgent,
+            patience,
+        )
+
+
+def attempts_of(run: WorkflowRun, task: str) -> tuple[AttemptStatus, ...]:
+    """The attempts of a task that are on record."""
+    return next((tuple(item.attempts) for item in run.status.tasks if item.name == task), ())
+
+
+def trusted(obs: Observation, job: JobView) -> bool:
+    """Whether we made this Job: its uid is in the status, which only the operator writes, or in our memory."""
+    return job.uid in obs.memory.jobs_made or any(
+        attempt.job_uid == job.uid for task in obs.run.status.tasks for attempt in task.attempts
+    )
+
+
+def may_exist(attempt: AttemptStatus | None, secret: SecretMemory) -> bool:
+    """Whether the Secret of an attempt may be in the cluster."""
+    if secret.gone_at is not None:
+        return False
+    intended = attempt is not None and any(exposure.deleted is None for exposure in attempt.exposures)
+    return intended or secret.made_at is not None
+
+
+def tidy(obs: Observation, attempts: tuple[AttemptStatus, ...], now: datetime) -> Tidied:
+    """Attempts that are over: their Secrets stay gone, and Jobs that still run are ended."""
+    actions: list[Action] = []
+    due: list[datetime] = []
+    held: list[str] = []
+    for attempt in attempts:
+        job, secret = _job_of(obs, attempt), obs.memory.of(attempt.job_uid)
+        held += secret.held_by
+        if any(exposure.deleted is None or exposure.estimated for exposure in attempt.exposures):
+            when = _delete_again(obs, attempt, secret, job, now)
+            if when is not None and when <= now:
+                actions.append(DeleteSecret(attempt.job, attempt.job_uid))
+            elif when is not None:
+                due.append(when)
+        if job is not None and job.state is JobState.ACTIVE and not job.deleting:
+            actions.append(DeleteJob(job.name, job.uid))
+    closed = tuple(_close(obs, attempt) for attempt in attempts)
+    return Tidied(closed, tuple(actions), tuple(due), tuple(held))
+
+
+def _delete_again(
+    obs: Observation, attempt: AttemptStatus, secret: SecretMemory, job: JobView | None, now: datetime
+) -> datetime | None:
+    """When to delete the Secret of an attempt that is over (once more); None: never.
+
+    A create request that was never answered may still be on its way (a proxy, a process that was paused),
+    so the deletion is repeated 30, 60, 120… seconds after the end for as long as the Job exists; without
+    its Job a Secret is collected by Kubernetes itself.
+    """
+    last = secret.last_delete
+    if any(exposure.deleted is None for exposure in attempt.exposures) and secret.gone_at is None:
+        return now if last is None else last + RETRY_AFTER
+    ended = attempt.end_time or obs.run.status.completion_time
+    if job is None or ended is None:
+        return None
+    step = RETRY_AFTER
+    while last is not None and ended + step <= last:
+        step *= 2
+    return ended + step
+
+
+def _job_of(obs: Observation, attempt: AttemptStatus) -> JobView | None:
+    """The Job of an attempt, if it is there; another one may bear its name."""
+    job = obs.jobs.get(attempt.job)
+    return job if job is not None and job.uid == attempt.job_uid and not job.gone else None
+
+
+def _close(obs: Observation, attempt: AttemptStatus) -> AttemptStatus:
+    """``attempt`` with the end of its exposure, once the server confirmed it, and its exact beginning."""
+    secret = obs.memory.of(attempt.job_uid)
+    if secret.gone_at is None or not attempt.exposures or attempt.exposures[-1].deleted is not None:
+        return attempt
+    exact = secret.made_at is not None and not secret.estimated
+    created = secret.made_at if secret.made_at is not None and exact else attempt.exposures[-1].created
+    closed = Exposure(created=created, deleted=max(secret.gone_at, created), estimated=not exact)
+    return attempt.model_copy(update={"exposures": [*attempt.exposures[:-1], closed]})
+
+
+def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
+    bound = min((pod.bound_at for pod in pods if pod.bound_at is not None), default=None)
+    return attempt.model_copy(update={"start_time": attempt.start_time or bound})
+
+
+def _is_trouble(waiting: str) -> bool:
+    return bool(waiting) and waiting not in ("ContainerCreating", "PodInitializing")

@@ -1,0 +1,145 @@
+"""The graph of a run's tasks: who comes after whom, and what is handed on. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from runkeys.api import Task, WorkflowRun
+from runkeys.refusal import Reason, Refusal
+
+ALWAYS = "Always"
+
+MAX_INPUT_BYTES = 200 * 1024
+"""For all inputs of a task together: they travel in annotations of its pod, which may have 256 KiB."""
+
+
+def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
+    """What is wrong with the ``dependsOn`` and ``input`` of task ``index``. All of it only a new run can mend."""
+    task, path = run.spec.tasks[index], f"spec.tasks[{index}]"
+    earlier = [item.name for item in run.spec.tasks[:index]]
+    last = {item.name for item in run.spec.tasks if item.runs == ALWAYS}
+    everywhere = [item.name for item in run.spec.tasks]
+    for position, name in enumerate(task.depends_on):
+        where = f"{path}.dependsOn[{position}]"
+        if name == task.name:
+            yield _refusal(where, f"task {name} cannot depend on itself; remove it")
+        elif name not in everywhere:
+            yield _refusal(
+                where, f"there is no task {name!r}; the tasks above are: {', '.join(earlier) or 'none'}"
+            )
+        elif name not in earlier:
+            yield _refusal(where, f"task {name!r} stands further down; move it above task {task.name!r}")
+        elif name in last and task.runs != ALWAYS:
+            yield _refusal(
+                where,
+                f"task {name!r} runs Always, which is after all others; what comes after it has to run Always too",
+            )
+    for position, item in enumerate(task.input):
+        where = f"{path}.input[{position}].from"
+        if item.source.startswith("input."):
+            key = item.source.removeprefix("input.")
+            if key not in run.spec.input:
+                there = ", ".join(sorted(run.spec.input)) or "nothing"
+                yield Refusal(
+                    Reason.INPUT_NOT_FOUND,
+                    where,
+                    f"the run's input has no {key!r}; it has: {there}",
+                    permanent=True,
+                )
+        else:
+            yield from _output_refusals(run, task, output_of(item.source), where)
+    size = sum(len(encoded(value)) for value in _own_inputs(run, task).values())
+    if size > MAX_INPUT_BYTES:
+        yield Refusal(
+            Reason.INPUT_TOO_LARGE,
+            f"{path}.input",
+            f"has {size} bytes in all; a task can be handed at most {MAX_INPUT_BYTES}: put more into a data pool",
+            permanent=True,
+        )
+
+
+def output_of(source: str) -> str:
+    """The task whose output ``tasks.<task>.output`` is."""
+    return source.removeprefix("tasks.").removesuffix(".output")
+
+
+def inputs_of(run: WorkflowRun, task: Task, outputs: Mapping[str, Any]) -> dict[str, Any] | Refusal:
+    """What ``task`` is handed, by parameter.
+
+    :param outputs: of the tasks that are over, by their names; without those that wrote none.
+    """
+    found = _own_inputs(run, task)
+    index = next(i for i, item in enumerate(run.spec.tasks) if item.name == task.name)
+    for position, item in enumerate(task.input):
+        if item.source.startswith("input."):
+            continue
+        name, where = output_of(item.source), f"spec.tasks[{index}].input[{position}].from"
+        if name not in outputs:
+            return Refusal(
+                Reason.OUTPUT_MISSING,
+                where,
+                f"task {name} wrote no /var/runtime/output/output.json, so there is nothing to hand on",
+                permanent=True,
+            )
+        found[item.name] = outputs[name]
+    size = sum(len(encoded(value)) for value in found.values())
+    if size > MAX_INPUT_BYTES:
+        return Refusal(
+            Reason.INPUT_TOO_LARGE,
+            f"spec.tasks[{index}].input",
+            f"has {size} bytes in all; a task can be handed at most {MAX_INPUT_BYTES}: put more into a data pool",
+            permanent=True,
+        )
+    return found
+
+
+def encoded(value: Any) -> str:
+    """As the JSON that the task finds."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _own_inputs(run: WorkflowRun, task: Task) -> dict[str, Any]:
+    sources = {item.name: item.source for item in task.input if item.source.startswith("input.")}
+    keys = {name: source.removeprefix("input.") for name, source in sources.items()}
+    return {name: run.spec.input[key] for name, key in keys.items() if key in run.spec.input}
+
+
+def _output_refusals(run: WorkflowRun, task: Task, name: str, where: str) -> Iterator[Refusal]:
+    source = next((item for item in run.spec.tasks if item.name == name), None)
+    if source is None:
+        names = ", ".join(item.name for item in run.spec.tasks)
+        yield Refusal(
+            Reason.INPUT_NOT_FOUND,
+            where,
+            f"there is no task {name!r}; the tasks are: {names}",
+            permanent=True,
+        )
+    elif not source.record_output:
+        yield Refusal(
+            Reason.INPUT_NOT_FOUND,
+            where,
+            f"task {name} does not keep its output; set recordOutput: true there",
+            permanent=True,
+        )
+    elif name not in _ancestors(run, task.name):
+        yield _refusal(
+            where, f"task {task.name} does not come after task {name}; add {name} to its dependsOn"
+        )
+
+
+def _ancestors(run: WorkflowRun, name: str) -> set[str]:
+    above = {item.name: item.depends_on for item in run.spec.tasks}
+    found: set[str] = set()
+    left = list(above.get(name, ()))
+    while left:
+        parent = left.pop()
+        if parent not in found:
+            found.add(parent)
+            left += above.get(parent, ())
+    return found
+
+
+def _refusal(where: str, message: str) -> Refusal:
+    return Refusal(Reason.DEPENDENCY_INVALID, where, message, permanent=True)
