@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-from .errors import ApiError, NotFound, StartError, Unauthorized, Unreachable
+from .errors import ApiError, NotFound, StartError, TooManyRequests, Unauthorized, Unreachable
 from .kube import BINDINGS, EVENTS, JOBS, PODS, RUNS, SECRETS, Json, Kube, Resource
 from .logs import get_logger
+from .reconcile.sweep import EXPIRES, LIVE, OPEN
 
 log = get_logger(__name__)
 
 PATIENCE = 30.0
+_BAD_REQUEST = 400
 _PAUSE = 1.0
 
 _RULES_REVIEWS = Resource("authorization.k8s.io", "v1", "selfsubjectrulesreviews")
@@ -61,7 +63,9 @@ async def check(kube: Kube, namespaces: tuple[str, ...], patience: float = PATIE
     while True:
         try:
             await _check_kinds(kube)
-            return await _check_rights(kube, namespaces)
+            served = await _check_rights(kube, namespaces)
+            await _check_fields(kube, served)
+            return served
         except (ApiError, StartError) as error:
             problem = _explained(error)
         if asyncio.get_running_loop().time() >= until:
@@ -87,6 +91,22 @@ async def _check_kinds(kube: Kube) -> None:
         served = set()
     if not {RUNS.plural, f"{RUNS.plural}/status", BINDINGS.plural} <= served:
         raise StartError(f"the CRDs of {RUNS.group}/{RUNS.version} are not installed: kubectl apply -f crds/")
+
+
+async def _check_fields(kube: Kube, namespaces: tuple[str, ...]) -> None:
+    """CRDs of before this version cannot select what is open, and a watch would only say so for ever."""
+    for namespace in namespaces[:1] or (None,):
+        try:
+            async for _ in kube.pages(RUNS, namespace, field_selector=f"{OPEN},{LIVE},{EXPIRES}"):
+                return
+        except TooManyRequests:
+            return  # a kind that was just made is not served yet, and is not of an earlier version
+        except ApiError as error:
+            if error.status == _BAD_REQUEST:
+                raise StartError(
+                    f"the CRDs of {RUNS.group}/{RUNS.version} are of an earlier version: kubectl apply -f crds/"
+                ) from None
+            raise
 
 
 async def _check_rights(kube: Kube, namespaces: tuple[str, ...]) -> tuple[str, ...]:

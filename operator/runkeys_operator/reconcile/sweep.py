@@ -29,8 +29,13 @@ BOUND = "spec.nodeName!="
 """Field selector of pods that have a node: before that there is nothing to do for them."""
 
 # A field that is not set is selected by the empty text.
-_LIVE = "status.live!=,status.live!=0"
-_EXPIRES = "spec.ttlSecondsAfterFinished!=,status.phase!=,status.phase!=Pending,status.phase!=Running"
+LIVE = "status.live!=,status.live!=0"
+EXPIRES = ",".join(
+    (
+        "spec.ttlSecondsAfterFinished!=",
+        *(f"status.phase!={phase}" for phase in ("", "Pending", "Running", "Suspended")),
+    )
+)
 
 _WATCH_LAG_SECONDS = 1.0
 """How far the watches may be behind a list before they are said to have missed something."""
@@ -105,7 +110,7 @@ class Sweeper:
         runs_before, jobs_before, pods_before = set(known), self._jobs.present(), self._pods.present()
         jobs = await self._all(JOBS, labels=LABEL_RUN)
         pods = await self._all(PODS, labels=LABEL_RUN, fields=BOUND)
-        runs, live = await self._all(RUNS, fields=OPEN), await self._all(RUNS, fields=_LIVE)
+        runs, live = await self._all(RUNS, fields=OPEN), await self._all(RUNS, fields=LIVE)
         await asyncio.sleep(_WATCH_LAG_SECONDS)
         self.settled -= settled - {job.uid for job in jobs}
         self._compare_runs(found, known, runs_before, runs, live)
@@ -162,7 +167,7 @@ class Sweeper:
     async def expiring(self, now: datetime, within: timedelta) -> AsyncIterator[tuple[RunKey, float]]:
         """Finished runs whose time to live ends ``within`` this time, and in how many seconds."""
         for namespace in self._namespaces:
-            async for page in self._kube.pages(RUNS, namespace, field_selector=_EXPIRES):
+            async for page in self._kube.pages(RUNS, namespace, field_selector=EXPIRES):
                 for raw in page.items:
                     ended = (raw.get("status") or {}).get("completionTime")
                     if ended is None:

@@ -12,8 +12,9 @@ from runkeys_operator.errors import StartError
 from runkeys_operator.kube import Json, Kube, Resource
 from runkeys_operator.login import Login
 from tests.e2e.cluster.base import Cluster
+from tests.e2e.cluster.client import ApiError as ClientError
 from tests.e2e.cluster.client import KubeClient
-from tests.e2e.cluster.faults import Answer
+from tests.e2e.cluster.faults import Answer, matching
 from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.operators import install_rights
 
@@ -46,7 +47,20 @@ async def refusal(kube: Kube, *namespaces: str) -> str:
 
 async def test_the_charts_rights_are_enough(kube: Kube, namespace: str, proxy: ApiProxy) -> None:
     assert await preflight.check(kube, (namespace,), patience=0) == (namespace,)
-    assert len(proxy.requests) == 2  # the kinds, the rights
+    assert len(proxy.requests) == 3  # the kinds, the rights, what can be selected
+
+
+async def test_kinds_of_an_earlier_version_are_said_to_be(
+    kube: Kube, namespace: str, proxy: ApiProxy
+) -> None:
+    proxy.rule(matching("list", "workflowruns"), Answer(400, "BadRequest"))
+    assert "of an earlier version: kubectl apply -f crds/" in await refusal(kube, namespace)
+
+
+def test_twin_a_field_that_is_not_selectable_is_a_bad_request(cluster: Cluster, namespace: str) -> None:
+    with pytest.raises(ClientError) as refused:
+        cluster.client.list("secretbindings", namespace, fields="status.phase!=Failed")
+    assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("right", preflight.NEEDED, ids=lambda right: f"{right.verb} {right.kind}")

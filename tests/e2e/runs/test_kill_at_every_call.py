@@ -64,6 +64,8 @@ class Life:
     phase: str
     writes: frozenset[str]
     """The shapes of everything that the operator writes meanwhile."""
+    check: Callable[[Team, Object, Life], None] | None = None
+    """Asserts that it ended well; None: as a run of one task does."""
 
 
 def succeed(team: Team) -> Object:
@@ -163,7 +165,8 @@ class Case:
             killer = Killer(proxy, team.operator, self.kills, hits)
             try:
                 team.operator.start()
-                check_it_ended_well(team, self.life.live(team), self.life)
+                check = self.life.check or check_it_ended_well
+                check(team, self.life.live(team), self.life)
             finally:
                 killer.disarm()
 

@@ -1,0 +1,124 @@
+"""A workflow survives a kill at every call: three tasks, a retry, a variable, a file, both release policies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FULL
+from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.runs.kills import Kill, When
+from tests.e2e.runs.team import Team, condition, exposures, phase
+from tests.e2e.runs.test_kill_at_every_call import (
+    SECONDS,
+    Case,
+    Life,
+    check_every_write_was_hit,
+    kills_of,
+    play_all,
+    rehearse,
+)
+from tests.e2e.runs.workflows import make, object_name, outcomes, states, task
+from tests.sampling import sample
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.proof,
+    pytest.mark.xdist_group("heavy"),
+    pytest.mark.timeout(7200 if FULL else 900),
+]
+
+SEEN = "seen-by-a-container"
+
+
+def live(team: Team) -> Object:
+    """The first task fails once; the second takes what it wrote, and a file; the third has no secret."""
+    team.make_source()
+    team.make_binding()
+    right = f"== {team.digest!r}"
+    first = f"""
+assert sha(os.environ["SECRET_API_TOKEN"]) {right}
+write({{"note": "{SEEN}"}})
+if os.environ["HOSTNAME"].split("-")[3] == "1": sys.exit(1)
+"""
+    second = f"""
+assert sha((runtime / "secrets" / "token").read_bytes()) {right}
+assert given("note") == {{"note": "{SEEN}"}}
+open("/dev/termination-log", "w").write("{SEEN}")
+"""
+    third = f'assert not (runtime / "secrets").exists(); open("/dev/termination-log", "w").write("{SEEN}")'
+    make(
+        team,
+        task("a", first, secret=True, backoffLimit=1, recordOutput=True, releasePolicy="OnStart"),
+        task(
+            "b",
+            second,
+            dependsOn=["a"],
+            secrets=[{"name": "api_token", "secret": "token", "file": "token"}],
+            input=[{"name": "note", "from": "tasks.a.output"}],
+        ),
+        task("c", third, dependsOn=["b"]),
+    )
+    return team.wait_phase("flow", "Succeeded", "Failed", "Cancelled", timeout=SECONDS)
+
+
+def check(team: Team, found: Object, life: Life) -> None:
+    """The end of a workflow during which nobody was killed; the same is asked of all others."""
+    assert phase(found) == life.phase, found["status"]
+    assert condition(found, "SecretsReleased")["status"] == "True", found["status"]
+    assert states(found) == dict.fromkeys("abc", "Succeeded")
+    assert [outcomes(found, name) for name in "abc"] == [
+        ["Failed", "Succeeded"],
+        ["Succeeded"],
+        ["Succeeded"],
+    ]
+    assert len(exposures(found)) == 3
+    assert all(item["created"] <= item["deleted"] for item in exposures(found))
+
+    # nothing is left, and the Secret of each attempt was made once, complete, and never changed
+    assert team.cluster.etcd.keys(f"/registry/secrets/{team.namespace}/rk-") == []
+    with_secret = [object_name(found, *which) for which in (("a", 1), ("a", 2), ("b", 1))]
+    assert [team.secret_story(name) for name in with_secret] == [["made", "gone"]] * 3
+    assert len(team.secret_story()) == 6
+
+    # one container of each attempt found what it should: none ran twice, none with something else
+    keys = team.cluster.etcd.find(SEEN.encode(), prefix=f"/registry/pods/{team.namespace}/", since=team.since)
+    jobs = sorted(key.rpartition("/")[2].rpartition("-")[0] for key in keys)
+    assert jobs == sorted([*with_secret, object_name(found, "c")])
+
+
+WORKFLOW = Life(
+    live,
+    "Succeeded",
+    frozenset(
+        (
+            "patch secretbindings/status",
+            "patch workflowruns/status",
+            "create jobs",
+            "create secrets",
+            "delete secrets",
+        )
+    ),
+    check,
+)
+
+
+def every_write_once_and_a_sample(kills: list[Kill], size: int) -> list[Kill]:
+    """The first of each kind of write on both sides, and some of the others; all of them in full size."""
+    first = [kill for kill in kills if kill.shape and kill.occurrence == 1]
+    others = [kill for kill in kills if kill not in first]
+    return first + sample(others, size, name="kills of a workflow")
+
+
+@pytest.mark.usefixtures("crds")
+def test_a_workflow_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:
+    rehearsed = rehearse(node, tmp_path, WORKFLOW)
+    assert {text.removesuffix("*") for text in rehearsed if text.endswith("*")} == WORKFLOW.writes
+    kills = every_write_once_and_a_sample(kills_of(rehearsed, 4, "kills of a workflow"), 6)
+    hits = play_all([Case(node, tmp_path, WORKFLOW, (each,)) for each in kills])
+    # A Job whose creation nobody remembers is taken away and made anew.
+    check_every_write_was_hit([hit for hit in hits if hit.kill.shape], WORKFLOW.writes)
+    assert len(hits) >= 0.8 * len(kills), "kills that did not come prove nothing"
+    assert {hit.kill.when for hit in hits} == set(When)
