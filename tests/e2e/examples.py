@@ -56,3 +56,21 @@ def hello_run(namespace: str, name: str = "hello", command: list[str] | None = N
     if command is not None:
         container["command"] = command
     return run
+
+
+def workflow(namespace: str, value: str) -> tuple[Object, Object, Object]:
+    """The Secret, the binding and the run of examples/workflow, for the image that every test cluster has."""
+    source = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "quantum", "namespace": namespace},
+        "stringData": {"token": value, "account.json": "{}"},
+    }
+    [binding] = _load("workflow/binding.yaml", namespace)
+    [rule] = binding["spec"]["access"]
+    rule["images"] = [TASK_IMAGE.replace(":1", ":*")]
+    [run] = _load("workflow/run.yaml", namespace)
+    for task in run["spec"]["tasks"]:
+        for container in task["template"]["spec"]["containers"]:
+            container["image"] = TASK_IMAGE
+    return source, binding, run

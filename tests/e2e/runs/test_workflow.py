@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import examples
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import HELD_BACK, Team, condition, exposures, phase
 from tests.e2e.runs.workflows import (
     attempts,
@@ -113,6 +115,22 @@ def test_three_tasks_hand_data_on_and_only_one_has_the_secret(team: Team, node: 
     # the value is nowhere but in its source and in the one Secret
     where = node.etcd.find(team.value.encode(), since=team.since)
     assert {key.rpartition("/")[2] for key in where} == {"source", names[1]}
+
+
+def test_the_shipped_example(new_team: TeamMaker, node: NodeCluster) -> None:
+    team = new_team(sources=("quantum",))
+    for manifest in examples.workflow(team.namespace, team.value):
+        team.client.create(manifest)
+    found = succeeded(team, "vqe")
+    assert states(found) == dict.fromkeys(("transpile", "run-circuit", "report", "revoke"), "Succeeded")
+    assert output(team, found, "report") == '{"energy":-1.1,"depth":10}'
+    table = node.kubectl("-n", team.namespace, "get", "wfr").splitlines()
+    assert [table[0].split(), table[1].split()[:4]] == [
+        ["NAME", "PHASE", "TASKS", "LIVE", "EXPOSED", "AGE"],
+        ["vqe", "Succeeded", "4/4", "0"],
+    ]
+    waited = node.kubectl("-n", team.namespace, "wait", "--for=condition=Complete", "wfr/vqe", "--timeout=5s")
+    assert "condition met" in waited
 
 
 def test_twin_a_container_that_is_named_has_the_secret(team: Team) -> None:
