@@ -1,4 +1,4 @@
-"""Measure, print a table and write JSON: ``python -m bench [--only start|reaction|scale|finished] [--quick]``."""
+"""Measure, print a table and write JSON: ``python -m bench [--only PART] [--quick]``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from tests.e2e.cluster.cache import Claim, cache_dir
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.operators import install_crds
 
-from . import finished, reaction, report, scale, start_latency
+from . import finished, reaction, report, scale, start_latency, workflow
 from .kwok import fake_node
 
 NAME = "bench"
 PARTS = {
     "start": start_latency.measure,
     "reaction": reaction.measure,
+    "workflow": workflow.measure,
     "scale": scale.measure,
     "finished": finished.measure,
 }

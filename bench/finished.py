@@ -23,7 +23,7 @@ from typing import Any
 
 from runkeys.api import AttemptStatus, Exposure, WorkflowRun
 from runkeys.naming import attempt_name
-from runkeys.status import State, Verdict, build_status
+from runkeys.status import State, TaskResult, Verdict, build_status
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.team import Team
@@ -186,9 +186,12 @@ def final_status(run: WorkflowRun) -> dict[str, Any]:
         job_uid=str(uuid.uuid4()),
         start_time=exposure.created.replace(microsecond=0),
         end_time=now.replace(microsecond=0),
+        outcome="Succeeded",
         exposures=[exposure],
     )
-    status: dict[str, Any] = build_status(run, Verdict(State.SUCCEEDED), [attempt], now).to_wire()
+    status: dict[str, Any] = build_status(
+        run, [TaskResult(task, Verdict(State.SUCCEEDED), (attempt,))], now
+    ).to_wire()
     short = _STATUS_BYTES - len(json.dumps(status, separators=(",", ":")))
     status["tasks"][0]["message"] = ("all went well; " * short)[:short]
     return status

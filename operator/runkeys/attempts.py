@@ -415,10 +415,11 @@ class TaskPlanner:
             if not self.task.record_output:
                 return self._end(Outcome.SUCCEEDED, "", "", attempt, ended=job.finished_at)
             last = (job.finished_at or self.now) + OUTPUT_PATIENCE
-            if not any(pod.over and not pod.gone for pod in pods) and last > self.now:
+            there = [pod for pod in pods if pod.over and not pod.gone]
+            if not there and last > self.now:
                 self._due.append(last)
                 return self._step(Verdict(State.RUNNING), (attempt,))
-            outcome, reason, message, output = self._output(pods)
+            outcome, reason, message, output = self._output(there)
             return self._end(outcome, reason, message, attempt, ended=job.finished_at, output=output)
         if any(pod.disrupted for pod in pods) or job.reason == "PodFailurePolicy":
             reason, message = Reason.DISRUPTED, f"the pod was taken off its node: {job.message}"
@@ -437,6 +438,9 @@ class TaskPlanner:
 
     def _output(self, pods: list[PodView]) -> tuple[Outcome, str, str, Any]:
         where = "/var/runtime/output/output.json"
+        if not pods:
+            message = "its pod was deleted before its output could be read"
+            return Outcome.LOST, Reason.OUTPUT_MISSING, message, None
         containers = [item for pod in pods for item in pod.containers]
         text = next((item.output for item in containers if item.name == self._carriers[0]), "")
         limit = min(MAX_OUTPUT_BYTES, 12 * 1024 // max(1, len(containers)) - 1)

@@ -90,7 +90,7 @@ class TaskInput(ApiModel):
     name: str = Field(
         description="Name of the parameter: the task finds it as /var/runtime/input/<name>.json.",
         min_length=1,
-        max_length=63,
+        max_length=57,
         json_schema_extra=cel(
             (
                 "self.matches('^[A-Za-z_][-_A-Za-z0-9]*$')",

@@ -111,11 +111,11 @@ class Applier:
             await self._kube.create(SECRETS, namespace, body)
         except AlreadyExists:
             # Only we create Secrets of such a name: an earlier request of ours arrived, its answer did not.
-            return _with_secret(obs, action.job_uid, replace(secret, made_at=asked, estimated=True))
+            return _made(obs, action.job_uid, replace(secret, made_at=asked, estimated=True))
         except (Forbidden, Invalid) as error:
             return self._refused(action.task, _refusal(Reason.SECRET_REFUSED, "Secret", error), obs)
         log.info("secret made", extra={"run": obs.run.key, "job": action.name})
-        return _with_secret(obs, action.job_uid, replace(secret, made_at=asked, estimated=unsure))
+        return _made(obs, action.job_uid, replace(secret, made_at=asked, estimated=unsure))
 
     async def _patch_status(self, action: PatchStatus, obs: Observation) -> Observation:
         metadata = obs.run.metadata
@@ -192,6 +192,11 @@ class Applier:
             )
         gone = metadata.model_copy(update={"deletion_timestamp": self._now()})
         return replace(obs, run=obs.run.model_copy(update={"metadata": gone}))
+
+
+def _made(obs: Observation, job_uid: str, secret: SecretMemory) -> Observation:
+    """Whoever makes another Secret reads anew: a run may have many tasks, and this took a while."""
+    return replace(_with_secret(obs, job_uid, secret), fresh=False)
 
 
 def _with_secret(obs: Observation, job_uid: str, secret: SecretMemory) -> Observation:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from runkeys.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
+from runkeys.actions import DeleteSecret, PatchStatus, Plan, Refresh
 from runkeys.observation import JobState, JobView, Memory, Observation, PodView, job_uid_of
 from runkeys.plan import plan, plan_farewell
 from runkeys.status import finished
@@ -27,7 +26,7 @@ from runkeys_operator.reconcile.sweep import Sweeper
 
 log = logging.getLogger(__name__)
 
-_MOST_STEPS = 20
+_MOST_STEPS, _STEPS_A_TASK = 20, 6
 """More rounds than any run needs in one pass; a plan that does not settle is a defect, and waits its turn."""
 
 EXPIRIES_EVERY = timedelta(minutes=10)
@@ -61,7 +60,7 @@ class Reconciler:
         self._last: dict[RunKey, Record] = {}
         # Runs that were changed, or may have been, since they were read.
         self._unread: set[RunKey] = set()
-        # Uids of runs whose final status is being written: with it they leave the watch's selection.
+        # Uids of runs whose final status is being or was just written: with it they leave the watch's selection.
         self._leaving: set[str] = set()
         self._users: dict[RunKey, set[RunKey]] = defaultdict(set)
         self._generations: dict[RunKey, tuple[str, int]] = {}
@@ -78,8 +77,9 @@ class Reconciler:
         key = RunKey(metadata["namespace"], metadata["name"])
         last = self._last.get(key)
         if kind == "DELETED":
-            ended = last is None or last.finished or metadata["uid"] in self._leaving
-            if not ended or self._queue.is_worked_on(key):
+            if metadata["uid"] in self._leaving:
+                self._leaving.discard(metadata["uid"])
+            elif self._queue.is_worked_on(key) if last is None else not last.finished:
                 self._read_anew(key, Urgency.NEWS)
         elif last is None or last.differs(
             metadata["uid"],
@@ -133,7 +133,9 @@ class Reconciler:
 
     async def sweep(self) -> None:
         """Look at everything that is open once, for what the watches did not show."""
+        left = set(self._leaving)
         found = await self._sweeper.sweep(self._last)
+        self._leaving -= left  # a watch that was broken then tells nobody of their leaving
         for key in found.read:
             self._read_anew(key, Urgency.BACKLOG)
         for key in found.look:
@@ -160,10 +162,10 @@ class Reconciler:
         try:
             return await self._reconcile_run(key)
         except Conflict:
-            self._unread.add(key)
+            self._doubt(key)
             return 0.0  # it changed under our hands: read it again
         except Exception:
-            self._unread.add(key)  # what the request that failed has done is not known
+            self._doubt(key)  # what the request that failed has done is not known
             raise
 
     async def _reconcile_run(self, key: RunKey) -> float | None:
@@ -204,7 +206,7 @@ class Reconciler:
 
     async def _advance(self, key: RunKey, obs: Observation) -> Plan | None:
         """Plan and act until nothing is left to do, and return the last plan; None if the run is gone."""
-        for _ in range(_MOST_STEPS):
+        for _ in range(_MOST_STEPS + _STEPS_A_TASK * len(obs.run.spec.tasks)):
             step = plan(obs, self._now())
             since = (obs.memory.stale_since or self._now()) if step.stale else None
             if step.status is not None and since != obs.memory.stale_since:
@@ -219,22 +221,12 @@ class Reconciler:
                         return None
                     obs = fresh
                     continue
-                with self._final(action, obs):
-                    obs = await self._applier.apply(action, obs)
+                if isinstance(action, PatchStatus) and finished(action.status):
+                    self._leaving.add(obs.run.metadata.uid)
+                obs = await self._applier.apply(action, obs)
                 # at once: if the next action fails, what this one achieved must not be forgotten
                 self._remember(key, obs)
         raise RuntimeError(f"the plan for {key} does not settle")
-
-    @contextmanager
-    def _final(self, action: Action, obs: Observation) -> Iterator[None]:
-        """While a final status is written, the run's leaving of the watch is no news."""
-        uid = obs.run.metadata.uid
-        if isinstance(action, PatchStatus) and finished(action.status):
-            self._leaving.add(uid)
-        try:
-            yield
-        finally:
-            self._leaving.discard(uid)
 
     async def _release_at_once(self, key: RunKey) -> None:
         """Delete Secrets whose pods have ended, before anything is read.
@@ -303,6 +295,13 @@ class Reconciler:
             self._last[key] = Record(obs)
         else:
             record.update(obs)
+
+    def _doubt(self, key: RunKey) -> None:
+        """What is known of the run may not be true any more."""
+        self._unread.add(key)
+        last = self._last.get(key)
+        if last is not None:
+            self._leaving.discard(last.uid)
 
     def _read_anew(self, key: RunKey, urgency: Urgency) -> None:
         self._unread.add(key)

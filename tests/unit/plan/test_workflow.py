@@ -408,3 +408,27 @@ def test_an_output_whose_pod_is_not_seen_yet_is_waited_for() -> None:
     world.reconcile()
     assert world.run.status.tasks[0].output == 1
     assert world.run.status.phase == "Succeeded"
+
+
+def test_an_output_whose_pod_is_gone_is_not_taken_for_none() -> None:
+    world = begun(plain("a", recordOutput=True, backoffLimit=1))
+    world.outputs["a"] = "1"
+    world.bind_pod()
+    world.start_pod()
+    world.end_pod()
+    world.finish_jobs()
+    world.remove_pod()
+    world.reconcile()
+    world.tick(61)
+    world.reconcile()
+    assert outcomes(world)[0] == "Lost"
+    world.complete("a")
+    assert world.run.status.tasks[0].output == 1
+    assert world.run.status.phase == "Succeeded"
+
+
+def test_many_tasks_side_by_side_settle_in_one_pass() -> None:
+    world = begun(*(secret(f"t{number}") for number in range(64)))
+    world.bind_pod()
+    world.reconcile()
+    assert len(world.secrets) == 64

@@ -91,7 +91,7 @@ class World:
             for action in plan_farewell(self._observe()).actions:
                 self._do(action)
             return
-        for _ in range(20):
+        for _ in range(20 + 6 * len(self.run.spec.tasks)):
             step = plan(self._observe(), self.now)
             if step.status is not None:
                 since = (self.memory.stale_since or self.now) if step.stale else None
@@ -176,6 +176,7 @@ class World:
                 else:
                     secret = replace(memory.of(job_uid), made_at=self.now, estimated=intent is None)
                     self.memory = memory.with_secret(job_uid, secret)
+                    self.fresh = False
             case DeleteSecret(_, job_uid):
                 secret = memory.of(job_uid)
                 gone = replace(secret, gone_at=secret.gone_at or self.now, last_delete=self.now)
