@@ -434,7 +434,35 @@ class TaskPlanner:
             if container.exit_code
         ]
         message = "; ".join(codes) or job.message
+        match self._policy_says(pods):
+            case "FailJob":
+                message = f"{message}, after which its podFailurePolicy tries no more"
+                return self._end(
+                    Outcome.FAILED, Reason.FAILED_FOR_GOOD, message, attempt, ended=job.finished_at
+                )
+            case "Ignore":
+                return self._end(
+                    Outcome.DISRUPTED, Reason.JOB_FAILED, message, attempt, ended=job.finished_at
+                )
         return self._end(Outcome.FAILED, Reason.JOB_FAILED, message, attempt, ended=job.finished_at)
+
+    def _policy_says(self, pods: list[PodView]) -> str:
+        """The action of the first rule that the exit codes match."""
+        policy = self.task.pod_failure_policy
+        ended = [
+            (container.name, container.exit_code)
+            for pod in pods
+            for container in pod.containers
+            if container.exit_code
+        ]
+        for rule in policy.rules if policy is not None else ():
+            codes = rule.on_exit_codes
+            for name, code in ended:
+                if codes.container_name in (None, name) and (code in codes.values) == (
+                    codes.operator == "In"
+                ):
+                    return rule.action
+        return ""
 
     def _output(self, pods: list[PodView]) -> tuple[Outcome, str, str, Any]:
         where = "/var/runtime/output/output.json"
@@ -522,7 +550,7 @@ class TaskPlanner:
             return Verdict(State.SUCCEEDED)
         if outcome is Outcome.CANCELLED:
             return Verdict(State.CANCELLED, last.reason, told)
-        if last.reason == Reason.RUN_DEADLINE_EXCEEDED:
+        if last.reason in (Reason.RUN_DEADLINE_EXCEEDED, Reason.FAILED_FOR_GOOD):
             return Verdict(State.FAILED, last.reason, told)
         failures = sum(Outcome(item.outcome).counts for item in attempts)
         if outcome.counts and failures > self.task.backoff_limit:

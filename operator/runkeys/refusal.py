@@ -42,6 +42,7 @@ class Reason(StrEnum):
     LIFETIME_EXCEEDED = "LifetimeExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     DISRUPTED = "Disrupted"
+    FAILED_FOR_GOOD = "FailedForGood"
     SUSPENDED = "Suspended"
     BACK_OFF = "BackOff"
     RUN_DEADLINE_EXCEEDED = "RunDeadlineExceeded"

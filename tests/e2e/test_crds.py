@@ -49,6 +49,9 @@ RUN: Object = {
                 "dataPools": [{"name": "models", "persistentVolumeClaim": "models", "readOnly": True}],
                 "recordOutput": True,
                 "backoffLimit": 2,
+                "podFailurePolicy": {
+                    "rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]
+                },
                 "releasePolicy": "OnStart",
                 "containers": ["main"],
                 "env": [{"name": "FOO", "value": "bar"}],
@@ -140,6 +143,16 @@ BAD_RUNS: list[tuple[str, Any, str]] = [
         "spec.tasks.0.runs",
         CANARY,
         "spec.tasks[0].runs: Forbidden: runs must be OnSuccess or Always",
+    ),
+    (
+        "spec.tasks.0.podFailurePolicy.rules.0.action",
+        CANARY,
+        "rules[0].action: Forbidden: action must be FailJob, Ignore or Count",
+    ),
+    (
+        "spec.tasks.0.podFailurePolicy.rules.0.onExitCodes.operator",
+        CANARY,
+        "onExitCodes.operator: Forbidden: operator must be In or NotIn",
     ),
     (
         "spec.tasks.0.backoffLimit",

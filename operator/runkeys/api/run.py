@@ -133,6 +133,45 @@ class DataPool(ApiModel):
     read_only: bool = Field(default=False, description="Whether the task may only read it.")
 
 
+class ExitCodes(ApiModel):
+    """Which exit codes a rule is about, as in batch/v1."""
+
+    container_name: str | None = Field(
+        default=None,
+        description="Only of the container of this name. Unset: of any container.",
+        min_length=1,
+        max_length=63,
+    )
+    operator: str = Field(
+        description="In: one of values. NotIn: none of values, and not 0.",
+        json_schema_extra=cel(("self in ['In', 'NotIn']", "operator must be In or NotIn")),
+    )
+    values: list[Annotated[int, Field(ge=1, le=255)]] = Field(
+        description="Exit codes.", min_length=1, max_length=255
+    )
+
+
+class FailureRule(ApiModel):
+    """What an attempt that failed with certain exit codes means."""
+
+    action: str = Field(
+        description="FailJob: the task fails, without a further attempt. Ignore: it does not count for backoffLimit,"
+        " up to ten times. Count: it counts, as without a rule.",
+        json_schema_extra=cel(
+            ("self in ['FailJob', 'Ignore', 'Count']", "action must be FailJob, Ignore or Count")
+        ),
+    )
+    on_exit_codes: ExitCodes = Field(description="Which exit codes the rule is about.")
+
+
+class FailurePolicy(ApiModel):
+    """What exit codes mean; the part of batch/v1 podFailurePolicy that is about them."""
+
+    rules: list[FailureRule] = Field(
+        description="The first rule that matches counts.", min_length=1, max_length=20
+    )
+
+
 class TaskEnvVar(ApiModel):
     """A plain variable, not secret."""
 
@@ -198,6 +237,10 @@ class Task(ApiModel):
         " the cluster did to it (a drained node, an eviction) does not count, up to ten times.",
         ge=0,
         le=20,
+    )
+    pod_failure_policy: FailurePolicy | None = Field(
+        default=None,
+        description="What exit codes mean: which are worth no further attempt, which do not count.",
     )
     release_policy: str | None = Field(
         default=None,

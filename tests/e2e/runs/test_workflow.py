@@ -203,6 +203,17 @@ def test_twin_without_a_second_attempt_it_fails(team: Team) -> None:
     assert (phase(found), outcomes(found, "a")) == ("Failed", ["Failed"])
 
 
+def test_an_exit_code_that_is_worth_no_other_attempt(team: Team) -> None:
+    rule = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}
+    fields: dict[str, Any] = {"backoffLimit": 3, "podFailurePolicy": {"rules": [rule]}}
+    make(team, task("a", "sys.exit(42)", secret=True, **fields))
+    found = ended(team)
+    assert (phase(found), outcomes(found, "a")) == ("Failed", ["Failed"])
+    assert condition(found, "Failed")["reason"] == "FailedForGood"
+    assert "exited with code 42" in condition(found, "Failed")["message"]
+    check_nothing_is_left(team, found)
+
+
 # files
 
 PEM = "-----BEGIN KEY-----\nline two\n-----END KEY-----\n"

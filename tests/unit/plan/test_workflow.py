@@ -307,6 +307,41 @@ def test_an_attempt_that_is_stopped_by_us_has_its_job_taken_away_while_the_run_g
     assert any(isinstance(action, DeleteJob) for action in world.history)
 
 
+def exit_with(world: World, code: int) -> None:
+    world.bind_pod()
+    world.reconcile()
+    world.start_pod()
+    world.end_pod(well=False, code=code)
+    world.finish_jobs()
+    world.reconcile()
+
+
+RULES = {
+    "rules": [
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42, 43]}},
+        {"action": "Ignore", "onExitCodes": {"containerName": "main", "operator": "NotIn", "values": [1, 2]}},
+        {"action": "Ignore", "onExitCodes": {"containerName": "other", "operator": "In", "values": [1]}},
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome", "state"),
+    [
+        (42, "Failed", "Failed"),
+        (7, "Disrupted", "Pending"),
+        (1, "Failed", "Waiting"),
+        (2, "Failed", "Waiting"),
+    ],
+)
+def test_exit_codes_say_whether_it_is_tried_again(code: int, outcome: str, state: str) -> None:
+    world = begun(secret("a", backoffLimit=1, podFailurePolicy=RULES))
+    exit_with(world, code)
+    assert outcomes(world)[0] == outcome
+    assert (states(world)["a"] == "Failed") == (state == "Failed")
+    assert not world.secrets
+
+
 # release
 
 

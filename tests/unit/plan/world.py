@@ -216,13 +216,13 @@ class World:
                     pod, phase="Running", containers=(replace(pod.containers[0], started=True),)
                 )
 
-    def end_pod(self, task: str = "", *, well: bool = True) -> None:
+    def end_pod(self, task: str = "", *, well: bool = True, code: int = 1) -> None:
         """The process of every running container ends."""
         mine = {job.uid: self.task_of[job.name] for job in self._jobs(task)}
         for uid, pod in self.pods.items():
             if pod.started and not pod.over and pod.job_uid in mine:
                 output = self.outputs.get(mine[pod.job_uid], "")
-                ended = replace(pod.containers[0], ended=True, exit_code=0 if well else 1, output=output)
+                ended = replace(pod.containers[0], ended=True, exit_code=0 if well else code, output=output)
                 self.pods[uid] = replace(pod, phase="Succeeded" if well else "Failed", containers=(ended,))
 
     def drain(self, task: str = "") -> None:
