@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.client import ApiError, Object
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.cluster.node_config import NODE_NAME
 from tests.e2e.conftest import OwnNode, make_namespace
@@ -45,8 +46,10 @@ AWAY = pytest.mark.parametrize("away", [False, True], ids=["operator-there", "op
 SIGNALS = "/signals"
 WAITS_FOR_A_SIGNAL = f"""
 signals, attempt = pathlib.Path("{SIGNALS}"), "-".join(os.environ["HOSTNAME"].split("-")[1:4])
+value = read()
 print("sha256", sha(value), flush=True)
 while not (signals / f"finish-{{attempt}}").exists(): time.sleep(0.05)
+assert read() == value
 (signals / f"finished-{{attempt}}").touch()
 """
 """Ends when told by a file of the node, for as long as no kubelet is there to carry a command into the pod."""
@@ -413,7 +416,7 @@ def listening(node: NodeCluster, reads: str, **fields: Any) -> dict[str, Any]:
     """A task that can be told to finish without a kubelet; ``reads`` says where it finds its value."""
     (node.scratch / "signals").mkdir(exist_ok=True)
     mount = {"name": "signals", "mountPath": SIGNALS}
-    main = container(f"value = {reads}\n{WAITS_FOR_A_SIGNAL}", volumeMounts=[mount])
+    main = container(f"def read(): return {reads}\n{WAITS_FOR_A_SIGNAL}", volumeMounts=[mount])
     place = {"path": str(node.scratch / "signals"), "type": "Directory"}
     pod = {"containers": [main], "volumes": [{"name": "signals", "hostPath": place}]}
     return task("a", pod=pod, **fields)
@@ -437,7 +440,10 @@ KUBELET_AWAY: dict[str, dict[str, Any]] = {
 @AWAY
 @pytest.mark.parametrize("meanwhile", [True, False], ids=["ends-meanwhile", "ends-afterwards"])
 def test_a_kubelet_that_comes_back(own_node: OwnNode, tmp_path: Path, away: bool, meanwhile: bool) -> None:
-    """Containers go on without it: the same pod, one attempt, one Secret."""
+    """Containers go on without it: the same pod, one attempt, one Secret.
+
+    When it is back it wants all volumes once more. One whose Secret has gone early is as it was for the container.
+    """
     node = own_node()
     with alone(node, tmp_path) as team:
         for name, how in KUBELET_AWAY.items():
@@ -457,6 +463,10 @@ def test_a_kubelet_that_comes_back(own_node: OwnNode, tmp_path: Path, away: bool
                 node.start_component("kubelet")
                 if away and meanwhile:
                     wait_job_over(team, run)
+            if not meanwhile:
+                wait_until("the kubelet to answer", partial(answers, team, pod), timeout=60)
+                if early:
+                    wait_until("it to miss the Secret", partial(misses_a_volume, team, pod), timeout=60)
             signal(node, "finish", run).touch()
             found = ended(team, name)
             assert (phase(found), outcomes(found, "a")) == ("Succeeded", ["Succeeded"]), found["status"]
@@ -464,6 +474,20 @@ def test_a_kubelet_that_comes_back(own_node: OwnNode, tmp_path: Path, away: bool
             assert restarts(pod_of(team, run, "a")) == (pod, [0])
             assert team.secret_story(secret) == ["made", "gone"]
             check_nothing_is_left(team, found)
+
+
+def answers(team: Team, pod: str) -> bool:
+    """Whether the kubelet does, which hands out the pod's logs."""
+    try:
+        return team.client.logs(pod, team.namespace) == printed_by(team)
+    except ApiError:
+        return False
+
+
+def misses_a_volume(team: Team, pod: str) -> bool:
+    return bool(
+        team.client.list("events", team.namespace, fields=f"involvedObject.name={pod},reason=FailedMount")
+    )
 
 
 def restarts(pod: Object) -> tuple[str, list[int]]:
