@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 WORKERS ?= 4
 PYTEST = $(PY) -m pytest
 # The whole run is bounded as each test is, so that a hang ends with a report.
-BOUND = --session-timeout=3000
+BOUND = --session-timeout=4200
 CLUSTER = $(PY) -m tests.e2e.cluster
 
 .PHONY: help
