@@ -26,7 +26,7 @@ def test_a_seed_gives_the_same_key_again() -> None:
     assert PrivateKey.generate().public != key.public
 
 
-@pytest.mark.parametrize("vector", vectors.keys(), ids=lambda vector: vector.key_id)
+@pytest.mark.parametrize("vector", vectors.key_vectors(), ids=lambda vector: vector.key_id)
 def test_vectors_of_keys(vector: vectors.KeyVector) -> None:
     public = PrivateKey.from_seed(vector.seed).public
     assert public.text == vector.public

@@ -33,12 +33,12 @@ class SealedVector:
     error: str
 
 
-def keys() -> list[KeyVector]:
+def key_vectors() -> list[KeyVector]:
     return [KeyVector(**{**key, "seed": bytes.fromhex(key["seed"])}) for key in _content()["keys"]]
 
 
 def keyring() -> Keyring:
-    newest, *older = (PrivateKey.from_seed(key.seed) for key in keys())
+    newest, *older = (PrivateKey.from_seed(key.seed) for key in key_vectors())
     return Keyring(newest, older)
 
 

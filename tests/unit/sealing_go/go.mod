@@ -1,0 +1,3 @@
+module runkeys.dev/tests/sealing
+
+go 1.26.0
