@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 from typing import Any
 
@@ -400,6 +401,30 @@ def test_output_at_its_limits(team: Team, code: str, reason: str) -> None:
         reason,
     )
     assert states(found)["b"] == ("Skipped" if reason else "Succeeded")
+
+
+@pytest.mark.parametrize(("size", "reason"), [(3071, ""), (3072, "OutputTooLarge")])
+def test_output_of_a_pod_with_several_containers(team: Team, size: int, reason: str) -> None:
+    """The kubelet shares 12 KiB among them: what it has cut is never taken for the whole."""
+    others = tuple(container("", name=f"other-{number}") for number in range(3))
+    make(team, task("a", f'write("x" * {size - 2})', recordOutput=True, others=others))
+    found = ended(team)
+    (result,) = found["status"]["tasks"]
+    assert (phase(found), result.get("reason", "")) == ("Failed" if reason else "Succeeded", reason)
+    assert result.get("output") == (None if reason else "x" * (size - 2))
+
+
+def test_output_that_is_renamed_into_place_fails_in_the_task(team: Team) -> None:
+    """The file is a mount of its own: the system itself refuses, so that nothing is lost in silence."""
+    code = """
+(runtime / "output" / "new.json").write_text("1")
+try: os.rename(runtime / "output" / "new.json", runtime / "output" / "output.json")
+except OSError as error: sys.exit(error.errno)
+"""
+    make(team, task("a", code, recordOutput=True))
+    found = ended(team)
+    assert phase(found) == "Failed"
+    assert f"exited with code {errno.EBUSY}" in condition(found, "Failed")["message"]
 
 
 # data pools
