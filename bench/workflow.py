@@ -52,10 +52,8 @@ def _chains(node: NodeCluster, times: int) -> list[Figure]:
             mark = node.audit.mark()
             _bare(bare)
             samples["bare"] += _gaps(node, mark, bare, _place_of_bare)
-            bare.client.request(
-                "DELETE",
-                f"/apis/batch/v1/namespaces/{bare.namespace}/jobs?propagationPolicy=Background",
-            )
+            for job in bare.jobs():
+                bare.client.delete("jobs", job, bare.namespace, propagationPolicy="Background")
             for job in bare.jobs():
                 bare.client.wait_gone("jobs", job, bare.namespace, 30)
     what = f"{_WIDTH * _LENGTH} tasks, {_WIDTH} wide: one's end to the next one's Job"
