@@ -248,7 +248,6 @@ class TaskPlanner:
             self._running(job, pods),
             (attempt,),
             actions=self._diagnosis(job, pods),
-            urgent=bool(pods) and recorded is None,
             patience=ENDING if done else PATIENCE,
         )
 
@@ -610,6 +609,18 @@ class TaskPlanner:
 def attempts_of(run: WorkflowRun, task: str) -> tuple[AttemptStatus, ...]:
     """The attempts of a task that are on record."""
     return next((tuple(item.attempts) for item in run.status.tasks if item.name == task), ())
+
+
+def jobs_with_secrets(run: WorkflowRun) -> set[str]:
+    """Names of the Jobs that may be going on or come next, and whose pods get secrets."""
+    names = set()
+    for task in run.spec.tasks:
+        if not task.secrets:
+            continue
+        attempts = attempts_of(run, task.name)
+        number = attempts[-1].number + bool(attempts[-1].outcome) if attempts else 1
+        names.add(attempt_name(run.metadata.name, run.metadata.uid, task.name, number))
+    return names
 
 
 def trusted(obs: Observation, job: JobView) -> bool:

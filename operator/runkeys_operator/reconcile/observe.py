@@ -12,6 +12,7 @@ from dataclasses import replace
 from pydantic import ValidationError
 
 from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun
+from runkeys.attempts import jobs_with_secrets
 from runkeys.needs import Bindings
 from runkeys.observation import JobView, Memory, Observation, PodView
 from runkeys.status import finished
@@ -73,10 +74,17 @@ class Observer:
             for attempt in task.attempts
             if _matters(attempt) and (attempt.job not in known or known[attempt.job].uid != attempt.job_uid)
         ]
+        # No other pod can be given a Secret, and then how it looks by now is of no account.
+        with_secrets = jobs_with_secrets(run) if not over else set()
         bindings, jobs, pods = await asyncio.gather(
             _bindings(self._kube, run, wanted=not over),
             asyncio.gather(*(_job(self._kube, namespace, name) for name in unseen)),
-            asyncio.gather(*(_pod(self._kube, namespace, pod, over) for pod in self._pods.of(key))),
+            asyncio.gather(
+                *(
+                    _pod(self._kube, namespace, pod, waits=pod.name.rpartition("-")[0] in with_secrets)
+                    for pod in self._pods.of(key)
+                )
+            ),
         )
         found = {job.name: job for job in jobs if job is not None}
         return Observation(run, bindings, {**known, **found}, tuple(pods), memory, fresh=True)
@@ -119,9 +127,9 @@ async def _job(kube: Kube, namespace: str, name: str) -> JobView | None:
         return None
 
 
-async def _pod(kube: Kube, namespace: str, seen: PodView, over: bool) -> PodView:
+async def _pod(kube: Kube, namespace: str, seen: PodView, *, waits: bool) -> PodView:
     """``seen``, read again while a Secret may still be made for it: its images can be changed in place."""
-    if over or seen.over or seen.started:
+    if not waits or seen.over or all(container.started for container in seen.containers):
         return seen
     try:
         raw = await kube.get(PODS, namespace, seen.name)
