@@ -93,6 +93,7 @@ class Operator:
             *arguments,
         ]
         self._process: subprocess.Popen[bytes] | None = None
+        self._printed_before = 0
 
     @property
     def running(self) -> bool:
@@ -108,6 +109,7 @@ class Operator:
     def start(self) -> None:
         """Start it; returns at once."""
         assert not self.running
+        self._printed_before = len(self.text())
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1"}
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -136,9 +138,9 @@ class Operator:
         os.kill(self.pid, signal.SIGCONT)
 
     def wait_serving(self, timeout: float = 30) -> None:
-        """Wait until it says that it serves its namespace."""
+        """Wait until this process, not one before it, says that it serves its namespace."""
         until = time.monotonic() + timeout
-        while "serving" not in self.text():
+        while "serving" not in self.text()[self._printed_before :]:
             if not self.running or time.monotonic() > until:
                 raise AssertionError(f"the operator does not serve {self.namespace}:\n{self.text()}")
             time.sleep(0.05)
