@@ -697,8 +697,10 @@ def _close(obs: Observation, attempt: AttemptStatus) -> AttemptStatus:
 
 
 def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
+    if attempt.start_time is not None:
+        return attempt
     bound = min((pod.bound_at for pod in pods if pod.bound_at is not None), default=None)
-    return attempt.model_copy(update={"start_time": attempt.start_time or bound})
+    return attempt.model_copy(update={"start_time": bound})
 
 
 def _is_trouble(waiting: str) -> bool:
