@@ -167,6 +167,9 @@ class Reconciler:
         except Exception:
             self._doubt(key)  # what the request that failed has done is not known
             raise
+        finally:
+            if (record := self._last.get(key)) is not None:
+                record.pack()
 
     async def _reconcile_run(self, key: RunKey) -> float | None:
         last = self._last.get(key)

@@ -17,8 +17,8 @@ _NO_BINDINGS = Bindings({}, {})
 class Record:
     """A run as it was last read or answered, and what this process knows of it besides.
 
-    Of the pod templates only the names of the containers that carry secrets are kept: a Job is only ever made from
-    a run that was just read.
+    Packed, which it is between passes, it holds of the pod templates only the names of the containers that carry
+    secrets: a Job is only ever made from a run that was just read.
 
     :ivar finished: its status is final.
     :ivar bindings: names of the bindings that it names.
@@ -54,6 +54,13 @@ class Record:
         self._deleting = metadata.deletion_timestamp is not None
         self.finished = finished(run.status)
         self.bindings = tuple(dict.fromkeys(reference.name for reference in run.spec.bindings))
+        self._run: WorkflowRun | bytes = run
+
+    def pack(self) -> None:
+        """Make it small: the pass is over."""
+        run = self._run
+        if isinstance(run, bytes):
+            return
         tasks = [
             task.model_copy(
                 update={"template": {"spec": {"containers": [{"name": name} for name in carriers(task)]}}}
@@ -65,7 +72,9 @@ class Record:
 
     def observation(self) -> Observation:
         """As an observation without Jobs and pods, on which nothing can be made."""
-        run = WorkflowRun.model_validate_json(zlib.decompress(self._run))
+        run = self._run
+        if isinstance(run, bytes):
+            run = WorkflowRun.model_validate_json(zlib.decompress(run))
         return Observation(run, _NO_BINDINGS, {}, (), self.memory)
 
     def differs(self, uid: str, generation: int, labels: Mapping[str, str], *, deleting: bool) -> bool:
