@@ -15,7 +15,7 @@ from runkeys.api import AttemptStatus, Exposure, TaskStatus, WorkflowRun, Workfl
 from runkeys.api.binding import ON_START
 from runkeys.graph import ALWAYS, inputs_of
 from runkeys.naming import attempt_name, object_labels
-from runkeys.needs import TaskNeeds, access_refusal, task_needs
+from runkeys.needs import TaskNeeds, access_refusal, requester_of, task_needs
 from runkeys.observation import JobState, JobView, Observation, PodView, SecretMemory
 from runkeys.refusal import Reason, Refusal
 from runkeys.status import Outcome, State, TaskResult, Verdict
@@ -299,9 +299,12 @@ class TaskPlanner:
             return self._stalled(attempt, needs[0])
         pod = current[0]
         subject = Subject(
-            obs.run.metadata.labels, pod.service_account, [container.image for container in pod.containers]
+            obs.run.metadata.labels,
+            pod.service_account,
+            [container.image for container in pod.containers],
+            requester_of(obs.run),
         )
-        names_used = sorted({reference.binding for reference in needs.references})
+        names_used = sorted({reference.binding for reference in needs.references} - {""})
         denied = access_refusal(obs.run, names_used, subject, obs.bindings)
         if denied is not None:
             return self._stalled(attempt, denied)

@@ -22,6 +22,7 @@ from . import credentials, handlers, preflight
 from ._kopf import kopf
 from .errors import ApiError, BackgroundError, LoginError, Unauthorized
 from .health import Health
+from .keys import Keys
 from .kube import BINDINGS, JOBS, PODS, RUNS, Kube
 from .login import Login
 from .logs import describe, get_logger
@@ -40,7 +41,11 @@ _REFUSED_SECONDS = 60.0  # a watch that is open may go on for minutes after our 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run. No `namespaces`: all. `health_port` 0: no probes. `sweep_seconds`: between two sweeps."""
+    """How to run. No `namespaces`: all. `health_port` 0: no probes. `sweep_seconds`: between two sweeps.
+
+    `operator_namespace`: where the sealing keys are; None: nothing sealed can be opened. `key_rotation_days` 0: keys
+    are made by command only.
+    """
 
     namespaces: tuple[str, ...] = ()
     kubeconfig: str | None = None
@@ -48,6 +53,8 @@ class Options:
     health_port: int = 8080
     workers: int = 4
     sweep_seconds: float = 30.0
+    operator_namespace: str | None = None
+    key_rotation_days: int = 30
 
 
 class Engine(handlers.EventSink, Protocol):
@@ -66,7 +73,9 @@ class Engine(handlers.EventSink, Protocol):
 class MakeEngine(Protocol):
     """Makes the engine, for the namespaces that it is to serve; `()`: all."""
 
-    def __call__(self, kube: Kube, queue: ReconcileQueue[Key], namespaces: tuple[str, ...]) -> Engine:
+    def __call__(
+        self, kube: Kube, queue: ReconcileQueue[Key], namespaces: tuple[str, ...], keys: Keys
+    ) -> Engine:
         """Called once, before anything is watched."""
 
 
@@ -88,9 +97,11 @@ async def serve(options: Options, make_engine: MakeEngine) -> None:
             kube = Kube(session)
             namespaces = await preflight.check(kube, options.namespaces)
             queue = ReconcileQueue[Key]()
-            engine = make_engine(kube, queue, namespaces)
+            days = options.key_rotation_days
+            keys = Keys(kube, options.operator_namespace, rotate_after=timedelta(days=days) if days else None)
+            engine = make_engine(kube, queue, namespaces, keys)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
-            await _Operator(options, session, health, kube, queue, engine).run(namespaces)
+            await _Operator(options, session, health, kube, queue, engine, keys).run(namespaces)
     finally:
         await session.close()
 
@@ -104,8 +115,10 @@ class _Operator:
         kube: Kube,
         queue: ReconcileQueue[Key],
         engine: Engine,
+        keys: Keys,
     ) -> None:
         self._kube = kube
+        self._keys = keys
         self._options = options
         self._session = session
         self._health = health
@@ -233,6 +246,7 @@ class _Operator:
         while True:
             pause = self._options.sweep_seconds
             try:
+                await self._keys.tend()
                 await self._engine.sweep()
                 self._sweep_failed = False
                 self._tell_ready()

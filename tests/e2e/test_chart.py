@@ -104,6 +104,7 @@ class TestRendered:
             "watchNamespaces": ["a", "b"],
             "workers": 3,
             "sweepSeconds": 7,
+            "keyRotationDays": 8,
             "resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}},
             "runAsUser": 1234,
             "nodeSelector": {"disk": "fast"},
@@ -121,14 +122,17 @@ class TestRendered:
         assert container["imagePullPolicy"] == "Always"
         assert container["resources"] == values["resources"]
         assert container["args"] == [
-            "--namespace=a",
-            "--namespace=b",
             "--log-format=text",
             "--log-level=debug",
             "--health-port=8080",
             "--workers=3",
             "--sweep-seconds=7",
+            "--key-rotation-days=8",
         ]
+        assert {item["name"]: item.get("value") for item in container["env"]} == {
+            "RUNKEYS_OPERATOR_NAMESPACE": None,  # from the pod itself
+            "RUNKEYS_NAMESPACES": "a,b",
+        }
         assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["runAsGroup"] == 1234
         for key in ("imagePullSecrets", "nodeSelector", "tolerations", "priorityClassName"):
             assert pod[key] == values[key]
@@ -220,13 +224,16 @@ def allowed(
     return bool(answer["status"]["allowed"])
 
 
+# In the release's own namespace, by name.
+KEYS = {("secrets", "runkeys-sealing-keys", "get patch"), ("configmaps", "runkeys-public-keys", "get patch")}
+
 # What would let the operator read, keep or widen more than it needs.
 MUST_NOT = [
     *[(verb, "secrets") for verb in ("get", "list", "watch", "update", "patch", "deletecollection")],
     *[(verb, "pods") for verb in ("create", "update", "patch", "delete")],
     *[(verb, "jobs.batch") for verb in ("update", "patch", "deletecollection")],
     *[(verb, "secretbindings.runkeys.dev") for verb in ("create", "update", "patch", "delete")],
-    *[(verb, "workflowruns.runkeys.dev") for verb in ("create", "update", "patch", "deletecollection")],
+    *[(verb, "workflowruns.runkeys.dev") for verb in ("create", "update", "deletecollection")],
     *[(verb, "roles.rbac.authorization.k8s.io") for verb in ("create", "bind", "escalate")],
     ("create", "serviceaccounts"),
     ("get", "configmaps"),
@@ -256,7 +263,8 @@ class TestRights:
         account = f"system:serviceaccount:{system}:{release}"
 
         assert can(cluster, account, served) == golden_rights()
-        assert can(cluster, account, system) == can(cluster, account, other) == set()
+        assert can(cluster, account, system) == KEYS
+        assert can(cluster, account, other) == set()
         for verb, resource in MUST_NOT:
             assert not allowed(client, account, served, verb, resource), (verb, resource)
 
@@ -297,7 +305,7 @@ class TestRights:
         manifests = rights_only(
             template(cluster, f"--set=watchNamespaces={{{served}}}", release=release, to=system)
         )
-        [role] = [m for m in manifests if m["kind"] == "Role"]
+        [role] = [m for m in manifests if m["kind"] == "Role" and m["metadata"]["namespace"] == served]
         role["rules"].append({"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]})
         for manifest in manifests:
             client.apply(manifest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,11 +22,13 @@ from runkeys.actions import (
     Diagnose,
     EnsureSecret,
     PatchStatus,
+    PurgeInput,
     Refresh,
 )
 from runkeys.api import WorkflowRun, WorkflowRunStatus
 from runkeys.observation import Finding, JobView, Memory, Observation, SecretMemory
 from runkeys.refusal import Reason, Refusal
+from runkeys_operator.authorize import Authorizer
 from runkeys_operator.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 from runkeys_operator.kube import JOBS, RUNS, SECRETS, Kube
 from runkeys_operator.material.sources import SourceRefusedError, Sources
@@ -37,11 +40,21 @@ log = logging.getLogger(__name__)
 
 _BAD_REQUEST = 400
 
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
 _JOBS_AT_ONCE = 8
 """Of one run. All requests share the API server, and each one that is under way needs a connection."""
 
 OneAtATime = (
-    CheckSources | DeleteJob | DeleteRun | DeleteSecret | Diagnose | EnsureSecret | PatchStatus | Refresh
+    CheckSources
+    | DeleteJob
+    | DeleteRun
+    | DeleteSecret
+    | Diagnose
+    | EnsureSecret
+    | PatchStatus
+    | PurgeInput
+    | Refresh
 )
 
 
@@ -65,10 +78,13 @@ def utc_now() -> datetime:
 class Applier:
     """The only writer to the cluster. Raises :class:`ApiError` where trying again is all there is to do."""
 
-    def __init__(self, kube: Kube, jobs: Store[JobView], clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, kube: Kube, sources: Sources, jobs: Store[JobView], clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self._kube = kube
         self._jobs = jobs
-        self._sources = Sources(kube)
+        self._sources = sources
+        self._authorizer = Authorizer(kube)
         self._now = clock
 
     async def apply(self, actions: Iterable[Action], obs: Observation) -> AsyncIterator[Observation]:
@@ -106,6 +122,8 @@ class Applier:
                 return await self._delete_job(action, obs)
             case Diagnose():
                 return await self._diagnose(action, obs)
+            case PurgeInput():
+                return await self._purge_input(obs)
             case DeleteRun():
                 return await self._delete_run(action, obs)
 
@@ -128,6 +146,10 @@ class Applier:
 
     async def _ensure_secret(self, action: EnsureSecret, obs: Observation) -> Observation:
         namespace = obs.run.metadata.namespace
+        denied = await self._authorizer.refusal(obs.run, action.references, obs.bindings)
+        if denied is not None:
+            found = replace(obs.memory.about(action.task), sources=Finding(self._now(), denied))
+            return _remember(obs, obs.memory.with_task(action.task, found))
         try:
             values = await self._sources.resolve(namespace, action.references)
         except SourceRefusedError as error:
@@ -170,7 +192,8 @@ class Applier:
         return replace(obs, run=WorkflowRun.parse(raw), memory=replace(obs.memory, stale_since=None))
 
     async def _check_sources(self, action: CheckSources, obs: Observation) -> Observation:
-        refusal = await self._sources.check(obs.run.metadata.namespace, action.references)
+        refusal = await self._authorizer.refusal(obs.run, action.references, obs.bindings)
+        refusal = refusal or await self._sources.check(obs.run.metadata.namespace, action.references)
         return _remember(obs, replace(obs.memory, sources=Finding(self._now(), refusal)))
 
     async def _create_jobs(
@@ -244,6 +267,19 @@ class Applier:
         found = replace(obs.memory.about(task), refused=Finding(self._now(), refusal))
         return _remember(obs, obs.memory.with_task(task, found))
 
+    async def _purge_input(self, obs: Observation) -> Observation:
+        """Take the sealed input out of the run, and out of the copy that `kubectl apply` left in it."""
+        metadata = obs.run.metadata
+        body: dict[str, Any] = {"spec": {"sealedInput": None}}
+        applied = _without_sealed_input(metadata.annotations.get(LAST_APPLIED, ""))
+        if applied is not None:
+            body["metadata"] = {"annotations": {LAST_APPLIED: applied}}
+        raw = await self._kube.patch(
+            RUNS, metadata.namespace, metadata.name, body, resource_version=metadata.resource_version
+        )
+        log.info("sealed input taken out", extra={"run": obs.run.key})
+        return replace(obs, run=WorkflowRun.parse(raw))
+
     async def _delete_run(self, action: DeleteRun, obs: Observation) -> Observation:
         metadata = obs.run.metadata
         with contextlib.suppress(NotFound, Conflict):
@@ -252,6 +288,18 @@ class Applier:
             )
         gone = metadata.model_copy(update={"deletion_timestamp": self._now()})
         return replace(obs, run=obs.run.model_copy(update={"metadata": gone}))
+
+
+def _without_sealed_input(applied: str) -> str | None:
+    """The annotation without the sealed input; None if it need not be changed."""
+    if "sealedInput" not in applied:
+        return None
+    try:
+        document = json.loads(applied)
+        del document["spec"]["sealedInput"]
+    except (ValueError, TypeError, KeyError):
+        return ""  # it holds the word, and cannot be read: nothing of it may stay
+    return json.dumps(document, separators=(",", ":")) + "\n"
 
 
 def _made(obs: Observation, job_uid: str, secret: SecretMemory) -> Observation:

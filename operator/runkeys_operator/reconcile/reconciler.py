@@ -14,13 +14,15 @@ from runkeys.observation import JobState, JobView, Memory, Observation, PodView,
 from runkeys.plan import plan, plan_farewell
 from runkeys.status import finished
 from runkeys_operator.errors import Conflict
+from runkeys_operator.keys import Keys
 from runkeys_operator.kube import RUNS, Kube
+from runkeys_operator.material.sources import Sources
 from runkeys_operator.reconcile.apply import Applier, utc_now
 from runkeys_operator.reconcile.bindings import BindingReconciler
 from runkeys_operator.reconcile.key import BindingKey, Key, RunKey
 from runkeys_operator.reconcile.observe import Observer, UnreadableRunError, read_run
 from runkeys_operator.reconcile.queue import ReconcileQueue, Urgency
-from runkeys_operator.reconcile.record import Record
+from runkeys_operator.reconcile.record import Record, awaited, of_owner
 from runkeys_operator.reconcile.store import Store
 from runkeys_operator.reconcile.sweep import Sweeper
 
@@ -45,7 +47,8 @@ class Reconciler:
         self,
         kube: Kube,
         queue: ReconcileQueue[Key],
-        namespaces: tuple[str, ...] = (),
+        namespaces: tuple[str, ...],
+        keys: Keys,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._kube = kube
@@ -54,8 +57,9 @@ class Reconciler:
         self._jobs = Store(JobView.parse)
         self._pods = Store(PodView.parse)
         self._observer = Observer(kube, self._jobs, self._pods)
-        self._applier = Applier(kube, self._jobs, clock)
-        self._bindings = BindingReconciler(kube, clock)
+        sources = Sources(kube, keys)
+        self._applier = Applier(kube, sources, self._jobs, clock)
+        self._bindings = BindingReconciler(kube, sources, clock)
         self._sweeper = Sweeper(kube, self._jobs, self._pods, namespaces)
         self._last: dict[RunKey, Record] = {}
         # Runs that were changed, or may have been, since they were read.
@@ -101,8 +105,10 @@ class Reconciler:
         else:
             self._generations[key] = version
         self._queue.add(BindingKey(*key), urgency=Urgency.NEWS)
-        for run in self._users.get(key, set()).copy():
-            self._queue.add(run)
+        owner = (event["object"].get("spec") or {}).get("owner") or {}
+        for name in (key.name, of_owner(owner.get("username", ""))):
+            for run in self._users.get(RunKey(key.namespace, name), set()).copy():
+                self._queue.add(run)
 
     def saw_pod(self, event: Mapping[str, Any]) -> None:
         """A pod with a run's label and a node was added, changed or deleted.
@@ -203,8 +209,8 @@ class Reconciler:
             self._forget(key)
             return None
         obs = await self._observer.read(key, run, last.memory if last is not None else Memory())
-        for reference in obs.run.spec.bindings:
-            self._users[RunKey(key.namespace, reference.name)].add(key)
+        for name in awaited(obs):
+            self._users[RunKey(key.namespace, name)].add(key)
         return obs
 
     async def _advance(self, key: RunKey, obs: Observation) -> Plan | None:
@@ -286,7 +292,7 @@ class Reconciler:
         self._jobs.forget(key)
         self._pods.forget(key)
         self._unread.discard(key)
-        for name in last.bindings if last is not None else ():
+        for name in last.awaited if last is not None else ():
             binding = RunKey(key.namespace, name)
             self._users[binding].discard(key)
             if not self._users[binding]:
