@@ -51,6 +51,14 @@ def person(team: Team, name: str, *, use: tuple[str, ...] = ()) -> Person:
     return Person(name, team, client)
 
 
+def requester(client: KubeClient) -> Object:
+    """Who the API server takes a client for, as ``spec.requester``."""
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    answer = client.request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body=review)
+    user = answer["status"]["userInfo"]
+    return {"username": user["username"], "groups": user["groups"]}
+
+
 def may_use(team: Team, user: str, binding: str) -> None:
     """Let a user use a binding."""
     rule = {
@@ -105,9 +113,12 @@ def _may(client: KubeClient, namespace: str, verb: str, binding: str = "") -> bo
 
 def public_key(team: Team) -> PublicKey:
     """What to seal with, waited for until the operator has published it."""
-    found = team.client.wait_for(
-        "configmaps", PUBLIC, team.namespace, lambda item: CURRENT in item.get("data", {}), 30
-    )
+    try:
+        found = team.client.wait_for(
+            "configmaps", PUBLIC, team.namespace, lambda item: CURRENT in item.get("data", {}), 60
+        )
+    except AssertionError as error:
+        raise AssertionError(f"{error}\noperator's log:\n{team.operator.text()[-6000:]}") from None
     return PublicKey.parse(found["data"][CURRENT])
 
 
