@@ -152,7 +152,7 @@ def test_not_ready_before_each_watch_is_open(new_team: TeamMaker, proxy: ApiProx
     team, number = served(new_team, proxy)
     team.operator.start()
     held.wait_arrived(60)
-    proxy.wait_for(matching("list", "workflowruns"), 30, count=3)  # kopf's, and both of the first sweep
+    proxy.wait_for(matching("list", "workflowruns"), 30, count=3)  # the watch's, and both of the first sweep
     wait_until("the operator to be alive", lambda: answers(number, "healthz"), 30)
     assert not is_ready(number)
     held.release()
