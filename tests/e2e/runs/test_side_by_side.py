@@ -66,9 +66,9 @@ def test_one_that_fails_is_made_later_and_the_others_stay(team: Team, proxy: Api
 
 
 def test_twin_one_whose_answer_is_lost_is_made_anew_and_only_that(team: Team, proxy: ApiProxy) -> None:
-    """Nobody remembers to have made it: it is taken away. The others, of the same moment, are remembered."""
+    """Nobody remembers to have made it, and it was to get a secret. The others, of the same moment, are remembered."""
     proxy.rule(CREATE, LoseAnswer())
-    run = make(team, *(task(name) for name in NAMES))
+    run = make(team, *(task(name, secret=True) for name in NAMES))
     check_succeeded(team)
     lost = next(named(request) for request in proxy.requests if CREATE(request))
     assert made(proxy) == {object_name(run, name): 1 + (object_name(run, name) == lost) for name in NAMES}
