@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from runkeys.api.common import API_VERSION
 from runkeys.naming import LABEL_RUN, LABEL_TASK
-from runkeys.problems import Denied, Invalid, NotFound, Problem, TimedOut, Unreachable
+from runkeys.problems import Conflict, Denied, Invalid, NotFound, Problem, TimedOut, Unreachable
 from runkeys.status import finished
 from runkeys.submission import describe_invalid, parse_run, prepared, refusals
 
@@ -528,6 +528,8 @@ def _problem(status: int | None, body: Any, path: str) -> Problem:
         return NotFound(message)
     if status in (401, 403):
         return Denied(message)
+    if status == 409:
+        return Conflict(message)
     if status is not None and 400 <= status < 500 and status != 429:
         return Invalid(message)
     return Unreachable(message)

@@ -42,6 +42,10 @@ class Invalid(Problem):
     exit_code = 5
 
 
+class Conflict(Invalid):
+    """It exists already, or has changed since it was read."""
+
+
 class Unreachable(Problem):
     """The cluster, or the operator in it, does not answer."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from runkeys._version import __version__
 
@@ -88,8 +89,8 @@ def global_options() -> list[click.Option]:
     ]
 
 
-class Command(click.Command):
-    """A command that takes the global options too, and shows them apart from its own."""
+class _WithGlobals(click.Command):
+    """Takes the global options too, and shows them apart from its own."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Its own, and the global ones."""
@@ -111,6 +112,10 @@ class Command(click.Command):
             formatter.write_dl(common)
 
 
+class Command(_WithGlobals):
+    """A command."""
+
+
 def _context_settings() -> dict[str, Any]:
     return {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -126,10 +131,15 @@ def command(**settings: Any) -> Callable[[Function], Command]:
     return make
 
 
-class Group(click.Group):
-    """A group whose commands are all of this module."""
+class Group(_WithGlobals, click.Group):
+    """A group whose commands are all of one module."""
 
     command_class = Command
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Its commands too."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
 
 
 class LazyGroup(click.Group):
@@ -158,6 +168,15 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"runkeys.cli.{self._commands_of[cmd_name][0]}")
         found = getattr(module, cmd_name.replace("-", "_"))
         return cast("click.Command", found)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands without importing any, and what every command completes."""
+        names = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in self._commands_of.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """All of them, without importing any."""

@@ -52,7 +52,7 @@ class Terminal:
         done = subprocess.run(
             [*COMMAND, *words],
             cwd=self.folder,
-            env=environment(self.folder, **self.more, **more),
+            env=environment(self.folder, **{**self.more, **more}),
             input=stdin.encode(),
             capture_output=True,
             timeout=_SECONDS,
@@ -72,7 +72,7 @@ class Terminal:
         process = subprocess.Popen(
             [*COMMAND, *words],
             cwd=self.folder,
-            env={**environment(self.folder, **self.more), "TERM": "xterm", **more},
+            env={**environment(self.folder, **{**self.more, **more}), "TERM": "xterm"},
             stdin=other,
             stdout=other,
             stderr=other,
