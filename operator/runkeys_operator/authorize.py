@@ -7,13 +7,13 @@ policy was missing, is noticed here. Personal bindings need no right: they are t
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 
 from runkeys.api import WorkflowRun
 from runkeys.api.run import Requester
 from runkeys.needs import Bindings, SecretReference
 from runkeys.refusal import Reason, Refusal
+from runkeys.rights import grant
 
 from .kube import BINDINGS, Kube, Resource
 
@@ -84,26 +84,3 @@ class Authorizer:
         }
         review = await self._kube.create(LOCAL_REVIEWS, namespace, body)
         return bool(review["status"].get("allowed"))
-
-
-def grant(namespace: str, binding: str, username: str, verb: str) -> str:
-    """The command that allows a user ``verb`` on a binding; `kubectl create role` takes no verbs of ours."""
-    account = username.removeprefix("system:serviceaccount:")
-    subject = f"--serviceaccount={account}" if account != username else f"--user={username}"
-    role = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "Role",
-        "metadata": {"name": f"{verb}-{binding}"},
-        "rules": [
-            {
-                "apiGroups": [BINDINGS.group],
-                "resources": [BINDINGS.plural],
-                "resourceNames": [binding],
-                "verbs": [verb],
-            }
-        ],
-    }
-    return (
-        f"echo '{json.dumps(role, separators=(',', ':'))}' | kubectl -n {namespace} apply -f - &&"
-        f" kubectl -n {namespace} create rolebinding {verb}-{binding} --role={verb}-{binding} {subject}"
-    )
