@@ -18,6 +18,12 @@ LABEL_TASK = f"{GROUP}/task"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "runkeys"
 OBJECT_PREFIX = "rk-"
+TASK_VARIABLE = "RUNKEYS_TASK"
+"""Variable of a task's containers: its name."""
+
+SECRETS_VARIABLE = "RUNKEYS_SECRETS"
+"""Variable of a task's containers: by name of a secret what carries it, as JSON. Never a value."""
+
 SECRET_TYPE = f"{GROUP}/run-secret"
 
 # A Job's pods are named after it with 6 more characters, and Kubernetes cuts what does not fit into 63.
