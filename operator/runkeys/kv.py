@@ -9,7 +9,6 @@ The functions with ``_async`` do the same without blocking the event loop.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
@@ -17,6 +16,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from runkeys import config, given
+from runkeys.in_thread import in_thread
 from runkeys.problems import Conflict, Invalid, NotFound
 
 if TYPE_CHECKING:
@@ -100,28 +100,26 @@ async def set_key_value_async(
     key: str, value: Any, *, workspace_id: str | None = None, config_name: str | None = None
 ) -> str:
     """`set_key_value` without blocking."""
-    return await asyncio.to_thread(
-        set_key_value, key, value, workspace_id=workspace_id, config_name=config_name
-    )
+    return await in_thread(set_key_value, key, value, workspace_id=workspace_id, config_name=config_name)
 
 
 async def get_key_value_async(
     key: str, *, workspace_id: str | None = None, config_name: str | None = None
 ) -> Any:
     """`get_key_value` without blocking."""
-    return await asyncio.to_thread(get_key_value, key, workspace_id=workspace_id, config_name=config_name)
+    return await in_thread(get_key_value, key, workspace_id=workspace_id, config_name=config_name)
 
 
 async def delete_key_async(
     key: str, *, workspace_id: str | None = None, config_name: str | None = None
 ) -> bool:
     """`delete_key` without blocking."""
-    return await asyncio.to_thread(delete_key, key, workspace_id=workspace_id, config_name=config_name)
+    return await in_thread(delete_key, key, workspace_id=workspace_id, config_name=config_name)
 
 
 async def list_keys_async(*, workspace_id: str | None = None, config_name: str | None = None) -> list[str]:
     """`list_keys` without blocking."""
-    return await asyncio.to_thread(list_keys, workspace_id=workspace_id, config_name=config_name)
+    return await in_thread(list_keys, workspace_id=workspace_id, config_name=config_name)
 
 
 def _client(workspace_id: str | None, config_name: str | None) -> Client:

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from runkeys.api.common import GROUP
+from runkeys.group import GROUP
 
 LABEL_RUN = f"{GROUP}/run"
 LABEL_RUN_UID = f"{GROUP}/run-uid"

@@ -11,7 +11,6 @@ what the service prints and logs, in what it returns, and in the texts of errors
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import os
@@ -71,7 +70,11 @@ def arguments_for(function: Function) -> dict[str, Any]:
 def call(function: Function) -> Any:
     """Call a service with what this process was given, and return what it returns. Awaits it if that is needed."""
     result = function(**arguments_for(function))
-    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+    if not inspect.isawaitable(result):
+        return result
+    import asyncio
+
+    return asyncio.run(_awaited(result))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,6 @@ The functions with ``_async`` do the same without blocking the event loop.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from runkeys import config, given
 from runkeys.config import ConfigFileNotFoundError, ConfigNameNotFoundError
+from runkeys.in_thread import in_thread
 from runkeys.naming import secret_variable
 from runkeys.problems import Denied, Invalid, NotFound, Problem
 
@@ -133,24 +133,24 @@ def delete(name: str, *, workspace_id: str | None = None, config_name: str | Non
 
 async def get_async(name: str, *, workspace_id: str | None = None, config_name: str | None = None) -> str:
     """`get` without blocking."""
-    return await asyncio.to_thread(get, name, workspace_id=workspace_id, config_name=config_name)
+    return await in_thread(get, name, workspace_id=workspace_id, config_name=config_name)
 
 
 async def list_async(*, workspace_id: str | None = None, config_name: str | None = None) -> Sequence[str]:
     """`list` without blocking."""
-    return await asyncio.to_thread(list, workspace_id=workspace_id, config_name=config_name)
+    return await in_thread(list, workspace_id=workspace_id, config_name=config_name)
 
 
 async def set_async(
     name: str, value: str, *, workspace_id: str | None = None, config_name: str | None = None
 ) -> None:
     """`set` without blocking."""
-    await asyncio.to_thread(set, name, value, workspace_id=workspace_id, config_name=config_name)
+    await in_thread(set, name, value, workspace_id=workspace_id, config_name=config_name)
 
 
 async def delete_async(name: str, *, workspace_id: str | None = None, config_name: str | None = None) -> None:
     """`delete` without blocking."""
-    await asyncio.to_thread(delete, name, workspace_id=workspace_id, config_name=config_name)
+    await in_thread(delete, name, workspace_id=workspace_id, config_name=config_name)
 
 
 def _check(name: object) -> None:
