@@ -76,14 +76,14 @@ def folder(kind: str) -> Path:
 def variable(name: str) -> str | None:
     """The value of a variable with a secret; None if there is none. It is taken out of ``os.environ``.
 
-    So no child process that is started later has it, unless it is handed on. Asking again gives it again. It is masked
-    in what this process prints from now on.
+    So no child process that is started later has it, unless it is handed on. Asking again gives it again. In a task, or
+    any pod, it is masked in what this process prints from now on.
     """
     with _lock:
         value = os.environ.pop(name, None)
         if value is not None:
             _read[name] = value
-            masking.remember(value)
+            _mask(value)
         return _read.get(name)
 
 
@@ -104,12 +104,19 @@ def file(name: str) -> str | None:
         raw = path.read_bytes()
     except FileNotFoundError:
         return None
-    masking.remember(raw)
+    _mask(raw)
     try:
         return raw.decode()
     except UnicodeDecodeError:
         pass
     raise ValueError(f"{path} is no text in UTF-8: read the file itself, as bytes")
+
+
+def _mask(value: str | bytes) -> None:
+    masking.remember(value)
+    # The log of a pod is read by others. On a laptop whoever prints a value wants to see it.
+    if TASK_VARIABLE in os.environ or not is_local():
+        masking.install()
 
 
 def names() -> list[str]:

@@ -38,6 +38,7 @@ def in_task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
         monkeypatch.setenv("RUNKEYS_TASK", "fit")
         monkeypatch.setenv("RUNKEYS_SECRETS", json.dumps(secrets))
+        monkeypatch.setenv("RUNKEYS_MASKING", "off")  # pytest has its own plans with stdout
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
 

@@ -104,7 +104,8 @@ def run(models: DataPool, other: DataPool | None) -> dict:
             refused.append(name)
     with models.open("a.txt") as file, models.open("a.txt", "rb") as raw:
         texts = [file.read(), raw.read().decode()]
-    return {"name": models.name, "files": sorted(models.list_files()), "texts": texts, "refused": refused, "other": other}
+    files = sorted(models.list_files())
+    return {"name": models.name, "files": files, "texts": texts, "refused": refused, "other": other}
 """)
     pool = service.runtime / "datapool" / "models"
     (pool / "folder").mkdir(parents=True)

@@ -70,7 +70,9 @@ def test_row_04_a_model_takes_the_wrapped_form_only() -> None:
     assert model.t.unwrap() == value
 
 
-@pytest.mark.parametrize("wrap", [str, lambda v: [v], lambda v: {"value": v, "more": 1}, lambda v: {"value": [v]}])
+@pytest.mark.parametrize(
+    "wrap", [str, lambda v: [v], lambda v: {"value": v, "more": 1}, lambda v: {"value": [v]}]
+)
 def test_row_04_a_refused_one_is_not_in_the_message(wrap: Any) -> None:
     value = canary()
     with pytest.raises(ValidationError) as caught:
