@@ -7,9 +7,9 @@ policy was missing, is noticed here. Personal bindings need no right: they are t
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 
+from runkeys.access import USE, grant_use, subject_of
 from runkeys.api import WorkflowRun
 from runkeys.api.run import Requester
 from runkeys.needs import Bindings, SecretReference
@@ -18,9 +18,6 @@ from runkeys.refusal import Reason, Refusal
 from .kube import BINDINGS, Kube, Resource
 
 LOCAL_REVIEWS = Resource("authorization.k8s.io", "v1", "localsubjectaccessreviews")
-
-USE = "use"
-
 
 class Authorizer:
     """Asks the API server, each time anew."""
@@ -51,7 +48,7 @@ class Authorizer:
                     Reason.USE_DENIED,
                     reference.field,
                     f"{requester.username}, who made the run, may not use SecretBinding {name}; whoever administers"
-                    f" the namespace can allow it: {grant(namespace, name, requester.username)}",
+                    f" the namespace can allow it: {grant_use(namespace, name, subject_of(requester.username))}",
                     permanent=False,
                 )
         return None
@@ -74,26 +71,3 @@ class Authorizer:
         }
         review = await self._kube.create(LOCAL_REVIEWS, namespace, body)
         return bool(review["status"].get("allowed"))
-
-
-def grant(namespace: str, binding: str, username: str) -> str:
-    """The command that allows a user to use a binding; `kubectl create role` takes no verbs of ours."""
-    account = username.removeprefix("system:serviceaccount:")
-    subject = f"--serviceaccount={account}" if account != username else f"--user={username}"
-    role = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "Role",
-        "metadata": {"name": f"use-{binding}"},
-        "rules": [
-            {
-                "apiGroups": [BINDINGS.group],
-                "resources": [BINDINGS.plural],
-                "resourceNames": [binding],
-                "verbs": [USE],
-            }
-        ],
-    }
-    return (
-        f"echo '{json.dumps(role, separators=(',', ':'))}' | kubectl -n {namespace} apply -f - &&"
-        f" kubectl -n {namespace} create rolebinding use-{binding} --role=use-{binding} {subject}"
-    )
