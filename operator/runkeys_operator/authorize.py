@@ -19,6 +19,7 @@ from .kube import BINDINGS, Kube, Resource
 
 LOCAL_REVIEWS = Resource("authorization.k8s.io", "v1", "localsubjectaccessreviews")
 
+
 class Authorizer:
     """Asks the API server, each time anew."""
 

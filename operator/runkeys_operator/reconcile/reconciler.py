@@ -14,6 +14,7 @@ from runkeys.observation import JobState, JobView, Memory, Observation, PodView,
 from runkeys.plan import plan, plan_farewell
 from runkeys.status import finished
 from runkeys_operator.errors import Conflict
+from runkeys_operator.guard import Guard
 from runkeys_operator.keys import Keys
 from runkeys_operator.kube import RUNS, Kube
 from runkeys_operator.material.sources import Sources
@@ -49,6 +50,7 @@ class Reconciler:
         queue: ReconcileQueue[Key],
         namespaces: tuple[str, ...],
         keys: Keys,
+        guard: Guard,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._kube = kube
@@ -58,7 +60,7 @@ class Reconciler:
         self._pods = Store(PodView.parse)
         self._observer = Observer(kube, self._jobs, self._pods)
         sources = Sources(kube, keys)
-        self._applier = Applier(kube, sources, self._jobs, clock)
+        self._applier = Applier(kube, sources, self._jobs, guard, clock)
         self._bindings = BindingReconciler(kube, sources, clock)
         self._sweeper = Sweeper(kube, self._jobs, self._pods, namespaces)
         self._last: dict[RunKey, Record] = {}
