@@ -17,6 +17,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.e2e import operator_calls
 from tests.e2e.cluster import providers
 from tests.e2e.cluster.base import Cluster
 from tests.e2e.cluster.cache import Claim, cache_dir
@@ -24,7 +25,7 @@ from tests.e2e.cluster.client import KubeClient
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.cluster.node_layout import NodeOptions
 from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.operators import install_crds
+from tests.e2e.operators import install_crds, remove_rights
 
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(4))[:8]
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "m")
@@ -43,6 +44,8 @@ def cluster() -> Iterator[Cluster]:
     keep = os.environ.get("RUNKEYS_E2E_KEEP", "") not in ("", "0")
     with providers.shared("tests" if keep else f"t-{_RUN}", keep) as shared:
         yield shared
+        if isinstance(shared, NodeCluster):
+            operator_calls.check_all(shared.audit)  # each worker for all of them: the last one has seen all
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +80,7 @@ def new_namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[
     yield make
     for name in made:
         cluster.client.delete("namespaces", name, missing_ok=True)
+        remove_rights(cluster, name)
 
 
 @pytest.fixture

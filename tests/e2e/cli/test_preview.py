@@ -129,6 +129,7 @@ def test_doctor_finds_each_thing(team: Team, user: UserMaker, tmp_path: Path) ->
     assert found["cluster"][0] == "ok"
     assert found["kinds"][0] == "ok"
     assert found["keys"][0] == "ok"
+    assert found["policies"][0] == "ok", found["policies"]
     assert found["operator"][0] == "problem"
     assert "install the chart" in found["operator"][1]
     assert admin.run("doctor").code == 6
@@ -158,3 +159,16 @@ def test_doctor_says_that_the_key_is_another_one(alice: Terminal) -> None:
     state, remedy = checks(alice)["keys"]
     assert state == "problem"
     assert "runkeys config trust-key" in remedy
+
+
+def test_doctor_says_which_policy_is_another_one(team: Team, tmp_path: Path) -> None:
+    more = {"KUBECONFIG": str(team.cluster.kubeconfig), "RUNKEYS_OPERATOR_NAMESPACE": team.namespace}
+    admin = Terminal(tmp_path, more)
+    kind, name = "validatingadmissionpolicies", f"runkeys-frozen.{team.namespace}.runkeys"
+    team.client.patch(kind, name, None, {"spec": {"failurePolicy": "Ignore"}})
+    done = admin.run("doctor")
+    assert f"{name} differs from this version's in spec.failurePolicy" in done.out
+    team.client.delete(kind, name)
+    assert f"ValidatingAdmissionPolicy {name} is missing" in admin.run("doctor").out
+    nowhere = admin.run("--operator-namespace", "default", "doctor")
+    assert "there are none for an operator in namespace default" in nowhere.out
