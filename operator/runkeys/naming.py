@@ -25,6 +25,11 @@ SECRETS_VARIABLE = "RUNKEYS_SECRETS"
 """Variable of a task's containers: by name of a secret what carries it, as JSON. Never a value."""
 
 SECRET_TYPE = f"{GROUP}/run-secret"
+SEALING_KEYS = "runkeys-sealing-keys"
+"""The Secret with the private sealing keys, in the operator's namespace."""
+
+SERVICE_ACCOUNT = "system:serviceaccount:"
+"""What usernames of service accounts begin with; namespace and name follow."""
 
 # A Job's pods are named after it with 6 more characters, and Kubernetes cuts what does not fit into 63.
 _MAX_NAME = 57

@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from runkeys.access import USE, grant, subject_of
 from runkeys.api import WorkflowRun
 from runkeys.api.run import Requester
 from runkeys.needs import Bindings, SecretReference
 from runkeys.refusal import Reason, Refusal
-from runkeys.rights import grant
 
 from .kube import BINDINGS, Kube, Resource
 
 LOCAL_REVIEWS = Resource("authorization.k8s.io", "v1", "localsubjectaccessreviews")
-
-USE, REVEAL = "use", "reveal"
 
 
 class Authorizer:
@@ -41,8 +39,16 @@ class Authorizer:
             if found is not None and found.spec.owner is None:
                 first.setdefault(reference.binding, reference)
         requester = run.spec.requester
-        if requester is None:
+        if not first:
             return None
+        if requester is None:
+            return Refusal(
+                Reason.REQUESTER_UNKNOWN,
+                next(iter(first.values())).field,
+                "who made the run is not on record (spec.requester), so nobody can tell what it may use; make the run"
+                " again",
+                permanent=True,
+            )
         namespace = run.metadata.namespace
         allowed = await asyncio.gather(*(self._may(namespace, requester, USE, name) for name in first))
         for (name, reference), may in zip(first.items(), allowed, strict=True):
@@ -51,7 +57,7 @@ class Authorizer:
                     Reason.USE_DENIED,
                     reference.field,
                     f"{requester.username}, who made the run, may not use SecretBinding {name}; whoever administers"
-                    f" the namespace can allow it: {grant(namespace, name, requester.username, USE)}",
+                    f" the namespace can allow it: {grant(USE, namespace, name, subject_of(requester.username))}",
                     permanent=False,
                 )
         return None
@@ -63,7 +69,7 @@ class Authorizer:
         username = requester.username if requester is not None else "somebody who is not known"
         return (
             f"{username} may not {verb} SecretBinding {name}; whoever administers the namespace can allow it:"
-            f" {grant(namespace, name, username, verb)}"
+            f" {grant(verb, namespace, name, subject_of(username))}"
         )
 
     async def _may(self, namespace: str, requester: Requester, verb: str, name: str) -> bool:

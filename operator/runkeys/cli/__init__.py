@@ -60,6 +60,22 @@ def main(prog_name: str = "runkeys") -> None:
         # Whoever read the output has enough of it, e.g. `| head`. Python would complain again when it flushes.
         sys.stdout = None
         sys.exit(0)
+    except Exception as error:
+        import os
+
+        if os.environ.get("RUNKEYS_TRACEBACK"):
+            raise
+        # Without its text: that may quote a value.
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where is not None else ""
+        click.echo(
+            f"Error: this is a mistake in runkeys: {type(error).__name__} at {place}. Please report it; with"
+            " RUNKEYS_TRACEBACK=1 it shows all of it, which may hold values of yours",
+            err=True,
+        )
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

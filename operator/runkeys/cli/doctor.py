@@ -9,20 +9,27 @@ from typing import Any
 
 import click
 
+from runkeys import policies
 from runkeys._version import __version__
+from runkeys.access import subject_of
 from runkeys.api.common import API_VERSION, GROUP
 from runkeys.cli.base import Settings, command
 from runkeys.cli.output import print_object, print_table
 from runkeys.client import Client
 from runkeys.pins import Pins
+from runkeys.policies import MUTATING, VALIDATING, Account
 from runkeys.problems import Denied, Invalid, NotFound, Problem, Unreachable
-from runkeys.rights import subject
 
 OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
 
 _OLDEST = 34
 _KINDS = ("workflowruns", "secretbindings", "secretreveals")
-_POLICIES = ("use", "frozen", "plaintext", "bindings", "status", "names", "pods", "operator")
+_POLICY_KINDS = {
+    VALIDATING: "validatingadmissionpolicies",
+    f"{VALIDATING}Binding": "validatingadmissionpolicybindings",
+    MUTATING: "mutatingadmissionpolicies",
+    f"{MUTATING}Binding": "mutatingadmissionpolicybindings",
+}
 _RIGHTS = (
     (GROUP, "workflowruns", ("create", "get", "list", "watch", "patch", "delete")),
     (GROUP, "secretbindings", ("get", "list")),
@@ -154,26 +161,46 @@ def _keys(client: Client) -> Iterator[Finding]:
 
 
 def _policies(client: Client) -> Iterator[Finding]:
-    base = "/apis/admissionregistration.k8s.io/v1"
-    policies = _ours(client, f"{base}/validatingadmissionpolicies")
-    bindings = _ours(client, f"{base}/validatingadmissionpolicybindings")
-    missing = [name for name in _POLICIES if name not in policies or name not in bindings]
-    if missing:
-        found = f"not in force: {', '.join(missing)}"
-        remedy = "install the chart's policies; without them anybody who can make runs can use every binding"
+    installed, mutating = _installed(client)
+    first = f"runkeys-use.{client.operator_namespace}."
+    names = [
+        name.removeprefix(first) for kind, name in installed if kind == VALIDATING and name.startswith(first)
+    ]
+    remedy = "install those of the operator's version again: helm upgrade, or kubectl apply -f policies/"
+    if not names:
+        found = f"there are none for an operator in namespace {client.operator_namespace}"
         yield Finding("policies", PROBLEM, found, remedy)
+        return
+    account = Account.service_account(client.operator_namespace, names[0])
+    wrong = []
+    expected = policies.build(account, mutating=mutating)
+    for item in expected:
+        key = item["kind"], item["metadata"]["name"]
+        if key not in installed:
+            wrong.append(f"{key[0]} {key[1]} is missing")
+            continue
+        served = policies.served(installed[key])
+        wanted = policies.build(account, served or (), mutating=mutating)
+        spec = next(i["spec"] for i in wanted if (i["kind"], i["metadata"]["name"]) == key)
+        different = policies.difference(spec, installed[key].get("spec"))
+        if different is not None:
+            wrong.append(f"{key[0]} {key[1]} differs from this version's in {different}")
+    if wrong:
+        yield Finding("policies", PROBLEM, "; ".join(wrong), remedy)
     else:
-        yield Finding("policies", OK, f"{len(_POLICIES)} are in force")
+        yield Finding("policies", OK, f"{len(expected)} objects are in force, as of this version")
 
 
-def _ours(client: Client, path: str) -> dict[str, Any]:
-    """Our policies or their bindings by short name: ``runkeys-use.<operator's namespace>.<account>``."""
-    found = {}
-    for item in client.items(path):
-        name, _, account = item["metadata"]["name"].partition(".")
-        if name.startswith("runkeys-") and account.startswith(f"{client.operator_namespace}."):
-            found[name.removeprefix("runkeys-")] = item
-    return found
+def _installed(client: Client) -> tuple[dict[tuple[str, str], dict[str, Any]], bool]:
+    """Policies and their bindings by kind and name, and whether the server knows those that change what is sent."""
+    found, mutating = {}, True
+    for kind, plural in _POLICY_KINDS.items():
+        try:
+            items = client.items(f"/apis/{policies.API}/{plural}")
+        except NotFound:
+            items, mutating = [], False
+        found |= {(kind, item["metadata"]["name"]): item for item in items}
+    return found, mutating
 
 
 def _rights(client: Client) -> Iterator[Finding]:
@@ -190,7 +217,7 @@ def _rights(client: Client) -> Iterator[Finding]:
         role = f"runkeys-{re.sub('[^a-z]+', '-', resource)}"
         remedy = (
             f"kubectl -n {client.namespace} create role {role} --verb={','.join(lacking)} --resource={resource} &&"
-            f" kubectl -n {client.namespace} create rolebinding {role} --role={role} {subject(user)}"
+            f" kubectl -n {client.namespace} create rolebinding {role} --role={role} {subject_of(user)}"
         )
         found = f"{user} may not {', '.join(lacking)} {resource} in namespace {client.namespace}"
         yield Finding("rights", PROBLEM, found, remedy, Denied)

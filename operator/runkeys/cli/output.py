@@ -125,7 +125,7 @@ def runs_table(runs: Sequence[WorkflowRun], now: datetime) -> tuple[list[str], l
 def duration(seconds: float) -> str:
     """Short, with as many digits as people can use: 0.3s, 41s, 3m20s, 2h05m, 4d3h."""
     if seconds < 10:
-        return f"{max(0.0, seconds):.1f}s"
+        return f"{max(0.0, seconds):.1f}s".replace(".0s", "s")
     total = round(seconds)
     if total < 100:
         return f"{total}s"

@@ -12,6 +12,7 @@ from uuid import uuid4
 import click
 from pydantic import ValidationError
 
+from runkeys.access import REVEAL, USE, grant, subject_of
 from runkeys.actions import CreateJob
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.api.common import GROUP
@@ -24,10 +25,11 @@ from runkeys.observation import Finding, Memory, Observation
 from runkeys.plan import plan as plan_of
 from runkeys.problems import Denied, Invalid, NotFound, Problem
 from runkeys.refusal import Refusal
-from runkeys.rights import BINDINGS, REVEAL, USE, grant
 from runkeys.submission import LOCAL, describe_invalid, parse_run, prepared, take_secrets
 
 Json = dict[str, Any]
+
+BINDINGS = SecretBinding.CRD.plural
 
 
 @dataclass
@@ -129,7 +131,7 @@ def _missing(client: Client, run: WorkflowRun, bindings: Bindings) -> Iterator[s
     for name in bindings_of(run, bindings):
         binding = bindings.found.get(name)
         if binding is not None and binding.spec.owner is None and not client.may(USE, BINDINGS, name=name):
-            command_ = grant(client.namespace, name, user, USE)
+            command_ = grant(USE, client.namespace, name, subject_of(user))
             yield f"{user} may not use SecretBinding {name}; whoever administers the namespace: {command_}"
 
 
@@ -251,7 +253,7 @@ def who_can(settings: Settings, verb: str, binding: str) -> None:
         print_table(settings, ["KIND", "NAME", "THROUGH"], rows)
     else:
         click.echo(f"no role lets anybody {verb} {binding}")
-    click.echo(f"To allow it: {grant(client.namespace, binding, 'USER', verb)}")
+    click.echo(f"To allow it: {grant(verb, client.namespace, binding, '--user=USER')}")
     for rule in found.to_wire()["spec"].get("access", []):
         click.echo(f"Admits runs: {rule}")
     if not found.spec.access:

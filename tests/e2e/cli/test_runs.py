@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import signal
+import subprocess
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, canary, phase, python, run
 from tests.e2e.runs.workflows import task
 from tests.e2e.sealed.people import check_value_is_nowhere_else
-from tests.unit.cli.terminal import Terminal
+from tests.unit.cli.terminal import COMMAND, Terminal, environment
 
 pytestmark = pytest.mark.e2e
 
@@ -142,6 +144,36 @@ def test_logs_say_that_they_are_not_masked(team: Team, alice: Terminal) -> None:
     assert done.out == f"sha256 {team.digest}\n"
     assert "values are masked only where programs read them by the runkeys library" in done.err
     assert alice.run("-q", "logs", "job").err == ""
+
+
+def test_interrupted_the_run_goes_on_and_it_is_said_how_to_stop_it(team: Team, alice: Terminal) -> None:
+    file = write(alice, run(team.namespace, command=python(FINISHES_WHEN_TOLD)))
+    process = subprocess.Popen(
+        [*COMMAND, "run", "-f", file, "--wait"],
+        cwd=alice.folder,
+        env=environment(alice.folder, **alice.more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        team.client.wait_for("workflowruns", "job", team.namespace, bool, 60)
+        team.wait_running(team.run())
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "Run job goes on; to stop it: runkeys cancel job" in err
+    assert phase(team.run()) == "Running"
+    team.tell_to_finish(team.run())
+    shown = alice.typed("watch", "job", answers={})
+    assert shown.code == 0, shown
+    assert "\x1b[32mSucceeded\x1b[0m" in shown.out
+    plain = alice.typed("status", "job", "--no-color", answers={})
+    assert "\x1b" not in plain.out
+    assert "Released: yes, after" in plain.out
 
 
 def test_rerun_from_failed_hands_outputs_on(team: Team, alice: Terminal) -> None:

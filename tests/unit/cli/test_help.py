@@ -83,6 +83,21 @@ def test_completion_for_kubectl(terminal: Terminal) -> None:
     assert script.splitlines()[1] == 'exec runkeys completion kubectl -- "$@"'
 
 
+def test_a_mistake_of_ours_is_told_without_what_it_held(terminal: Terminal) -> None:
+    code = (
+        "import sys\nimport runkeys.pins\n"
+        "def broken(): raise ValueError('canary-in-an-error')\nrunkeys.pins.Pins.all = lambda _: broken()\n"
+        "sys.argv = ['runkeys', 'config', 'show']\nfrom runkeys.cli import main\nmain()"
+    )
+    command = [sys.executable, "-c", code]
+    more = {"RUNKEYS_TRACEBACK": "1"}
+    for env, shown in ((environment(terminal.folder), False), (environment(terminal.folder, **more), True)):
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert "ValueError" in done.stderr
+        assert ("canary-in-an-error" in done.stderr) is shown
+
+
 def test_output_that_nobody_reads_any_more_is_no_error(terminal: Terminal) -> None:
     pipe = f"{sys.executable} -m runkeys --help | head -1"
     done = subprocess.run(
