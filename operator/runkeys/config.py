@@ -8,7 +8,7 @@
     context = "lab-admin"            # of the kubeconfig; default: the name of the config
     namespace = "team-a"             # default: that of the context
     kubeconfig = "~/.kube/lab.yaml"  # default: as kubectl
-    operator_namespace = "runkeys-system"
+    operator_namespace = "keys"      # default: $RUNKEYS_OPERATOR_NAMESPACE, else runkeys-system
     bindings = ["team-keys"]         # shared ones, in which `get` looks after your own
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,9 @@ class Config:
     context: str | None = None
     namespace: str | None = None
     kubeconfig: str | None = None
-    operator_namespace: str = "runkeys-system"
+    operator_namespace: str = field(
+        default_factory=lambda: os.environ.get("RUNKEYS_OPERATOR_NAMESPACE") or "runkeys-system"
+    )
     bindings: tuple[str, ...] = ()
 
     def client(self, namespace: str | None = None) -> Client:
@@ -140,7 +142,7 @@ def _config(path: Path, name: str, table: Any) -> Config:
     where = f"{path}: configs.{name}"
     if not isinstance(table, dict):
         raise Invalid(f"{where} must be a table")
-    known = {field.name for field in fields(Config)} - {"name"}
+    known = {item.name for item in fields(Config)} - {"name"}
     unknown = sorted(set(table) - known)
     if unknown:
         raise Invalid(f"{where}: {', '.join(unknown)} is not known; known are {', '.join(sorted(known))}")
@@ -163,7 +165,7 @@ def _contexts() -> tuple[list[str], str | None]:
             "the library `kubernetes` is missing; install it: pip install 'runkeys[cli]'"
         ) from None
     try:
-        contexts, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+        contexts, current = config.list_kube_config_contexts(places)  # type: ignore[no-untyped-call]
     except config.ConfigException:
         # No current context, or no contexts at all: the library raises for either.
         merged = config.kube_config.KubeConfigMerger(places).config  # type: ignore[no-untyped-call]
