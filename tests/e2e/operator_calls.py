@@ -10,6 +10,9 @@ from tests.e2e.cluster.audit import AuditEvent, AuditLog
 
 _RUN_SECRET = "rk-"
 _REVIEWS = ("selfsubjectrulesreviews", "selfsubjectaccessreviews", "selfsubjectreviews")
+_POLICIES = tuple(
+    f"{kind}admissionpolic{end}" for kind in ("validating", "mutating") for end in ("ies", "ybindings")
+)
 _GRANTED = {(right.verb, f"{right.resource.plural}/{right.subresource}".rstrip("/")) for right in NEEDED}
 
 
@@ -36,6 +39,8 @@ def allowed(event: AuditEvent) -> bool:
         )
     if resource == "configmaps":
         return name == PUBLIC and verb in ("get", "patch")
+    if resource in _POLICIES:
+        return verb == "get" and bool(name)
     return (verb, resource) in _GRANTED
 
 

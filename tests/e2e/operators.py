@@ -100,13 +100,18 @@ def wait_in_force(cluster: Cluster, namespace: str) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
 
     def in_force() -> bool:
-        # The last of those that refuse, and the one that fills in.
-        return (
-            is_refused(cluster.client, secret)
-            and "requester" in cluster.client.create(run, dryRun="All")["spec"]
-        )
+        try:
+            # The last of those that refuse, and the one that fills in.
+            return (
+                is_refused(cluster.client, secret)
+                and "requester" in cluster.client.create(run, dryRun="All")["spec"]
+            )
+        except ApiError as error:
+            if error.status != 503:  # the API server does not know of the kinds yet
+                raise
+            return False
 
-    wait_until(f"the policies for {namespace} to be in force", in_force, 10)
+    wait_until(f"the policies for {namespace} to be in force", in_force, 60)
 
 
 def is_refused(client: KubeClient, manifest: dict[str, Any]) -> bool:
