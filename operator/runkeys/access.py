@@ -14,6 +14,9 @@ from runkeys.naming import SERVICE_ACCOUNT
 USE = "use"
 """The verb that lets somebody's runs have the secrets of a binding."""
 
+REVEAL = "reveal"
+"""The verb that lets somebody read them back."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -84,27 +87,27 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     )
 
 
-def grant_use(namespace: str, binding: str, subject: str) -> str:
-    """The command that allows somebody to use a binding; `kubectl create role` takes no verbs of ours.
+def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
+    """The command that allows somebody ``verb`` on a binding; `kubectl create role` takes no verbs of ours.
 
     :param subject: see :func:`subject_of`.
     """
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
-        "metadata": {"name": f"use-{binding}"},
+        "metadata": {"name": f"{verb}-{binding}"},
         "rules": [
             {
                 "apiGroups": [GROUP],
                 "resources": [SecretBinding.CRD.plural],
                 "resourceNames": [binding],
-                "verbs": [USE],
+                "verbs": [verb],
             }
         ],
     }
     return (
         f"echo '{json.dumps(role, separators=(',', ':'))}' | kubectl -n {namespace} apply -f - &&"
-        f" kubectl -n {namespace} create rolebinding use-{binding} --role=use-{binding} {subject}"
+        f" kubectl -n {namespace} create rolebinding {verb}-{binding} --role={verb}-{binding} {subject}"
     )
 
 

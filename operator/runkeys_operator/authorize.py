@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from runkeys.access import USE, grant_use, subject_of
+from runkeys.access import USE, grant, subject_of
 from runkeys.api import WorkflowRun
 from runkeys.api.run import Requester
 from runkeys.needs import Bindings, SecretReference
@@ -39,29 +39,47 @@ class Authorizer:
             if found is not None and found.spec.owner is None:
                 first.setdefault(reference.binding, reference)
         requester = run.spec.requester
-        if requester is None:
+        if not first:
             return None
+        if requester is None:
+            return Refusal(
+                Reason.REQUESTER_UNKNOWN,
+                next(iter(first.values())).field,
+                "who made the run is not on record (spec.requester), so nobody can tell what it may use; make the run"
+                " again",
+                permanent=True,
+            )
         namespace = run.metadata.namespace
-        allowed = await asyncio.gather(*(self._may_use(namespace, requester, name) for name in first))
+        allowed = await asyncio.gather(*(self._may(namespace, requester, USE, name) for name in first))
         for (name, reference), may in zip(first.items(), allowed, strict=True):
             if not may:
                 return Refusal(
                     Reason.USE_DENIED,
                     reference.field,
                     f"{requester.username}, who made the run, may not use SecretBinding {name}; whoever administers"
-                    f" the namespace can allow it: {grant_use(namespace, name, subject_of(requester.username))}",
+                    f" the namespace can allow it: {grant(USE, namespace, name, subject_of(requester.username))}",
                     permanent=False,
                 )
         return None
 
-    async def _may_use(self, namespace: str, requester: Requester, name: str) -> bool:
+    async def denied(self, namespace: str, requester: Requester | None, verb: str, name: str) -> str | None:
+        """Why the requester may not do ``verb`` with the binding, and the command that allows it; None if it may."""
+        if requester is not None and await self._may(namespace, requester, verb, name):
+            return None
+        username = requester.username if requester is not None else "somebody who is not known"
+        return (
+            f"{username} may not {verb} SecretBinding {name}; whoever administers the namespace can allow it:"
+            f" {grant(verb, namespace, name, subject_of(username))}"
+        )
+
+    async def _may(self, namespace: str, requester: Requester, verb: str, name: str) -> bool:
         body = {
             "metadata": {"namespace": namespace},
             "spec": {
                 "user": requester.username,
                 "groups": requester.groups,
                 "resourceAttributes": {
-                    "verb": USE,
+                    "verb": verb,
                     "group": BINDINGS.group,
                     "version": BINDINGS.version,
                     "resource": BINDINGS.plural,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from runkeys.access import USE, grant_use, subject_of
+from runkeys.access import REVEAL, USE, grant, subject_of
 from runkeys.api import GROUP
 from runkeys.naming import (
     LABEL_RUN,
@@ -59,7 +59,7 @@ _SUBJECT = (
 )
 """How `kubectl create rolebinding` names whoever asks; the same as :func:`runkeys.access.subject_of`."""
 
-_GRANT = grant_use("<namespace>", "<binding>", "<subject>")
+_GRANT = grant(USE, "<namespace>", "<binding>", "<subject>")
 
 
 def _use_granted_by(binding: str) -> dict[str, str]:
@@ -81,19 +81,7 @@ _NOT_COLLECTED = (
 
 def _runs_use(_: Account) -> Object:
     """Whoever makes a run is on record as its requester, and may use each binding that it names."""
-    checks = [
-        check(
-            f"has(object.spec.requester) && object.spec.requester.username == {WHO}"
-            " && sets.equivalent(object.spec.requester.?groups.orValue([]), request.userInfo.?groups.orValue([]))",
-            "spec.requester must be whoever makes the run, with all groups and no others",
-            filled(
-                "spec.requester must be <who>, who makes the run, with exactly these groups: <groups>; leave it out"
-                " where the API server fills it in (Kubernetes 1.36 and later)",
-                who=WHO,
-                groups="request.userInfo.?groups.orValue([]).join(', ')",
-            ),
-        )
-    ]
+    checks = [_requester_is_who_asks()]
     for index in range(MOST_BINDINGS):
         name = f"variables.names[{index}]"
         checks.append(
@@ -109,6 +97,38 @@ def _runs_use(_: Account) -> Object:
         )
     named = "object.spec.?bindings.orValue([]).filter(b, has(b.name)).map(b, b.name)"
     return policy([ours("CREATE", "workflowruns")], checks, {"names": named, "subject": _SUBJECT})
+
+
+def _requester_is_who_asks() -> Object:
+    return check(
+        f"has(object.spec.requester) && object.spec.requester.username == {WHO}"
+        " && sets.equivalent(object.spec.requester.?groups.orValue([]), request.userInfo.?groups.orValue([]))",
+        "spec.requester must be whoever makes the object, with all groups and no others",
+        filled(
+            "spec.requester must be <who>, who makes the object, with exactly these groups: <groups>; leave it out"
+            " where the API server fills it in (Kubernetes 1.36 and later)",
+            who=WHO,
+            groups="request.userInfo.?groups.orValue([]).join(', ')",
+        ),
+    )
+
+
+def _reveals(_: Account) -> Object:
+    """Whoever asks for a value is on record, and may reveal the binding. One's own personal binding needs no right."""
+    name = "object.spec.?binding.orValue('')"
+    checks = [
+        _requester_is_who_asks(),
+        check(
+            f"{name} == '' || {may(REVEAL, GROUP, 'secretbindings', name)}",
+            "whoever asks for a value may not reveal the SecretBinding",
+            filled(
+                "<who> may not reveal SecretBinding <binding>; whoever administers the namespace can allow it: "
+                + grant(REVEAL, "<namespace>", "<binding>", "<subject>"),
+                **_use_granted_by(name),
+            ),
+        ),
+    ]
+    return policy([ours("CREATE", "secretreveals")], checks, {"subject": _SUBJECT})
 
 
 _FREE = ["suspend", "cancel", "ttlSecondsAfterFinished", "sealedInput"]
@@ -242,9 +262,12 @@ def _status(account: Account) -> Object:
     """What happened is told by the operator alone: it trusts what it finds there after a restart."""
     only = check(
         f"{WHO} == {text(account.username)}",
-        f"only the operator, {account.username}, writes the status of WorkflowRuns and SecretBindings",
+        f"only the operator, {account.username}, writes the status of WorkflowRuns, SecretBindings and"
+        " SecretReveals",
     )
-    return policy([ours("UPDATE", "workflowruns/status", "secretbindings/status")], [only])
+    return policy(
+        [ours("UPDATE", "workflowruns/status", "secretbindings/status", "secretreveals/status")], [only]
+    )
 
 
 def _names(account: Account) -> Object:
@@ -425,13 +448,16 @@ def _operator(account: Account) -> Object:
 
 
 def requester() -> Object:
-    """Fills in who makes a run. A patch, since what was sent has to be replaced and not merged with."""
+    """Fills in who makes a run or asks for a value.
+
+    A patch, since what was sent has to be replaced and not merged with.
+    """
     groups = "request.userInfo.?groups.orValue([])"
     value = f"Object.spec.requester{{username: {WHO}, groups: {groups}}}"
     expression = f'[JSONPatch{{op: "add", path: "/spec/requester", value: {value}}}]'
     return {
         "failurePolicy": "Fail",
-        "matchConstraints": match(ours("CREATE", "workflowruns")),
+        "matchConstraints": match(ours("CREATE", "workflowruns", "secretreveals")),
         "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
         "reinvocationPolicy": "IfNeeded",
     }
@@ -439,6 +465,7 @@ def requester() -> Object:
 
 VALIDATING_RULES: dict[str, Callable[[Account], Object]] = {
     "use": _runs_use,
+    "reveal": _reveals,
     "frozen": _runs_frozen,
     "plaintext": _plaintext,
     "bindings": _bindings,
