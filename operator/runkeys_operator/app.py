@@ -11,7 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import uuid
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -23,6 +26,7 @@ from ._kopf import kopf
 from .errors import ApiError, BackgroundError, LoginError, Unauthorized
 from .health import Health
 from .kube import BINDINGS, JOBS, PODS, RUNS, Kube
+from .lease import Lease, LeaseName
 from .login import Login
 from .logs import describe, get_logger
 from .reconcile.key import Key
@@ -40,7 +44,10 @@ _REFUSED_SECONDS = 60.0  # a watch that is open may go on for minutes after our 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run. No `namespaces`: all. `health_port` 0: no probes. `sweep_seconds`: between two sweeps."""
+    """How to run. No `namespaces`: all. `health_port` 0: no probes. `sweep_seconds`: between two sweeps.
+
+    No `lease`: there is no other operator. `identity` empty: one that nobody else ever has.
+    """
 
     namespaces: tuple[str, ...] = ()
     kubeconfig: str | None = None
@@ -48,6 +55,9 @@ class Options:
     health_port: int = 8080
     workers: int = 4
     sweep_seconds: float = 30.0
+    lease: LeaseName | None = None
+    lease_seconds: int = 15
+    identity: str = ""
 
 
 class Engine(handlers.EventSink, Protocol):
@@ -81,18 +91,32 @@ async def serve(options: Options, make_engine: MakeEngine) -> None:
         # Until kopf puts its own in place. The first process of a container gets no default handlers.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     session = Login(credentials.find(options.kubeconfig, options.context))
-    health = Health()
+    kube = Kube(session)
+    lease = _lease(options, kube)
+    health = Health(lease)
     try:
         session.current()  # what cannot be read now will not be readable after half a minute
-        async with health.served(options.health_port):
-            kube = Kube(session)
-            namespaces = await preflight.check(kube, options.namespaces)
+        async with health.served(options.health_port), AsyncExitStack() as ends:
+            namespaces = await preflight.check(kube, options.namespaces, options.lease)
+            if lease is None:
+                log.info("no lease is named: there must be no other operator")
+            else:
+                if await ends.enter_async_context(lease.held()):
+                    namespaces = await preflight.check(kube, options.namespaces)
+                kube = Kube(session, lease.permit)
             queue = ReconcileQueue[Key]()
             engine = make_engine(kube, queue, namespaces)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
-            await _Operator(options, session, health, kube, queue, engine).run(namespaces)
+            await _Operator(options, session, health, kube, queue, engine, lease).run(namespaces)
     finally:
         await session.close()
+
+
+def _lease(options: Options, kube: Kube) -> Lease | None:
+    if options.lease is None:
+        return None
+    identity = options.identity or f"{socket.gethostname()}_{uuid.uuid4()}"
+    return Lease(kube, options.lease, identity, options.lease_seconds)
 
 
 class _Operator:
@@ -104,8 +128,10 @@ class _Operator:
         kube: Kube,
         queue: ReconcileQueue[Key],
         engine: Engine,
+        lease: Lease | None,
     ) -> None:
         self._kube = kube
+        self._lease = lease
         self._options = options
         self._session = session
         self._health = health
@@ -127,6 +153,8 @@ class _Operator:
             for resource in (RUNS, BINDINGS, PODS, JOBS)
             for namespace in self._served
         }
+        if self._lease is not None:
+            self._spawn("lease", self._lease.keep())
         registry = kopf.OperatorRegistry()
         handlers.register(registry, self._engine)
         for when, handler in (
@@ -203,6 +231,8 @@ class _Operator:
         tasks, self._background = self._background, []
         if tasks and not await self._queue.drain(_DRAIN_SECONDS):
             log.warning("some runs were still being worked on after %.0f s", _DRAIN_SECONDS)
+            if self._lease is not None:
+                self._lease.abandon()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -73,9 +73,14 @@ def install_rights(
 
 
 class Operator:
-    """One operator process; may be killed and started again, as a cluster would."""
+    """One operator process; may be killed and started again, as a cluster would.
 
-    def __init__(self, kubeconfig: Path, namespace: str, log: Path, *arguments: str) -> None:
+    :param identity: name of the pod that it stands for.
+    """
+
+    def __init__(
+        self, kubeconfig: Path, namespace: str, log: Path, *arguments: str, identity: str = "operator"
+    ) -> None:
         self.namespace = namespace
         self.log = log
         self._command = [
@@ -90,6 +95,10 @@ class Operator:
             "0",
             "--log-level",
             "debug",
+            "--lease",
+            f"{namespace}/{RELEASE}",
+            "--identity",
+            identity,
             *arguments,
         ]
         self._process: subprocess.Popen[bytes] | None = None

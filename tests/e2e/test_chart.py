@@ -102,6 +102,8 @@ class TestRendered:
             "imagePullSecrets": [{"name": "registry"}],
             "log": {"format": "text", "level": "debug"},
             "watchNamespaces": ["a", "b"],
+            "replicas": 3,
+            "leaseSeconds": 9,
             "workers": 3,
             "sweepSeconds": 7,
             "resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}},
@@ -114,8 +116,12 @@ class TestRendered:
         file = cluster.scratch / f"values-{secrets.token_hex(4)}.yaml"
         file.write_text(yaml.safe_dump(values))
 
-        pod = pod_spec(template(cluster, f"--values={file}"))
+        manifests = template(cluster, f"--values={file}")
+        [deployment] = [m for m in manifests if m["kind"] == "Deployment"]
+        pod = pod_spec(manifests)
         [container] = pod["containers"]
+
+        assert deployment["spec"]["replicas"] == 3
 
         assert container["image"] == f"registry.example/rk:v9@{digest}"
         assert container["imagePullPolicy"] == "Always"
@@ -128,6 +134,11 @@ class TestRendered:
             "--health-port=8080",
             "--workers=3",
             "--sweep-seconds=7",
+            "--lease=runkeys-system/runkeys",
+            "--lease-seconds=9",
+        ]
+        assert container["env"] == [
+            {"name": "RUNKEYS_IDENTITY", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
         ]
         assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["runAsGroup"] == 1234
         for key in ("imagePullSecrets", "nodeSelector", "tolerations", "priorityClassName"):
@@ -147,6 +158,8 @@ class TestRendered:
             ("--set=image.digest=latest", "at '/image/digest'"),
             ("--set=log.level=loud", "at '/log/level'"),
             ("--set=workers=0", "at '/workers'"),
+            ("--set=replicas=two", "at '/replicas': got string, want integer"),
+            ("--set=leaseSeconds=2", "at '/leaseSeconds'"),
             ('--set-json=sources=[{"namespace":"a"}]', "missing property 'secretNames'"),
             ('--set-json=sources=[{"namespace":"a","secretNames":[]}]', "at '/sources/0/secretNames'"),
             (
@@ -256,7 +269,13 @@ class TestRights:
         account = f"system:serviceaccount:{system}:{release}"
 
         assert can(cluster, account, served) == golden_rights()
-        assert can(cluster, account, system) == can(cluster, account, other) == set()
+        assert can(cluster, account, other) == set()
+        assert can(cluster, account, system) == {
+            ("leases.coordination.k8s.io", "", "create"),
+            ("leases.coordination.k8s.io", release, "get update"),
+        }
+        assert not allowed(client, account, system, "update", "leases.coordination.k8s.io", "another")
+        assert not allowed(client, account, system, "delete", "leases.coordination.k8s.io", release)
         for verb, resource in MUST_NOT:
             assert not allowed(client, account, served, verb, resource), (verb, resource)
 
@@ -297,7 +316,7 @@ class TestRights:
         manifests = rights_only(
             template(cluster, f"--set=watchNamespaces={{{served}}}", release=release, to=system)
         )
-        [role] = [m for m in manifests if m["kind"] == "Role"]
+        [role] = [m for m in manifests if m["kind"] == "Role" and m["metadata"]["name"] == release]
         role["rules"].append({"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]})
         for manifest in manifests:
             client.apply(manifest)
