@@ -73,11 +73,13 @@ class Lease:
         self.identity = identity
         self._kube = kube
         self._seconds = seconds
+        self._glance = min(1.0, seconds / 15)
         self._until = float("-inf")
         self._acquired = ""
         self._lease: Json = {}
         self._may_be_ours = False
         self._seen: _Sighting | None = None
+        self._looked_at = float("-inf")
         self._told = ""
         self.follows = False
         self.leads = False
@@ -119,7 +121,7 @@ class Lease:
                 pause = 0.0  # that was an answer that we missed, or somebody else's change
             except (ApiError, TimeoutError) as error:
                 self._tell(f"cannot renew the lease {self.name}: {_text(error)}")
-                pause = self._seconds / 15
+                pause = self._glance
             else:
                 pause = self._seconds / 6
 
@@ -146,7 +148,7 @@ class Lease:
                 self.follows = False
                 self._tell(f"cannot get at the lease {self.name}: {_text(error)}")
             waited = True
-            await asyncio.sleep(self._seconds / 15)
+            await asyncio.sleep(self._glance)
 
     async def _take(self) -> bool:
         """Take it if nobody has it; whether it is ours now."""
@@ -155,6 +157,11 @@ class Lease:
                 found = await self._kube.get(LEASES, *self.name)
             except NotFound:
                 found = None
+        if _now() - self._looked_at > self._seconds / 3:
+            self._seen = (
+                None  # what kept us from looking may have kept the holder from renewing: its time begins anew
+            )
+        self._looked_at = _now()
         if self._is_anothers(found):
             return False
         before = (found or {}).get("spec") or {}
