@@ -76,7 +76,7 @@ class Lease:
         self._glance = min(1.0, seconds / 15)
         self._until = float("-inf")
         self._acquired = ""
-        self._lease: Json = {}
+        self._lease: Json | None = None
         self._may_be_ours = False
         self._seen: _Sighting | None = None
         self._looked_at = float("-inf")
@@ -116,9 +116,6 @@ class Lease:
             await asyncio.sleep(pause)
             try:
                 await self._renew()
-            except (Conflict, AlreadyExists):
-                await self._find_ours()
-                pause = 0.0  # that was an answer that we missed, or somebody else's change
             except (ApiError, TimeoutError) as error:
                 self._tell(f"cannot renew the lease {self.name}: {_text(error)}")
                 pause = self._glance
@@ -188,16 +185,19 @@ class Lease:
     async def _renew(self) -> None:
         try:
             await self._write(self._lease, acquireTime=self._acquired)
-        except NotFound:
-            await self._write(None, acquireTime=self._acquired)
+        except (AlreadyExists, Conflict, NotFound):
+            # Our own renewal, whose answer was lost; a change by somebody; or it is gone, or another's.
+            await self._find_ours()
+            await self._write(self._lease, acquireTime=self._acquired)
 
     async def _find_ours(self) -> None:
         """Read it after it was not what we left. Raises LeaseLostError if it is another's by now."""
-        try:
-            async with asyncio.timeout(self._seconds / 3):
+        async with asyncio.timeout(self._seconds / 3):
+            try:
                 found = await self._kube.get(LEASES, *self.name)
-        except (ApiError, TimeoutError):
-            return  # the next renewal fails as this one did
+            except NotFound:
+                self._lease = None
+                return
         if not self._is_ours(found):
             self._until, self._may_be_ours = float("-inf"), False
             holder = (found.get("spec") or {}).get("holderIdentity") or "nobody"
