@@ -5,11 +5,28 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import FULL
-from tests.e2e.ha.pair import LEASE_SECONDS, Load, Pair, PairMaker, gaps, out_of_turn, wait_seconds
+from tests.e2e.cluster.base import Cluster, wait_until
+from tests.e2e.cluster.faults import matching
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.cluster.proxy import ApiProxy
+from tests.e2e.ha.pair import (
+    LEASE_SECONDS,
+    PATIENCE,
+    Load,
+    Pair,
+    PairMaker,
+    gaps,
+    out_of_turn,
+    wait_seconds,
+)
+from tests.e2e.runs.conftest import team_in
+from tests.e2e.runs.kills import Hit, Kill, Killer, When
+from tests.e2e.runs.team import FINISHES_WHEN_TOLD, python
 from tests.sampling import sample
 
 pytestmark = [
@@ -71,7 +88,7 @@ def test_the_leader_is_killed_again_and_again(
                 leader.kill()
                 # it is started again, and is the leader as before
                 pair.wait_for_writes(leader, 1, mark)
-        check(pair, load, f"{len(plan)} times kill -9", capsys)
+        check(pair, load, f"{len(plan)} times kill -9, lease {LEASE_SECONDS} s", capsys)
     assert led == set(pair.operators)
     assert sum(map(len, pair.exits.values())) == sum(not blow.node for blow in plan)
 
@@ -96,7 +113,8 @@ def test_a_frozen_leader_wakes_up(new_pair: PairMaker, capsys: pytest.CaptureFix
             pair.wait_started_again(leader, before + 1)
             leader.wait_says("standby")
             assert f"the lease ended: {pair.other(leader).identity} holds the lease" in leader.text()
-        check(pair, load, f"{len(plan)} times SIGSTOP for {2 * LEASE_SECONDS} s", capsys)
+        title = f"{len(plan)} times SIGSTOP for {2 * LEASE_SECONDS} s, lease {LEASE_SECONDS} s"
+        check(pair, load, title, capsys)
     assert [code for codes in pair.exits.values() for code in codes] == [1] * len(plan)
 
 
@@ -154,3 +172,64 @@ def test_twin_two_that_have_a_lease_each_are_found_out(new_pair: PairMaker) -> N
         pair.wait_for_writes(one, 3)
         pair.wait_for_writes(two, 3)
     assert out_of_turn(pair.writes())
+
+
+@pytest.mark.parametrize("when", When)
+@pytest.mark.parametrize("verb", ["create", "update"])
+@pytest.mark.usefixtures("crds")
+def test_killed_at_a_call_for_the_lease(
+    cluster: Cluster, namespace: str, proxy: ApiProxy, tmp_path: Path, verb: str, when: When
+) -> None:
+    kill = Kill(when, f"{verb} leases", 1)
+    hits: list[Hit] = []
+    lease = ("--lease-seconds", str(LEASE_SECONDS))
+    with team_in(cluster, namespace, tmp_path, *lease, server=proxy.url) as team:
+        Killer(proxy, team.operator, [kill], hits)
+        team.operator.start()
+        team.make_source()
+        team.make_binding()
+        team.make_run()
+        wait_until("the kill", lambda: bool(hits), PATIENCE)
+        team.wait_phase("job", "Succeeded")
+        team.wait_condition("job", "SecretsReleased")
+        assert team.secret_story() == ["made", "gone"]
+    assert [hit.kill for hit in hits] == [kill]
+
+
+@pytest.mark.parametrize("late", ["while it is used", "after its end"])
+def test_a_secret_of_a_frozen_leader_that_arrives_after_the_take_over(
+    new_pair: PairMaker, node: NodeCluster, late: str
+) -> None:
+    """The network keeps the request back, whatever the leader does. It is also the twin of the check of turns."""
+    with ApiProxy(node) as proxy:
+        held = proxy.hold(matching("create", "secrets"))
+        pair = new_pair(servers=(proxy.url, None))
+        team = pair.team
+        leader, standby = pair.operators.values()
+        pair.bring_up(leader)
+        assert pair.leader() is leader
+        pair.bring_up(standby)
+        run = team.make_run(command=python(FINISHES_WHEN_TOLD))
+        held.wait_arrived(PATIENCE)
+        leader.pause()
+        assert pair.leader(other_than=leader) is standby
+        team.wait_running(run)
+        assert out_of_turn(pair.writes()) == []
+        if late == "while it is used":
+            held.release()
+            arrived = proxy.wait_for(matching("create", "secrets"), PATIENCE)
+            assert [request.status for request in arrived] == [409]
+        team.tell_to_finish(run)
+        team.wait_phase("job", "Succeeded")
+        team.wait_condition("job", "SecretsReleased")
+        if late == "after its end":
+            held.release()
+            arrived = proxy.wait_for(matching("create", "secrets"), PATIENCE)
+            assert [request.status for request in arrived] == [201]
+            wait_until("it to be gone again", lambda: not team.live_secrets(), 2 * PATIENCE, every=0.2)
+        leader.resume()
+        pair.wait_started_again(leader, 1)
+        found = ["made", "gone"] * (1 if late == "while it is used" else 2)
+        assert team.secret_story(team.object_name(run)) == found
+        [late_one] = out_of_turn(pair.writes())
+        assert late_one.startswith("one create secrets"), late_one

@@ -263,7 +263,7 @@ def test_the_two_lives_hold_every_write_that_the_operator_has_the_right_to() -> 
         for right in (*preflight.NEEDED, *preflight.rights_on(LeaseName("any", "any")))
         if right.verb not in ("get", "list", "watch")
     }
-    # the lease is renewed and given back in tests/e2e/ha
+    # tests/e2e/ha kills it when it renews its lease
     assert rights == SUCCEEDS.writes | IS_CANCELLED.writes | {"update leases"}
 
 
