@@ -18,11 +18,21 @@ class Subject:
     service_account: str
     images: Sequence[str]
     """Images of all containers: init, main and ephemeral."""
+    requester: str
+    """Username of whoever made the run; empty if that is not known."""
 
 
 def denial(binding: SecretBinding, subject: Subject) -> str | None:
     """Why ``binding`` does not admit ``subject``, in words for its owner; None if it does."""
-    rules = binding.spec.access
+    rules, owner = binding.spec.access, binding.spec.owner
+    if owner is not None:
+        if owner.username != subject.requester:
+            return (
+                f"SecretBinding {binding.metadata.name} is the personal binding of {owner.username}, and this run was"
+                f" made by {subject.requester or 'nobody who is known'}"
+            )
+        if not rules:
+            return None
     if not rules:
         return f"SecretBinding {binding.metadata.name} has no access rules, so it admits no run; add one to spec.access"
     reasons = []

@@ -83,6 +83,11 @@ class Diagnose:
 
 
 @dataclass(frozen=True)
+class PurgeInput:
+    """Take the sealed input out of a run of which nothing starts any more."""
+
+
+@dataclass(frozen=True)
 class DeleteRun:
     """Delete the run: its time to live is over."""
 
@@ -98,6 +103,7 @@ Action = (
     | EnsureSecret
     | DeleteSecret
     | Diagnose
+    | PurgeInput
     | DeleteRun
 )
 

@@ -15,7 +15,7 @@ from runkeys.api import AttemptStatus, Exposure, TaskStatus, WorkflowRun, Workfl
 from runkeys.api.binding import ON_START
 from runkeys.graph import ALWAYS, inputs_of
 from runkeys.naming import attempt_name, object_labels
-from runkeys.needs import TaskNeeds, access_refusal, task_needs
+from runkeys.needs import TaskNeeds, access_refusal, requester_of, task_needs
 from runkeys.observation import JobState, JobView, Observation, PodView, SecretMemory
 from runkeys.refusal import Reason, Refusal
 from runkeys.status import Outcome, State, TaskResult, Verdict
@@ -299,9 +299,12 @@ class TaskPlanner:
             return self._stalled(attempt, needs[0])
         pod = current[0]
         subject = Subject(
-            obs.run.metadata.labels, pod.service_account, [container.image for container in pod.containers]
+            obs.run.metadata.labels,
+            pod.service_account,
+            [container.image for container in pod.containers],
+            requester_of(obs.run),
         )
-        names_used = sorted({reference.binding for reference in needs.references})
+        names_used = sorted({reference.binding for reference in needs.references} - {""})
         denied = access_refusal(obs.run, names_used, subject, obs.bindings)
         if denied is not None:
             return self._stalled(attempt, denied)
@@ -349,8 +352,8 @@ class TaskPlanner:
             if deadline <= self.now:
                 seen = next((c for pod in current for c in pod.containers if c.waiting), None)
                 found = f" (container {seen.name}: {seen.waiting})" if seen else ""
-                return (
-                    Outcome.FAILED,
+                return _at_fault(
+                    current,
                     Reason.START_DEADLINE_EXCEEDED,
                     f"no container started within {self.task.start_deadline_seconds} s of the pod getting a"
                     f" node{found}; raise startDeadlineSeconds or mend what keeps it",
@@ -358,8 +361,8 @@ class TaskPlanner:
             self._due.append(deadline)
         limit = self._lifetime(job, attempt)
         if limit is not None and limit + STOP_MARGIN <= self.now:
-            return (
-                Outcome.FAILED,
+            return _at_fault(
+                current,
                 Reason.LIFETIME_EXCEEDED,
                 "the pod was still there after the longest time that its bindings allow",
             )
@@ -696,9 +699,22 @@ def _close(obs: Observation, attempt: AttemptStatus) -> AttemptStatus:
     return attempt.model_copy(update={"exposures": [*attempt.exposures[:-1], closed]})
 
 
+def _at_fault(pods: list[PodView], reason: Reason, message: str) -> tuple[Outcome, str, str]:
+    """How an attempt ends whose pod did not keep a time limit: not by its own fault if its node was lost meanwhile."""
+    if any(pod.disrupted for pod in pods):
+        return (
+            Outcome.DISRUPTED,
+            Reason.DISRUPTED,
+            f"the pod was to leave its node, which never said that it has: {message}",
+        )
+    return Outcome.FAILED, reason, message
+
+
 def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
+    if attempt.start_time is not None:
+        return attempt
     bound = min((pod.bound_at for pod in pods if pod.bound_at is not None), default=None)
-    return attempt.model_copy(update={"start_time": attempt.start_time or bound})
+    return attempt.model_copy(update={"start_time": bound})
 
 
 def _is_trouble(waiting: str) -> bool:

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from runkeys import sealing
 from runkeys.access import Subject, denial
 from runkeys.api import BindingEntry, SecretBinding, SecretKeySelector, Task, TaskSecret, WorkflowRun
-from runkeys.api.binding import ON_COMPLETION, ON_START
+from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START
 from runkeys.graph import graph_refusals
 from runkeys.naming import is_reserved_variable, is_variable_name, secret_variable
 from runkeys.refusal import Reason, Refusal
 from runkeys.template import carriers, containers, images, restart_refusals, template_refusals
+
+
+@dataclass(frozen=True)
+class SealedValue:
+    """A value that is sealed, and the one place where it opens."""
+
+    text: str
+    context: sealing.Context
 
 
 @dataclass(frozen=True)
@@ -20,20 +29,33 @@ class SecretReference:
 
     :ivar variable: name of the variable; of a file empty.
     :ivar file: name of the file; of a variable empty.
+    :ivar binding: name of the SecretBinding; empty for a value of the run's own.
+    :ivar entry: name in the binding, or of the field in the run's sealedInput.
     :ivar field: path of the task's entry in the run, for messages.
     """
 
     variable: str
     file: str
-    source: SecretKeySelector
+    source: SecretKeySelector | SealedValue
     binding: str
     entry: str
     field: str
 
     @property
+    def what(self) -> str:
+        """The source in words."""
+        if self.binding:
+            return f"entry {self.entry!r} of SecretBinding {self.binding}"
+        return f"field {self.entry!r} of the run's sealedInput"
+
+    @property
     def key(self) -> str:
         """The key in the attempt's Secret. No variable has a dot in its name."""
         return self.variable or f"file.{self.file}"
+
+
+INPUT_LIFETIME = 3600
+"""Seconds that values of a run's own may be in the cluster if neither a binding nor the task gives a limit."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +80,32 @@ class Bindings:
 
     :ivar found: by name. A binding that is named but neither here nor in ``unreadable`` does not exist.
     :ivar unreadable: name -> what was wrong, for bindings stored by another version of the schema.
+    :ivar personal: names of those that belong to the requester, if the run asks for its personal one.
     """
 
     found: Mapping[str, SecretBinding]
     unreadable: Mapping[str, str]
+    personal: tuple[str, ...] = ()
+
+
+def bindings_of(run: WorkflowRun, bindings: Bindings) -> dict[str, str]:
+    """The bindings that a run names: by name the path of the field that names it. A personal one once it is found."""
+    names: dict[str, str] = {}
+    for index, reference in enumerate(run.spec.bindings):
+        if reference.name is not None:
+            names.setdefault(reference.name, f"spec.bindings[{index}].name")
+        elif len(bindings.personal) == 1:
+            names.setdefault(bindings.personal[0], f"spec.bindings[{index}].personal")
+    return names
+
+
+def source_of(namespace: str, binding: str, entry: BindingEntry) -> SecretKeySelector | SealedValue:
+    """Where the value of a binding's entry comes from."""
+    if entry.secret_key_ref is not None:
+        return entry.secret_key_ref
+    if entry.scope == NAMESPACE:
+        return SealedValue(entry.sealed or "", sealing.NamespaceEntry(namespace, entry.name))
+    return SealedValue(entry.sealed or "", sealing.BindingEntry(namespace, binding, entry.name))
 
 
 def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | tuple[Refusal, ...]:
@@ -76,25 +120,16 @@ def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | 
     refusals += _binding_refusals(run, task, bindings)
     references: list[SecretReference] = []
     for position, item in enumerate(task.secrets):
-        where = f"{path}.secrets[{position}].secret"
-        found = _look_up(run, item, where, bindings)
+        found = _resolve(run, item, f"{path}.secrets[{position}]", bindings)
         if isinstance(found, Refusal):
             refusals.append(found)
         else:
-            binding, entry = found
-            references.append(
-                SecretReference(
-                    variable=variables[position],
-                    file=item.file or "",
-                    source=entry.secret_key_ref,
-                    binding=binding.metadata.name,
-                    entry=entry.name,
-                    field=where,
-                )
-            )
-    used = [bindings.found[name] for name in sorted({reference.binding for reference in references})]
+            references.append(found)
+    used = [bindings.found[name] for name in sorted({item.binding for item in references} - {""})]
     lifetime = min((binding.spec.max_lifetime_seconds for binding in used), default=None)
     deadline = task.active_deadline_seconds
+    if lifetime is None and references:  # the requester's own values, for as long as the requester says
+        lifetime = deadline if deadline is not None else INPUT_LIFETIME
     if deadline is not None and lifetime is not None and deadline > lifetime:
         refusals.append(
             Refusal(
@@ -120,19 +155,24 @@ def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | 
     )
 
 
+def requester_of(run: WorkflowRun) -> str:
+    """Username of whoever made the run; empty if that is not on record."""
+    return run.spec.requester.username if run.spec.requester is not None else ""
+
+
 def access_refusal(
     run: WorkflowRun, names: Iterator[str] | list[str], subject: Subject, bindings: Bindings
 ) -> Refusal | None:
     """Why one of the bindings called ``names`` does not admit ``subject``; None if all do."""
     for name in names:
-        binding = bindings.found.get(name)
+        binding, where = bindings.found.get(name), bindings_of(run, bindings).get(name, "spec.bindings")
         if binding is None:
-            return _binding_missing(run, name, bindings)
+            return _binding_missing(run, name, where, bindings)
         reason = denial(binding, subject)
         if reason is not None:
             return Refusal(
                 Reason.ACCESS_DENIED,
-                _binding_path(run, name),
+                where,
                 f"{reason}; its owner can admit the run in spec.access",
                 permanent=False,
             )
@@ -197,22 +237,61 @@ def _variable_refusals(task: Task, path: str) -> Iterator[Refusal]:
                 )
 
 
+def _resolve(run: WorkflowRun, item: TaskSecret, where: str, bindings: Bindings) -> SecretReference | Refusal:
+    if item.input is not None:
+        source = _input_source(run, item.input, f"{where}.input")
+        if isinstance(source, Refusal):
+            return source
+        return SecretReference(variable_of(item), item.file or "", source, "", item.input, f"{where}.input")
+    found = _look_up(run, item.secret or "", f"{where}.secret", bindings)
+    if isinstance(found, Refusal):
+        return found
+    binding, entry = found
+    name = binding.metadata.name
+    value = source_of(run.metadata.namespace, name, entry)
+    return SecretReference(variable_of(item), item.file or "", value, name, entry.name, f"{where}.secret")
+
+
+def _input_source(run: WorkflowRun, field: str, where: str) -> SealedValue | Refusal:
+    """The value that the requester brought along, which opens for this requester only."""
+    if field not in run.spec.sealed_input:
+        there = ", ".join(sorted(run.spec.sealed_input)) or "nothing"
+        return Refusal(
+            Reason.INPUT_NOT_FOUND,
+            where,
+            f"the run's sealedInput has no {field!r}; it has: {there}",
+            permanent=True,
+        )
+    requester = requester_of(run)
+    if not requester:
+        return Refusal(
+            Reason.REQUESTER_UNKNOWN,
+            where,
+            "a value of sealedInput opens for whoever made the run, and that is not on record (spec.requester); make"
+            " the run again",
+            permanent=True,
+        )
+    return SealedValue(
+        run.spec.sealed_input[field], sealing.RunInput(run.metadata.namespace, requester, field)
+    )
+
+
 def _look_up(
-    run: WorkflowRun, item: TaskSecret, where: str, bindings: Bindings
+    run: WorkflowRun, secret: str, where: str, bindings: Bindings
 ) -> tuple[SecretBinding, BindingEntry] | Refusal:
-    names = [reference.name for reference in run.spec.bindings]
-    if not names:
+    names = bindings_of(run, bindings)
+    if not run.spec.bindings:
         return Refusal(
             Reason.SECRET_NOT_FOUND,
             where,
-            f"the run names no SecretBinding, so there is no secret {item.secret!r}; list the binding that has it"
+            f"the run names no SecretBinding, so there is no secret {secret!r}; list the binding that has it"
             " under spec.bindings",
             permanent=True,
         )
     hits = [
         (bindings.found[name], entry)
-        for name in dict.fromkeys(names)
-        if name in bindings.found and (entry := bindings.found[name].entry(item.secret)) is not None
+        for name in names
+        if name in bindings.found and (entry := bindings.found[name].entry(secret)) is not None
     ]
     if len(hits) == 1:
         return hits[0]
@@ -220,7 +299,7 @@ def _look_up(
         return Refusal(
             Reason.NAME_COLLISION,
             where,
-            f"{item.secret!r} is in several of the run's bindings"
+            f"{secret!r} is in several of the run's bindings"
             f" ({', '.join(binding.metadata.name for binding, _ in hits)}); rename it in all but one, or name only"
             " one of them under spec.bindings",
             permanent=False,
@@ -231,43 +310,74 @@ def _look_up(
     return Refusal(
         Reason.SECRET_NOT_FOUND,
         where,
-        f"no secret {item.secret!r} in {', '.join(names)}; they have: {', '.join(offered) or 'none'}",
+        f"no secret {secret!r} in {', '.join(names) or 'any binding that was found'}; they have:"
+        f" {', '.join(offered) or 'none'}",
         permanent=False,
     )
 
 
 def _binding_refusals(run: WorkflowRun, task: Task, bindings: Bindings) -> Iterator[Refusal]:
-    missing = [ref.name for ref in run.spec.bindings if ref.name not in bindings.found]
-    for name in dict.fromkeys(missing):
-        yield _binding_missing(run, name, bindings)
-    wanted = {item.secret for item in task.secrets}
+    names = bindings_of(run, bindings)
+    for name, where in names.items():
+        if name not in bindings.found:
+            yield _binding_missing(run, name, where, bindings)
+    yield from _personal_refusals(run, bindings)
+    wanted = {item.secret for item in task.secrets if item.secret is not None}
     used = [
-        ref.name
-        for ref in run.spec.bindings
-        if ref.name in bindings.found and any(bindings.found[ref.name].entry(name) for name in wanted)
+        name
+        for name in names
+        if name in bindings.found and any(bindings.found[name].entry(secret) for secret in wanted)
     ]
-    subject = Subject(run.metadata.labels, run.spec.service_account_name, images(task.template))
-    refusal = access_refusal(run, list(dict.fromkeys(used)), subject, bindings)
+    subject = Subject(
+        run.metadata.labels, run.spec.service_account_name, images(task.template), requester_of(run)
+    )
+    refusal = access_refusal(run, used, subject, bindings)
     if refusal is not None:
         yield refusal
 
 
-def _binding_missing(run: WorkflowRun, name: str, bindings: Bindings) -> Refusal:
+def _personal_refusals(run: WorkflowRun, bindings: Bindings) -> Iterator[Refusal]:
+    position = next((i for i, reference in enumerate(run.spec.bindings) if reference.personal), None)
+    if position is None or len(bindings.personal) == 1:
+        return
+    where, requester = f"spec.bindings[{position}].personal", requester_of(run)
+    namespace = run.metadata.namespace
+    if not requester:
+        yield Refusal(
+            Reason.REQUESTER_UNKNOWN,
+            where,
+            "whose personal binding is meant is not on record (spec.requester); make the run again",
+            permanent=True,
+        )
+    elif not bindings.personal:
+        yield Refusal(
+            Reason.BINDING_NOT_FOUND,
+            where,
+            f"{requester} has no personal SecretBinding in namespace {namespace}; `runkeys secret set` makes it, and"
+            " the run goes on",
+            permanent=False,
+        )
+    else:
+        yield Refusal(
+            Reason.NAME_COLLISION,
+            where,
+            f"{requester} has several personal SecretBindings in namespace {namespace}"
+            f" ({', '.join(bindings.personal)}); delete all but one",
+            permanent=False,
+        )
+
+
+def _binding_missing(run: WorkflowRun, name: str, where: str, bindings: Bindings) -> Refusal:
     if name in bindings.unreadable:
         return Refusal(
             Reason.BINDING_INVALID,
-            _binding_path(run, name),
+            where,
             f"SecretBinding {name} cannot be read: {bindings.unreadable[name]}",
             permanent=False,
         )
     return Refusal(
         Reason.BINDING_NOT_FOUND,
-        _binding_path(run, name),
+        where,
         f"there is no SecretBinding {name} in namespace {run.metadata.namespace}; create it, and the run goes on",
         permanent=False,
     )
-
-
-def _binding_path(run: WorkflowRun, name: str) -> str:
-    index = next((i for i, ref in enumerate(run.spec.bindings) if ref.name == name), 0)
-    return f"spec.bindings[{index}].name"

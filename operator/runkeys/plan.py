@@ -30,9 +30,10 @@ from runkeys.actions import (
     DeleteSecret,
     PatchStatus,
     Plan,
+    PurgeInput,
     Refresh,
 )
-from runkeys.api import Task
+from runkeys.api import Task, WorkflowRunStatus
 from runkeys.attempts import (
     PATIENCE,
     RETRY_AFTER,
@@ -48,7 +49,7 @@ from runkeys.graph import ALWAYS
 from runkeys.needs import SecretReference, TaskNeeds, task_needs
 from runkeys.observation import Observation
 from runkeys.refusal import Reason, Refusal
-from runkeys.status import State, TaskResult, Verdict, build_status, finished
+from runkeys.status import State, TaskResult, Verdict, build_status, finished, purging
 
 _REFRESH = Plan((Refresh(),), None)
 
@@ -141,7 +142,8 @@ class _Open:
             if refused is not None:
                 return refused
         for planner in self.planners:
-            steps.setdefault(planner.task.name, self._next(planner, steps))
+            if planner.task.name not in steps:
+                steps[planner.task.name] = self._next(planner, steps)
         return self._combine([steps[planner.task.name] for planner in self.planners])
 
     def _deadline_over(self) -> bool:
@@ -263,6 +265,8 @@ class _Open:
             return Plan((hand_over.ensure(intent),), None, look_again=_until(self.now, due))
         actions = tuple(action for step in steps for action in step.actions)
         status = build_status(self.obs.run, [step.result for step in steps], self.now)
+        if finished(status) and self.obs.run.spec.sealed_input and not actions:
+            return self._purge(status)
         stale = status != self.obs.run.status
         if stale and not actions:
             since = self.obs.memory.stale_since
@@ -272,6 +276,16 @@ class _Open:
                 return Plan((PatchStatus(status),), status, stale, _until(self.now, due))
             due.append((since or self.now) + patience)
         return Plan(actions, status, stale, _until(self.now, due))
+
+    def _purge(self, status: WorkflowRunStatus) -> Plan:
+        """Before a run is finished, and so looked at no more, its sealed input goes.
+
+        What became of the tasks is written first: without their input it could not be told any more.
+        """
+        if not self.obs.fresh:
+            return _REFRESH
+        told = purging(status, self.obs.run)
+        return Plan((PurgeInput(),) if told == self.obs.run.status else (PatchStatus(told),), told)
 
 
 def _index_in(refusal: Refusal) -> int:

@@ -82,6 +82,9 @@ _ABOUT_SOURCES = frozenset(
         Reason.SOURCE_FORBIDDEN,
         Reason.SOURCE_KEY_MISSING,
         Reason.SOURCE_UNAVAILABLE,
+        Reason.UNKNOWN_KEY,
+        Reason.SEAL_CONTEXT_MISMATCH,
+        Reason.SEALED_INVALID,
         Reason.VALUE_NOT_TEXT,
         Reason.VALUE_TOO_LARGE,
     }
@@ -124,6 +127,40 @@ def build_status(run: WorkflowRun, tasks: Sequence[TaskResult], now: datetime) -
             )
             for task in tasks
         ],
+    )
+
+
+def purging(status: WorkflowRunStatus, run: WorkflowRun) -> WorkflowRunStatus:
+    """``status``, which would be final, of a run that still has its sealed input: all is told but the end."""
+    before = {item.type: item for item in run.status.conditions}
+    reconciling = next(item for item in status.conditions if item.type == "Reconciling")
+    open_still = {
+        "Complete": "False",
+        "Failed": "False",
+        "Stalled": "False",
+        "Reconciling": "True",
+    }
+
+    def held(item: Condition) -> Condition:
+        word = open_still.get(item.type)
+        if word is None:
+            return item
+        old = before.get(item.type)
+        since = (
+            old.last_transition_time
+            if old is not None and old.status == word
+            else reconciling.last_transition_time
+        )
+        changes = {"status": word, "reason": "Purging", "message": "", "last_transition_time": since}
+        return item.model_copy(update=changes)
+
+    phase = run.status.phase if run.status.phase not in (None, *FINAL_PHASES) else State.RUNNING.value
+    return status.model_copy(
+        update={
+            "phase": phase,
+            "completion_time": None,
+            "conditions": [held(item) for item in status.conditions],
+        }
     )
 
 
@@ -188,9 +225,10 @@ def _conditions(
         return condition(kind, None, refusal.reason.value if refusal else "NotChecked", text)
 
     about_sources = refusal is not None and refusal.reason in _ABOUT_SOURCES
-    denied = refusal is not None and refusal.reason is Reason.ACCESS_DENIED
+    denied = refusal is not None and refusal.reason in (Reason.ACCESS_DENIED, Reason.USE_DENIED)
     failed = phase in (State.FAILED, State.CANCELLED)
     stuck = refusal is not None and not final and not verdict.state.final
+    used = _input_used(run)
     return [
         checked("Authorized", "Admitted", refused=denied, passed=started or about_sources),
         checked("SecretsReady", "Resolved", refused=about_sources, passed=started),
@@ -199,7 +237,25 @@ def _conditions(
         condition("Failed", failed, why, text if failed else ""),
         condition("Reconciling", not final and not stuck, why),
         condition("Stalled", stuck or phase == State.FAILED, why, text if stuck or failed else ""),
+        *([condition("InputUsed", *used)] if used is not None else []),
     ]
+
+
+def _input_used(run: WorkflowRun) -> tuple[bool, str, str] | None:
+    """Whether a task asks for each field of the sealed input; None for a run that never had any."""
+    if not run.spec.sealed_input:  # taken out already, then what was said of it stays
+        old = next((item for item in run.status.conditions if item.type == "InputUsed"), None)
+        return (old.status == "True", old.reason, old.message) if old is not None else None
+    asked = {item.input for task in run.spec.tasks for item in task.secrets}
+    unused = sorted(set(run.spec.sealed_input) - asked)
+    if not unused:
+        return True, "AllUsed", ""
+    return (
+        False,
+        "InputUnused",
+        f"no task asks for {', '.join(unused)} of spec.sealedInput; remove it, or list it under a task's secrets with"
+        " input",
+    )
 
 
 def _released(tasks: Sequence[TaskResult], live: int, *, final: bool) -> tuple[bool, str, str]:

@@ -14,6 +14,7 @@ from runkeys._version import __version__
 from runkeys_operator import logs
 from runkeys_operator.app import MakeEngine, Options, serve
 from runkeys_operator.errors import LoginError, StartError
+from runkeys_operator.keys_command import keys
 from runkeys_operator.lease import LeaseName
 from runkeys_operator.reconcile.reconciler import Reconciler
 
@@ -56,7 +57,7 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
     return click.option(*names, envvar=envvar, show_envvar=True, show_default=True, **settings)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @_option(
     "--namespace",
     "namespaces",
@@ -90,14 +91,32 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
     help="Who holds the Lease: the name of this pod, and of no other process at a time. Default: a new one.",
     default="",
 )
+@_option(
+    "--operator-namespace",
+    help="The operator's own namespace, where the sealing keys are. Without it nothing sealed can be opened.",
+)
+@_option("--key-rotation-days", type=click.IntRange(0, 3650), default=30, help="0: only by `keys rotate`.")
 @click.version_option(__version__, prog_name="runkeys-operator")
+@click.pass_context
 def main(
-    log_format: Literal["text", "json"], log_level: str, namespaces: tuple[str, ...], **options: Any
+    context: click.Context,
+    /,
+    log_format: Literal["text", "json"],
+    log_level: str,
+    namespaces: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Give the pods of workflow runs the secrets they need, for as long as they need them."""
+    context.obj = Options(namespaces=tuple(dict.fromkeys(namespaces)), **options)
+    if context.invoked_subcommand is not None:
+        logs.configure("warning", "text")
+        return
     logs.configure(log_level, log_format)
     log.info("Runkeys operator %s", __version__)
-    sys.exit(exit_code(Options(namespaces=tuple(dict.fromkeys(namespaces)), **options), Reconciler))
+    sys.exit(exit_code(context.obj, Reconciler))
+
+
+main.add_command(keys)
 
 
 def exit_code(options: Options, make_engine: MakeEngine) -> int:

@@ -1,7 +1,7 @@
 """Puts the operator together and keeps it whole: it runs completely or ends.
 
-kopf watches our own kinds, logs in and runs the life cycle. Beside it run the watches of
-Jobs and pods, the queue's workers and the sweep. If any of them ends, all of them end, and
+kopf watches bindings, logs in and runs the life cycle. Beside it run the watches of
+runs, Jobs and pods, the queue's workers and the sweep. If any of them ends, all of them end, and
 the process with an error: whoever runs it starts it again, and nobody waits for half an
 operator.
 """
@@ -25,6 +25,7 @@ from . import credentials, handlers, preflight
 from ._kopf import kopf
 from .errors import ApiError, BackgroundError, LoginError, Unauthorized
 from .health import Health
+from .keys import Keys
 from .kube import BINDINGS, JOBS, PODS, RUNS, Kube
 from .lease import Lease, LeaseName
 from .login import Login
@@ -47,6 +48,8 @@ class Options:
     """How to run. No `namespaces`: all. `health_port` 0: no probes. `sweep_seconds`: between two sweeps.
 
     No `lease`: there is no other operator. `identity` empty: one that nobody else ever has.
+    `operator_namespace`: where the sealing keys are; None: nothing sealed can be opened. `key_rotation_days` 0: keys
+    are made by command only.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -58,6 +61,8 @@ class Options:
     lease: LeaseName | None = None
     lease_seconds: int = 15
     identity: str = ""
+    operator_namespace: str | None = None
+    key_rotation_days: int = 30
 
 
 class Engine(handlers.EventSink, Protocol):
@@ -76,7 +81,9 @@ class Engine(handlers.EventSink, Protocol):
 class MakeEngine(Protocol):
     """Makes the engine, for the namespaces that it is to serve; `()`: all."""
 
-    def __call__(self, kube: Kube, queue: ReconcileQueue[Key], namespaces: tuple[str, ...]) -> Engine:
+    def __call__(
+        self, kube: Kube, queue: ReconcileQueue[Key], namespaces: tuple[str, ...], keys: Keys
+    ) -> Engine:
         """Called once, before anything is watched."""
 
 
@@ -105,9 +112,11 @@ async def serve(options: Options, make_engine: MakeEngine) -> None:
                     namespaces = await preflight.check(kube, options.namespaces)
                 kube = Kube(session, lease.permit)
             queue = ReconcileQueue[Key]()
-            engine = make_engine(kube, queue, namespaces)
+            days = options.key_rotation_days
+            keys = Keys(kube, options.operator_namespace, rotate_after=timedelta(days=days) if days else None)
+            engine = make_engine(kube, queue, namespaces, keys)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
-            await _Operator(options, session, health, kube, queue, engine, lease).run(namespaces)
+            await _Operator(options, session, health, kube, queue, engine, keys, lease).run(namespaces)
     finally:
         await session.close()
 
@@ -128,9 +137,11 @@ class _Operator:
         kube: Kube,
         queue: ReconcileQueue[Key],
         engine: Engine,
+        keys: Keys,
         lease: Lease | None,
     ) -> None:
         self._kube = kube
+        self._keys = keys
         self._lease = lease
         self._options = options
         self._session = session
@@ -211,13 +222,16 @@ class _Operator:
         self._spawn("workers", self._queue.run(self._engine.reconcile, self._options.workers))
         self._spawn("sweep", self._sweep())
         for namespace in self._served:
-            for resource, saw, fields in (
-                (JOBS, self._engine.saw_job, ""),
-                (PODS, self._engine.saw_pod, BOUND),  # first seen when bound: the moment its Secret is due
+            for resource, saw, labels, fields in (
+                # A run that ends leaves the watch, and is never listed again.
+                (RUNS, self._engine.saw_run, "", OPEN),
+                (JOBS, self._engine.saw_job, LABEL_RUN, ""),
+                # First seen when bound: the moment its Secret is due.
+                (PODS, self._engine.saw_pod, LABEL_RUN, BOUND),
             ):
                 watch = Watch(
                     *(self._kube, resource, namespace, saw),
-                    labels=LABEL_RUN,
+                    labels=labels,
                     fields=fields,
                     opened=self._watch_opened,
                 )
@@ -260,6 +274,7 @@ class _Operator:
         while True:
             pause = self._options.sweep_seconds
             try:
+                await self._keys.tend()
                 await self._engine.sweep()
                 self._sweep_failed = False
                 self._tell_ready()
@@ -296,8 +311,6 @@ def settings() -> kopf.OperatorSettings:
     found.watching.server_timeout = 300
     found.watching.client_timeout = 310
     found.watching.chunk_size = 500
-    # A run that ends leaves the watch: kopf forgets it, and it is never listed again.
-    found.watching.field_selectors[RUNS.group, RUNS.version, RUNS.plural] = OPEN
     return found
 
 

@@ -67,6 +67,7 @@ PODS = Resource("", "v1", "pods")
 SECRETS = Resource("", "v1", "secrets")
 EVENTS = Resource("", "v1", "events")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
 
 
 class Page(NamedTuple):
@@ -259,6 +260,20 @@ class Kube:
         """
         body = {"metadata": {"resourceVersion": resource_version}, "status": status}
         return await self._call("patch", "PATCH", resource, namespace, name, "status", body=body)
+
+    async def patch(
+        self, resource: Resource, namespace: str | None, name: str, body: Json, *, resource_version: str
+    ) -> Json:
+        """Merge `body` into the object, which must still be at `resource_version` (else `Conflict`).
+
+        Returns the object; of a Secret only its metadata.
+        """
+        metadata = {**body.get("metadata", {}), "resourceVersion": resource_version}
+        return await self._call(
+            *("patch", "PATCH", resource, namespace, name),
+            body={**body, "metadata": metadata},
+            accept=_METADATA_ONLY if resource == SECRETS else "",
+        )
 
     async def discover(self, resource: Resource) -> Objects:
         """What the resource's group version serves: APIResource objects; `NotFound` if nothing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+from .authorize import LOCAL_REVIEWS
 from .errors import ApiError, NotFound, StartError, TooManyRequests, Unauthorized, Unreachable
 from .kube import BINDINGS, EVENTS, JOBS, LEASES, PODS, RUNS, SECRETS, Json, Kube, Resource
 from .lease import LeaseName
@@ -44,7 +45,7 @@ class Right(NamedTuple):
 
 # What the chart grants in each namespace, apart from `get` on the Secrets that the namespace opts in.
 NEEDED = (
-    *(Right(verb, RUNS) for verb in ("get", "list", "watch", "delete")),
+    *(Right(verb, RUNS) for verb in ("get", "list", "watch", "patch", "delete")),
     Right("patch", RUNS, "status"),
     *(Right(verb, BINDINGS) for verb in ("get", "list", "watch")),
     Right("patch", BINDINGS, "status"),
@@ -52,6 +53,7 @@ NEEDED = (
     *(Right(verb, PODS) for verb in ("get", "list", "watch")),
     *(Right(verb, SECRETS) for verb in ("create", "delete")),
     *(Right(verb, EVENTS) for verb in ("create", "list")),
+    Right("create", LOCAL_REVIEWS),
 )
 
 

@@ -94,14 +94,14 @@ class Operator:
         self.credential = credential
         self.namespace = namespace
         self.log = log
-        self._command = [
+        self.connection = ["--operator-namespace", namespace, "--kubeconfig", str(kubeconfig)]
+        self.command = [
             sys.executable,
             "-m",
             "runkeys_operator",
+            *self.connection,
             "--namespace",
             namespace,
-            "--kubeconfig",
-            str(kubeconfig),
             "--health-port",
             "0",
             "--log-level",
@@ -133,7 +133,7 @@ class Operator:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1"}
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd="/"
+                self.command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd="/"
             )
 
     def kill(self) -> None:

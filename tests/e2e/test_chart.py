@@ -106,6 +106,7 @@ class TestRendered:
             "leaseSeconds": 9,
             "workers": 3,
             "sweepSeconds": 7,
+            "keyRotationDays": 8,
             "resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}},
             "runAsUser": 1234,
             "nodeSelector": {"disk": "fast"},
@@ -127,8 +128,6 @@ class TestRendered:
         assert container["imagePullPolicy"] == "Always"
         assert container["resources"] == values["resources"]
         assert container["args"] == [
-            "--namespace=a",
-            "--namespace=b",
             "--log-format=text",
             "--log-level=debug",
             "--health-port=8080",
@@ -136,10 +135,13 @@ class TestRendered:
             "--sweep-seconds=7",
             "--lease=runkeys-system/runkeys",
             "--lease-seconds=9",
+            "--key-rotation-days=8",
         ]
-        assert container["env"] == [
-            {"name": "RUNKEYS_IDENTITY", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
-        ]
+        assert {item["name"]: item.get("value") for item in container["env"]} == {
+            "RUNKEYS_OPERATOR_NAMESPACE": None,  # from the pod itself
+            "RUNKEYS_IDENTITY": None,
+            "RUNKEYS_NAMESPACES": "a,b",
+        }
         assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["runAsGroup"] == 1234
         for key in ("imagePullSecrets", "nodeSelector", "tolerations", "priorityClassName"):
             assert pod[key] == values[key]
@@ -233,13 +235,16 @@ def allowed(
     return bool(answer["status"]["allowed"])
 
 
+# In the release's own namespace, by name.
+KEYS = {("secrets", "runkeys-sealing-keys", "get patch"), ("configmaps", "runkeys-public-keys", "get patch")}
+
 # What would let the operator read, keep or widen more than it needs.
 MUST_NOT = [
     *[(verb, "secrets") for verb in ("get", "list", "watch", "update", "patch", "deletecollection")],
     *[(verb, "pods") for verb in ("create", "update", "patch", "delete")],
     *[(verb, "jobs.batch") for verb in ("update", "patch", "deletecollection")],
     *[(verb, "secretbindings.runkeys.dev") for verb in ("create", "update", "patch", "delete")],
-    *[(verb, "workflowruns.runkeys.dev") for verb in ("create", "update", "patch", "deletecollection")],
+    *[(verb, "workflowruns.runkeys.dev") for verb in ("create", "update", "deletecollection")],
     *[(verb, "roles.rbac.authorization.k8s.io") for verb in ("create", "bind", "escalate")],
     ("create", "serviceaccounts"),
     ("get", "configmaps"),
@@ -269,11 +274,11 @@ class TestRights:
         account = f"system:serviceaccount:{system}:{release}"
 
         assert can(cluster, account, served) == golden_rights()
-        assert can(cluster, account, other) == set()
-        assert can(cluster, account, system) == {
+        assert can(cluster, account, system) == KEYS | {
             ("leases.coordination.k8s.io", "", "create"),
             ("leases.coordination.k8s.io", release, "get update"),
         }
+        assert can(cluster, account, other) == set()
         assert not allowed(client, account, system, "update", "leases.coordination.k8s.io", "another")
         assert not allowed(client, account, system, "delete", "leases.coordination.k8s.io", release)
         for verb, resource in MUST_NOT:

@@ -32,6 +32,8 @@ RUN: Object = {
         "activeDeadlineSeconds": 3600,
         "suspend": False,
         "input": {"circuit": {"qubits": 5}},
+        "sealedInput": {"token": "rk1.x", "other": "rk1.y"},
+        "requester": {"username": "alice", "groups": ["team-a", "system:authenticated"]},
         "tasks": [
             {
                 "name": "run-circuit",
@@ -41,6 +43,7 @@ RUN: Object = {
                     {"name": "ibm_token", "secret": "ibmq-token"},
                     {"name": "api", "secret": "any name?", "env": "api_token"},
                     {"name": "account", "secret": "gcp", "file": "sa.json"},
+                    {"name": "mine", "input": "token"},
                 ],
                 "input": [
                     {"name": "circuit", "from": "input.circuit"},
@@ -67,7 +70,10 @@ BINDING: Object = {
     "kind": "SecretBinding",
     "metadata": {"name": "good"},
     "spec": {
-        "secrets": [{"name": "any name?", "secretKeyRef": {"name": "db", "key": "password"}}],
+        "secrets": [
+            {"name": "any name?", "secretKeyRef": {"name": "db", "key": "password"}},
+            {"name": "token", "sealed": "rk1.x", "scope": "Namespace"},
+        ],
         "access": [
             {
                 "runSelector": {
@@ -97,6 +103,12 @@ FROM = "from must be input.<key> or tasks.<task>.output"
 ONE_OF = (
     "a secret is delivered either as a variable (env) or as a file: give one of the two, or none for SECRET_*"
 )
+EITHER_SOURCE = "a secret comes either from a binding (secret) or from the run's sealedInput (input)"
+EITHER_BINDING = "a binding is either named (name) or the requester's own (personal: true)"
+SEALED = "a sealed value begins with rk1.; this is none, and may be a secret in the clear: seal it"
+ONE_SOURCE = "an entry has exactly one source: give secretKeyRef or sealed"
+OWNER = "owner is fixed once a binding exists: make a new binding"
+SCOPE_ALONE = "scope is about a sealed value: give sealed, or leave scope out"
 OPERATOR = "operator must be In, NotIn, Exists or DoesNotExist"
 ACCESS = "an access rule must give runSelector, serviceAccountNames or images"
 RUN_NAME = "metadata.name of a WorkflowRun may have at most 63 characters"
@@ -132,7 +144,13 @@ BAD_RUNS: list[tuple[str, Any, str]] = [
         "",
         "spec.tasks[0].secrets[0].name in body should be at least 1 chars long",
     ),
-    ("spec.tasks.0.secrets.0.secret", None, "spec.tasks[0].secrets[0].secret: Required value"),
+    ("spec.tasks.0.secrets.0.secret", None, f"spec.tasks[0].secrets[0]: Forbidden: {EITHER_SOURCE}"),
+    ("spec.tasks.0.secrets.0.input", "x", f"spec.tasks[0].secrets[0]: Forbidden: {EITHER_SOURCE}"),
+    ("spec.bindings.0.personal", True, f"spec.bindings[0]: Forbidden: {EITHER_BINDING}"),
+    ("spec.bindings.0.name", None, f"spec.bindings[0]: Forbidden: {EITHER_BINDING}"),
+    ("spec.sealedInput.token", CANARY, f"spec.sealedInput[token]: Forbidden: {SEALED}"),
+    ("spec.sealedInput.token", f"rk1.{CANARY * 6000}", "spec.sealedInput.token: Too long"),
+    ("spec.sealedInput", [CANARY], "spec.sealedInput in body must be of type object"),
     ("spec.tasks.0.secrets.1.file", "x", f"spec.tasks[0].secrets[1]: Forbidden: {ONE_OF}"),
     ("spec.tasks.0.secrets.2.file", f"../{CANARY}", f"spec.tasks[0].secrets[2].file: Forbidden: {FILE}"),
     ("spec.tasks.0.input.0.name", f"{CANARY}/x", f"spec.tasks[0].input[0].name: Forbidden: {PARAMETER}"),
@@ -178,7 +196,6 @@ BAD_RUNS: list[tuple[str, Any, str]] = [
     ("spec.serviceAccountName", CANARY * 20, "spec.serviceAccountName: Too long"),
     ("spec.cancel", CANARY, "spec.cancel in body must be of type boolean"),
     # Unknown to this version: refused, never silently dropped.
-    ("spec.sealedInput", {"value": CANARY}, 'unknown field "spec.sealedInput"'),
     ("spec.tasks.0.schedule", CANARY, 'unknown field "spec.tasks[0].schedule"'),
     ("spec.tasks.0.secrets.0.value", CANARY, 'unknown field "spec.tasks[0].secrets[0].value"'),
 ]
@@ -192,7 +209,12 @@ BAD_BINDINGS: list[tuple[str, Any, str]] = [
     ("spec.access.1", {}, f"spec.access[1]: Forbidden: {ACCESS}"),
     ("spec.access.0.images", [], "spec.access[0].images in body should have at least 1 items"),
     ("spec.secrets", [], "spec.secrets in body should have at least 1 items"),
-    ("spec.secrets.0.secretKeyRef", None, "spec.secrets[0].secretKeyRef: Required value"),
+    ("spec.secrets.0.secretKeyRef", None, f"spec.secrets[0]: Forbidden: {ONE_SOURCE}"),
+    ("spec.secrets.0.sealed", f"rk1.{CANARY}", f"spec.secrets[0]: Forbidden: {ONE_SOURCE}"),
+    ("spec.secrets.0.scope", "Strict", f"spec.secrets[0]: Forbidden: {SCOPE_ALONE}"),
+    ("spec.secrets.1.scope", CANARY, "spec.secrets[1].scope: Forbidden: scope must be Strict or Namespace"),
+    ("spec.secrets.1.sealed", CANARY, f"spec.secrets[1].sealed: Forbidden: {SEALED}"),
+    ("spec.owner", {"username": ""}, "spec.owner.username in body should be at least 1 chars long"),
     ("spec.secrets.0.secretKeyRef.key", CANARY * 20, "spec.secrets[0].secretKeyRef.key: Too long"),
     ("spec.maxLifetimeSeconds", 0, "spec.maxLifetimeSeconds in body should be greater than or equal to 1"),
     ("spec.secrets.0.value", CANARY, 'unknown field "spec.secrets[0].value"'),
@@ -213,6 +235,20 @@ BAD_CHANGES: list[tuple[str, Object, str]] = [
         "tasks are fixed once a run exists",
     ),
     ("input", {"input": None}, "input is fixed once a run exists: make a new run"),
+    (
+        "another value",
+        {"sealedInput": {"token": "rk1.z"}},
+        "sealedInput is fixed once a run exists, and is taken out when it ends: make a new run",
+    ),
+    # the same fields and values, but not each to its own
+    (
+        "swapped",
+        {"sealedInput": {"token": "rk1.y", "other": "rk1.x"}},
+        "sealedInput is fixed once a run exists",
+    ),
+    ("one field", {"sealedInput": {"other": None}}, "sealedInput is fixed once a run exists"),
+    ("requester", {"requester": {"username": "bob"}}, "requester is fixed once a run exists"),
+    ("group", {"requester": {"groups": ["admins"]}}, "requester is fixed once a run exists"),
     ("deadline", {"activeDeadlineSeconds": 5}, "activeDeadlineSeconds is fixed once a run exists"),
     ("cancel", {"cancel": False}, "cancel cannot be taken back: make a new run"),
 ]
@@ -308,6 +344,22 @@ def test_a_run_is_fixed_but_for_cancel_and_ttl(cluster: Cluster, client: KubeCli
         patch = json.dumps({"spec": change})
         answer = refusal(cluster, "-n", namespace, "patch", "wfr", "good", "--type=merge", "-p", patch)
         assert f"spec: Forbidden: {message}" in answer
+    purged = client.patch("workflowruns", "good", namespace, {"spec": {"sealedInput": None}})
+    assert "sealedInput" not in purged["spec"]
+    again = json.dumps({"spec": {"sealedInput": RUN["spec"]["sealedInput"]}})
+    assert "sealedInput is fixed" in refusal(
+        cluster, "-n", namespace, "patch", "wfr", "good", "--type=merge", "-p", again
+    )
+
+
+def test_the_owner_of_a_binding_is_fixed(cluster: Cluster, client: KubeClient, namespace: str) -> None:
+    client.create(changed(BINDING, "spec.owner", {"username": "alice"}), namespace)
+    for change in ({"username": "bob"}, None):
+        patch = json.dumps({"spec": {"owner": change}})
+        answer = refusal(cluster, "-n", namespace, "patch", "rkb", "good", "--type=merge", "-p", patch)
+        assert f"spec: Forbidden: {OWNER}" in answer
+    owned = "--field-selector=spec.owner.username=alice"
+    assert "good" in cluster.kubectl("-n", namespace, "get", "rkb", "-o", "name", owned)
 
 
 def test_twin_a_rule_without_our_reason_repeats_the_value(cluster: Cluster) -> None:
@@ -330,6 +382,7 @@ def test_twin_a_rule_without_our_reason_repeats_the_value(cluster: Cluster) -> N
 
 def test_every_rule_has_a_bad_example() -> None:
     covered = [message for *_, message in (*BAD_RUNS, *BAD_BINDINGS, *BAD_CHANGES)]
+    covered.append(OWNER)
     rules = {rule["message"] for kind in KINDS for rule in rules_in(manifest(kind))}
 
     untested = {rule for rule in rules if not any(shared(rule, message) for message in covered)}

@@ -69,8 +69,11 @@ def test_the_example_binding_admits_the_example_run() -> None:
     pod_images = [container["image"] for container in task.template["spec"]["containers"]]
 
     assert [reference.name for reference in run.spec.bindings] == [binding.metadata.name]
-    assert all(binding.entry(secret.secret) for secret in task.secrets)
-    assert denial(binding, Subject(run.metadata.labels, run.spec.service_account_name, pod_images)) is None
+    assert all(secret.secret and binding.entry(secret.secret) for secret in task.secrets)
+    assert (
+        denial(binding, Subject(run.metadata.labels, run.spec.service_account_name, pod_images, "alice"))
+        is None
+    )
 
 
 def test_the_example_role_grants_the_example_secret_to_the_charts_account() -> None:
@@ -81,7 +84,11 @@ def test_the_example_role_grants_the_example_secret_to_the_charts_account() -> N
         {
             "apiGroups": [""],
             "resources": ["secrets"],
-            "resourceNames": [entry.secret_key_ref.name for entry in binding.spec.secrets],
+            "resourceNames": [
+                entry.secret_key_ref.name
+                for entry in binding.spec.secrets
+                if entry.secret_key_ref is not None
+            ],
             "verbs": ["get"],
         }
     ]

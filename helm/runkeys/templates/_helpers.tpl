@@ -37,9 +37,10 @@ Secrets that bindings refer to are granted one by one, see sources.yaml. No fina
 and asks for no blockOwnerDeletion.
 */}}
 {{- define "runkeys.rules" -}}
+# patch: only to take the sealed input out of a run that has ended; the policies hold it to that.
 - apiGroups: [runkeys.dev]
   resources: [workflowruns]
-  verbs: [get, list, watch, delete]
+  verbs: [get, list, watch, patch, delete]
 - apiGroups: [runkeys.dev]
   resources: [secretbindings]
   verbs: [get, list, watch]
@@ -61,4 +62,7 @@ and asks for no blockOwnerDeletion.
 - apiGroups: [""]
   resources: [events]
   verbs: [list, create]
+- apiGroups: [authorization.k8s.io]
+  resources: [localsubjectaccessreviews]
+  verbs: [create]
 {{- end }}

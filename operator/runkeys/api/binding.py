@@ -38,16 +38,58 @@ class SecretKeySelector(ApiModel):
     key: str = Field(description="Key in the Secret's data.", min_length=1, max_length=253)
 
 
+SEALED_TEXT = cel(
+    (
+        "self.startsWith('rk1.')",
+        "a sealed value begins with rk1.; this is none, and may be a secret in the clear: seal it with runkeys seal",
+    )
+)
+"""Refuses what is not sealed, without repeating it. Whether it opens is for the operator to say."""
+
+MAX_SEALED = 701_000
+"""Characters of the longest sealed value."""
+
+STRICT, NAMESPACE = "Strict", "Namespace"
+
+
 class BindingEntry(ApiModel):
     """One secret under the name by which tasks ask for it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.secretKeyRef) != has(self.sealed)",
+                "an entry has exactly one source: give secretKeyRef or sealed",
+            ),
+            (
+                "!has(self.scope) || has(self.sealed)",
+                "scope is about a sealed value: give sealed, or leave scope out",
+            ),
+        )
+    )
 
     name: str = Field(
         description="Name by which tasks ask for this secret. Any text; it need not be a Kubernetes name.",
         min_length=1,
         max_length=253,
     )
-    secret_key_ref: SecretKeySelector = Field(
-        description="The value is a key of an existing Secret in this namespace, read when a pod needs it."
+    secret_key_ref: SecretKeySelector | None = Field(
+        default=None,
+        description="The value is a key of an existing Secret in this namespace, read when a pod needs it.",
+    )
+    sealed: str | None = Field(
+        default=None,
+        description="The value, sealed with the public key of this cluster (runkeys seal). Safe in Git: it opens in"
+        " this cluster only, and only where scope says.",
+        max_length=MAX_SEALED,
+        json_schema_extra=SEALED_TEXT,
+    )
+    scope: str | None = Field(
+        default=None,
+        description="What a sealed value is bound to, as it was when it was sealed. Strict, and unset: the namespace,"
+        " this binding and the entry's name. Namespace: the namespace and the entry's name, for tools that give"
+        " bindings other names.",
+        json_schema_extra=cel(("self in ['Strict', 'Namespace']", "scope must be Strict or Namespace")),
     )
 
 
@@ -82,8 +124,33 @@ class AccessRule(ApiModel):
     )
 
 
+class Owner(ApiModel):
+    """Whose personal binding it is."""
+
+    username: str = Field(
+        description="User name as the API server knows it, e.g. alice or system:serviceaccount:team-a:runner.",
+        min_length=1,
+        max_length=253,
+    )
+
+
 class SecretBindingSpec(ApiModel):
     """What is wanted of a SecretBinding."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.owner) == has(oldSelf.owner) && (!has(self.owner) || self.owner == oldSelf.owner)",
+                "owner is fixed once a binding exists: make a new binding",
+            )
+        )
+    )
+
+    owner: Owner | None = Field(
+        default=None,
+        description="Makes it a personal binding: only this user may write it, and only runs of this user may use it,"
+        " by `bindings: [{personal: true}]`. At most one of a user in a namespace.",
+    )
 
     secrets: list[BindingEntry] = Field(
         description="The secrets, each under the name by which tasks ask for it.",
@@ -93,7 +160,8 @@ class SecretBindingSpec(ApiModel):
     )
     access: list[AccessRule] = Field(
         default_factory=list,
-        description="Which runs may use these secrets: those that at least one rule admits. Empty: none.",
+        description="Which runs may use these secrets: those that at least one rule admits. Empty: none; of a personal"
+        " binding all runs of its owner.",
         max_length=32,
     )
     release_policy: str = Field(
@@ -118,6 +186,12 @@ class EntryStatus(ApiModel):
     ready: bool = Field(description="Whether the value can be read now.")
     reason: str = Field(default="", description="Why not, for programs.", max_length=1024)
     message: str = Field(default="", description="Why not and what to do, for people.", max_length=4096)
+    key_id: str = Field(
+        default="",
+        description="Of a sealed entry: the key that it is sealed with.",
+        alias="keyID",
+        max_length=64,
+    )
 
 
 class SecretBindingStatus(ApiModel):
@@ -156,8 +230,10 @@ class SecretBinding(ApiModel):
             PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
             PrinterColumn("Secrets", ".status.secrets", description="Entries that can be read, of all"),
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].reason", priority=1),
+            PrinterColumn("Owner", ".spec.owner.username", description="Of a personal binding", priority=1),
             PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
         ),
+        selectable=(".spec.owner.username",),
     )
 
     api_version: str = API_VERSION

@@ -64,6 +64,7 @@ class ObjectMeta(BaseModel):
     generation: int = 0
     resource_version: str = ""
     labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
 

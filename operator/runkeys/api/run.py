@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from runkeys.api.binding import RELEASE_POLICY
+from runkeys.api.binding import RELEASE_POLICY, SEALED_TEXT
 from runkeys.api.common import (
     API_VERSION,
     ApiModel,
@@ -34,10 +34,38 @@ _ENV_NAME = cel(
 )
 
 
+MAX_SEALED_INPUT = 90_000
+"""Characters of the longest sealed input: a value of 64 KiB. What is longer belongs into a binding."""
+
+
+class Requester(ApiModel):
+    """Who made a run."""
+
+    username: str = Field(description="User name, as the API server knows it.", min_length=1, max_length=512)
+    groups: list[Annotated[str, Field(max_length=512)]] = Field(
+        default_factory=list, description="Groups of the user, when the run was made.", max_length=256
+    )
+
+
 class BindingReference(ApiModel):
     """A SecretBinding of the run's namespace."""
 
-    name: str = Field(description="Name of the SecretBinding.", min_length=1, max_length=253)
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.name) != (has(self.personal) && self.personal)",
+                "a binding is either named (name) or the requester's own (personal: true): give one of the two",
+            )
+        )
+    )
+
+    name: str | None = Field(
+        default=None, description="Name of the SecretBinding.", min_length=1, max_length=253
+    )
+    personal: bool | None = Field(
+        default=None,
+        description="The personal binding of whoever makes the run, instead of one by its name.",
+    )
 
 
 class TaskSecret(ApiModel):
@@ -49,7 +77,12 @@ class TaskSecret(ApiModel):
                 "!has(self.env) || !has(self.file)",
                 "a secret is delivered either as a variable (env) or as a file: give one of the two, or none for"
                 " SECRET_*",
-            )
+            ),
+            (
+                "has(self.secret) != has(self.input)",
+                "a secret comes either from a binding (secret) or from the run's sealedInput (input): give one of the"
+                " two",
+            ),
         )
     )
 
@@ -59,8 +92,17 @@ class TaskSecret(ApiModel):
         min_length=1,
         max_length=253,
     )
-    secret: str = Field(
-        description="Name of the entry in one of the run's bindings.", min_length=1, max_length=253
+    secret: str | None = Field(
+        default=None,
+        description="Name of the entry in one of the run's bindings.",
+        min_length=1,
+        max_length=253,
+    )
+    input: str | None = Field(
+        default=None,
+        description="Name of the field of the run's sealedInput, instead of an entry of a binding.",
+        min_length=1,
+        max_length=253,
     )
     env: str | None = Field(
         default=None,
@@ -305,6 +347,15 @@ class WorkflowRunSpec(ApiModel):
                 "input is fixed once a run exists: make a new run",
             ),
             (
+                "!has(self.sealedInput) || (has(oldSelf.sealedInput) && self.sealedInput == oldSelf.sealedInput)",
+                "sealedInput is fixed once a run exists, and is taken out when it ends: make a new run",
+            ),
+            (
+                "has(self.requester) == has(oldSelf.requester) &&"
+                " (!has(self.requester) || self.requester == oldSelf.requester)",
+                "requester is fixed once a run exists",
+            ),
+            (
                 "has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) &&"
                 " (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds)",
                 "activeDeadlineSeconds is fixed once a run exists: make a new run",
@@ -328,6 +379,20 @@ class WorkflowRunSpec(ApiModel):
         default_factory=dict,
         description="A JSON document for the tasks, which take parts of it by their own input. Not for secrets.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+    sealed_input: dict[
+        str, Annotated[str, Field(max_length=MAX_SEALED_INPUT, json_schema_extra=SEALED_TEXT)]
+    ] = Field(
+        default_factory=dict,
+        description="Values that whoever makes the run brings along, each sealed for the namespace, the user and the"
+        " field's name (runkeys run does it). Tasks ask for them by `secrets: [{name, input}]`. Taken out of the run"
+        " when it ends.",
+        max_length=32,
+    )
+    requester: Requester | None = Field(
+        default=None,
+        description="Who made the run: filled in, and checked, when it is made. It must be allowed to use each of the"
+        " bindings.",
     )
     active_deadline_seconds: int | None = Field(
         default=None,
@@ -455,7 +520,8 @@ class WorkflowRunStatus(ApiModel):
     completion_time: Time | None = Field(default=None, description="When the run finished, in whatever way.")
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="Authorized, SecretsReady, SecretsReleased, Complete, Failed, Reconciling, Stalled.",
+        description="Authorized, SecretsReady, SecretsReleased, Complete, Failed, Reconciling, Stalled, and InputUsed"
+        " for a run with sealedInput.",
         max_length=16,
         json_schema_extra=list_map("type"),
     )

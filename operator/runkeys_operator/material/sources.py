@@ -1,4 +1,4 @@
-"""Reads the values of a task's variables from the Secrets that a namespace opted in."""
+"""Resolves references to values: reads Secrets that a namespace opted in, opens what is sealed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 
-from runkeys.needs import SecretReference
+from runkeys import sealing
+from runkeys.api import SecretKeySelector
+from runkeys.needs import SealedValue, SecretReference
 from runkeys.refusal import Reason, Refusal
 from runkeys_operator.errors import ApiError, Forbidden, NotFound
+from runkeys_operator.keys import Keys, KeysError
 from runkeys_operator.kube import SECRETS, Kube, Resource
 
 MAX_VALUE_BYTES = 120 * 1024
@@ -30,10 +33,11 @@ class SourceRefusedError(Exception):
 
 
 class Sources:
-    """Resolves references to values, each time from the cluster: a value is never kept here."""
+    """Resolves references to values, each time anew: a value is never kept here."""
 
-    def __init__(self, kube: Kube) -> None:
+    def __init__(self, kube: Kube, keys: Keys) -> None:
         self._kube = kube
+        self._keys = keys
         self._username: str | None = None
 
     async def resolve(self, namespace: str, references: Sequence[SecretReference]) -> dict[str, bytes]:
@@ -42,16 +46,24 @@ class Sources:
         :raises SourceRefusedError: for the first one that cannot be had.
         :raises ApiError: if the API server could not be asked.
         """
-        names = sorted({reference.source.name for reference in references})
+        names = sorted(
+            {item.source.name for item in references if isinstance(item.source, SecretKeySelector)}
+        )
         found = dict(
             zip(names, await asyncio.gather(*(self._read(namespace, name) for name in names)), strict=True)
         )
         values: dict[str, bytes] = {}
         for reference in references:
-            data = found[reference.source.name]
-            if isinstance(data, ApiError):
-                raise SourceRefusedError(await self._unreadable(namespace, reference, data))
-            values[reference.key] = _value(namespace, reference, data)
+            if isinstance(reference.source, SealedValue):
+                value = await self._open(reference, reference.source)
+            else:
+                data = found[reference.source.name]
+                if isinstance(data, ApiError):
+                    raise SourceRefusedError(
+                        await self._unreadable(namespace, reference, reference.source, data)
+                    )
+                value = _value_at(namespace, reference, reference.source, data)
+            values[reference.key] = _fit(reference, value)
         total = sum(len(value) for value in values.values())
         if total > MAX_ATTEMPT_BYTES:
             raise SourceRefusedError(
@@ -72,6 +84,22 @@ class Sources:
             return error.refusal
         return None
 
+    async def _open(self, reference: SecretReference, sealed: SealedValue) -> bytes:
+        # A value of the run's own cannot be changed any more; a key that is missing can be restored.
+        own = not reference.binding
+        try:
+            return await self._keys.open(sealed.text, sealed.context)
+        except KeysError as error:
+            reason, message, permanent = Reason.UNKNOWN_KEY, str(error), False
+        except sealing.UnknownKeyError as error:
+            reason, message, permanent = Reason.UNKNOWN_KEY, str(error), False
+        except sealing.ContextMismatchError as error:
+            reason, message, permanent = Reason.SEAL_CONTEXT_MISMATCH, str(error), own
+        except sealing.SealError as error:
+            reason, message, permanent = Reason.SEALED_INVALID, str(error), own
+        refusal = Refusal(reason, reference.field, f"{reference.what}: {message}", permanent)
+        raise SourceRefusedError(refusal)
+
     async def _read(self, namespace: str, name: str) -> Mapping[str, str] | ApiError:
         try:
             secret = await self._kube.get(SECRETS, namespace, name)
@@ -79,8 +107,9 @@ class Sources:
             return error
         return secret.get("data") or {}
 
-    async def _unreadable(self, namespace: str, reference: SecretReference, error: ApiError) -> Refusal:
-        source = reference.source
+    async def _unreadable(
+        self, namespace: str, reference: SecretReference, source: SecretKeySelector, error: ApiError
+    ) -> Refusal:
         where = f"Secret {source.name} of SecretBinding {reference.binding}, entry {reference.entry!r}"
         if isinstance(error, NotFound):
             return Refusal(
@@ -113,8 +142,10 @@ class Sources:
         return self._username
 
 
-def _value(namespace: str, reference: SecretReference, data: Mapping[str, str]) -> bytes:
-    source = reference.source
+def _value_at(
+    namespace: str, reference: SecretReference, source: SecretKeySelector, data: Mapping[str, str]
+) -> bytes:
+    """The value at the key of a Secret's data."""
     if source.key not in data:
         there = ", ".join(sorted(data)) or "none"
         raise SourceRefusedError(
@@ -127,20 +158,24 @@ def _value(namespace: str, reference: SecretReference, data: Mapping[str, str]) 
             )
         )
     try:
-        value = base64.b64decode(data[source.key], validate=True)
+        return base64.b64decode(data[source.key], validate=True)
     except binascii.Error:
-        value = b"\0"  # cannot come from an API server; treated as what it is: not text
-    what = f"entry {reference.entry!r} of SecretBinding {reference.binding}"
+        return b"\0"  # cannot come from an API server; treated as what it is: not text
+
+
+def _fit(reference: SecretReference, value: bytes) -> bytes:
+    """``value``, if a variable can carry it; a file carries anything."""
     if reference.file:
         return value
+    own = not reference.binding  # fixed with its run
     if len(value) > MAX_VALUE_BYTES:
         raise SourceRefusedError(
             Refusal(
                 Reason.VALUE_TOO_LARGE,
                 reference.field,
-                f"{what} has {len(value)} bytes; a variable can carry at most {MAX_VALUE_BYTES}; deliver it as"
-                " a file (file)",
-                permanent=False,
+                f"{reference.what} has {len(value)} bytes; a variable can carry at most {MAX_VALUE_BYTES}; deliver it"
+                " as a file (file)",
+                permanent=own,
             )
         )
     if b"\0" in value or not _is_utf8(value):
@@ -148,9 +183,9 @@ def _value(namespace: str, reference: SecretReference, data: Mapping[str, str]) 
             Refusal(
                 Reason.VALUE_NOT_TEXT,
                 reference.field,
-                f"{what} is not text: a variable carries UTF-8 without NUL bytes; deliver it as a file (file), or store"
-                " it base64-encoded",
-                permanent=False,
+                f"{reference.what} is not text: a variable carries UTF-8 without NUL bytes; deliver it as a file"
+                " (file), or store it base64-encoded",
+                permanent=own,
             )
         )
     return value

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
+import json
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,11 +22,13 @@ from runkeys.actions import (
     Diagnose,
     EnsureSecret,
     PatchStatus,
+    PurgeInput,
     Refresh,
 )
 from runkeys.api import WorkflowRun, WorkflowRunStatus
 from runkeys.observation import Finding, JobView, Memory, Observation, SecretMemory
 from runkeys.refusal import Reason, Refusal
+from runkeys_operator.authorize import Authorizer
 from runkeys_operator.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 from runkeys_operator.kube import JOBS, RUNS, SECRETS, Kube
 from runkeys_operator.material.sources import SourceRefusedError, Sources
@@ -36,6 +40,35 @@ log = logging.getLogger(__name__)
 
 _BAD_REQUEST = 400
 
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+_JOBS_AT_ONCE = 8
+"""Of one run. All requests share the API server, and each one that is under way needs a connection."""
+
+OneAtATime = (
+    CheckSources
+    | DeleteJob
+    | DeleteRun
+    | DeleteSecret
+    | Diagnose
+    | EnsureSecret
+    | PatchStatus
+    | PurgeInput
+    | Refresh
+)
+
+
+@dataclass(frozen=True)
+class _JobAnswer:
+    """What came of a request to create a Job.
+
+    :ivar made: by this request; else one of its name was there already.
+    """
+
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    made: bool = False
+    refused: ApiError | None = None
+
 
 def utc_now() -> datetime:
     """The time, in UTC."""
@@ -45,15 +78,35 @@ def utc_now() -> datetime:
 class Applier:
     """The only writer to the cluster. Raises :class:`ApiError` where trying again is all there is to do."""
 
-    def __init__(self, kube: Kube, jobs: Store[JobView], clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, kube: Kube, sources: Sources, jobs: Store[JobView], clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self._kube = kube
         self._jobs = jobs
-        self._sources = Sources(kube)
+        self._sources = sources
+        self._authorizer = Authorizer(kube)
         self._now = clock
 
-    async def apply(self, action: Action, obs: Observation) -> Observation:
-        """Do ``action`` and say what is known afterwards."""
-        log.debug("%s", type(action).__name__, extra={"run": obs.run.key})
+    async def apply(self, actions: Iterable[Action], obs: Observation) -> AsyncIterator[Observation]:
+        """Do ``actions`` in their order, Jobs last and side by side; after each say what is known by then.
+
+        What was achieved is told before a failure is raised.
+        """
+        jobs = []
+        for action in actions:
+            log.debug("%s", type(action).__name__, extra={"run": obs.run.key})
+            if isinstance(action, CreateJob):
+                jobs.append(action)
+            else:
+                obs = await self._apply(action, obs)
+                yield obs
+        if jobs:
+            obs, failed = await self._create_jobs(jobs, obs)
+            yield obs
+            if failed is not None:
+                raise failed
+
+    async def _apply(self, action: OneAtATime, obs: Observation) -> Observation:
         match action:
             case Refresh():
                 return obs  # whoever keeps the observations does it
@@ -65,12 +118,12 @@ class Applier:
                 return await self._patch_status(action, obs)
             case CheckSources():
                 return await self._check_sources(action, obs)
-            case CreateJob():
-                return await self._create_job(action, obs)
             case DeleteJob():
                 return await self._delete_job(action, obs)
             case Diagnose():
                 return await self._diagnose(action, obs)
+            case PurgeInput():
+                return await self._purge_input(obs)
             case DeleteRun():
                 return await self._delete_run(action, obs)
 
@@ -93,6 +146,10 @@ class Applier:
 
     async def _ensure_secret(self, action: EnsureSecret, obs: Observation) -> Observation:
         namespace = obs.run.metadata.namespace
+        denied = await self._authorizer.refusal(obs.run, action.references, obs.bindings)
+        if denied is not None:
+            found = replace(obs.memory.about(action.task), sources=Finding(self._now(), denied))
+            return _remember(obs, obs.memory.with_task(action.task, found))
         try:
             values = await self._sources.resolve(namespace, action.references)
         except SourceRefusedError as error:
@@ -135,29 +192,55 @@ class Applier:
         return replace(obs, run=WorkflowRun.parse(raw), memory=replace(obs.memory, stale_since=None))
 
     async def _check_sources(self, action: CheckSources, obs: Observation) -> Observation:
-        refusal = await self._sources.check(obs.run.metadata.namespace, action.references)
+        refusal = await self._authorizer.refusal(obs.run, action.references, obs.bindings)
+        refusal = refusal or await self._sources.check(obs.run.metadata.namespace, action.references)
         return _remember(obs, replace(obs.memory, sources=Finding(self._now(), refusal)))
 
-    async def _create_job(self, action: CreateJob, obs: Observation) -> Observation:
+    async def _create_jobs(
+        self, actions: Sequence[CreateJob], obs: Observation
+    ) -> tuple[Observation, Exception | None]:
+        """Make Jobs side by side, so that tasks which are due together need not wait for each other.
+
+        :return: what is known afterwards, and the first failure that trying again may mend.
+        """
+        at_once = asyncio.Semaphore(_JOBS_AT_ONCE)
+        answers = await asyncio.gather(
+            *(self._post_job(action, obs, at_once) for action in actions), return_exceptions=True
+        )
+        failed: Exception | None = None
+        for action, answer in zip(actions, answers, strict=True):
+            if isinstance(answer, _JobAnswer):
+                obs = self._job_answered(action, answer, obs)
+            elif isinstance(answer, Exception):
+                failed = failed or answer
+            else:
+                raise answer
+        return obs, failed
+
+    async def _post_job(self, action: CreateJob, obs: Observation, at_once: asyncio.Semaphore) -> _JobAnswer:
         namespace = obs.run.metadata.namespace
-        try:
-            raw = await self._kube.create(JOBS, namespace, dict(action.manifest))
-            made = True
-        except AlreadyExists:
-            raw = await self._kube.get(JOBS, namespace, action.manifest["metadata"]["name"])
-            made = False
-        except NotFound:
-            raise  # the namespace is gone
-        except ApiError as error:
-            if not isinstance(error, Forbidden | Invalid) and error.status != _BAD_REQUEST:
-                raise
+        async with at_once:
+            try:
+                return _JobAnswer(await self._kube.create(JOBS, namespace, dict(action.manifest)), made=True)
+            except AlreadyExists:
+                raw = await self._kube.get(JOBS, namespace, action.manifest["metadata"]["name"])
+                return _JobAnswer(raw)
+            except NotFound:
+                raise  # the namespace is gone
+            except ApiError as error:
+                if not isinstance(error, Forbidden | Invalid) and error.status != _BAD_REQUEST:
+                    raise
+                return _JobAnswer(refused=error)
+
+    def _job_answered(self, action: CreateJob, answer: _JobAnswer, obs: Observation) -> Observation:
+        if answer.refused is not None:
             index = next(i for i, task in enumerate(obs.run.spec.tasks) if task.name == action.task)
-            refusal = _refusal(Reason.JOB_REFUSED, f"spec.tasks[{index}].template", error)
+            refusal = _refusal(Reason.JOB_REFUSED, f"spec.tasks[{index}].template", answer.refused)
             return self._refused(action.task, refusal, obs)
-        job = JobView.parse(raw)
-        self._jobs.record(raw)  # before the watch shows it
+        job = JobView.parse(answer.raw)
+        self._jobs.record(answer.raw)  # before the watch shows it
         memory = obs.memory
-        if made:
+        if answer.made:
             log.info("job made", extra={"run": obs.run.key, "job": job.name})
             memory = replace(memory, jobs_made=memory.jobs_made | {job.uid})
             memory = memory.with_task(action.task, replace(memory.about(action.task), refused=None))
@@ -184,6 +267,19 @@ class Applier:
         found = replace(obs.memory.about(task), refused=Finding(self._now(), refusal))
         return _remember(obs, obs.memory.with_task(task, found))
 
+    async def _purge_input(self, obs: Observation) -> Observation:
+        """Take the sealed input out of the run, and out of the copy that `kubectl apply` left in it."""
+        metadata = obs.run.metadata
+        body: dict[str, Any] = {"spec": {"sealedInput": None}}
+        applied = _without_sealed_input(metadata.annotations.get(LAST_APPLIED, ""))
+        if applied is not None:
+            body["metadata"] = {"annotations": {LAST_APPLIED: applied}}
+        raw = await self._kube.patch(
+            RUNS, metadata.namespace, metadata.name, body, resource_version=metadata.resource_version
+        )
+        log.info("sealed input taken out", extra={"run": obs.run.key})
+        return replace(obs, run=WorkflowRun.parse(raw))
+
     async def _delete_run(self, action: DeleteRun, obs: Observation) -> Observation:
         metadata = obs.run.metadata
         with contextlib.suppress(NotFound, Conflict):
@@ -192,6 +288,18 @@ class Applier:
             )
         gone = metadata.model_copy(update={"deletion_timestamp": self._now()})
         return replace(obs, run=obs.run.model_copy(update={"metadata": gone}))
+
+
+def _without_sealed_input(applied: str) -> str | None:
+    """The annotation without the sealed input; None if it need not be changed."""
+    if "sealedInput" not in applied:
+        return None
+    try:
+        document = json.loads(applied)
+        del document["spec"]["sealedInput"]
+    except (ValueError, TypeError, KeyError):
+        return ""  # it holds the word, and cannot be read: nothing of it may stay
+    return json.dumps(document, separators=(",", ":")) + "\n"
 
 
 def _made(obs: Observation, job_uid: str, secret: SecretMemory) -> Observation:

@@ -8,9 +8,10 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from runkeys.api import Condition, SecretBinding
+from runkeys import sealing
+from runkeys.api import BindingEntry, Condition, SecretBinding
 from runkeys.api.binding import EntryStatus, SecretBindingStatus
-from runkeys.needs import SecretReference
+from runkeys.needs import SecretReference, source_of
 from runkeys.refusal import Reason
 from runkeys_operator.errors import NotFound
 from runkeys_operator.kube import BINDINGS, Kube
@@ -27,9 +28,9 @@ _ASK_AGAIN_SECONDS = 60.0
 class BindingReconciler:
     """Brings the status of one binding up to date."""
 
-    def __init__(self, kube: Kube, clock: Callable[[], datetime]) -> None:
+    def __init__(self, kube: Kube, sources: Sources, clock: Callable[[], datetime]) -> None:
         self._kube = kube
-        self._sources = Sources(kube)
+        self._sources = sources
         self._now = clock
 
     async def reconcile(self, key: BindingKey) -> float | None:
@@ -61,19 +62,20 @@ class BindingReconciler:
         reference = SecretReference(
             variable="",
             file=entry.name,  # whether it is fit for a variable is for a task to say
-            source=entry.secret_key_ref,
+            source=source_of(binding.metadata.namespace, binding.metadata.name, entry),
             binding=binding.metadata.name,
             entry=entry.name,
-            field=f"spec.secrets[{index}].secretKeyRef",
+            field=f"spec.secrets[{index}].{'sealed' if entry.secret_key_ref is None else 'secretKeyRef'}",
         )
         refusal = await self._sources.check(binding.metadata.namespace, [reference])
+        found = EntryStatus(name=entry.name, ready=refusal is None, key_id=_key_id(entry))
         if refusal is None:
-            return EntryStatus(name=entry.name, ready=True)
-        return EntryStatus(name=entry.name, ready=False, reason=refusal.reason, message=refusal.message)
+            return found
+        return found.model_copy(update={"reason": refusal.reason.value, "message": refusal.message})
 
     def _status(self, binding: SecretBinding, entries: list[EntryStatus]) -> SecretBindingStatus:
         bad = [entry for entry in entries if not entry.ready]
-        nobody = not binding.spec.access
+        nobody = not binding.spec.access and binding.spec.owner is None
         if bad:
             reason, message = bad[0].reason, f"entry {bad[0].name!r}: {bad[0].message}"
         elif nobody:
@@ -107,3 +109,10 @@ class BindingReconciler:
             last_transition_time=since.replace(microsecond=0),
             observed_generation=binding.metadata.generation,
         )
+
+
+def _key_id(entry: BindingEntry) -> str:
+    try:
+        return sealing.key_id_of(entry.sealed) if entry.sealed is not None else ""
+    except sealing.SealError:
+        return ""

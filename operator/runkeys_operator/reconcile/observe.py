@@ -13,14 +13,17 @@ from pydantic import ValidationError
 
 from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun
 from runkeys.attempts import jobs_with_secrets
-from runkeys.needs import Bindings
+from runkeys.needs import Bindings, requester_of
 from runkeys.observation import JobView, Memory, Observation, PodView
 from runkeys.status import finished
 from runkeys_operator.errors import NotFound
-from runkeys_operator.kube import BINDINGS, JOBS, PODS, RUNS, Kube
+from runkeys_operator.kube import BINDINGS, JOBS, PODS, RUNS, Json, Kube
 from runkeys_operator.reconcile.key import RunKey
 from runkeys_operator.reconcile.record import Record
 from runkeys_operator.reconcile.store import Store
+
+OWNER = "spec.owner.username"
+"""The field by which personal bindings are found."""
 
 
 class UnreadableRunError(Exception):
@@ -102,22 +105,45 @@ def _matters(attempt: AttemptStatus) -> bool:
 
 
 async def _bindings(kube: Kube, run: WorkflowRun, *, wanted: bool) -> Bindings:
-    names = list(dict.fromkeys(reference.name for reference in run.spec.bindings)) if wanted else []
+    if not wanted:
+        return Bindings({}, {})
+    names = {reference.name for reference in run.spec.bindings if reference.name is not None}
     found: dict[str, SecretBinding] = {}
     unreadable: dict[str, str] = {}
+
+    def parse(raw: Json) -> None:
+        name = raw["metadata"]["name"]
+        try:
+            found[name] = SecretBinding.parse(raw)
+        except ValidationError as error:
+            unreadable[name] = describe_invalid(error)
 
     async def read(name: str) -> None:
         try:
             raw = await kube.get(BINDINGS, run.metadata.namespace, name)
         except NotFound:
             return
-        try:
-            found[name] = SecretBinding.parse(raw)
-        except ValidationError as error:
-            unreadable[name] = describe_invalid(error)
+        parse(raw)
 
-    await asyncio.gather(*(read(name) for name in names))
-    return Bindings(found, unreadable)
+    async def look_for_personal() -> tuple[str, ...]:
+        owner = requester_of(run)
+        if not owner or not any(reference.personal for reference in run.spec.bindings):
+            return ()
+        selector = f"{OWNER}={escaped(owner)}"
+        listed = await kube.list(BINDINGS, run.metadata.namespace, field_selector=selector)
+        for raw in listed:
+            parse(raw)
+        return tuple(sorted(raw["metadata"]["name"] for raw in listed))
+
+    personal, _ = await asyncio.gather(
+        look_for_personal(), asyncio.gather(*(read(name) for name in sorted(names)))
+    )
+    return Bindings(found, unreadable, personal)
+
+
+def escaped(value: str) -> str:
+    """``value`` as a field selector takes it."""
+    return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
 
 
 async def _job(kube: Kube, namespace: str, name: str) -> JobView | None:

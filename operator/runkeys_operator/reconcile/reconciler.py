@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from runkeys.actions import DeleteSecret, PatchStatus, Plan, Refresh
+from runkeys.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
 from runkeys.observation import JobState, JobView, Memory, Observation, PodView, job_uid_of
 from runkeys.plan import plan, plan_farewell
 from runkeys.status import finished
 from runkeys_operator.errors import Conflict
+from runkeys_operator.keys import Keys
 from runkeys_operator.kube import RUNS, Kube
+from runkeys_operator.material.sources import Sources
 from runkeys_operator.reconcile.apply import Applier, utc_now
 from runkeys_operator.reconcile.bindings import BindingReconciler
 from runkeys_operator.reconcile.key import BindingKey, Key, RunKey
 from runkeys_operator.reconcile.observe import Observer, UnreadableRunError, read_run
 from runkeys_operator.reconcile.queue import ReconcileQueue, Urgency
-from runkeys_operator.reconcile.record import Record
+from runkeys_operator.reconcile.record import Record, awaited, of_owner
 from runkeys_operator.reconcile.store import Store
 from runkeys_operator.reconcile.sweep import Sweeper
 
@@ -45,7 +47,8 @@ class Reconciler:
         self,
         kube: Kube,
         queue: ReconcileQueue[Key],
-        namespaces: tuple[str, ...] = (),
+        namespaces: tuple[str, ...],
+        keys: Keys,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._kube = kube
@@ -54,8 +57,9 @@ class Reconciler:
         self._jobs = Store(JobView.parse)
         self._pods = Store(PodView.parse)
         self._observer = Observer(kube, self._jobs, self._pods)
-        self._applier = Applier(kube, self._jobs, clock)
-        self._bindings = BindingReconciler(kube, clock)
+        sources = Sources(kube, keys)
+        self._applier = Applier(kube, sources, self._jobs, clock)
+        self._bindings = BindingReconciler(kube, sources, clock)
         self._sweeper = Sweeper(kube, self._jobs, self._pods, namespaces)
         self._last: dict[RunKey, Record] = {}
         # Runs that were changed, or may have been, since they were read.
@@ -101,8 +105,10 @@ class Reconciler:
         else:
             self._generations[key] = version
         self._queue.add(BindingKey(*key), urgency=Urgency.NEWS)
-        for run in self._users.get(key, set()).copy():
-            self._queue.add(run)
+        owner = (event["object"].get("spec") or {}).get("owner") or {}
+        for name in (key.name, of_owner(owner.get("username", ""))):
+            for run in self._users.get(RunKey(key.namespace, name), set()).copy():
+                self._queue.add(run)
 
     def saw_pod(self, event: Mapping[str, Any]) -> None:
         """A pod with a run's label and a node was added, changed or deleted.
@@ -167,6 +173,9 @@ class Reconciler:
         except Exception:
             self._doubt(key)  # what the request that failed has done is not known
             raise
+        finally:
+            if (record := self._last.get(key)) is not None:
+                record.pack()
 
     async def _reconcile_run(self, key: RunKey) -> float | None:
         last = self._last.get(key)
@@ -200,8 +209,8 @@ class Reconciler:
             self._forget(key)
             return None
         obs = await self._observer.read(key, run, last.memory if last is not None else Memory())
-        for reference in obs.run.spec.bindings:
-            self._users[RunKey(key.namespace, reference.name)].add(key)
+        for name in awaited(obs):
+            self._users[RunKey(key.namespace, name)].add(key)
         return obs
 
     async def _advance(self, key: RunKey, obs: Observation) -> Plan | None:
@@ -214,19 +223,23 @@ class Reconciler:
             self._remember(key, obs)
             if not step.actions:
                 return step
-            for action in step.actions:
-                if isinstance(action, Refresh):
-                    fresh = await self._read(key)
-                    if fresh is None:
-                        return None
-                    obs = fresh
-                    continue
-                if isinstance(action, PatchStatus) and finished(action.status):
-                    self._leaving.add(obs.run.metadata.uid)
-                obs = await self._applier.apply(action, obs)
-                # at once: if the next action fails, what this one achieved must not be forgotten
-                self._remember(key, obs)
+            if step.actions == (Refresh(),):
+                fresh = await self._read(key)
+                if fresh is None:
+                    return None
+                obs = fresh
+                continue
+            if any(isinstance(action, PatchStatus) and finished(action.status) for action in step.actions):
+                self._leaving.add(obs.run.metadata.uid)
+            obs = await self._apply(key, step.actions, obs)
         raise RuntimeError(f"the plan for {key} does not settle")
+
+    async def _apply(self, key: RunKey, actions: Iterable[Action], obs: Observation) -> Observation:
+        """Act, and remember at once: if one action fails, what others achieved must not be forgotten."""
+        async for known in self._applier.apply(actions, obs):
+            obs = known
+            self._remember(key, obs)
+        return obs
 
     async def _release_at_once(self, key: RunKey) -> None:
         """Delete Secrets whose pods have ended, before anything is read.
@@ -238,17 +251,13 @@ class Reconciler:
         if last is None or last.finished:
             return
         obs = self._observer.remembered(key, last)
-        for action in plan(obs, self._now()).actions:
-            if isinstance(action, DeleteSecret):
-                obs = await self._applier.apply(action, obs)
-                self._remember(key, obs)
+        actions = plan(obs, self._now()).actions
+        await self._apply(key, [item for item in actions if isinstance(item, DeleteSecret)], obs)
 
     async def _farewell(self, key: RunKey, last: Record) -> None:
         """The run is gone: so must be what it had, without waiting for Kubernetes to collect it."""
         obs = self._observer.remembered(key, last)
-        for action in plan_farewell(obs).actions:
-            obs = await self._applier.apply(action, obs)
-            self._remember(key, obs)
+        await self._apply(key, plan_farewell(obs).actions, obs)
         self._forget(key)
 
     async def _report_unreadable(self, key: RunKey, error: UnreadableRunError) -> None:
@@ -283,7 +292,7 @@ class Reconciler:
         self._jobs.forget(key)
         self._pods.forget(key)
         self._unread.discard(key)
-        for name in last.bindings if last is not None else ():
+        for name in last.awaited if last is not None else ():
             binding = RunKey(key.namespace, name)
             self._users[binding].discard(key)
             if not self._users[binding]:

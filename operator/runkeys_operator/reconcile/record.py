@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping
 
 from runkeys.api import WorkflowRun
-from runkeys.needs import Bindings
+from runkeys.needs import Bindings, bindings_of, requester_of
 from runkeys.observation import Observation
 from runkeys.status import finished
 from runkeys.template import carriers
@@ -14,14 +14,26 @@ from runkeys.template import carriers
 _NO_BINDINGS = Bindings({}, {})
 
 
+def of_owner(username: str) -> str:
+    """Stands for the personal binding of a user where a name stands for others; no object has such a name."""
+    return f"personal:{username}"
+
+
+def awaited(obs: Observation) -> list[str]:
+    """The bindings whose changes concern the run: by name, and its requester's own by `of_owner`."""
+    personal = any(reference.personal for reference in obs.run.spec.bindings)
+    return [*bindings_of(obs.run, obs.bindings), *([of_owner(requester_of(obs.run))] if personal else [])]
+
+
 class Record:
     """A run as it was last read or answered, and what this process knows of it besides.
 
-    Of the pod templates only the names of the containers that carry secrets are kept: a Job is only ever made from
-    a run that was just read.
+    Packed, which it is between passes, it holds of the pod templates only the names of the containers that carry
+    secrets, of the sealed input only the fields' names: a Job or Secret is only ever made from a run that was just
+    read.
 
     :ivar finished: its status is final.
-    :ivar bindings: names of the bindings that it names.
+    :ivar awaited: of all observations so far.
     """
 
     __slots__ = (
@@ -30,7 +42,7 @@ class Record:
         "_labels",
         "_run",
         "_version",
-        "bindings",
+        "awaited",
         "finished",
         "memory",
         "uid",
@@ -39,12 +51,15 @@ class Record:
     def __init__(self, obs: Observation) -> None:
         self.memory = obs.memory
         self._version = ""
+        self.awaited: tuple[str, ...] = ()
         self.update(obs)
 
     def update(self, obs: Observation) -> None:
         """Take in what a pass has come to."""
         self.memory = obs.memory
         run, metadata = obs.run, obs.run.metadata
+        # A personal one has a name only where it was looked for.
+        self.awaited = tuple(dict.fromkeys((*self.awaited, *awaited(obs))))
         if metadata.resource_version == self._version:
             return
         self._version = metadata.resource_version
@@ -53,19 +68,33 @@ class Record:
         self._labels = metadata.labels
         self._deleting = metadata.deletion_timestamp is not None
         self.finished = finished(run.status)
-        self.bindings = tuple(dict.fromkeys(reference.name for reference in run.spec.bindings))
+        self._run: WorkflowRun | bytes = run
+
+    def pack(self) -> None:
+        """Make it small: the pass is over."""
+        run = self._run
+        if isinstance(run, bytes):
+            return
         tasks = [
             task.model_copy(
                 update={"template": {"spec": {"containers": [{"name": name} for name in carriers(task)]}}}
             )
             for task in run.spec.tasks
         ]
-        slim = run.model_copy(update={"spec": run.spec.model_copy(update={"tasks": tasks})})
+        sealed = dict.fromkeys(run.spec.sealed_input, "")
+        slim = run.model_copy(
+            update={
+                "metadata": run.metadata.model_copy(update={"annotations": {}}),
+                "spec": run.spec.model_copy(update={"tasks": tasks, "sealed_input": sealed}),
+            }
+        )
         self._run = zlib.compress(slim.model_dump_json(by_alias=True, exclude_defaults=True).encode(), 1)
 
     def observation(self) -> Observation:
         """As an observation without Jobs and pods, on which nothing can be made."""
-        run = WorkflowRun.model_validate_json(zlib.decompress(self._run))
+        run = self._run
+        if isinstance(run, bytes):
+            run = WorkflowRun.model_validate_json(zlib.decompress(run))
         return Observation(run, _NO_BINDINGS, {}, (), self.memory)
 
     def differs(self, uid: str, generation: int, labels: Mapping[str, str], *, deleting: bool) -> bool:

@@ -125,7 +125,10 @@ class Pair:
         """Whatever they changed or tried to, leases included, in the order in which it was answered."""
         by = {operator.credential: name for name, operator in self.operators.items()}
         events = self.team.cluster.audit.events(
-            self.mark if since is None else since, verb=_MUTATING, namespace=self.team.namespace
+            self.mark if since is None else since,
+            verb=_MUTATING,
+            namespace=self.team.namespace,
+            where=lambda event: not event.resource.endswith("reviews"),  # which only ask
         )
         return [Write(by[event.credential], event) for event in events if event.credential in by]
 

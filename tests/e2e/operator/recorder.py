@@ -14,6 +14,7 @@ from runkeys_operator.__main__ import exit_code
 from runkeys_operator.app import Options
 from runkeys_operator.errors import ServerError
 from runkeys_operator.handlers import Event
+from runkeys_operator.keys import Keys
 from runkeys_operator.kube import Kube
 from runkeys_operator.reconcile.key import Key, RunKey
 from runkeys_operator.reconcile.queue import ReconcileQueue
@@ -24,8 +25,10 @@ def say(*words: object) -> None:
 
 
 class Recorder:
-    def __init__(self, kube: Kube, queue: ReconcileQueue[Key], namespaces: tuple[str, ...]) -> None:
-        self._kube, self._queue = kube, queue
+    def __init__(
+        self, kube: Kube, queue: ReconcileQueue[Key], namespaces: tuple[str, ...], keys: Keys
+    ) -> None:
+        self._kube, self._queue, self._keys = kube, queue, keys
         say("engine", *namespaces)
 
     def saw_run(self, event: Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -70,14 +71,13 @@ async def test_each_right_that_is_taken_away_is_missed(
 ) -> None:
     [role] = [item for item in client.list("roles", namespace) if item["metadata"]["name"] == account]
     for rule in role["rules"]:
-        kinds = [
-            f"{plural}.{group}" if group else plural
-            for group in rule["apiGroups"]
-            for plural in rule["resources"]
-        ]
-        if right.kind.replace("/status", "") in [kind.replace("/status", "") for kind in kinds]:
+        granted = [(group, resource) for group in rule["apiGroups"] for resource in rule["resources"]]
+        if (right.resource.group, f"{right.resource.plural}/{right.subresource}".rstrip("/")) in granted:
             rule["verbs"] = [verb for verb in rule["verbs"] if verb != right.verb] or ["none"]
     client.patch("roles", account, namespace, {"rules": role["rules"]})
+    async with asyncio.timeout(10):
+        while await preflight._allowed(kube, namespace, right):  # noqa: ASYNC110 -- until the server knows
+            await asyncio.sleep(0.05)
     assert f"in namespace {namespace}" in (text := await refusal(kube, namespace))
     assert text.endswith(f": {right.verb} {right.kind}")
 

@@ -213,16 +213,17 @@ class Team:
     def without_right(self, verb: str, resource: str) -> Iterator[None]:
         """Take a right of the operator's away for a while, once it has found that it has what it needs to start."""
         self.operator.wait_serving()
+        plural = resource.partition(".")[0]
         (name,) = {
             role["metadata"]["name"]
-            for role in self.client.list("roles", self.namespace)
-            if any(verb in rule["verbs"] and resource in rule["resources"] for rule in role["rules"])
+            for role in self.client.list("roles", self.namespace, labels="app.kubernetes.io/name=runkeys")
+            if any(verb in rule["verbs"] and plural in rule["resources"] for rule in role["rules"])
             and not any(rule.get("resourceNames") for rule in role["rules"])
         }
         rules = self.client.get("roles", name, self.namespace)["rules"]
         fewer = [
             {**rule, "verbs": [item for item in rule["verbs"] if item != verb]}
-            if resource in rule["resources"]
+            if plural in rule["resources"]
             else rule
             for rule in rules
         ]
@@ -235,7 +236,8 @@ class Team:
             self.wait_may(True, verb, resource)
 
     def may(self, verb: str, resource: str, name: str = "") -> bool:
-        """Whether the operator's account has a right on a core resource."""
+        """Whether the operator's account has a right on ``resource``, e.g. ``secrets`` or ``jobs.batch``."""
+        plural, _, group = resource.partition(".")
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",
@@ -244,7 +246,8 @@ class Team:
                 "resourceAttributes": {
                     "namespace": self.namespace,
                     "verb": verb,
-                    "resource": resource,
+                    "group": group,
+                    "resource": plural,
                     "name": name,
                 },
             },

@@ -1,4 +1,8 @@
-"""A workflow survives a kill at every call: three tasks, a retry, a variable, a file, both release policies."""
+"""A workflow survives a kill at every call.
+
+Three tasks, a retry, a variable, a file, both release policies, a value that the requester brought along; and the
+making of the first sealing key, since each life is the first in its namespace.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from runkeys.sealing import RunInput
+from runkeys_operator import preflight
+from runkeys_operator.lease import LeaseName
 from tests.conftest import FULL
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
@@ -14,7 +21,9 @@ from tests.e2e.runs.kills import Kill, When
 from tests.e2e.runs.team import Team, condition, exposures, phase
 from tests.e2e.runs.test_kill_at_every_call import (
     ALWAYS,
+    IS_CANCELLED,
     SECONDS,
+    SUCCEEDS,
     Case,
     Life,
     check_every_write_was_hit,
@@ -23,6 +32,7 @@ from tests.e2e.runs.test_kill_at_every_call import (
     rehearse,
 )
 from tests.e2e.runs.workflows import make, object_name, outcomes, states, task
+from tests.e2e.sealed.people import requester, sealed
 from tests.sampling import sample
 
 pytestmark = [
@@ -53,9 +63,13 @@ assert sha((runtime / "secrets" / "token").read_bytes()) {right}
 assert given("note") == {{"note": sha("seen a")}}
 open("/dev/termination-log", "w").write(sha("seen b"))
 """
-    third = (
-        'assert not (runtime / "secrets").exists(); open("/dev/termination-log", "w").write(sha("seen c"))'
-    )
+    third = f"""
+assert not (runtime / "secrets").exists() and "SECRET_API_TOKEN" not in os.environ
+assert sha(os.environ["SECRET_OWN"]) {right}
+open("/dev/termination-log", "w").write(sha("seen c"))
+"""
+    who = requester(team.client)
+    own = sealed(team, RunInput(team.namespace, who["username"], "own"), team.value)
     make(
         team,
         task("a", first, secret=True, backoffLimit=1, recordOutput=True, releasePolicy="OnStart"),
@@ -66,7 +80,9 @@ open("/dev/termination-log", "w").write(sha("seen b"))
             secrets=[{"name": "api_token", "secret": "token", "file": "token"}],
             input=[{"name": "note", "from": "tasks.a.output"}],
         ),
-        task("c", third, dependsOn=["b"]),
+        task("c", third, dependsOn=["b"], secrets=[{"name": "own", "input": "own"}]),
+        requester=who,
+        sealedInput={"own": own},
     )
     return team.wait_phase("flow", "Succeeded", "Failed", "Cancelled", timeout=SECONDS)
 
@@ -81,14 +97,15 @@ def check(team: Team, found: Object, life: Life) -> None:
         ["Succeeded"],
         ["Succeeded"],
     ]
-    assert len(exposures(found)) == 3
+    assert "sealedInput" not in found["spec"]
+    assert len(exposures(found)) == 4
     assert all(item["created"] <= item["deleted"] for item in exposures(found))
 
     # nothing is left, and the Secret of each attempt was made once, complete, and never changed
     assert team.cluster.etcd.keys(f"/registry/secrets/{team.namespace}/rk-") == []
-    with_secret = [object_name(found, *which) for which in (("a", 1), ("a", 2), ("b", 1))]
-    assert [team.secret_story(name) for name in with_secret] == [["made", "gone"]] * 3
-    assert len(team.secret_story()) == 6
+    with_secret = [object_name(found, *which) for which in (("a", 1), ("a", 2), ("b", 1), ("c", 1))]
+    assert [team.secret_story(name) for name in with_secret] == [["made", "gone"]] * 4
+    assert len(team.secret_story()) == 8
 
     # one container of each attempt found what it should: none ran twice, none with something else
     for name, attempts in {"a": 2, "b": 1, "c": 1}.items():
@@ -101,7 +118,7 @@ def check(team: Team, found: Object, life: Life) -> None:
 WORKFLOW = Life(
     live,
     "Succeeded",
-    ALWAYS,
+    ALWAYS | {"patch workflowruns"},  # which takes the sealed input out
     check,
 )
 
@@ -123,3 +140,14 @@ def test_a_workflow_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: P
     check_every_write_was_hit([hit for hit in hits if hit.kill.shape], WORKFLOW.writes)
     assert len(hits) >= 0.8 * len(kills), "kills that did not come prove nothing"
     assert {hit.kill.when for hit in hits} == set(When)
+
+
+def test_the_lives_hold_every_write_that_the_operator_has_the_right_to() -> None:
+    rights = {
+        f"{right.verb} {right.resource.plural}" + (f"/{right.subresource}" if right.subresource else "")
+        for right in (*preflight.NEEDED, *preflight.rights_on(LeaseName("any", "any")))
+        if right.verb not in ("get", "list", "watch") and not right.resource.plural.endswith("reviews")
+    }
+    by_name = {"patch secrets", "patch configmaps"}  # the keys, in the operator's own namespace
+    renewals = {"update leases"}  # tests/e2e/ha kills it at those
+    assert rights | by_name == SUCCEEDS.writes | IS_CANCELLED.writes | WORKFLOW.writes | renewals

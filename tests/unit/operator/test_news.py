@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runkeys.observation import Memory, Observation, PodView
+from runkeys_operator.keys import Keys
 from runkeys_operator.kube import Kube
 from runkeys_operator.login import Login
 from runkeys_operator.reconcile.key import RunKey
@@ -121,4 +122,5 @@ async def test_a_run_that_was_never_seen_is_news() -> None:
 def idle() -> tuple[ReconcileQueue[Any], Reconciler]:
     """A reconciler that asks nothing of any server, and its queue."""
     queue = ReconcileQueue[Any]()
-    return queue, Reconciler(Kube(Login(lambda: pytest.fail("nothing is asked"))), queue)
+    kube = Kube(Login(lambda: pytest.fail("nothing is asked")))
+    return queue, Reconciler(kube, queue, (), Keys(kube, None))

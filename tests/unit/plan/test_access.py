@@ -9,7 +9,9 @@ import pytest
 from runkeys.access import Subject, denial, image_matches
 from tests.unit.plan.objects import make_binding
 
-SUBJECT = Subject({"app": "vqe", "team": "a"}, "runner", ["ghcr.io/acme/app:1", "ghcr.io/acme/init:2"])
+SUBJECT = Subject(
+    {"app": "vqe", "team": "a"}, "runner", ["ghcr.io/acme/app:1", "ghcr.io/acme/init:2"], "alice"
+)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""Whether whoever made a run may use the bindings that it names. Asked again before each Secret (I6).
+
+The policy asks the same when the run is made. A right that was taken away since, or a run that was made while the
+policy was missing, is noticed here. Personal bindings need no right: they are their owner's, see `runkeys.access`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+from runkeys.api import WorkflowRun
+from runkeys.api.run import Requester
+from runkeys.needs import Bindings, SecretReference
+from runkeys.refusal import Reason, Refusal
+
+from .kube import BINDINGS, Kube, Resource
+
+LOCAL_REVIEWS = Resource("authorization.k8s.io", "v1", "localsubjectaccessreviews")
+
+USE = "use"
+
+
+class Authorizer:
+    """Asks the API server, each time anew."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+
+    async def refusal(
+        self, run: WorkflowRun, references: Sequence[SecretReference], bindings: Bindings
+    ) -> Refusal | None:
+        """Why the requester may not use one of the bindings that `references` are from; None if it may.
+
+        :raises ApiError: if the API server could not be asked.
+        """
+        first: dict[str, SecretReference] = {}
+        for reference in references:
+            found = bindings.found.get(reference.binding)
+            if found is not None and found.spec.owner is None:
+                first.setdefault(reference.binding, reference)
+        requester = run.spec.requester
+        if requester is None:
+            return None
+        namespace = run.metadata.namespace
+        allowed = await asyncio.gather(*(self._may_use(namespace, requester, name) for name in first))
+        for (name, reference), may in zip(first.items(), allowed, strict=True):
+            if not may:
+                return Refusal(
+                    Reason.USE_DENIED,
+                    reference.field,
+                    f"{requester.username}, who made the run, may not use SecretBinding {name}; whoever administers"
+                    f" the namespace can allow it: {grant(namespace, name, requester.username)}",
+                    permanent=False,
+                )
+        return None
+
+    async def _may_use(self, namespace: str, requester: Requester, name: str) -> bool:
+        body = {
+            "metadata": {"namespace": namespace},
+            "spec": {
+                "user": requester.username,
+                "groups": requester.groups,
+                "resourceAttributes": {
+                    "verb": USE,
+                    "group": BINDINGS.group,
+                    "version": BINDINGS.version,
+                    "resource": BINDINGS.plural,
+                    "namespace": namespace,
+                    "name": name,
+                },
+            },
+        }
+        review = await self._kube.create(LOCAL_REVIEWS, namespace, body)
+        return bool(review["status"].get("allowed"))
+
+
+def grant(namespace: str, binding: str, username: str) -> str:
+    """The command that allows a user to use a binding; `kubectl create role` takes no verbs of ours."""
+    account = username.removeprefix("system:serviceaccount:")
+    subject = f"--serviceaccount={account}" if account != username else f"--user={username}"
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": f"use-{binding}"},
+        "rules": [
+            {
+                "apiGroups": [BINDINGS.group],
+                "resources": [BINDINGS.plural],
+                "resourceNames": [binding],
+                "verbs": [USE],
+            }
+        ],
+    }
+    return (
+        f"echo '{json.dumps(role, separators=(',', ':'))}' | kubectl -n {namespace} apply -f - &&"
+        f" kubectl -n {namespace} create rolebinding use-{binding} --role=use-{binding} {subject}"
+    )

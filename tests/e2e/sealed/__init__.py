@@ -1,0 +1,1 @@
+"""Sealed values in the cluster: keys, bindings, what a user brings along."""

@@ -1,0 +1,145 @@
+"""Users of a team, and what they seal."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+from runkeys.sealing import BindingEntry, Context, PublicKey, RunInput, seal
+from runkeys_operator.keys import CURRENT, PUBLIC
+from tests.e2e.cluster.base import wait_until
+from tests.e2e.cluster.client import KubeClient, Object
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.runs.team import Team, run
+
+EVERYBODY = "system:authenticated"
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user who may make and change runs and bindings of the team's namespace, and use what is granted by name."""
+
+    name: str
+    team: Team
+    client: KubeClient
+
+    def seal(self, field: str, value: str) -> str:
+        """A value for the sealed input of this user's runs."""
+        return sealed(self.team, RunInput(self.team.namespace, self.name, field), value)
+
+    def submit(self, name: str = "job", **changes: Any) -> Object:
+        """Make a run as this user."""
+        who = {"username": self.name, "groups": [EVERYBODY]}
+        return self.client.create(run(self.team.namespace, name, requester=who, **changes))
+
+
+def person(team: Team, name: str, *, use: tuple[str, ...] = ()) -> Person:
+    """Let a user in who may use the bindings called ``use``."""
+    rules: list[Object] = [
+        {
+            "apiGroups": ["runkeys.dev"],
+            "resources": ["workflowruns", "secretbindings"],
+            "verbs": ["create", "get", "list", "watch", "patch", "update", "delete"],
+        }
+    ]
+    give(team, f"edit-{name}", name, rules)
+    for binding in use:
+        may_use(team, name, binding)
+    client = team.client.as_user(name)
+    wait_until(f"{name} to be let in", lambda: _may(client, team.namespace, "create"), 10)
+    return Person(name, team, client)
+
+
+def requester(client: KubeClient) -> Object:
+    """Who the API server takes a client for, as ``spec.requester``."""
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    answer = client.request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body=review)
+    user = answer["status"]["userInfo"]
+    return {"username": user["username"], "groups": user["groups"]}
+
+
+def may_use(team: Team, user: str, binding: str) -> None:
+    """Let a user use a binding."""
+    rule = {
+        "apiGroups": ["runkeys.dev"],
+        "resources": ["secretbindings"],
+        "resourceNames": [binding],
+        "verbs": ["use"],
+    }
+    give(team, f"use-{binding}-{user}", user, [rule])
+    client = team.client.as_user(user)
+    wait_until(f"{user} to be given {binding}", lambda: _may(client, team.namespace, "use", binding), 10)
+
+
+def may_not_use(team: Team, user: str, binding: str) -> None:
+    """Take that right away."""
+    team.client.delete("rolebindings", f"use-{binding}-{user}", team.namespace)
+    client = team.client.as_user(user)
+    wait_until(f"{user} to have lost {binding}", lambda: not _may(client, team.namespace, "use", binding), 10)
+
+
+def give(team: Team, name: str, user: str, rules: list[Object]) -> None:
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role"}
+    team.client.create({**role, "metadata": {"name": name, "namespace": team.namespace}, "rules": rules})
+    team.client.create(
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": name, "namespace": team.namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}],
+        }
+    )
+
+
+def _may(client: KubeClient, namespace: str, verb: str, binding: str = "") -> bool:
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {
+            "resourceAttributes": {
+                "namespace": namespace,
+                "verb": verb,
+                "group": "runkeys.dev",
+                "resource": "secretbindings" if binding else "workflowruns",
+                "name": binding,
+            }
+        },
+    }
+    answer = client.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review)
+    return bool(answer["status"]["allowed"])
+
+
+def public_key(team: Team) -> PublicKey:
+    """What to seal with, waited for until the operator has published it."""
+    try:
+        found = team.client.wait_for(
+            "configmaps", PUBLIC, team.namespace, lambda item: CURRENT in item.get("data", {}), 60
+        )
+    except AssertionError as error:
+        raise AssertionError(f"{error}\noperator's log:\n{team.operator.text()[-6000:]}") from None
+    return PublicKey.parse(found["data"][CURRENT])
+
+
+def sealed(team: Team, context: Context, value: str) -> str:
+    """A value sealed with the team's key of now."""
+    return seal(value.encode(), context, public_key(team))
+
+
+def sealed_entry(team: Team, value: str, *, binding: str = "keys", entry: str = "token") -> Object:
+    """An entry of a binding, sealed for that place."""
+    return {"name": entry, "sealed": sealed(team, BindingEntry(team.namespace, binding, entry), value)}
+
+
+def check_value_is_nowhere_else(team: Team, node: NodeCluster, value: str, mark: int) -> None:
+    """In etcd the value was in run Secrets only; it is in no log."""
+    forms = [value.encode(), value.encode().hex().encode()]
+    forms += [base64.b64encode(b"." * skip + value.encode())[4:-4] for skip in range(3)]
+    keys = node.etcd.find(*forms, since=team.since)
+    assert keys, "the search finds nothing, not even the Secret of the run"
+    assert [key for key in keys if not key.startswith(f"/registry/secrets/{team.namespace}/rk-")] == []
+    log = team.operator.log.read_bytes()
+    assert b"secret made" in log
+    assert [form for form in forms if form in log] == []
+    assert [str(event) for form in forms for event in node.audit.find(form, mark)] == []

@@ -1,0 +1,86 @@
+"""Who may use a binding is asked again before each Secret; a personal binding is its owner's."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from tests.e2e.runs.team import HELD_BACK, Team, condition, phase
+from tests.e2e.sealed.people import may_not_use, person, sealed_entry
+
+pytestmark = pytest.mark.e2e
+
+
+def test_without_the_right_nothing_starts_and_the_printed_command_grants_it(team: Team) -> None:
+    person(team, "alice").submit()
+    found = team.wait_condition("job", "Stalled", reason="UseDenied")
+    message = condition(found, "Stalled")["message"]
+    assert message.startswith("spec.tasks[0].secrets[0].secret: alice, who made the run, may not use")
+    assert condition(found, "Authorized")["status"] == "False"
+    assert (team.jobs(), team.secret_story()) == ([], [])
+
+    apply, bind = message.partition("can allow it: ")[2].split(" && ")
+    echo, manifest, pipe, *command = shlex.split(apply)
+    assert (echo, pipe, command[0]) == ("echo", "|", "kubectl")
+    team.cluster.kubectl(*command[1:], input=manifest)
+    team.cluster.kubectl(*shlex.split(bind)[1:])
+    found = team.wait_phase("job", "Succeeded", "Failed", timeout=75)
+    assert phase(found) == "Succeeded", found["status"]
+
+
+def test_a_right_that_is_taken_away_while_the_run_waits(team: Team) -> None:
+    alice = person(team, "alice", use=("keys",))
+    made = alice.submit(pod=HELD_BACK)
+    team.pod(made)
+    may_not_use(team, "alice", "keys")
+    team.let_go(made)
+    found = team.wait_condition("job", "Stalled", reason="UseDenied")
+    assert condition(found, "SecretsReleased")["status"] == "False"
+    assert team.secret_story() == []
+
+
+def test_twin_with_the_right_the_same_run_gets_its_secret(team: Team) -> None:
+    alice = person(team, "alice", use=("keys",))
+    made = alice.submit(pod=HELD_BACK)
+    team.pod(made)
+    team.let_go(made)
+    found = team.wait_phase("job", "Succeeded", "Failed")
+    assert phase(found) == "Succeeded", found["status"]
+    assert team.secret_story() == ["made", "gone"]
+
+
+def personal(team: Team, name: str, owner: str) -> None:
+    entry = sealed_entry(team, team.value, binding=name)
+    team.client.as_user(owner).create(
+        {
+            "apiVersion": "runkeys.dev/v1alpha1",
+            "kind": "SecretBinding",
+            "metadata": {"name": name, "namespace": team.namespace},
+            "spec": {"owner": {"username": owner}, "secrets": [entry]},
+        }
+    )
+
+
+def test_a_personal_binding_serves_its_owner_and_nobody_else(team: Team) -> None:
+    alice, bob = person(team, "alice"), person(team, "bob", use=("of-alice",))
+    alice.submit("early", bindings=[{"personal": True}])
+    team.wait_condition("early", "Stalled", reason="BindingNotFound")
+    personal(team, "of-alice", "alice")
+    assert phase(team.wait_phase("early", "Succeeded", "Failed")) == "Succeeded"
+
+    bob.submit("by-name", bindings=[{"name": "of-alice"}])
+    bob.submit("his-own", bindings=[{"personal": True}])
+    found = team.wait_condition("by-name", "Stalled", reason="AccessDenied")
+    assert (
+        "is the personal binding of alice, and this run was made by bob"
+        in condition(found, "Stalled")["message"]
+    )
+    team.wait_condition("his-own", "Stalled", reason="BindingNotFound")
+
+    personal(team, "of-alice-too", "alice")
+    alice.submit("both", bindings=[{"personal": True}])
+    found = team.wait_condition("both", "Stalled", reason="NameCollision")
+    assert "(of-alice, of-alice-too); delete all but one" in condition(found, "Stalled")["message"]
+    team.client.delete("secretbindings", "of-alice-too", team.namespace)
+    assert phase(team.wait_phase("both", "Succeeded", "Failed", timeout=75)) == "Succeeded"
