@@ -155,9 +155,8 @@ class Lease:
             except NotFound:
                 found = None
         if _now() - self._looked_at > self._seconds / 3:
-            self._seen = (
-                None  # what kept us from looking may have kept the holder from renewing: its time begins anew
-            )
+            # What kept us from looking may have kept the holder from renewing: its time begins anew.
+            self._seen = None
         self._looked_at = _now()
         if self._is_anothers(found):
             return False
@@ -196,16 +195,16 @@ class Lease:
             try:
                 found = await self._kube.get(LEASES, *self.name)
             except NotFound:
-                self._lease = None
-                return
-        if not self._is_ours(found):
-            self._until, self._may_be_ours = float("-inf"), False
-            holder = (found.get("spec") or {}).get("holderIdentity") or "nobody"
-            raise LeaseLostError(f"{holder} holds the lease {self.name}")
-        self._lease = found
+                found = None
+        if self._is_ours(found) or (found is None and self.holds):
+            self._lease = found  # one that somebody deleted is made anew
+            return
+        self._until, self._may_be_ours = float("-inf"), False
+        holder = ((found or {}).get("spec") or {}).get("holderIdentity") or "nobody"
+        raise LeaseLostError(f"{holder} holds the lease {self.name}")
 
-    def _is_ours(self, found: Json) -> bool:
-        spec = found.get("spec") or {}
+    def _is_ours(self, found: Json | None) -> bool:
+        spec = (found or {}).get("spec") or {}
         return (spec.get("holderIdentity"), spec.get("acquireTime")) == (self.identity, self._acquired)
 
     async def _write(self, found: Json | None, **spec: Any) -> None:

@@ -221,6 +221,19 @@ async def test_a_lease_that_somebody_deletes_stays_the_holders(
 SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "rk-late"}}
 
 
+async def test_a_lease_that_is_gone_when_its_time_is_over_is_lost(
+    new_lease: NewLease, client: KubeClient, namespace: str
+) -> None:
+    """Who knows who had it meanwhile."""
+    one = new_lease("one")
+    async with one.held():
+        await until(lambda: not one.holds)
+        client.delete("leases", RELEASE, namespace)
+        with pytest.raises(LeaseLostError, match="nobody holds the lease"):
+            await one.keep()
+    assert client.find("leases", RELEASE, namespace) is None
+
+
 async def test_a_request_ends_with_the_lease(session: Login, proxy: ApiProxy, namespace: str) -> None:
     proxy.hold(matching("create", "secrets"))
     kube = Kube(session, lambda *, removes: 0.2)  # noqa: ARG005
