@@ -145,6 +145,11 @@ class Pair:
             every=0.01,
         )
 
+    def wait_for_any_write(self) -> None:
+        """Wait until one of them changes something that is not the lease, from now on."""
+        mark = self.team.cluster.audit.mark()
+        wait_until("a write", lambda: any(not write.of_lease for write in self.writes(mark)), PATIENCE)
+
     def wait_for_looks(self, operator: Operator, count: int) -> None:
         """Wait until it has looked at its lease so many times from now on."""
         audit = self.team.cluster.audit
