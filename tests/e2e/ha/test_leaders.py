@@ -24,6 +24,7 @@ from tests.e2e.ha.pair import (
     out_of_turn,
     wait_seconds,
 )
+from tests.e2e.operators import RELEASE
 from tests.e2e.runs.conftest import team_in
 from tests.e2e.runs.kills import Hit, Kill, Killer, When
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, python
@@ -151,7 +152,7 @@ def test_twin_nobody_leads_when_the_lease_is_not_given_back(new_pair: PairMaker)
 
 def test_twin_two_that_have_a_lease_each_are_found_out(new_pair: PairMaker) -> None:
     """The check sees two that act at a time: the second one has been told of another lease, and may have it."""
-    elsewhere = "another"
+    elsewhere = f"{RELEASE}-of-its-own"
     pair = new_pair(arguments=((), ("--lease", "{namespace}/" + elsewhere)))
     team = pair.team
     [role] = [
