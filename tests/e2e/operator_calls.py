@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from runkeys.naming import SERVICE_ACCOUNT
 from runkeys_operator.keys import PRIVATE, PUBLIC
 from runkeys_operator.preflight import NEEDED
 from tests.e2e.cluster.audit import AuditEvent, AuditLog
 
 _RUN_SECRET = "rk-"
 _REVIEWS = ("selfsubjectrulesreviews", "selfsubjectaccessreviews", "selfsubjectreviews")
+_POLICIES = tuple(
+    f"{kind}admission{what}" for kind in ("validating", "mutating") for what in ("policies", "policybindings")
+)
 _GRANTED = {(right.verb, f"{right.resource.plural}/{right.subresource}".rstrip("/")) for right in NEEDED}
 
 
@@ -36,6 +40,10 @@ def allowed(event: AuditEvent) -> bool:
         )
     if resource == "configmaps":
         return name == PUBLIC and verb in ("get", "patch")
+    if resource in _POLICIES:
+        return verb == "get" and name.endswith(
+            f".{event.user.removeprefix(SERVICE_ACCOUNT).replace(':', '.')}"
+        )
     return (verb, resource) in _GRANTED
 
 
