@@ -1,0 +1,47 @@
+"""No value is anywhere but where it has to be, whatever went wrong on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FULL
+from tests.e2e.conftest import OwnNode
+from tests.e2e.leaks import entries, entries_sealed
+from tests.e2e.leaks.allowed import ALLOWED
+from tests.e2e.leaks.load import ENTRIES, Entry
+from tests.e2e.leaks.scan import check
+from tests.e2e.leaks.world import EVERYTHING, world
+from tests.sampling import sample
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.proof,
+    pytest.mark.xdist_group("heavy"),
+    pytest.mark.timeout(1800 if FULL else 600),
+]
+MODULES = (entries, entries_sealed)
+"""Entries add themselves when these are imported."""
+SAMPLED = 9
+
+
+def chosen() -> list[Entry]:
+    base = [entry for entry in ENTRIES if entry.base]
+    return base + sample([entry for entry in ENTRIES if not entry.base], SAMPLED, name="leaks")
+
+
+def test_no_value_is_where_it_must_not_be(own_node: OwnNode, tmp_path: Path) -> None:
+    with world(own_node(EVERYTHING), tmp_path) as here:
+        played = chosen()
+        print("played:", ", ".join(entry.name for entry in played))
+        go_on = here.play(played)
+        left = [key for key in here.node.etcd.keys("/registry/secrets/") if "/rk-" in key]
+        assert ["/rk-live-" in key for key in left] == [True], left
+        report = here.search()
+        print(report)
+        check(report)
+        go_on()
+        if FULL:
+            unused = [item.reason for item in ALLOWED if item not in report.allowed]
+            assert not unused, f"nothing is at these places: do not allow them: {unused}"
