@@ -20,6 +20,8 @@ Where = Callable[[int], str]
 
 REGISTRY = re.compile(rb"/registry/[-A-Za-z0-9._:/]+")
 _BOLT_PAGE = 4096
+_TELLS = 28
+"""So many bytes of a canary tell it from the others."""
 ETCD_GROUPS = ("configmaps", "events", "jobs", "leases", "pods", "runkeys.dev", "secrets")
 """Kinds of which something has to be there; whatever else etcd holds is searched too."""
 
@@ -95,9 +97,11 @@ def _of_key(name: str, data: bytes, page: int, history: Callable[[], list[Stored
         begin = offset - offset % page
         if keys := REGISTRY.findall(data, begin, offset):
             return f"{name}: {keys[-1].decode()}"
-        around = data[max(begin, offset - 64) : min(begin + page, offset + 16)]
-        same = sorted({item.key for item in history() if around in (item.value or b"")})
-        return f"{name}: {', '.join(same) or f'page {begin // page}'}"
+        around = data[max(begin, offset - 64) : min(begin + page, offset + _TELLS)]
+        same = {item.key for item in history() if around in (item.value or b"")}
+        # if there are several, the one where it ought to be least
+        key = min(same, key=lambda key: (key.startswith("/registry/secrets/"), key), default=None)
+        return f"{name}: {key or f'page {begin // page}'}"
 
     return where
 

@@ -11,6 +11,9 @@ from .allowed import ALLOWED, Allowance
 from .canaries import Canary, Mint, Search
 from .places import Source
 
+FORMS = frozenset(("raw", "base64+0", "base64+1", "base64+2", "hex", "url"))
+"""In which the planted canaries have to be found everywhere; those of JSON depend on who wrote it."""
+
 
 @dataclass(frozen=True, order=True)
 class Leak:
@@ -42,10 +45,10 @@ class Report:
     seconds: float = 0
 
     def __str__(self) -> str:
-        lines = [f"{'place':28} {'pieces':>7} {'bytes':>13} {'hits':>6}  planted found as"]
+        lines = [f"{'place':28} {'pieces':>7} {'bytes':>13} {'hits':>6}  forms of the planted"]
         for place in sorted(self.pieces):
             counts = f"{self.pieces[place]:7} {self.bytes[place]:13,} {self.hits[place]:6}"
-            lines.append(f"{place:28} {counts}  {', '.join(sorted(self.planted[place]))}")
+            lines.append(f"{place:28} {counts}  {len(self.planted[place]) or ''}".rstrip())
         total = f"{sum(self.pieces.values()):7} {sum(self.bytes.values()):13,} {sum(self.hits.values()):6}"
         lines.append(f"{'all, in ' + format(self.seconds, '.1f') + ' s':28} {total}")
         lines.append("allowed:")
@@ -77,12 +80,11 @@ def scan(
                     report.leaks.add(Leak(piece.place, where, hit.canary.name, hit.form, before))
                 else:
                     report.allowed[reason] += 1
-        report.missing += [f"{place} is empty" for place in source.places if not report.bytes[place]]
-        report.missing += [
-            f"{place}: the planted canary was not found"
-            for place in source.places
-            if not report.planted[place]
-        ]
+        for place in source.places:
+            if not report.bytes[place]:
+                report.missing.append(f"{place} is empty")
+            elif lacks := FORMS - report.planted[place]:
+                report.missing.append(f"{place}: the planted canaries were not found as {sorted(lacks)}")
     report.seconds = time.monotonic() - began
     return report
 

@@ -10,6 +10,7 @@ from tests.conftest import FULL
 from tests.e2e.conftest import OwnNode
 from tests.e2e.leaks import entries, entries_sealed
 from tests.e2e.leaks.allowed import ALLOWED
+from tests.e2e.leaks.entries_leaking import LEAKING
 from tests.e2e.leaks.load import ENTRIES, Entry
 from tests.e2e.leaks.scan import check
 from tests.e2e.leaks.world import EVERYTHING, world
@@ -45,3 +46,21 @@ def test_no_value_is_where_it_must_not_be(own_node: OwnNode, tmp_path: Path) -> 
         if FULL:
             unused = [item.reason for item in ALLOWED if item not in report.allowed]
             assert not unused, f"nothing is at these places: do not allow them: {unused}"
+
+
+def test_twin_what_people_and_programs_give_away_is_found(own_node: OwnNode, tmp_path: Path) -> None:
+    base = [entry for entry in ENTRIES if entry.base]
+    with world(own_node(EVERYTHING), tmp_path) as here:
+        go_on = here.play([*base, *LEAKING])
+        report = here.search()
+        go_on()
+    with pytest.raises(AssertionError):
+        check(report)
+    assert report.missing == []
+    found = {
+        entry.name: {leak.place for leak in report.leaks if leak.name == entry.name} for entry in LEAKING
+    }
+    not_found = {entry.name: places - found[entry.name] for entry, places in LEAKING.items()}
+    assert not any(not_found.values()), f"{not_found}\n{report}"
+    leaking = {entry.name for entry in LEAKING}
+    assert [str(leak) for leak in report.leaks if leak.name not in leaking] == []
