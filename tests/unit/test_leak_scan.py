@@ -36,8 +36,7 @@ SOURCE = MINT.plain("source", source=True)
 SENT = MINT.plain("sent", sent=True)
 LIVE = MINT.plain("live", handed=True, live=True)
 ALL = (HANDED, SOURCE, SENT, LIVE)
-PLANTED_FORMS = [item for canary in PLANTED for item in forms(canary.text.encode()).items()]
-ALL_FORMS = b" ".join(text for _, text in PLANTED_FORMS)
+ALL_FORMS = b" ".join(text for canary in PLANTED for text in forms(canary.text.encode()).values())
 
 
 def searched(place: str, where: str, *canaries: Canary, planted: bytes = ALL_FORMS) -> Report:
@@ -109,7 +108,8 @@ def test_an_empty_place_fails(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["raw", "hex", "base64+1", "base64+2"])
 def test_a_search_that_is_blind_to_a_form_fails(form: str) -> None:
-    seen = b" ".join(text for name, text in PLANTED_FORMS if name != form)
+    plain, awkward = (forms(canary.text.encode()) for canary in PLANTED)
+    seen = b" ".join([awkward["url"], *(text for name, text in plain.items() if name != form)])
     with pytest.raises(AssertionError, match=rf"were not found as \['{form.replace('+', '[+]')}'"):
         check(searched("a place", "here", planted=seen))
 

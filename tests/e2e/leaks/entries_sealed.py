@@ -9,6 +9,7 @@ from typing import Any
 from runkeys.sealing import BindingEntry, PrivateKey, RunInput, seal
 from tests.e2e.runs.team import binding, condition, run
 from tests.e2e.sealed.people import EVERYBODY, Person, may_use, person, sealed, sealed_entry
+from tests.e2e.sealed.test_reveal import ask, asker
 
 from .load import Scene, entry, takes_variable
 
@@ -85,6 +86,39 @@ def personal_binding(scene: Scene) -> Play:
     owner.submit(scene.name, bindings=[{"personal": True}], command=takes_variable(value))
     yield
     scene.ends("Succeeded")
+
+
+# what is read back: sealed with the key of whoever asks
+
+
+@entry()
+def read_back(scene: Scene) -> Play:
+    """A sealed value, and one from a Secret."""
+    sealed_value, kept = scene.canary(awkward=True).text, scene.canary(source=True).text
+    place = f"{scene.name}-sealed"
+    entry = sealed_entry(scene.team, sealed_value, binding=place)
+    scene.team.make_binding(place, secrets=[entry])
+    scene.bind(kept)
+    user = asker(scene.team, f"{scene.name}-user", reveal=(scene.name, place))
+    questions = [(ask(user, binding=place), sealed_value), (ask(user, binding=scene.name), kept)]
+    yield
+    for question, value in questions:
+        assert question.open(question.answer()["sealed"]) == value
+
+
+@entry()
+def not_read_back(scene: Scene) -> Play:
+    """By somebody without the right, and for an entry that is not there."""
+    scene.bind(scene.canary(source=True).text)
+    nobody = asker(scene.team, f"{scene.name}-nobody")
+    user = asker(scene.team, f"{scene.name}-user", reveal=(scene.name,))
+    cases = {
+        "RevealDenied": ask(nobody, binding=scene.name),
+        "SecretNotFound": ask(user, "absent", binding=scene.name),
+    }
+    yield
+    for reason, question in cases.items():
+        assert question.answer()["reason"] == reason
 
 
 # what users bring along
