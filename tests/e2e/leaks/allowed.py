@@ -48,6 +48,8 @@ def sent(canary: Canary) -> bool:
 
 
 ETCD, WAL, DB, AUDIT = "etcd: secrets", "etcd's log on disk", "etcd's database on disk", "audit log"
+HARDENED_AWAY = frozenset((ETCD, WAL, DB, AUDIT))
+"""Places where nothing is any more once a cluster is set up as docs/hardening.md says."""
 
 ALLOWED = (
     Allowance(ETCD, rf"{RUN_SECRET}@\d+", handed, "the run's own Secret, while it lived"),

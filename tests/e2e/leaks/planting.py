@@ -51,6 +51,8 @@ class Planting:
         with pytest.raises(ApiError) as refused:  # the answer quotes what was asked for
             self.node.client.create(self._object("v1", "ConfigMap", labels={"no-label": self.text}))
         self.told.append(("whoever planted", refused.value.message))
+        where = f"/api/v1/namespaces/{self.namespace}/configmaps"
+        self.node.client.request("GET", where, query={"note": self.text})
 
     def end(self) -> None:
         """Wait until the container has printed."""

@@ -83,7 +83,7 @@ def scan(
         for place in source.places:
             if not report.bytes[place]:
                 report.missing.append(f"{place} is empty")
-            elif lacks := FORMS - report.planted[place]:
+            elif lacks := FORMS - {form.removesuffix("-query") for form in report.planted[place]}:
                 report.missing.append(f"{place}: the planted canaries were not found as {sorted(lacks)}")
     report.seconds = time.monotonic() - began
     return report

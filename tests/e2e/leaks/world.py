@@ -18,6 +18,7 @@ from tests.e2e.runs.conftest import team_in
 from tests.e2e.runs.team import Team
 from tests.e2e.sealed.people import public_key
 
+from .allowed import ALLOWED, Allowance
 from .canaries import Mint
 from .load import Entry, Scene, Stage, play_all
 from .places import (
@@ -97,13 +98,13 @@ class World:
         public_key(team)
         return team
 
-    def search(self) -> Report:
+    def search(self, allowed: Sequence[Allowance] = ALLOWED) -> Report:
         """Search all of it for everything."""
         logs = [self.node.log_file(name) for name in COMPONENTS]
         for path in (*logs, *(operator.log for operator in self.operators.values())):
             with path.open("a") as log:
                 log.write(f"{self.planting.text}\n")
-        return scan(self._sources(), self.mint, self.planting.canaries)
+        return scan(self._sources(), self.mint, self.planting.canaries, allowed)
 
     def _sources(self) -> Iterator[Source]:
         node = self.node
