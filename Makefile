@@ -63,6 +63,10 @@ format: venv ## write the code in the one format
 crds: venv ## write crds/ and the copy in the chart from the models
 	@$(PY) -m runkeys.api.crd crds/ helm/runkeys/crds/
 
+.PHONY: policies
+policies: venv ## write policies/ and the chart's template from operator/runkeys/policies.py
+	@$(PY) -m runkeys.policies write policies/ helm/runkeys/templates/policies.yaml
+
 .PHONY: lock
 lock: venv ## write requirements/ from pyproject.toml; ARGS=--upgrade for newer versions
 	@scripts/lock $(ARGS)

@@ -1,4 +1,4 @@
-"""The probes: `/healthz` while the event loop turns, `/readyz` once everything was listed."""
+"""The probes: `/healthz` while the event loop turns, `/readyz` once everything was listed, with the policies there."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ class Health:
 
     def __init__(self) -> None:
         self.ready = False
+        self.problem = "starting"
+        """Why it is not ready."""
 
     @asynccontextmanager
     async def served(self, port: int) -> AsyncIterator[None]:
@@ -39,4 +41,6 @@ class Health:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ready\n") if self.ready else web.Response(status=503, text="starting\n")
+        return (
+            web.Response(text="ready\n") if self.ready else web.Response(status=503, text=f"{self.problem}\n")
+        )
