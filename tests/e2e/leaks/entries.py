@@ -9,7 +9,7 @@ from tests.e2e.runs.kills import Hit, Kill, Killer, When
 from tests.e2e.runs.team import HELD_BACK, Team, python
 from tests.e2e.runs.test_faults import FAULTS, of_run
 from tests.e2e.runs.workflows import make, outcomes, task, wait_pod
-from tests.e2e.sealed.people import person
+from tests.e2e.sealed.people import may_not_use, may_use, person
 
 from .load import ENTRIES, UNTIL_TOLD, Entry, Scene, Stage, entry, takes_file, takes_variable
 
@@ -193,10 +193,17 @@ def access_denied(scene: Scene) -> Play:
 
 @entry()
 def use_denied(scene: Scene) -> Play:
+    """At admission; and later, once the right has been taken away from whoever made the run."""
     scene.bind(scene.canary(source=True).text)
-    who = person(scene.team, f"{scene.name}-user")
-    who.submit(scene.name, bindings=[{"name": scene.name}])
+    ours: dict[str, Any] = {"bindings": [{"name": scene.name}], "pod": HELD_BACK}
+    who, other = person(scene.team, f"{scene.name}-user"), person(scene.team, f"{scene.name}-other")
+    scene.refused(lambda: other.submit(scene.name, **ours), "may not use SecretBinding")
+    may_use(scene.team, who.name, scene.name)
+    made = who.submit(scene.name, **ours)
     yield
+    scene.team.pod(made)
+    may_not_use(scene.team, who.name, scene.name)
+    scene.team.let_go(made)
     scene.stalls("UseDenied")
 
 
