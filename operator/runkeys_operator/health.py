@@ -1,4 +1,4 @@
-"""The probes: `/healthz` while the event loop turns, `/readyz` once everything was listed, with the policies there."""
+"""The probes: `/healthz` while the event loop turns, `/readyz` once everything is in place, or for a standby."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from .errors import StartError
+from .lease import Lease
 
 
 class Health:
     """What the probes answer. A dead background task needs no answer: it ends the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, lease: Lease | None) -> None:
         self.ready = False
         self.problem = "starting"
         """Why it is not ready."""
+        self._lease = lease
 
     @asynccontextmanager
     async def served(self, port: int) -> AsyncIterator[None]:
@@ -41,6 +43,15 @@ class Health:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return (
-            web.Response(text="ready\n") if self.ready else web.Response(status=503, text=f"{self.problem}\n")
-        )
+        ready, text = self._state()
+        return web.Response(status=200 if ready else 503, text=f"{text}\n")
+
+    def _state(self) -> tuple[bool, str]:
+        lease = self._lease
+        if lease is not None and lease.follows and not lease.leads:
+            return True, "standby"
+        if not self.ready:
+            return False, self.problem
+        if lease is not None and not lease.holds:
+            return False, "leader, but it could not renew its lease"
+        return True, "ready" if lease is None else "leader"

@@ -102,6 +102,8 @@ class TestRendered:
             "imagePullSecrets": [{"name": "registry"}],
             "log": {"format": "text", "level": "debug"},
             "watchNamespaces": ["a", "b"],
+            "replicas": 3,
+            "leaseSeconds": 9,
             "workers": 3,
             "sweepSeconds": 7,
             "keyRotationDays": 8,
@@ -115,8 +117,12 @@ class TestRendered:
         file = cluster.scratch / f"values-{secrets.token_hex(4)}.yaml"
         file.write_text(yaml.safe_dump(values))
 
-        pod = pod_spec(template(cluster, f"--values={file}"))
+        manifests = template(cluster, f"--values={file}")
+        [deployment] = [m for m in manifests if m["kind"] == "Deployment"]
+        pod = pod_spec(manifests)
         [container] = pod["containers"]
+
+        assert deployment["spec"]["replicas"] == 3
 
         assert container["image"] == f"registry.example/rk:v9@{digest}"
         assert container["imagePullPolicy"] == "Always"
@@ -127,10 +133,13 @@ class TestRendered:
             "--health-port=8080",
             "--workers=3",
             "--sweep-seconds=7",
+            "--lease=runkeys-system/runkeys",
+            "--lease-seconds=9",
             "--key-rotation-days=8",
         ]
         assert {item["name"]: item.get("value") for item in container["env"]} == {
             "RUNKEYS_OPERATOR_NAMESPACE": None,  # from the pod itself
+            "RUNKEYS_IDENTITY": None,
             "RUNKEYS_NAMESPACES": "a,b",
         }
         assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["runAsGroup"] == 1234
@@ -151,6 +160,8 @@ class TestRendered:
             ("--set=image.digest=latest", "at '/image/digest'"),
             ("--set=log.level=loud", "at '/log/level'"),
             ("--set=workers=0", "at '/workers'"),
+            ("--set=replicas=two", "at '/replicas': got string, want integer"),
+            ("--set=leaseSeconds=2", "at '/leaseSeconds'"),
             ('--set-json=sources=[{"namespace":"a"}]', "missing property 'secretNames'"),
             ('--set-json=sources=[{"namespace":"a","secretNames":[]}]', "at '/sources/0/secretNames'"),
             (
@@ -263,8 +274,13 @@ class TestRights:
         account = f"system:serviceaccount:{system}:{release}"
 
         assert can(cluster, account, served) == golden_rights()
-        assert can(cluster, account, system) == KEYS
+        assert can(cluster, account, system) == KEYS | {
+            ("leases.coordination.k8s.io", "", "create"),
+            ("leases.coordination.k8s.io", release, "get update"),
+        }
         assert can(cluster, account, other) == set()
+        assert not allowed(client, account, system, "update", "leases.coordination.k8s.io", "another")
+        assert not allowed(client, account, system, "delete", "leases.coordination.k8s.io", release)
         for verb, resource in MUST_NOT:
             assert not allowed(client, account, served, verb, resource), (verb, resource)
 
@@ -305,7 +321,7 @@ class TestRights:
         manifests = rights_only(
             template(cluster, f"--set=watchNamespaces={{{served}}}", release=release, to=system)
         )
-        [role] = [m for m in manifests if m["kind"] == "Role" and m["metadata"]["namespace"] == served]
+        [role] = [m for m in manifests if m["kind"] == "Role" and m["metadata"]["name"] == release]
         role["rules"].append({"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]})
         for manifest in manifests:
             client.apply(manifest)

@@ -52,6 +52,12 @@ class AuditEvent:
         return str(self.raw.get("impersonatedUser", self.raw["user"]).get("username", ""))
 
     @property
+    def credential(self) -> str:
+        """Which token of the user's it was: ``JTI=…``; empty for what is no service account's token."""
+        found = self.raw["user"].get("extra", {}).get("authentication.kubernetes.io/credential-id", [""])
+        return str(found[0])
+
+    @property
     def resource(self) -> str:
         """The plural, with the subresource if any: ``pods/log``; empty for paths that are no resources."""
         ref = self.raw.get("objectRef", {})
