@@ -61,7 +61,7 @@ format: venv ## write the code in the one format
 
 .PHONY: crds
 crds: venv ## write crds/ and the copy in the chart from the models
-	@$(PY) -m runkeys.api.crd crds/ helm/runkeys/crds/
+	@$(PY) -m runkeys.api.crd crds/ helm/runkeys/files/crds/
 
 .PHONY: lock
 lock: venv ## write requirements/ from pyproject.toml; ARGS=--upgrade for newer versions

@@ -41,7 +41,7 @@ def _established(crd: dict[str, Any]) -> bool:
 @cache
 def _rendered(helm: str, sets: tuple[str, ...], namespace: str) -> list[dict[str, Any]]:
     arguments = [part for item in sets for part in ("--set", item)]
-    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, *arguments]
+    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, "--no-hooks", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return [item for item in yaml.safe_load_all(done.stdout) if item]
 

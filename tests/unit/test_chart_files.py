@@ -37,7 +37,7 @@ def test_every_value_of_the_chart_is_explained() -> None:
 
     assert [line.partition(":")[0] for line in unexplained] == [
         "tolerations",
-        "priorityClassName",
+        "affinity",
     ]
 
 
