@@ -63,6 +63,14 @@ format: venv ## write the code in the one format
 crds: venv ## write crds/ and the copy in the chart from the models
 	@$(PY) -m runkeys.api.crd crds/ helm/runkeys/files/crds/
 
+.PHONY: chart-docs
+chart-docs: venv ## write the table of values in the chart's README
+	@$(PY) -m scripts.chart_values
+
+.PHONY: manifests
+manifests: venv ## write deploy/, the chart's objects for kubectl apply -k
+	@$(PY) -m scripts.manifests
+
 .PHONY: lock
 lock: venv ## write requirements/ from pyproject.toml; ARGS=--upgrade for newer versions
 	@scripts/lock $(ARGS)
