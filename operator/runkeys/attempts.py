@@ -352,8 +352,8 @@ class TaskPlanner:
             if deadline <= self.now:
                 seen = next((c for pod in current for c in pod.containers if c.waiting), None)
                 found = f" (container {seen.name}: {seen.waiting})" if seen else ""
-                return (
-                    Outcome.FAILED,
+                return _at_fault(
+                    current,
                     Reason.START_DEADLINE_EXCEEDED,
                     f"no container started within {self.task.start_deadline_seconds} s of the pod getting a"
                     f" node{found}; raise startDeadlineSeconds or mend what keeps it",
@@ -361,8 +361,8 @@ class TaskPlanner:
             self._due.append(deadline)
         limit = self._lifetime(job, attempt)
         if limit is not None and limit + STOP_MARGIN <= self.now:
-            return (
-                Outcome.FAILED,
+            return _at_fault(
+                current,
                 Reason.LIFETIME_EXCEEDED,
                 "the pod was still there after the longest time that its bindings allow",
             )
@@ -699,9 +699,22 @@ def _close(obs: Observation, attempt: AttemptStatus) -> AttemptStatus:
     return attempt.model_copy(update={"exposures": [*attempt.exposures[:-1], closed]})
 
 
+def _at_fault(pods: list[PodView], reason: Reason, message: str) -> tuple[Outcome, str, str]:
+    """How an attempt ends whose pod did not keep a time limit: not by its own fault if its node was lost meanwhile."""
+    if any(pod.disrupted for pod in pods):
+        return (
+            Outcome.DISRUPTED,
+            Reason.DISRUPTED,
+            f"the pod was to leave its node, which never said that it has: {message}",
+        )
+    return Outcome.FAILED, reason, message
+
+
 def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
+    if attempt.start_time is not None:
+        return attempt
     bound = min((pod.bound_at for pod in pods if pod.bound_at is not None), default=None)
-    return attempt.model_copy(update={"start_time": attempt.start_time or bound})
+    return attempt.model_copy(update={"start_time": bound})
 
 
 def _is_trouble(waiting: str) -> bool:

@@ -142,7 +142,8 @@ class _Open:
             if refused is not None:
                 return refused
         for planner in self.planners:
-            steps.setdefault(planner.task.name, self._next(planner, steps))
+            if planner.task.name not in steps:
+                steps[planner.task.name] = self._next(planner, steps)
         return self._combine([steps[planner.task.name] for planner in self.planners])
 
     def _deadline_over(self) -> bool:

@@ -1,7 +1,7 @@
 """Puts the operator together and keeps it whole: it runs completely or ends.
 
-kopf watches our own kinds, logs in and runs the life cycle. Beside it run the watches of
-Jobs and pods, the queue's workers and the sweep. If any of them ends, all of them end, and
+kopf watches bindings, logs in and runs the life cycle. Beside it run the watches of
+runs, Jobs and pods, the queue's workers and the sweep. If any of them ends, all of them end, and
 the process with an error: whoever runs it starts it again, and nobody waits for half an
 operator.
 """
@@ -196,13 +196,16 @@ class _Operator:
         self._spawn("workers", self._queue.run(self._engine.reconcile, self._options.workers))
         self._spawn("sweep", self._sweep())
         for namespace in self._served:
-            for resource, saw, fields in (
-                (JOBS, self._engine.saw_job, ""),
-                (PODS, self._engine.saw_pod, BOUND),  # first seen when bound: the moment its Secret is due
+            for resource, saw, labels, fields in (
+                # A run that ends leaves the watch, and is never listed again.
+                (RUNS, self._engine.saw_run, "", OPEN),
+                (JOBS, self._engine.saw_job, LABEL_RUN, ""),
+                # First seen when bound: the moment its Secret is due.
+                (PODS, self._engine.saw_pod, LABEL_RUN, BOUND),
             ):
                 watch = Watch(
                     *(self._kube, resource, namespace, saw),
-                    labels=LABEL_RUN,
+                    labels=labels,
                     fields=fields,
                     opened=self._watch_opened,
                 )
@@ -280,8 +283,6 @@ def settings() -> kopf.OperatorSettings:
     found.watching.server_timeout = 300
     found.watching.client_timeout = 310
     found.watching.chunk_size = 500
-    # A run that ends leaves the watch: kopf forgets it, and it is never listed again.
-    found.watching.field_selectors[RUNS.group, RUNS.version, RUNS.plural] = OPEN
     return found
 
 

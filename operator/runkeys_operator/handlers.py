@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from ._kopf import kopf
-from .kube import BINDINGS, RUNS
+from .kube import BINDINGS
 
 Event = Mapping[str, Any]
 
@@ -32,19 +32,15 @@ class EventSink(Protocol):
 
 
 def register(registry: kopf.OperatorRegistry, sink: EventSink) -> None:
-    """Have `sink` see every event of our own kinds."""
-    for resource, saw in (
-        (RUNS, sink.saw_run),
-        (BINDINGS, sink.saw_binding),
-    ):
-        on_event = kopf.on.event(
-            group=resource.group,
-            version=resource.version,
-            plural=resource.plural,
-            id=resource.plural,
-            registry=registry,
-        )
-        on_event(_handing_to(saw))
+    """Have `sink` see every event of bindings; the other kinds have watches of their own (watch.py)."""
+    on_event = kopf.on.event(
+        group=BINDINGS.group,
+        version=BINDINGS.version,
+        plural=BINDINGS.plural,
+        id=BINDINGS.plural,
+        registry=registry,
+    )
+    on_event(_handing_to(sink.saw_binding))
 
 
 def _handing_to(saw: Callable[[Event], None]) -> Callable[..., Coroutine[Any, Any, None]]:

@@ -1,7 +1,7 @@
-"""Watches of Jobs and pods, of which there are thousands: one task for each kind and namespace, none for each object.
+"""Watches of what there are thousands of: one task for each kind and namespace, none for each object.
 
-kopf watches our own kinds. It gives each object a task, a queue and a memory of its own, which is a third of what a
-run costs if Jobs and pods go the same way (docs/decisions/0008).
+kopf watches bindings. It gives each object a task, a queue and a memory of its own, which is a third of what a run
+costs if runs, Jobs and pods go the same way (docs/decisions/0008).
 """
 
 from __future__ import annotations

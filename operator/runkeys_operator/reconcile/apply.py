@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,6 +42,33 @@ _BAD_REQUEST = 400
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
+_JOBS_AT_ONCE = 8
+"""Of one run. All requests share the API server, and each one that is under way needs a connection."""
+
+OneAtATime = (
+    CheckSources
+    | DeleteJob
+    | DeleteRun
+    | DeleteSecret
+    | Diagnose
+    | EnsureSecret
+    | PatchStatus
+    | PurgeInput
+    | Refresh
+)
+
+
+@dataclass(frozen=True)
+class _JobAnswer:
+    """What came of a request to create a Job.
+
+    :ivar made: by this request; else one of its name was there already.
+    """
+
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    made: bool = False
+    refused: ApiError | None = None
+
 
 def utc_now() -> datetime:
     """The time, in UTC."""
@@ -59,9 +87,26 @@ class Applier:
         self._authorizer = Authorizer(kube)
         self._now = clock
 
-    async def apply(self, action: Action, obs: Observation) -> Observation:
-        """Do ``action`` and say what is known afterwards."""
-        log.debug("%s", type(action).__name__, extra={"run": obs.run.key})
+    async def apply(self, actions: Iterable[Action], obs: Observation) -> AsyncIterator[Observation]:
+        """Do ``actions`` in their order, Jobs last and side by side; after each say what is known by then.
+
+        What was achieved is told before a failure is raised.
+        """
+        jobs = []
+        for action in actions:
+            log.debug("%s", type(action).__name__, extra={"run": obs.run.key})
+            if isinstance(action, CreateJob):
+                jobs.append(action)
+            else:
+                obs = await self._apply(action, obs)
+                yield obs
+        if jobs:
+            obs, failed = await self._create_jobs(jobs, obs)
+            yield obs
+            if failed is not None:
+                raise failed
+
+    async def _apply(self, action: OneAtATime, obs: Observation) -> Observation:
         match action:
             case Refresh():
                 return obs  # whoever keeps the observations does it
@@ -73,8 +118,6 @@ class Applier:
                 return await self._patch_status(action, obs)
             case CheckSources():
                 return await self._check_sources(action, obs)
-            case CreateJob():
-                return await self._create_job(action, obs)
             case DeleteJob():
                 return await self._delete_job(action, obs)
             case Diagnose():
@@ -153,26 +196,51 @@ class Applier:
         refusal = refusal or await self._sources.check(obs.run.metadata.namespace, action.references)
         return _remember(obs, replace(obs.memory, sources=Finding(self._now(), refusal)))
 
-    async def _create_job(self, action: CreateJob, obs: Observation) -> Observation:
+    async def _create_jobs(
+        self, actions: Sequence[CreateJob], obs: Observation
+    ) -> tuple[Observation, Exception | None]:
+        """Make Jobs side by side, so that tasks which are due together need not wait for each other.
+
+        :return: what is known afterwards, and the first failure that trying again may mend.
+        """
+        at_once = asyncio.Semaphore(_JOBS_AT_ONCE)
+        answers = await asyncio.gather(
+            *(self._post_job(action, obs, at_once) for action in actions), return_exceptions=True
+        )
+        failed: Exception | None = None
+        for action, answer in zip(actions, answers, strict=True):
+            if isinstance(answer, _JobAnswer):
+                obs = self._job_answered(action, answer, obs)
+            elif isinstance(answer, Exception):
+                failed = failed or answer
+            else:
+                raise answer
+        return obs, failed
+
+    async def _post_job(self, action: CreateJob, obs: Observation, at_once: asyncio.Semaphore) -> _JobAnswer:
         namespace = obs.run.metadata.namespace
-        try:
-            raw = await self._kube.create(JOBS, namespace, dict(action.manifest))
-            made = True
-        except AlreadyExists:
-            raw = await self._kube.get(JOBS, namespace, action.manifest["metadata"]["name"])
-            made = False
-        except NotFound:
-            raise  # the namespace is gone
-        except ApiError as error:
-            if not isinstance(error, Forbidden | Invalid) and error.status != _BAD_REQUEST:
-                raise
+        async with at_once:
+            try:
+                return _JobAnswer(await self._kube.create(JOBS, namespace, dict(action.manifest)), made=True)
+            except AlreadyExists:
+                raw = await self._kube.get(JOBS, namespace, action.manifest["metadata"]["name"])
+                return _JobAnswer(raw)
+            except NotFound:
+                raise  # the namespace is gone
+            except ApiError as error:
+                if not isinstance(error, Forbidden | Invalid) and error.status != _BAD_REQUEST:
+                    raise
+                return _JobAnswer(refused=error)
+
+    def _job_answered(self, action: CreateJob, answer: _JobAnswer, obs: Observation) -> Observation:
+        if answer.refused is not None:
             index = next(i for i, task in enumerate(obs.run.spec.tasks) if task.name == action.task)
-            refusal = _refusal(Reason.JOB_REFUSED, f"spec.tasks[{index}].template", error)
+            refusal = _refusal(Reason.JOB_REFUSED, f"spec.tasks[{index}].template", answer.refused)
             return self._refused(action.task, refusal, obs)
-        job = JobView.parse(raw)
-        self._jobs.record(raw)  # before the watch shows it
+        job = JobView.parse(answer.raw)
+        self._jobs.record(answer.raw)  # before the watch shows it
         memory = obs.memory
-        if made:
+        if answer.made:
             log.info("job made", extra={"run": obs.run.key, "job": job.name})
             memory = replace(memory, jobs_made=memory.jobs_made | {job.uid})
             memory = memory.with_task(action.task, replace(memory.about(action.task), refused=None))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from runkeys.actions import DeleteSecret, PatchStatus, Plan, Refresh
+from runkeys.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
 from runkeys.observation import JobState, JobView, Memory, Observation, PodView, job_uid_of
 from runkeys.plan import plan, plan_farewell
 from runkeys.status import finished
@@ -173,6 +173,9 @@ class Reconciler:
         except Exception:
             self._doubt(key)  # what the request that failed has done is not known
             raise
+        finally:
+            if (record := self._last.get(key)) is not None:
+                record.pack()
 
     async def _reconcile_run(self, key: RunKey) -> float | None:
         last = self._last.get(key)
@@ -220,19 +223,23 @@ class Reconciler:
             self._remember(key, obs)
             if not step.actions:
                 return step
-            for action in step.actions:
-                if isinstance(action, Refresh):
-                    fresh = await self._read(key)
-                    if fresh is None:
-                        return None
-                    obs = fresh
-                    continue
-                if isinstance(action, PatchStatus) and finished(action.status):
-                    self._leaving.add(obs.run.metadata.uid)
-                obs = await self._applier.apply(action, obs)
-                # at once: if the next action fails, what this one achieved must not be forgotten
-                self._remember(key, obs)
+            if step.actions == (Refresh(),):
+                fresh = await self._read(key)
+                if fresh is None:
+                    return None
+                obs = fresh
+                continue
+            if any(isinstance(action, PatchStatus) and finished(action.status) for action in step.actions):
+                self._leaving.add(obs.run.metadata.uid)
+            obs = await self._apply(key, step.actions, obs)
         raise RuntimeError(f"the plan for {key} does not settle")
+
+    async def _apply(self, key: RunKey, actions: Iterable[Action], obs: Observation) -> Observation:
+        """Act, and remember at once: if one action fails, what others achieved must not be forgotten."""
+        async for known in self._applier.apply(actions, obs):
+            obs = known
+            self._remember(key, obs)
+        return obs
 
     async def _release_at_once(self, key: RunKey) -> None:
         """Delete Secrets whose pods have ended, before anything is read.
@@ -244,17 +251,13 @@ class Reconciler:
         if last is None or last.finished:
             return
         obs = self._observer.remembered(key, last)
-        for action in plan(obs, self._now()).actions:
-            if isinstance(action, DeleteSecret):
-                obs = await self._applier.apply(action, obs)
-                self._remember(key, obs)
+        actions = plan(obs, self._now()).actions
+        await self._apply(key, [item for item in actions if isinstance(item, DeleteSecret)], obs)
 
     async def _farewell(self, key: RunKey, last: Record) -> None:
         """The run is gone: so must be what it had, without waiting for Kubernetes to collect it."""
         obs = self._observer.remembered(key, last)
-        for action in plan_farewell(obs).actions:
-            obs = await self._applier.apply(action, obs)
-            self._remember(key, obs)
+        await self._apply(key, plan_farewell(obs).actions, obs)
         self._forget(key)
 
     async def _report_unreadable(self, key: RunKey, error: UnreadableRunError) -> None:

@@ -28,8 +28,9 @@ def awaited(obs: Observation) -> list[str]:
 class Record:
     """A run as it was last read or answered, and what this process knows of it besides.
 
-    Of the pod templates only the names of the containers that carry secrets are kept, of the sealed input only the
-    fields' names: a Job or Secret is only ever made from a run that was just read.
+    Packed, which it is between passes, it holds of the pod templates only the names of the containers that carry
+    secrets, of the sealed input only the fields' names: a Job or Secret is only ever made from a run that was just
+    read.
 
     :ivar finished: its status is final.
     :ivar awaited: of all observations so far.
@@ -67,6 +68,13 @@ class Record:
         self._labels = metadata.labels
         self._deleting = metadata.deletion_timestamp is not None
         self.finished = finished(run.status)
+        self._run: WorkflowRun | bytes = run
+
+    def pack(self) -> None:
+        """Make it small: the pass is over."""
+        run = self._run
+        if isinstance(run, bytes):
+            return
         tasks = [
             task.model_copy(
                 update={"template": {"spec": {"containers": [{"name": name} for name in carriers(task)]}}}
@@ -76,7 +84,7 @@ class Record:
         sealed = dict.fromkeys(run.spec.sealed_input, "")
         slim = run.model_copy(
             update={
-                "metadata": metadata.model_copy(update={"annotations": {}}),
+                "metadata": run.metadata.model_copy(update={"annotations": {}}),
                 "spec": run.spec.model_copy(update={"tasks": tasks, "sealed_input": sealed}),
             }
         )
@@ -84,7 +92,9 @@ class Record:
 
     def observation(self) -> Observation:
         """As an observation without Jobs and pods, on which nothing can be made."""
-        run = WorkflowRun.model_validate_json(zlib.decompress(self._run))
+        run = self._run
+        if isinstance(run, bytes):
+            run = WorkflowRun.model_validate_json(zlib.decompress(run))
         return Observation(run, _NO_BINDINGS, {}, (), self.memory)
 
     def differs(self, uid: str, generation: int, labels: Mapping[str, str], *, deleting: bool) -> bool:

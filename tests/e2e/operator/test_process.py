@@ -130,6 +130,7 @@ def test_it_sees_what_concerns_it_and_writes_nothing(
     client.create(run("before", namespace))
     process = start()
     process.wait_for("saw run None before")
+    process.wait_for("ready")
     client.create(run("later", namespace))
     process.wait_for("saw run ADDED later")
     binding = {
@@ -171,7 +172,7 @@ def test_told_to_stop_it_finishes_what_it_is_at_and_nothing_else(
 def test_told_to_stop_when_idle_it_stops_at_once(start: Start) -> None:
     process = start()
     process.wait_for("sweep")
-    process.wait_for("Starting the watch-stream for workflowruns")
+    process.wait_for("Starting the watch-stream for secretbindings")
     # Had kopf anything to wait for, it would not end by itself in time, and say so.
     assert process.end(signal.SIGTERM) == 0
 
@@ -194,7 +195,8 @@ def test_if_a_part_of_it_dies_all_of_it_ends(start: Start) -> None:
 @pytest.mark.parametrize(
     ("watched", "says"),
     [
-        ("workflowruns", "refuses the operator's credentials again and again"),
+        ("secretbindings", "refuses the operator's credentials again and again"),
+        ("workflowruns", "the watch of workflowruns.runkeys.dev ended: watch workflowruns"),
         ("pods", "the watch of pods ended: watch pods"),
     ],
 )
@@ -207,14 +209,14 @@ def test_if_its_watch_is_refused_for_good_all_of_it_ends(
     assert says in process.text
 
 
+@pytest.mark.parametrize("watched", ["secretbindings", "workflowruns"])
 def test_a_refused_watch_is_opened_again_with_a_new_session(
-    start: Start, client: KubeClient, namespace: str, proxy: ApiProxy
+    start: Start, client: KubeClient, namespace: str, proxy: ApiProxy, watched: str
 ) -> None:
-    proxy.rule(matching("watch", "workflowruns"), Answer(401, "Unauthorized"), times=2)
+    proxy.rule(matching("watch", watched), Answer(401, "Unauthorized"), times=2)
     process = start()
-    proxy.wait_for(
-        lambda request: matching("watch", "workflowruns")(request) and request.status == 401, 60, 2
-    )
+    proxy.wait_for(lambda request: matching("watch", watched)(request) and request.status == 401, 60, 2)
+    process.wait_for("ready")
     client.create(run("one", namespace))
     process.wait_for("ends one")
     assert process.end(signal.SIGTERM) == 0

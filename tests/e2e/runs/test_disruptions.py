@@ -533,16 +533,36 @@ def test_a_node_that_does_not_answer_for_a_while(own_node: OwnNode, tmp_path: Pa
 
 
 def test_a_node_that_never_answers_again(own_node: OwnNode, tmp_path: Path) -> None:
-    """Nothing ends its pod, and nobody says that it has ended. The lifetime does: the Secret, then the run."""
+    """Nothing ends its pod, and nobody says that it has ended. The lifetime does: the Secret, then the attempt.
+
+    The pod bears the mark of a disruption, so that it does not count.
+    """
     node = own_node()
     with alone(node, tmp_path, maxLifetimeSeconds=60) as team:
         run = make(team, listening(node, VARIABLE, secrets=AS_VARIABLE))
         pod = wait_printed(team, run)
         with without_its_kubelet(team, pod):
-            check_it_counted(team, "LifetimeExceeded")
+            wait_for_want_of_a_node(team, run, 2)
+            assert outcomes(team.run("flow"), "a")[0] == "Disrupted"
             assert is_running(team.client.get("pods", pod, team.namespace))
+            assert team.secret_story() == ["made", "gone"]
+        wait_printed(team, run, 2)
+        signal(node, "finish", run, 2).touch()
+        check_it_did_not_count(team, run)
+        assert disrupted_by(team, pod, "DeletionByTaintManager")
+
+
+def test_twin_a_silent_node_that_nobody_gives_up_counts(own_node: OwnNode, tmp_path: Path) -> None:
+    """Without the taint there is no mark: the pod has only not kept its lifetime."""
+    node = own_node()
+    with alone(node, tmp_path, maxLifetimeSeconds=60) as team:
+        run = make(team, listening(node, VARIABLE, secrets=AS_VARIABLE))
+        pod = wait_printed(team, run)
+        node.kill("kubelet")
+        check_it_counted(team, "LifetimeExceeded")
+        assert not disrupted_by(team, pod, "")
+        node.start_component("kubelet")
         team.client.wait_gone("pods", pod, team.namespace, 60)
-        assert team.secret_story() == ["made", "gone"]
         assert team.jobs() == []
 
 

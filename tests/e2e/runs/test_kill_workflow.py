@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from runkeys.sealing import RunInput
+from runkeys_operator import preflight
 from tests.conftest import FULL
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
@@ -19,7 +20,9 @@ from tests.e2e.runs.kills import Kill, When
 from tests.e2e.runs.team import Team, condition, exposures, phase
 from tests.e2e.runs.test_kill_at_every_call import (
     ALWAYS,
+    IS_CANCELLED,
     SECONDS,
+    SUCCEEDS,
     Case,
     Life,
     check_every_write_was_hit,
@@ -136,3 +139,13 @@ def test_a_workflow_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: P
     check_every_write_was_hit([hit for hit in hits if hit.kill.shape], WORKFLOW.writes)
     assert len(hits) >= 0.8 * len(kills), "kills that did not come prove nothing"
     assert {hit.kill.when for hit in hits} == set(When)
+
+
+def test_the_lives_hold_every_write_that_the_operator_has_the_right_to() -> None:
+    rights = {
+        f"{right.verb} {right.resource.plural}" + (f"/{right.subresource}" if right.subresource else "")
+        for right in preflight.NEEDED
+        if right.verb not in ("get", "list", "watch") and not right.resource.plural.endswith("reviews")
+    }
+    by_name = {"patch secrets", "patch configmaps"}  # the keys, in the operator's own namespace
+    assert rights | by_name == SUCCEEDS.writes | IS_CANCELLED.writes | WORKFLOW.writes

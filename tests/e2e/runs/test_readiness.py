@@ -125,9 +125,8 @@ def test_a_run_applied_when_ready_overtakes_a_backlog(new_team: TeamMaker, node:
     team.client.wait_for("workflowruns", "new", team.namespace, has_job(node, team.namespace), timeout=60)
     account = f"system:serviceaccount:{team.namespace}:runkeys"
     calls = between(node, mark, account, team.namespace, "new")
-    # those that were begun go to their end; of those that wait none goes first
+    # Those that were begun go to their end; of those that wait none goes first. The first sweep may list meanwhile.
     assert len(others(calls, "new")) <= 3 * WORKERS, sorted(others(calls, "new"))
-    assert [call for call in calls if call.verb == "list" and call.resource == "workflowruns"] == []
 
 
 def test_twin_an_operator_that_waits_in_line_is_seen(new_team: TeamMaker, node: NodeCluster) -> None:
@@ -152,7 +151,7 @@ def test_not_ready_before_each_watch_is_open(new_team: TeamMaker, proxy: ApiProx
     team, number = served(new_team, proxy)
     team.operator.start()
     held.wait_arrived(60)
-    proxy.wait_for(matching("list", "workflowruns"), 30, count=3)  # kopf's, and both of the first sweep
+    proxy.wait_for(matching("list", "workflowruns"), 30, count=3)  # the watch's, and both of the first sweep
     wait_until("the operator to be alive", lambda: answers(number, "healthz"), 30)
     assert not is_ready(number)
     held.release()

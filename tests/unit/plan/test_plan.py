@@ -19,6 +19,7 @@ from runkeys.actions import (
 from runkeys.observation import ContainerView, JobState, PodView
 from runkeys.plan import plan
 from runkeys.refusal import Reason
+from runkeys.status import Outcome
 from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
 from tests.unit.plan.world import World
 
@@ -249,19 +250,46 @@ def test_a_running_init_container_stops_the_start_deadline() -> None:
     assert len(world.secrets) == 1
 
 
-def test_the_lifetime_is_the_last_word() -> None:
+@pytest.mark.parametrize(
+    ("disrupted", "outcome", "reason"),
+    [
+        (False, Outcome.FAILED, Reason.LIFETIME_EXCEEDED),
+        (True, Outcome.DISRUPTED, Reason.DISRUPTED),  # its node was lost: that is no failure of the task
+    ],
+)
+def test_the_lifetime_is_the_last_word(disrupted: bool, outcome: Outcome, reason: Reason) -> None:
     world = World(bindings=bound_to(make_binding(maxLifetimeSeconds=100)))
     world.reconcile()
     world.bind_pod()
     world.reconcile()
     world.start_pod()
+    (first,) = world.jobs
+    ((uid, pod),) = world.pods.items()
+    world.pods[uid] = replace(pod, disrupted=disrupted)
     world.tick(101)
     assert [type(action) for action in next_actions(world)] == [DeleteSecret]
     world.reconcile()
     world.tick(40)
     world.reconcile()
-    assert world.run.status.tasks[0].reason == Reason.LIFETIME_EXCEEDED
-    assert not world.jobs
+    ended = world.run.status.tasks[0].attempts[0]
+    assert (ended.outcome, ended.reason) == (outcome, reason)
+    assert first not in world.jobs
+    assert bool(world.jobs) == disrupted, "what does not count is tried again"
+
+
+@pytest.mark.parametrize("disrupted", [False, True])
+def test_a_pod_whose_node_was_lost_before_it_started_did_not_fail(disrupted: bool) -> None:
+    world = World(run=make_run(tasks=[task(startDeadlineSeconds=60)]))
+    world.reconcile()
+    world.bind_pod()
+    world.reconcile()
+    ((uid, pod),) = world.pods.items()
+    world.pods[uid] = replace(pod, disrupted=disrupted)
+    world.tick(60)
+    world.reconcile()
+    ended = world.run.status.tasks[0].attempts[0]
+    assert ended.outcome == (Outcome.DISRUPTED if disrupted else Outcome.FAILED)
+    assert ended.reason == (Reason.DISRUPTED if disrupted else Reason.START_DEADLINE_EXCEEDED)
 
 
 def test_the_pod_gets_the_shortest_deadline() -> None:
