@@ -71,6 +71,15 @@ chart-docs: venv ## write the table of values in the chart's README
 manifests: venv ## write deploy/, the chart's objects for kubectl apply -k
 	@$(PY) -m scripts.manifests
 
+.PHONY: version
+version: venv ## write the version of operator/runkeys/_version.py into the chart and deploy/
+	@$(PY) -m scripts.version
+	@$(PY) -m scripts.manifests
+
+.PHONY: release-artifacts
+release-artifacts: venv ## wheel, sdist, chart package, SBOM and checksums, into dist/
+	@$(PY) -m scripts.release dist
+
 .PHONY: lock
 lock: venv ## write requirements/ from pyproject.toml; ARGS=--upgrade for newer versions
 	@scripts/lock $(ARGS)

@@ -1,4 +1,4 @@
-"""The probes: `/healthz` while the event loop turns, `/readyz` once everything was listed."""
+"""The probes: `/healthz` while the event loop turns, `/readyz` once everything was listed; and `/metrics`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from . import metrics
 from .errors import StartError
 
 
@@ -15,6 +16,7 @@ class Health:
 
     def __init__(self) -> None:
         self.ready = False
+        metrics.ready.set_function(lambda: float(self.ready))
 
     @asynccontextmanager
     async def served(self, port: int) -> AsyncIterator[None]:
@@ -24,6 +26,7 @@ class Health:
             return
         app = web.Application()
         app.add_routes([web.get("/healthz", self._healthz), web.get("/readyz", self._readyz)])
+        app.add_routes([web.get("/metrics", self._metrics)])
         runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -40,3 +43,7 @@ class Health:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         return web.Response(text="ready\n") if self.ready else web.Response(status=503, text="starting\n")
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        text, content_type = metrics.page(request.headers.get("Accept", ""))
+        return web.Response(body=text, headers={"Content-Type": content_type})

@@ -64,7 +64,7 @@ def install_rights(
         sets.append(f"sources[{index}].secretNames={{{','.join(sources)}}}")
     account = ""
     for manifest in _rendered(str(build.program("helm")), tuple(sets), namespace):
-        if manifest["kind"] in ("Deployment", "CustomResourceDefinition"):
+        if manifest["kind"] in ("Deployment", "PodDisruptionBudget", "CustomResourceDefinition"):
             continue
         if manifest["kind"] == "ServiceAccount":
             account = manifest["metadata"]["name"]
