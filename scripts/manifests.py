@@ -16,7 +16,7 @@ import yaml
 from tests.e2e.cluster import build
 
 ROOT = Path(__file__).resolve().parents[1]
-CHART, DEPLOY = ROOT / "helm" / "runkeys", ROOT / "deploy"
+CHART, CRDS, DEPLOY = ROOT / "helm" / "runkeys", ROOT / "crds", ROOT / "deploy"
 NAMESPACE = "runkeys-system"
 OVERLAYS = {"all-namespaces": (), "two-namespaces": ("team-a", "team-b")}
 HEADER = "# Generated from helm/runkeys by `make manifests`. Do not edit.\n"
@@ -79,7 +79,10 @@ def files() -> dict[Path, str]:
         "kind": "Namespace",
         "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
     }
+    kinds = sorted(path.name for path in CRDS.glob("*.yaml"))
     found = {
+        # Of this name, so that it is no manifest to whoever applies the folder as it is.
+        CRDS / "Kustomization": _kustomization(*kinds),
         DEPLOY / "base" / "kustomization.yaml": _kustomization("../../crds", "objects.yaml"),
         DEPLOY / "base" / "objects.yaml": _text([namespace, *common]),
     }

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"
     ACCESS_DENIED = "AccessDenied"
     USE_DENIED = "UseDenied"
+    REVEAL_DENIED = "RevealDenied"
     DEADLINE_TOO_LONG = "DeadlineTooLong"
     SOURCE_NOT_FOUND = "SourceNotFound"
     SOURCE_FORBIDDEN = "SourceForbidden"

@@ -146,6 +146,18 @@ class RunInput(Context):
         return f"input {self.field} of runs of {self.requester} in namespace {self.namespace}"
 
 
+@dataclass(frozen=True)
+class RevealAnswer(Context):
+    """The answer to one SecretReveal, sealed with the asker's own key."""
+
+    label: ClassVar[str] = "reveal-answer"
+    namespace: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"answer to SecretReveal {self.uid} in namespace {self.namespace}"
+
+
 class PublicKey:
     """What seals. Safe to publish, but whoever can swap it reads what is sealed after: compare fingerprints.
 

@@ -1,7 +1,7 @@
 """Puts the operator together and keeps it whole: it runs completely or ends.
 
 kopf watches bindings, logs in and runs the life cycle. Beside it run the watches of
-runs, Jobs and pods, the queue's workers and the sweep. If any of them ends, all of them end, and
+runs, reveals, Jobs and pods, the queue's workers and the sweep. If any of them ends, all of them end, and
 the process with an error: whoever runs it starts it again, and nobody waits for half an
 operator.
 """
@@ -23,7 +23,7 @@ from ._kopf import kopf
 from .errors import ApiError, BackgroundError, LoginError, Unauthorized
 from .health import Health
 from .keys import Keys
-from .kube import BINDINGS, JOBS, PODS, RUNS, Kube
+from .kube import BINDINGS, JOBS, PODS, REVEALS, RUNS, Kube
 from .login import Login
 from .logs import describe, get_logger
 from .reconcile.key import Key
@@ -140,7 +140,7 @@ class _Operator:
         self._served = namespaces or (None,)
         self._closed_watches = {
             resource.path(namespace)
-            for resource in (RUNS, BINDINGS, PODS, JOBS)
+            for resource in (RUNS, BINDINGS, REVEALS, PODS, JOBS)
             for namespace in self._served
         }
         registry = kopf.OperatorRegistry()
@@ -202,6 +202,7 @@ class _Operator:
             for resource, saw, labels, fields in (
                 # A run that ends leaves the watch, and is never listed again.
                 (RUNS, self._engine.saw_run, "", OPEN),
+                (REVEALS, self._engine.saw_reveal, "", ""),
                 (JOBS, self._engine.saw_job, LABEL_RUN, ""),
                 # First seen when bound: the moment its Secret is due.
                 (PODS, self._engine.saw_pod, LABEL_RUN, BOUND),

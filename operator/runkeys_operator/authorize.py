@@ -19,7 +19,7 @@ from .kube import BINDINGS, Kube, Resource
 
 LOCAL_REVIEWS = Resource("authorization.k8s.io", "v1", "localsubjectaccessreviews")
 
-USE = "use"
+USE, REVEAL = "use", "reveal"
 
 
 class Authorizer:
@@ -44,26 +44,36 @@ class Authorizer:
         if requester is None:
             return None
         namespace = run.metadata.namespace
-        allowed = await asyncio.gather(*(self._may_use(namespace, requester, name) for name in first))
+        allowed = await asyncio.gather(*(self._may(namespace, requester, USE, name) for name in first))
         for (name, reference), may in zip(first.items(), allowed, strict=True):
             if not may:
                 return Refusal(
                     Reason.USE_DENIED,
                     reference.field,
                     f"{requester.username}, who made the run, may not use SecretBinding {name}; whoever administers"
-                    f" the namespace can allow it: {grant(namespace, name, requester.username)}",
+                    f" the namespace can allow it: {grant(namespace, name, requester.username, USE)}",
                     permanent=False,
                 )
         return None
 
-    async def _may_use(self, namespace: str, requester: Requester, name: str) -> bool:
+    async def denied(self, namespace: str, requester: Requester | None, verb: str, name: str) -> str | None:
+        """Why the requester may not do ``verb`` with the binding, and the command that allows it; None if it may."""
+        if requester is not None and await self._may(namespace, requester, verb, name):
+            return None
+        username = requester.username if requester is not None else "somebody who is not known"
+        return (
+            f"{username} may not {verb} SecretBinding {name}; whoever administers the namespace can allow it:"
+            f" {grant(namespace, name, username, verb)}"
+        )
+
+    async def _may(self, namespace: str, requester: Requester, verb: str, name: str) -> bool:
         body = {
             "metadata": {"namespace": namespace},
             "spec": {
                 "user": requester.username,
                 "groups": requester.groups,
                 "resourceAttributes": {
-                    "verb": USE,
+                    "verb": verb,
                     "group": BINDINGS.group,
                     "version": BINDINGS.version,
                     "resource": BINDINGS.plural,
@@ -76,24 +86,24 @@ class Authorizer:
         return bool(review["status"].get("allowed"))
 
 
-def grant(namespace: str, binding: str, username: str) -> str:
-    """The command that allows a user to use a binding; `kubectl create role` takes no verbs of ours."""
+def grant(namespace: str, binding: str, username: str, verb: str) -> str:
+    """The command that allows a user ``verb`` on a binding; `kubectl create role` takes no verbs of ours."""
     account = username.removeprefix("system:serviceaccount:")
     subject = f"--serviceaccount={account}" if account != username else f"--user={username}"
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
-        "metadata": {"name": f"use-{binding}"},
+        "metadata": {"name": f"{verb}-{binding}"},
         "rules": [
             {
                 "apiGroups": [BINDINGS.group],
                 "resources": [BINDINGS.plural],
                 "resourceNames": [binding],
-                "verbs": [USE],
+                "verbs": [verb],
             }
         ],
     }
     return (
         f"echo '{json.dumps(role, separators=(',', ':'))}' | kubectl -n {namespace} apply -f - &&"
-        f" kubectl -n {namespace} create rolebinding use-{binding} --role=use-{binding} {subject}"
+        f" kubectl -n {namespace} create rolebinding {verb}-{binding} --role={verb}-{binding} {subject}"
     )

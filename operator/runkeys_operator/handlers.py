@@ -24,6 +24,9 @@ class EventSink(Protocol):
     def saw_binding(self, event: Event) -> None:
         """Of a SecretBinding."""
 
+    def saw_reveal(self, event: Event) -> None:
+        """Of a SecretReveal."""
+
     def saw_pod(self, event: Event) -> None:
         """Of a pod that has a run's label and a node."""
 

@@ -62,6 +62,7 @@ class Resource:
 
 RUNS = Resource("runkeys.dev", "v1alpha1", "workflowruns")
 BINDINGS = Resource("runkeys.dev", "v1alpha1", "secretbindings")
+REVEALS = Resource("runkeys.dev", "v1alpha1", "secretreveals")
 JOBS = Resource("batch", "v1", "jobs")
 PODS = Resource("", "v1", "pods")
 SECRETS = Resource("", "v1", "secrets")

@@ -132,7 +132,7 @@ def count_failure(key: Hashable, error: BaseException) -> None:
 
 
 def kind_of(key: Hashable) -> str:
-    """`run` or `binding`."""
+    """`run`, `binding` or `reveal`."""
     return type(key).__name__.removesuffix("Key").lower()
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .authorize import LOCAL_REVIEWS
 from .errors import ApiError, NotFound, StartError, TooManyRequests, Unauthorized, Unreachable
-from .kube import BINDINGS, EVENTS, JOBS, PODS, RUNS, SECRETS, Json, Kube, Resource
+from .kube import BINDINGS, EVENTS, JOBS, PODS, REVEALS, RUNS, SECRETS, Json, Kube, Resource
 from .logs import get_logger
 from .reconcile.sweep import EXPIRES, LIVE, OPEN
 
@@ -51,6 +51,8 @@ NEEDED = (
     *(Right(verb, SECRETS) for verb in ("create", "delete")),
     *(Right(verb, EVENTS) for verb in ("create", "list")),
     Right("create", LOCAL_REVIEWS),
+    *(Right(verb, REVEALS) for verb in ("get", "list", "watch", "delete")),
+    Right("patch", REVEALS, "status"),
 )
 
 
@@ -91,7 +93,7 @@ async def _check_kinds(kube: Kube) -> None:
         served = {entry["name"] for entry in await kube.discover(RUNS)}
     except NotFound:
         served = set()
-    if not {RUNS.plural, f"{RUNS.plural}/status", BINDINGS.plural} <= served:
+    if not {RUNS.plural, f"{RUNS.plural}/status", BINDINGS.plural, REVEALS.plural} <= served:
         raise StartError(f"the CRDs of {RUNS.group}/{RUNS.version} are not installed: kubectl apply -f crds/")
 
 

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.e2e import operator_calls
 from tests.e2e.cluster import providers
 from tests.e2e.cluster.base import Cluster
 from tests.e2e.cluster.cache import Claim, cache_dir
@@ -43,6 +44,8 @@ def cluster() -> Iterator[Cluster]:
     keep = os.environ.get("RUNKEYS_E2E_KEEP", "") not in ("", "0")
     with providers.shared("tests" if keep else f"t-{_RUN}", keep) as shared:
         yield shared
+        if isinstance(shared, NodeCluster):
+            operator_calls.check_all(shared.audit)  # each worker for all of them: the last one has seen all
 
 
 @pytest.fixture(scope="session")

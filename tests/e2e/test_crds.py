@@ -90,6 +90,18 @@ BINDING: Object = {
     },
 }
 
+REVEAL: Object = {
+    "apiVersion": "runkeys.dev/v1alpha1",
+    "kind": "SecretReveal",
+    "metadata": {"name": "good"},
+    "spec": {
+        "binding": "quantum",
+        "entry": "ibmq-token",
+        "publicKey": "rkpub1.x",
+        "requester": {"username": "alice", "groups": []},
+    },
+}
+
 TASK_NAME = "a task name may hold lower-case letters, digits and hyphens"
 ENV_NAME = "a variable name may hold letters, digits and underscores, and may not begin with a digit"
 ENV_TAKEN = (
@@ -105,6 +117,9 @@ ONE_OF = (
 )
 EITHER_SOURCE = "a secret comes either from a binding (secret) or from the run's sealedInput (input)"
 EITHER_BINDING = "a binding is either named (name) or the requester's own (personal: true)"
+EITHER_REVEAL = "a binding is either named (binding) or the requester's own (personal: true)"
+PUBLIC_KEY = "publicKey is a public key of Runkeys: rkpub1. and what follows"
+REVEAL_FIXED = "a SecretReveal cannot be changed: make a new one"
 SEALED = "a sealed value begins with rk1.; this is none, and may be a secret in the clear: seal it"
 ONE_SOURCE = "an entry has exactly one source: give secretKeyRef or sealed"
 OWNER = "owner is fixed once a binding exists: make a new binding"
@@ -224,6 +239,12 @@ BAD_BINDINGS: list[tuple[str, Any, str]] = [
         'unknown field "spec.secrets[0].secretKeyRef.namespace"',
     ),
 ]
+BAD_REVEALS: list[tuple[str, Any, str]] = [
+    ("spec.publicKey", CANARY, f"spec.publicKey: Forbidden: {PUBLIC_KEY}"),
+    ("spec.personal", True, f"spec: Forbidden: {EITHER_REVEAL}"),
+    ("spec.entry", "", "spec.entry in body should be at least 1 chars long"),
+    ("spec.value", CANARY, 'unknown field "spec.value"'),
+]
 # Changes to a run that exists, as merge patches one after the other.
 BAD_CHANGES: list[tuple[str, Object, str]] = [
     ("account", {"serviceAccountName": "x"}, "serviceAccountName is fixed once a run exists: make a new run"),
@@ -293,15 +314,16 @@ def test_definitions_apply_on_their_own_and_again(own_node: OwnNode) -> None:
     assert node.kubectl("get", "wfr,rkb", "--all-namespaces") == ""
 
 
-@pytest.mark.parametrize("example", [RUN, BINDING], ids=["run", "binding"])
+@pytest.mark.parametrize("example", [RUN, BINDING, REVEAL], ids=["run", "binding", "reveal"])
 def test_a_good_example_is_accepted_and_gets_its_defaults(
     cluster: Cluster, client: KubeClient, namespace: str, example: Object
 ) -> None:
     cluster.kubectl("-n", namespace, "create", "-f", "-", input=json.dumps(example))
 
-    plural = {"WorkflowRun": "workflowruns", "SecretBinding": "secretbindings"}[example["kind"]]
+    plural = f"{example['kind'].lower()}s"
     stored = client.get(plural, "good", namespace)
-    assert stored["status"]["observedGeneration"] == -1
+    if example is not REVEAL:  # which is no lasting state that tools wait for
+        assert stored["status"]["observedGeneration"] == -1
     assert stored["spec"] == example["spec"]
 
 
@@ -333,6 +355,24 @@ def test_a_bad_binding_is_refused_with_field_and_remedy_but_not_the_value(
 
     assert message in answer
     assert CANARY not in answer
+
+
+@pytest.mark.parametrize(("path", "value", "message"), BAD_REVEALS, ids=[path for path, *_ in BAD_REVEALS])
+def test_a_bad_reveal_is_refused_with_field_and_remedy_but_not_the_value(
+    cluster: Cluster, path: str, value: Any, message: str
+) -> None:
+    answer = refusal(cluster, *CREATE, body=changed(REVEAL, path, value))
+
+    assert message in answer
+    assert CANARY not in answer
+
+
+def test_a_reveal_is_fixed(cluster: Cluster, client: KubeClient, namespace: str) -> None:
+    client.create(REVEAL, namespace)
+    for change in ({"publicKey": "rkpub1.y"}, {"requester": None}, {"entry": "other"}):
+        patch = json.dumps({"spec": change})
+        answer = refusal(cluster, "-n", namespace, "patch", "rkr", "good", "--type=merge", "-p", patch)
+        assert f"spec: Forbidden: {REVEAL_FIXED}" in answer
 
 
 def test_a_run_is_fixed_but_for_cancel_and_ttl(cluster: Cluster, client: KubeClient, namespace: str) -> None:
@@ -382,7 +422,7 @@ def test_twin_a_rule_without_our_reason_repeats_the_value(cluster: Cluster) -> N
 
 def test_every_rule_has_a_bad_example() -> None:
     covered = [message for *_, message in (*BAD_RUNS, *BAD_BINDINGS, *BAD_CHANGES)]
-    covered.append(OWNER)
+    covered += [OWNER, REVEAL_FIXED, *(message for *_, message in BAD_REVEALS)]
     rules = {rule["message"] for kind in KINDS for rule in rules_in(manifest(kind))}
 
     untested = {rule for rule in rules if not any(shared(rule, message) for message in covered)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from runkeys.api.binding import AccessRule, BindingEntry, SecretBinding, SecretKeySelector
 from runkeys.api.common import API_VERSION, GROUP, VERSION, Condition, LabelSelector
+from runkeys.api.reveal import SecretReveal, SecretRevealSpec, SecretRevealStatus
 from runkeys.api.run import (
     AttemptStatus,
     Exposure,
@@ -31,6 +32,9 @@ __all__ = [
     "LabelSelector",
     "SecretBinding",
     "SecretKeySelector",
+    "SecretReveal",
+    "SecretRevealSpec",
+    "SecretRevealStatus",
     "Task",
     "TaskSecret",
     "TaskStatus",

@@ -49,6 +49,9 @@ SEALED_TEXT = cel(
 MAX_SEALED = 701_000
 """Characters of the longest sealed value."""
 
+MAX_ENTRIES = 512
+"""More would not fit into an object anyway: sealed, each has at least 1,600 characters."""
+
 STRICT, NAMESPACE = "Strict", "Namespace"
 
 
@@ -155,7 +158,7 @@ class SecretBindingSpec(ApiModel):
     secrets: list[BindingEntry] = Field(
         description="The secrets, each under the name by which tasks ask for it.",
         min_length=1,
-        max_length=64,
+        max_length=MAX_ENTRIES,
         json_schema_extra=list_map("name"),
     )
     access: list[AccessRule] = Field(
@@ -214,7 +217,7 @@ class SecretBindingStatus(ApiModel):
     entries: list[EntryStatus] = Field(
         default_factory=list,
         description="What was found for each entry.",
-        max_length=64,
+        max_length=MAX_ENTRIES,
         json_schema_extra=list_map("name"),
     )
 

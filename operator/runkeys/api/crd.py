@@ -13,6 +13,7 @@ import yaml
 
 from runkeys.api.binding import SecretBinding
 from runkeys.api.common import GROUP, VERSION, CrdInfo, PrinterColumn
+from runkeys.api.reveal import SecretReveal
 from runkeys.api.run import WorkflowRun
 from runkeys.api.structural import VALIDATIONS, Schema, SchemaError, structural_schema
 
@@ -33,7 +34,7 @@ class Kind(Protocol):
         ...
 
 
-KINDS: tuple[type[Kind], ...] = (WorkflowRun, SecretBinding)
+KINDS: tuple[type[Kind], ...] = (WorkflowRun, SecretBinding, SecretReveal)
 
 
 def manifest(kind: type[Kind]) -> Schema:

@@ -26,4 +26,15 @@ class BindingKey(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
-Key = RunKey | BindingKey
+class RevealKey(NamedTuple):
+    """Names one SecretReveal."""
+
+    namespace: str
+    name: str
+    kind: str = "SecretReveal"
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+Key = RunKey | BindingKey | RevealKey

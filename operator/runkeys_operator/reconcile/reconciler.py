@@ -14,16 +14,18 @@ from runkeys.observation import JobState, JobView, Memory, Observation, PodView,
 from runkeys.plan import plan, plan_farewell
 from runkeys.status import finished
 from runkeys_operator import metrics
+from runkeys_operator.authorize import Authorizer
 from runkeys_operator.errors import Conflict
 from runkeys_operator.keys import Keys
 from runkeys_operator.kube import RUNS, Kube
 from runkeys_operator.material.sources import Sources
 from runkeys_operator.reconcile.apply import Applier, utc_now
 from runkeys_operator.reconcile.bindings import BindingReconciler
-from runkeys_operator.reconcile.key import BindingKey, Key, RunKey
+from runkeys_operator.reconcile.key import BindingKey, Key, RevealKey, RunKey
 from runkeys_operator.reconcile.observe import Observer, UnreadableRunError, read_run
 from runkeys_operator.reconcile.queue import ReconcileQueue, Urgency
 from runkeys_operator.reconcile.record import Record, awaited, of_owner
+from runkeys_operator.reconcile.reveals import RevealReconciler
 from runkeys_operator.reconcile.store import Store
 from runkeys_operator.reconcile.sweep import Sweeper
 
@@ -61,6 +63,7 @@ class Reconciler:
         sources = Sources(kube, keys)
         self._applier = Applier(kube, sources, self._jobs, clock)
         self._bindings = BindingReconciler(kube, sources, clock)
+        self._reveals = RevealReconciler(kube, sources, Authorizer(kube), clock)
         self._sweeper = Sweeper(kube, self._jobs, self._pods, namespaces)
         self._last: dict[RunKey, Record] = {}
         # Runs that were changed, or may have been, since they were read.
@@ -110,6 +113,12 @@ class Reconciler:
         for name in (key.name, of_owner(owner.get("username", ""))):
             for run in self._users.get(RunKey(key.namespace, name), set()).copy():
                 self._queue.add(run)
+
+    def saw_reveal(self, event: Mapping[str, Any]) -> None:
+        """A SecretReveal was made, or is there still: its answer is waited for."""
+        metadata = event["object"]["metadata"]
+        if event.get("type") != "DELETED":
+            self._queue.add(RevealKey(metadata["namespace"], metadata["name"]), urgency=Urgency.NEWS)
 
     def saw_pod(self, event: Mapping[str, Any]) -> None:
         """A pod with a run's label and a node was added, changed or deleted.
@@ -167,6 +176,12 @@ class Reconciler:
         if isinstance(key, BindingKey):
             try:
                 return await self._bindings.reconcile(key)
+            except Conflict as error:
+                metrics.count_failure(key, error)
+                return 0.0
+        if isinstance(key, RevealKey):
+            try:
+                return await self._reveals.reconcile(key)
             except Conflict as error:
                 metrics.count_failure(key, error)
                 return 0.0

@@ -64,7 +64,10 @@ KNOWN = (
         },
         False,
     ),
-    *_table("runkeys.dev/v1alpha1", {"WorkflowRun": "workflowruns", "SecretBinding": "secretbindings"}),
+    *_table(
+        "runkeys.dev/v1alpha1",
+        {"WorkflowRun": "workflowruns", "SecretBinding": "secretbindings", "SecretReveal": "secretreveals"},
+    ),
 )
 
 

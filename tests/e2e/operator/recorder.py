@@ -38,6 +38,9 @@ class Recorder:
     def saw_binding(self, event: Event) -> None:
         self._saw("binding", event)
 
+    def saw_reveal(self, event: Event) -> None:
+        self._saw("reveal", event)
+
     def saw_pod(self, event: Event) -> None:
         self._saw("pod", event, event["object"]["spec"].get("nodeName"))
 

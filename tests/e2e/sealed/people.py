@@ -47,7 +47,7 @@ def person(team: Team, name: str, *, use: tuple[str, ...] = ()) -> Person:
     for binding in use:
         may_use(team, name, binding)
     client = team.client.as_user(name)
-    wait_until(f"{name} to be let in", lambda: _may(client, team.namespace, "create"), 10)
+    wait_until(f"{name} to be let in", lambda: may(client, team.namespace, "create", "workflowruns"), 10)
     return Person(name, team, client)
 
 
@@ -69,14 +69,22 @@ def may_use(team: Team, user: str, binding: str) -> None:
     }
     give(team, f"use-{binding}-{user}", user, [rule])
     client = team.client.as_user(user)
-    wait_until(f"{user} to be given {binding}", lambda: _may(client, team.namespace, "use", binding), 10)
+    wait_until(
+        f"{user} to be given {binding}",
+        lambda: may(client, team.namespace, "use", "secretbindings", binding),
+        10,
+    )
 
 
 def may_not_use(team: Team, user: str, binding: str) -> None:
     """Take that right away."""
     team.client.delete("rolebindings", f"use-{binding}-{user}", team.namespace)
     client = team.client.as_user(user)
-    wait_until(f"{user} to have lost {binding}", lambda: not _may(client, team.namespace, "use", binding), 10)
+    wait_until(
+        f"{user} to have lost {binding}",
+        lambda: not may(client, team.namespace, "use", "secretbindings", binding),
+        10,
+    )
 
 
 def give(team: Team, name: str, user: str, rules: list[Object]) -> None:
@@ -93,7 +101,8 @@ def give(team: Team, name: str, user: str, rules: list[Object]) -> None:
     )
 
 
-def _may(client: KubeClient, namespace: str, verb: str, binding: str = "") -> bool:
+def may(client: KubeClient, namespace: str, verb: str, resource: str, name: str = "") -> bool:
+    """Whether the client has a right on one of our kinds."""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
@@ -102,8 +111,8 @@ def _may(client: KubeClient, namespace: str, verb: str, binding: str = "") -> bo
                 "namespace": namespace,
                 "verb": verb,
                 "group": "runkeys.dev",
-                "resource": "secretbindings" if binding else "workflowruns",
-                "name": binding,
+                "resource": resource,
+                "name": name,
             }
         },
     }

@@ -10,7 +10,7 @@ from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import Team, condition, phase
 from tests.e2e.runs.workflows import make, task
-from tests.e2e.sealed.people import check_value_is_nowhere_else, sealed, sealed_entry
+from tests.e2e.sealed.people import check_value_is_nowhere_else, public_key, sealed, sealed_entry
 
 pytestmark = pytest.mark.e2e
 
@@ -124,3 +124,24 @@ def test_what_does_not_open_is_named_and_no_secret_is_made(team: Team, node: Nod
     found = team.wait_phase("cut", "Succeeded", "Failed", timeout=75)
     assert phase(found) == "Succeeded", found["status"]
     check_value_is_nowhere_else(team, node, team.value, mark)
+
+
+def test_five_hundred_entries_in_one_binding(team: Team) -> None:
+    """As many as a team may keep in one file; it needs server-side apply, like all that is large."""
+    key = public_key(team)
+    entries = [
+        {"name": f"e{number}", "sealed": seal(b"x", BindingEntry(team.namespace, "keys", f"e{number}"), key)}
+        for number in range(499)
+    ]
+    team.make_binding(secrets=[*entries, sealed_entry(team, team.value)])
+    team.make_run()
+    found = team.wait_phase("job", "Succeeded", "Failed")
+    assert phase(found) == "Succeeded", found["status"]
+    binding = team.client.wait_for(
+        "secretbindings",
+        "keys",
+        team.namespace,
+        lambda item: condition(item, "Ready")["status"] == "True",
+        30,
+    )
+    assert binding["status"]["secrets"] == "500/500"

@@ -97,7 +97,7 @@ def test_committed_files_are_those_of_the_models(folder: Path) -> None:
 def test_main_writes_the_files_into_every_folder(tmp_path: Path) -> None:
     assert crd.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
 
-    names = {"runkeys.dev_workflowruns.yaml", "runkeys.dev_secretbindings.yaml"}
+    names = {crd.file_name(kind) for kind in crd.KINDS}
     assert {path.name for path in (tmp_path / "a").iterdir()} == names
     assert {path.name for path in (tmp_path / "b").iterdir()} == names
 

@@ -16,6 +16,7 @@ from runkeys.sealing import (
     Keyring,
     NamespaceEntry,
     PrivateKey,
+    RevealAnswer,
     RunInput,
     seal,
 )
@@ -27,6 +28,7 @@ _contexts = st.one_of(
     st.builds(BindingEntry, _part, _part, _part),
     st.builds(NamespaceEntry, _part, _part),
     st.builds(RunInput, _part, _part, _part),
+    st.builds(RevealAnswer, _part, _part),
 )
 
 ALIKE: list[Context] = [
@@ -44,6 +46,8 @@ ALIKE: list[Context] = [
     NamespaceEntry("a", "c"),
     NamespaceEntry("b", "c"),
     NamespaceEntry("a", "bc"),
+    RevealAnswer("a", "b"),
+    RevealAnswer("a", "c"),
     RunInput("a", "b", "c"),
     RunInput("a", "c", "b"),
     RunInput("a", "b", "c\0"),

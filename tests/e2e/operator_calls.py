@@ -1,0 +1,55 @@
+"""What operators asked for during a whole test run, against what they may ever ask for (I4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from runkeys_operator.keys import PRIVATE, PUBLIC
+from runkeys_operator.preflight import NEEDED
+from tests.e2e.cluster.audit import AuditEvent, AuditLog
+
+_RUN_SECRET = "rk-"
+_REVIEWS = ("selfsubjectrulesreviews", "selfsubjectaccessreviews", "selfsubjectreviews")
+_GRANTED = {(right.verb, f"{right.resource.plural}/{right.subresource}".rstrip("/")) for right in NEEDED}
+
+
+def is_an_operators(event: AuditEvent) -> bool:
+    """Whether an operator process sent it, and not a test that has got hold of its token."""
+    return (
+        event.user.startswith("system:serviceaccount:")
+        and event.user.rpartition(":")[2].startswith("runkeys")
+        and event.raw.get("userAgent") == "runkeys-operator"
+    )
+
+
+def allowed(event: AuditEvent) -> bool:
+    """Whether the operator is ever to send such a request."""
+    verb, resource, name = event.verb, event.resource, event.name
+    if not resource or resource in _REVIEWS:
+        return event.verb in ("get", "create")
+    if resource == "secrets":
+        if name == PRIVATE:
+            return verb in ("get", "patch")
+        # `get` is for the sources that a namespace opted in; never for what the operator has made itself
+        return (verb in ("create", "delete") and name.startswith(_RUN_SECRET)) or (
+            verb == "get" and bool(name) and not name.startswith(_RUN_SECRET)
+        )
+    if resource == "configmaps":
+        return name == PUBLIC and verb in ("get", "patch")
+    return (verb, resource) in _GRANTED
+
+
+def not_allowed(events: Iterable[AuditEvent]) -> Iterator[AuditEvent]:
+    """Those requests of operators that they are never to send."""
+    return (event for event in events if is_an_operators(event) and not allowed(event))
+
+
+def check_all(log: AuditLog) -> None:
+    """Raises AssertionError if any operator has ever asked for what it must not."""
+    seen, bad = 0, []
+    for event in log.events(where=is_an_operators):
+        seen += 1
+        if not allowed(event):
+            bad.append(str(event))
+    print(f"audit log: {seen} requests of operators, {len(bad)} that are not allowed")
+    assert not bad, f"operators asked for what they must not: {bad[:20]}"

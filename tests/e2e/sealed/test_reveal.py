@@ -1,0 +1,171 @@
+"""Reading a value back: for whoever has the right, once, sealed with a key that nobody else has, and on record."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+
+import pytest
+
+from runkeys.sealing import ContextMismatchError, Keyring, PrivateKey, RevealAnswer
+from tests.e2e.cluster.base import wait_until
+from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.runs.team import Team
+from tests.e2e.sealed.people import EVERYBODY, Person, give, may, person, sealed_entry
+
+pytestmark = pytest.mark.e2e
+
+
+@dataclass(frozen=True)
+class Question:
+    """A SecretReveal, and the key that opens its answer."""
+
+    key: PrivateKey
+    made: Object
+    team: Team
+
+    def answer(self) -> Object:
+        """Its status once it is there."""
+        found = self.team.client.wait_for(
+            "secretreveals",
+            self.made["metadata"]["name"],
+            self.team.namespace,
+            lambda item: item.get("status", {}).get("answeredTime"),
+            60,
+        )
+        status: Object = found["status"]
+        return status
+
+    def open(self, text: str) -> str:
+        place = RevealAnswer(self.team.namespace, self.made["metadata"]["uid"])
+        return Keyring(self.key).open(text, place).decode()
+
+
+def ask(who: Person, entry: str = "token", *, key: PrivateKey | None = None, **what: object) -> Question:
+    """Ask as this user; ``binding="keys"`` unless said otherwise."""
+    key = key or PrivateKey.generate()
+    made = who.client.create(
+        {
+            "apiVersion": "runkeys.dev/v1alpha1",
+            "kind": "SecretReveal",
+            "metadata": {"generateName": "reveal-", "namespace": who.team.namespace},
+            "spec": {
+                **(what or {"binding": "keys"}),
+                "entry": entry,
+                "publicKey": key.public.text,
+                "requester": {"username": who.name, "groups": [EVERYBODY]},
+            },
+        }
+    )
+    return Question(key, made, who.team)
+
+
+def asker(team: Team, name: str, *, reveal: tuple[str, ...] = ()) -> Person:
+    """A user who may ask, and is answered about the bindings called ``reveal``."""
+    who = person(team, name)
+    rules = [{"apiGroups": ["runkeys.dev"], "resources": ["secretreveals"], "verbs": ["create", "get"]}]
+    if reveal:
+        named = {"apiGroups": ["runkeys.dev"], "resources": ["secretbindings"], "verbs": ["reveal"]}
+        rules.append({**named, "resourceNames": list(reveal)})
+    give(team, f"asks-{name}", name, rules)
+    wait_until(
+        f"{name} to be let ask", lambda: may(who.client, team.namespace, "create", "secretreveals"), 10
+    )
+    return who
+
+
+@pytest.fixture
+def sealed_team(team: Team) -> Team:
+    """A team whose binding ``keys`` holds a sealed value of another kind than the source's."""
+    team.client.delete("secretbindings", "keys", team.namespace)
+    team.make_binding(secrets=[sealed_entry(team, team.value)])
+    return team
+
+
+def test_the_one_who_may_reads_it_once_and_everybody_can_see_that(
+    sealed_team: Team, node: NodeCluster
+) -> None:
+    team, mark = sealed_team, node.audit.mark()
+    since = team.cluster.etcd.revision()
+    alice = asker(team, "alice", reveal=("keys",))
+    question = ask(alice)
+    status = question.answer()
+    assert question.open(status["sealed"]) == team.value
+
+    # the answer opens with no other key and as no other object's
+    other = ask(alice, key=question.key)
+    again = other.answer()
+    with pytest.raises(ContextMismatchError):
+        question.open(again["sealed"])
+
+    # an Event on the binding says who read what
+    events = [
+        item for item in team.client.list("events", team.namespace) if item["reason"] == "SecretRevealed"
+    ]
+    name = question.made["metadata"]["name"]
+    assert f"alice read entry 'token' (SecretReveal {name})" in [item["message"] for item in events]
+    assert {item["involvedObject"]["name"] for item in events} == {"keys"}
+    order = team.calls(mark, "create events", "patch secretreveals/status")
+    assert [event.resource for event in order] == ["events", "secretreveals/status"] * 2
+
+    # nothing of it is in the cluster but what was sealed
+    forms = [team.value.encode(), team.value.encode().hex().encode()]
+    forms += [base64.b64encode(b"." * skip + team.value.encode())[4:-4] for skip in range(3)]
+    assert team.cluster.etcd.find(status["sealed"].encode(), since=since), "the search finds nothing"
+    assert team.cluster.etcd.find(*forms, since=since) == {}
+    assert [form for form in forms if form in team.operator.log.read_bytes()] == []
+    assert [str(event) for form in forms for event in node.audit.find(form, mark)] == []
+
+    # and after its minute it is gone
+    for item in (question, other):
+        team.client.wait_gone("secretreveals", item.made["metadata"]["name"], team.namespace, 90)
+
+
+def test_nobody_else_is_told(sealed_team: Team) -> None:
+    team = sealed_team
+    alice, bob = asker(team, "alice", reveal=("keys",)), asker(team, "bob")
+    alice.client.create(
+        {
+            "apiVersion": "runkeys.dev/v1alpha1",
+            "kind": "SecretBinding",
+            "metadata": {"name": "hers", "namespace": team.namespace},
+            "spec": {
+                "owner": {"username": "alice"},
+                "secrets": [sealed_entry(team, team.value, binding="hers")],
+            },
+        }
+    )
+    mine = ask(alice, personal=True)
+    assert mine.open(mine.answer()["sealed"]) == team.value
+
+    cases = {
+        "RevealDenied": ask(bob),
+        "SecretNotFound": ask(alice, entry="absent"),
+    }
+    for reason, question in cases.items():
+        status = question.answer()
+        assert (status.get("sealed"), status["reason"]) == (None, reason)
+    assert "bob may not reveal SecretBinding keys" in cases["RevealDenied"].answer()["message"]
+    assert "it has: token" in cases["SecretNotFound"].answer()["message"]
+    hers = ask(bob, binding="hers").answer()
+    assert (hers.get("sealed"), hers["reason"]) == (None, "RevealDenied")
+    assert "is the personal binding of alice" in hers["message"]
+    absent = ask(alice, binding="absent").answer()
+    assert (absent.get("sealed"), absent["reason"]) == (None, "BindingNotFound")
+    none = ask(bob, personal=True).answer()
+    assert (none.get("sealed"), none["reason"]) == (None, "BindingNotFound")
+
+
+def test_twin_with_the_right_bob_is_told(sealed_team: Team) -> None:
+    bob = asker(sealed_team, "bob", reveal=("keys",))
+    question = ask(bob)
+    assert question.open(question.answer()["sealed"]) == sealed_team.value
+
+
+def test_a_question_that_was_asked_while_the_operator_was_away(sealed_team: Team) -> None:
+    alice = asker(sealed_team, "alice", reveal=("keys",))
+    assert sealed_team.operator.stop() == 0
+    question = ask(alice)
+    sealed_team.operator.start()
+    assert question.open(question.answer()["sealed"]) == sealed_team.value
