@@ -80,6 +80,10 @@ version: venv ## write the version of operator/runkeys/_version.py into the char
 release-artifacts: venv ## wheel, sdist, chart package, SBOM and checksums, into dist/
 	@$(PY) -m scripts.release dist
 
+.PHONY: policies
+policies: venv ## write policies/ and the chart's template from operator/runkeys/policies.py
+	@$(PY) -m runkeys.policies write policies/ helm/runkeys/templates/policies.yaml
+
 .PHONY: lock
 lock: venv ## write requirements/ from pyproject.toml; ARGS=--upgrade for newer versions
 	@scripts/lock $(ARGS)

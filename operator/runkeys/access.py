@@ -1,13 +1,21 @@
-"""Whether a binding's ``access`` admits a pod of a run. Default deny; pure."""
+"""Whether a binding's ``access`` admits a pod of a run, and how to allow somebody to use it. Default deny; pure."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from runkeys.api import AccessRule, SecretBinding
+from runkeys.api import GROUP, AccessRule, SecretBinding
+from runkeys.naming import SERVICE_ACCOUNT
+
+USE = "use"
+"""The verb that lets somebody's runs have the secrets of a binding."""
+
+REVEAL = "reveal"
+"""The verb that lets somebody read them back."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +85,34 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             for part in parts
         )
     )
+
+
+def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
+    """The command that allows somebody ``verb`` on a binding; `kubectl create role` takes no verbs of ours.
+
+    :param subject: see :func:`subject_of`.
+    """
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": f"{verb}-{binding}"},
+        "rules": [
+            {
+                "apiGroups": [GROUP],
+                "resources": [SecretBinding.CRD.plural],
+                "resourceNames": [binding],
+                "verbs": [verb],
+            }
+        ],
+    }
+    return (
+        f"echo '{json.dumps(role, separators=(',', ':'))}' | kubectl -n {namespace} apply -f - &&"
+        f" kubectl -n {namespace} create rolebinding {verb}-{binding} --role={verb}-{binding} {subject}"
+    )
+
+
+def subject_of(username: str) -> str:
+    """How `kubectl create rolebinding` names a user or service account."""
+    if username.startswith(SERVICE_ACCOUNT):
+        return f"--serviceaccount={username.removeprefix(SERVICE_ACCOUNT)}"
+    return f"--user={username}"

@@ -19,6 +19,11 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "runkeys"
 OBJECT_PREFIX = "rk-"
 SECRET_TYPE = f"{GROUP}/run-secret"
+SEALING_KEYS = "runkeys-sealing-keys"
+"""The Secret with the private sealing keys, in the operator's namespace."""
+
+SERVICE_ACCOUNT = "system:serviceaccount:"
+"""What usernames of service accounts begin with; namespace and name follow."""
 
 # A Job's pods are named after it with 6 more characters, and Kubernetes cuts what does not fit into 63.
 _MAX_NAME = 57

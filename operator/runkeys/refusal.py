@@ -41,6 +41,7 @@ class Reason(StrEnum):
     POD_NOT_CREATED = "PodNotCreated"
     UNSCHEDULABLE = "Unschedulable"
     AMBIGUOUS_PODS = "AmbiguousPods"
+    POLICIES_MISSING = "PoliciesMissing"
     # how an attempt ended
     JOB_FAILED = "JobFailed"
     ATTEMPT_LOST = "AttemptLost"

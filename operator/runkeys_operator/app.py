@@ -21,6 +21,7 @@ from runkeys.naming import LABEL_RUN
 from . import credentials, handlers, metrics, preflight
 from ._kopf import kopf
 from .errors import ApiError, BackgroundError, LoginError, Unauthorized
+from .guard import Guard
 from .health import Health
 from .keys import Keys
 from .kube import BINDINGS, JOBS, PODS, REVEALS, RUNS, Kube
@@ -74,7 +75,12 @@ class MakeEngine(Protocol):
     """Makes the engine, for the namespaces that it is to serve; `()`: all."""
 
     def __call__(
-        self, kube: Kube, queue: ReconcileQueue[Key], namespaces: tuple[str, ...], keys: Keys
+        self,
+        kube: Kube,
+        queue: ReconcileQueue[Key],
+        namespaces: tuple[str, ...],
+        keys: Keys,
+        guard: Guard,
     ) -> Engine:
         """Called once, before anything is watched."""
 
@@ -102,9 +108,10 @@ async def serve(options: Options, make_engine: MakeEngine) -> None:
             metrics.queue_failing.set_function(lambda: queue.failing)
             days = options.key_rotation_days
             keys = Keys(kube, options.operator_namespace, rotate_after=timedelta(days=days) if days else None)
-            engine = make_engine(kube, queue, namespaces, keys)
+            guard = Guard(kube, namespaces, options.operator_namespace)
+            engine = make_engine(kube, queue, namespaces, keys, guard)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
-            await _Operator(options, session, health, kube, queue, engine, keys).run(namespaces)
+            await _Operator(options, session, health, kube, queue, engine, keys, guard).run(namespaces)
     finally:
         await session.close()
 
@@ -119,9 +126,11 @@ class _Operator:
         queue: ReconcileQueue[Key],
         engine: Engine,
         keys: Keys,
+        guard: Guard,
     ) -> None:
         self._kube = kube
         self._keys = keys
+        self._guard = guard
         self._options = options
         self._session = session
         self._health = health
@@ -189,8 +198,13 @@ class _Operator:
         self._tell_ready()
 
     def _tell_ready(self) -> None:
-        """Ready: all watches are open, so that what was there is known, and what is new is heard of at once."""
-        ready = not self._closed_watches and not self._sweep_failed and not self._ending
+        """Ready: all watches are open, so that what was there is known, and what is new is heard of at once.
+
+        And the policies are in force, without which nothing would be made.
+        """
+        self._health.problem = self._guard.problem or "starting"
+        working = not self._closed_watches and not self._sweep_failed and not self._ending
+        ready = working and not self._guard.problem
         if ready and not self._health.ready:
             log.info("ready")
         self._health.ready = ready
@@ -250,6 +264,7 @@ class _Operator:
         while True:
             pause = self._options.sweep_seconds
             try:
+                await self._guard.check()
                 await self._keys.tend()
                 await self._engine.sweep()
                 self._sweep_failed = False

@@ -7,9 +7,9 @@ policy was missing, is noticed here. Personal bindings need no right: they are t
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 
+from runkeys.access import USE, grant, subject_of
 from runkeys.api import WorkflowRun
 from runkeys.api.run import Requester
 from runkeys.needs import Bindings, SecretReference
@@ -18,8 +18,6 @@ from runkeys.refusal import Reason, Refusal
 from .kube import BINDINGS, Kube, Resource
 
 LOCAL_REVIEWS = Resource("authorization.k8s.io", "v1", "localsubjectaccessreviews")
-
-USE, REVEAL = "use", "reveal"
 
 
 class Authorizer:
@@ -41,8 +39,16 @@ class Authorizer:
             if found is not None and found.spec.owner is None:
                 first.setdefault(reference.binding, reference)
         requester = run.spec.requester
-        if requester is None:
+        if not first:
             return None
+        if requester is None:
+            return Refusal(
+                Reason.REQUESTER_UNKNOWN,
+                next(iter(first.values())).field,
+                "who made the run is not on record (spec.requester), so nobody can tell what it may use; make the run"
+                " again",
+                permanent=True,
+            )
         namespace = run.metadata.namespace
         allowed = await asyncio.gather(*(self._may(namespace, requester, USE, name) for name in first))
         for (name, reference), may in zip(first.items(), allowed, strict=True):
@@ -51,7 +57,7 @@ class Authorizer:
                     Reason.USE_DENIED,
                     reference.field,
                     f"{requester.username}, who made the run, may not use SecretBinding {name}; whoever administers"
-                    f" the namespace can allow it: {grant(namespace, name, requester.username, USE)}",
+                    f" the namespace can allow it: {grant(USE, namespace, name, subject_of(requester.username))}",
                     permanent=False,
                 )
         return None
@@ -63,7 +69,7 @@ class Authorizer:
         username = requester.username if requester is not None else "somebody who is not known"
         return (
             f"{username} may not {verb} SecretBinding {name}; whoever administers the namespace can allow it:"
-            f" {grant(namespace, name, username, verb)}"
+            f" {grant(verb, namespace, name, subject_of(username))}"
         )
 
     async def _may(self, namespace: str, requester: Requester, verb: str, name: str) -> bool:
@@ -84,26 +90,3 @@ class Authorizer:
         }
         review = await self._kube.create(LOCAL_REVIEWS, namespace, body)
         return bool(review["status"].get("allowed"))
-
-
-def grant(namespace: str, binding: str, username: str, verb: str) -> str:
-    """The command that allows a user ``verb`` on a binding; `kubectl create role` takes no verbs of ours."""
-    account = username.removeprefix("system:serviceaccount:")
-    subject = f"--serviceaccount={account}" if account != username else f"--user={username}"
-    role = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "Role",
-        "metadata": {"name": f"{verb}-{binding}"},
-        "rules": [
-            {
-                "apiGroups": [BINDINGS.group],
-                "resources": [BINDINGS.plural],
-                "resourceNames": [binding],
-                "verbs": [verb],
-            }
-        ],
-    }
-    return (
-        f"echo '{json.dumps(role, separators=(',', ':'))}' | kubectl -n {namespace} apply -f - &&"
-        f" kubectl -n {namespace} create rolebinding {verb}-{binding} --role={verb}-{binding} {subject}"
-    )

@@ -1,4 +1,4 @@
-"""The probes: `/healthz` while the event loop turns, `/readyz` once everything was listed; and `/metrics`."""
+"""The probes: `/healthz` while the event loop turns, `/readyz` once all is known; and `/metrics`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class Health:
     def __init__(self) -> None:
         self.ready = False
         metrics.ready.set_function(lambda: float(self.ready))
+        self.problem = "starting"
+        """Why it is not ready."""
 
     @asynccontextmanager
     async def served(self, port: int) -> AsyncIterator[None]:
@@ -42,7 +44,9 @@ class Health:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ready\n") if self.ready else web.Response(status=503, text="starting\n")
+        return (
+            web.Response(text="ready\n") if self.ready else web.Response(status=503, text=f"{self.problem}\n")
+        )
 
     async def _metrics(self, request: web.Request) -> web.Response:
         text, content_type = metrics.page(request.headers.get("Accept", ""))

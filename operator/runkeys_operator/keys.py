@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from runkeys import sealing
+from runkeys.naming import SEALING_KEYS
 from runkeys.sealing import Keyring, PrivateKey
 
 from . import metrics
@@ -27,7 +28,7 @@ from .logs import get_logger
 
 log = get_logger(__name__)
 
-PRIVATE = "runkeys-sealing-keys"
+PRIVATE = SEALING_KEYS
 """Name of the Secret."""
 
 PUBLIC = "runkeys-public-keys"

@@ -25,7 +25,7 @@ from tests.e2e.cluster.client import KubeClient
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.cluster.node_layout import NodeOptions
 from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.operators import install_crds
+from tests.e2e.operators import install_crds, remove_rights
 
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(4))[:8]
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "m")
@@ -80,6 +80,7 @@ def new_namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[
     yield make
     for name in made:
         cluster.client.delete("namespaces", name, missing_ok=True)
+        remove_rights(cluster, name)
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.cluster.base import Cluster
+from tests.e2e.cluster.base import Cluster, wait_until
+from tests.e2e.cluster.client import ApiError, KubeClient
+from tests.e2e.cluster.resources import by_plural
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "runkeys"
@@ -41,15 +43,29 @@ def _established(crd: dict[str, Any]) -> bool:
 @cache
 def _rendered(helm: str, sets: tuple[str, ...], namespace: str) -> list[dict[str, Any]]:
     arguments = [part for item in sets for part in ("--set", item)]
+    arguments += ["--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"]
     command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, "--no-hooks", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return [item for item in yaml.safe_load_all(done.stdout) if item]
+
+
+_OF_NAMESPACE = "runkeys.test/namespace"
+_CLUSTER_WIDE = (
+    "validatingadmissionpolicybindings",
+    "validatingadmissionpolicies",
+    "mutatingadmissionpolicybindings",
+    "mutatingadmissionpolicies",
+    "clusterrolebindings",
+    "clusterroles",
+)
 
 
 def install_rights(
     cluster: Cluster, namespace: str, sources: tuple[str, ...] = (), others: tuple[str, ...] = ()
 ) -> str:
     """What the chart gives an operator that lives in ``namespace`` and serves it, without its Deployment.
+
+    What of it belongs to the whole cluster is removed with the namespace, see ``remove_rights``.
 
     :param sources: Secrets that each namespace lets the operator read.
     :param others: further namespaces that it serves.
@@ -58,7 +74,7 @@ def install_rights(
     from tests.e2e.cluster import build
 
     served = (namespace, *others)
-    sets = [f"watchNamespaces={{{','.join(served)}}}"]
+    sets = [f"watchNamespaces={{{','.join(served)}}}", "installRoles=false"]
     for index, name in enumerate(served if sources else ()):
         sets.append(f"sources[{index}].namespace={name}")
         sets.append(f"sources[{index}].secretNames={{{','.join(sources)}}}")
@@ -68,8 +84,47 @@ def install_rights(
             continue
         if manifest["kind"] == "ServiceAccount":
             account = manifest["metadata"]["name"]
+        if "namespace" not in manifest["metadata"]:
+            labels = {**manifest["metadata"]["labels"], _OF_NAMESPACE: namespace}
+            manifest["metadata"]["labels"] = labels
         cluster.client.apply(manifest)
+    wait_in_force(cluster, namespace)
     return account
+
+
+def wait_in_force(cluster: Cluster, namespace: str) -> None:
+    """Wait until the API server goes by the policies that were just made for a namespace: it looks each second."""
+    metadata = {"name": "rk-in-force", "namespace": namespace}
+    spec = {"tasks": [{"name": "t", "template": {}}]}
+    run = {"apiVersion": "runkeys.dev/v1alpha1", "kind": "WorkflowRun", "metadata": metadata, "spec": spec}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
+
+    def in_force() -> bool:
+        # The last of those that refuse, and the one that fills in.
+        return (
+            is_refused(cluster.client, secret)
+            and "requester" in cluster.client.create(run, dryRun="All")["spec"]
+        )
+
+    wait_until(f"the policies for {namespace} to be in force", in_force, 10)
+
+
+def is_refused(client: KubeClient, manifest: dict[str, Any]) -> bool:
+    """Whether a policy forbids to create it."""
+    try:
+        client.create(manifest, dryRun="All")
+    except ApiError as error:
+        if "ValidatingAdmissionPolicy" in error.message:
+            return True
+        raise
+    return False
+
+
+def remove_rights(cluster: Cluster, namespace: str) -> None:
+    """Remove what ``install_rights`` made for a namespace and is not in it."""
+    for plural in _CLUSTER_WIDE:
+        path, query = by_plural(plural).path(), {"labelSelector": f"{_OF_NAMESPACE}={namespace}"}
+        cluster.client.request("DELETE", path, query=query)
 
 
 class Operator:

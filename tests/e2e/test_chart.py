@@ -18,6 +18,7 @@ from tests.e2e.cluster import images
 from tests.e2e.cluster.base import Cluster, ClusterError
 from tests.e2e.cluster.cache import CHECKOUT
 from tests.e2e.cluster.client import KubeClient, Object
+from tests.e2e.cluster.resources import by_plural
 
 CHART = CHECKOUT / "helm" / "runkeys"
 EXAMPLES = CHECKOUT / "examples"
@@ -32,13 +33,19 @@ TWO_NAMESPACES = (
 # Values with tests of their own.
 ELSEWHERE = {
     *("sources", "crds", "drain", "podDisruptionBudget", "networkPolicy", "serviceMonitor", "prometheusRule"),
+    *("installPolicies", "installRoles"),
     *("commonLabels", "deploymentAnnotations", "serviceAccountAnnotations"),
 }
 EVERYTHING = tuple(
     f"--set={name}.enabled=true" for name in ("networkPolicy", "serviceMonitor", "prometheusRule")
 )
 CRD = "CustomResourceDefinition"
-CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding"}
+POLICIES = "admissionregistration.k8s.io"
+CLUSTER_WIDE = {
+    *("ClusterRole", "ClusterRoleBinding"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
+    *("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"),
+}
 # The strictest of Kubernetes' own standards for pods.
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
@@ -107,10 +114,16 @@ class TestRendered:
     def test_nothing_reaches_across_the_cluster_when_namespaces_are_named(self, cluster: Cluster) -> None:
         manifests = template(cluster, *TWO_NAMESPACES)
 
-        assert not CLUSTER_WIDE & {m["kind"] for m in manifests}
-        assert {m["metadata"].get("namespace") for m in manifests if m["kind"] != CRD} == {
+        # Apart from the policies, which can only be there for the whole cluster, and the right to read these by name.
+        bound = {m["roleRef"]["name"] for m in manifests if m["kind"] == "ClusterRoleBinding"}
+        assert bound == {"runkeys-policies.runkeys-system.runkeys"}
+        [reader] = [m for m in manifests if m["kind"] == "ClusterRole" and m["metadata"]["name"] in bound]
+        assert all((rule["apiGroups"], rule["verbs"]) == ([POLICIES], ["get"]) for rule in reader["rules"])
+        assert all(rule["resourceNames"] for rule in reader["rules"])
+        assert {m["metadata"]["namespace"] for m in manifests if "namespace" in m["metadata"]} == {
             *("runkeys-system", "team-a", "team-b")
         }
+        assert {m["kind"] for m in manifests if "namespace" not in m["metadata"]} <= {CRD, *CLUSTER_WIDE}
 
     def test_every_value_reaches_the_pod(self, cluster: Cluster) -> None:
         digest = "sha256:" + "0" * 64
@@ -397,9 +410,25 @@ def release(client: KubeClient) -> Iterator[str]:
     """A release name of its own; cluster-wide rights of that name are removed again."""
     name = f"runkeys-{secrets.token_hex(3)}"
     yield name
-    for made in (name, f"{name}-drain"):
-        client.delete("clusterrolebindings", made, missing_ok=True)
-        client.delete("clusterroles", made, missing_ok=True)
+    for plural in ("clusterrolebindings", "clusterroles"):
+        query = {"labelSelector": f"app.kubernetes.io/instance={name}"}
+        client.request("DELETE", by_plural(plural).path(), query=query)
+
+
+def reads(manifests: list[Object]) -> set[tuple[str, str, str]]:
+    """What ``can`` says of the right to read the policies, each by its name."""
+    [role] = [
+        m
+        for m in manifests
+        if m["kind"] == "ClusterRole" and m["metadata"]["name"].startswith("runkeys-policies.")
+    ]
+    return {
+        (f"{resource}.{group}", name, " ".join(rule["verbs"]))
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule["resourceNames"]
+    }
 
 
 @pytest.mark.usefixtures("crds")
@@ -408,15 +437,16 @@ class TestRights:
         self, cluster: Cluster, client: KubeClient, new_namespace: Callable[[], str], release: str
     ) -> None:
         system, served, other = new_namespace(), new_namespace(), new_namespace()
-        for manifest in rights_only(
+        manifests = rights_only(
             template(cluster, f"--set=watchNamespaces={{{served}}}", release=release, to=system)
-        ):
+        )
+        for manifest in manifests:
             client.apply(manifest)
         account = f"system:serviceaccount:{system}:{release}"
 
-        assert can(cluster, account, served) == golden_rights()
-        assert can(cluster, account, system) == KEYS
-        assert can(cluster, account, other) == set()
+        assert can(cluster, account, served) == golden_rights() | reads(manifests)
+        assert can(cluster, account, system) == KEYS | reads(manifests)
+        assert can(cluster, account, other) == reads(manifests)
         for verb, resource in MUST_NOT:
             assert not allowed(client, account, served, verb, resource), (verb, resource)
 
@@ -424,11 +454,12 @@ class TestRights:
         self, cluster: Cluster, client: KubeClient, new_namespace: Callable[[], str], release: str
     ) -> None:
         system, other = new_namespace(), new_namespace()
-        for manifest in rights_only(template(cluster, release=release, to=system)):
+        manifests = rights_only(template(cluster, release=release, to=system))
+        for manifest in manifests:
             client.apply(manifest)
         account = f"system:serviceaccount:{system}:{release}"
 
-        assert can(cluster, account, other) == golden_rights()
+        assert can(cluster, account, other) == golden_rights() | reads(manifests)
         for verb, resource in MUST_NOT:
             assert not allowed(client, account, other, verb, resource), (verb, resource)
 
@@ -441,11 +472,14 @@ class TestRights:
             f"--set=sources[0].namespace={served}",
             "--set=sources[0].secretNames={db}",
         )
-        for manifest in rights_only(template(cluster, *values, release=release, to=system)):
+        manifests = rights_only(template(cluster, *values, release=release, to=system))
+        for manifest in manifests:
             client.apply(manifest)
         account = f"system:serviceaccount:{system}:{release}"
 
-        assert can(cluster, account, served) == golden_rights() | {("secrets", "db", "get")}
+        assert can(cluster, account, served) == golden_rights() | {("secrets", "db", "get")} | reads(
+            manifests
+        )
         assert allowed(client, account, served, "get", "secrets", "db")
         assert not allowed(client, account, served, "get", "secrets", "other")
         assert not allowed(client, account, served, "list", "secrets")
@@ -468,7 +502,7 @@ class TestRights:
             client.apply(manifest)
         account = f"system:serviceaccount:{system}:{release}"
 
-        assert can(cluster, account, served) != golden_rights()
+        assert can(cluster, account, served) != golden_rights() | reads(manifests)
         assert allowed(client, account, served, *MUST_NOT[1])
 
 

@@ -140,3 +140,23 @@ tolerations:
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* The namespaces whose objects the policies are for, as a label selector; empty: all. */}}
+{{- define "runkeys.served" -}}
+{{- if .Values.watchNamespaces -}}
+matchExpressions:
+- key: kubernetes.io/metadata.name
+  operator: In
+  values:
+  {{- range sortAlpha .Values.watchNamespaces }}
+  - {{ . }}
+  {{- end }}
+{{- else -}}
+{}
+{{- end }}
+{{- end }}
+
+{{/* Objects that belong to the whole cluster: each release has its own. */}}
+{{- define "runkeys.clusterName" -}}
+{{ .Release.Namespace }}.{{ include "runkeys.name" . }}
+{{- end }}

@@ -32,6 +32,7 @@ from runkeys.status import finished
 from runkeys_operator import metrics
 from runkeys_operator.authorize import Authorizer
 from runkeys_operator.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
+from runkeys_operator.guard import Guard
 from runkeys_operator.kube import JOBS, RUNS, SECRETS, Kube
 from runkeys_operator.material.sources import SourceRefusedError, Sources
 from runkeys_operator.reconcile.diagnose import why_no_pod
@@ -81,9 +82,15 @@ class Applier:
     """The only writer to the cluster. Raises :class:`ApiError` where trying again is all there is to do."""
 
     def __init__(
-        self, kube: Kube, sources: Sources, jobs: Store[JobView], clock: Callable[[], datetime] = utc_now
+        self,
+        kube: Kube,
+        sources: Sources,
+        jobs: Store[JobView],
+        guard: Guard,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._kube = kube
+        self._guard = guard
         self._jobs = jobs
         self._sources = sources
         self._authorizer = Authorizer(kube)
@@ -162,7 +169,8 @@ class Applier:
 
     async def _ensure_secret(self, action: EnsureSecret, obs: Observation) -> Observation:
         namespace = obs.run.metadata.namespace
-        denied = await self._authorizer.refusal(obs.run, action.references, obs.bindings)
+        denied = await self._guard.refusal()
+        denied = denied or await self._authorizer.refusal(obs.run, action.references, obs.bindings)
         if denied is not None:
             found = replace(obs.memory.about(action.task), sources=Finding(self._now(), denied))
             return _remember(obs, obs.memory.with_task(action.task, found))
@@ -225,6 +233,11 @@ class Applier:
 
         :return: what is known afterwards, and the first failure that trying again may mend.
         """
+        unguarded = await self._guard.refusal()
+        if unguarded is not None:
+            for action in actions:
+                obs = self._refused(action.task, unguarded, obs)
+            return obs, None
         at_once = asyncio.Semaphore(_JOBS_AT_ONCE)
         answers = await asyncio.gather(
             *(self._post_job(action, obs, at_once) for action in actions), return_exceptions=True

@@ -16,6 +16,7 @@ from runkeys.status import finished
 from runkeys_operator import metrics
 from runkeys_operator.authorize import Authorizer
 from runkeys_operator.errors import Conflict
+from runkeys_operator.guard import Guard
 from runkeys_operator.keys import Keys
 from runkeys_operator.kube import RUNS, Kube
 from runkeys_operator.material.sources import Sources
@@ -52,6 +53,7 @@ class Reconciler:
         queue: ReconcileQueue[Key],
         namespaces: tuple[str, ...],
         keys: Keys,
+        guard: Guard,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._kube = kube
@@ -61,7 +63,7 @@ class Reconciler:
         self._pods = Store(PodView.parse)
         self._observer = Observer(kube, self._jobs, self._pods)
         sources = Sources(kube, keys)
-        self._applier = Applier(kube, sources, self._jobs, clock)
+        self._applier = Applier(kube, sources, self._jobs, guard, clock)
         self._bindings = BindingReconciler(kube, sources, clock)
         self._reveals = RevealReconciler(kube, sources, Authorizer(kube), clock)
         self._sweeper = Sweeper(kube, self._jobs, self._pods, namespaces)

@@ -14,11 +14,12 @@ from datetime import datetime, timedelta
 from pydantic import ValidationError
 
 from runkeys import sealing
+from runkeys.access import REVEAL
 from runkeys.api import API_VERSION, SecretBinding
 from runkeys.api.reveal import SecretReveal, SecretRevealStatus
 from runkeys.needs import SecretReference, source_of
 from runkeys.refusal import Reason, Refusal
-from runkeys_operator.authorize import REVEAL, Authorizer
+from runkeys_operator.authorize import Authorizer
 from runkeys_operator.errors import AlreadyExists, Conflict, NotFound
 from runkeys_operator.kube import BINDINGS, EVENTS, REVEALS, Kube
 from runkeys_operator.material.sources import SourceRefusedError, Sources

@@ -13,6 +13,7 @@ from runkeys_operator import logs
 from runkeys_operator.__main__ import exit_code
 from runkeys_operator.app import Options
 from runkeys_operator.errors import ServerError
+from runkeys_operator.guard import Guard
 from runkeys_operator.handlers import Event
 from runkeys_operator.keys import Keys
 from runkeys_operator.kube import Kube
@@ -26,7 +27,12 @@ def say(*words: object) -> None:
 
 class Recorder:
     def __init__(
-        self, kube: Kube, queue: ReconcileQueue[Key], namespaces: tuple[str, ...], keys: Keys
+        self,
+        kube: Kube,
+        queue: ReconcileQueue[Key],
+        namespaces: tuple[str, ...],
+        keys: Keys,
+        guard: Guard,  # noqa: ARG002 -- it makes nothing
     ) -> None:
         self._kube, self._queue, self._keys = kube, queue, keys
         say("engine", *namespaces)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from runkeys.sealing import ContextMismatchError, Keyring, PrivateKey, RevealAnswer
 from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.client import ApiError, Object
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.team import Team
 from tests.e2e.sealed.people import EVERYBODY, Person, give, may, person, sealed_entry
@@ -139,22 +139,53 @@ def test_nobody_else_is_told(sealed_team: Team) -> None:
     mine = ask(alice, personal=True)
     assert mine.open(mine.answer()["sealed"]) == team.value
 
-    cases = {
-        "RevealDenied": ask(bob),
-        "SecretNotFound": ask(alice, entry="absent"),
-    }
-    for reason, question in cases.items():
-        status = question.answer()
-        assert (status.get("sealed"), status["reason"]) == (None, reason)
-    assert "bob may not reveal SecretBinding keys" in cases["RevealDenied"].answer()["message"]
-    assert "it has: token" in cases["SecretNotFound"].answer()["message"]
+    for binding in ("keys", "hers"):
+        with pytest.raises(ApiError) as refused:
+            ask(bob, binding=binding)
+        assert f"bob may not reveal SecretBinding {binding}" in refused.value.message
+    forged = ask(replace(bob, name="alice"), personal=True)
+    assert forged.made["spec"]["requester"]["username"] == "bob", "what is sent is replaced"
+    assert forged.answer()["reason"] == "BindingNotFound"
+    absent = ask(alice, entry="absent").answer()
+    assert (absent.get("sealed"), absent["reason"]) == (None, "SecretNotFound")
+    assert "it has: token" in absent["message"]
+    none = ask(bob, personal=True).answer()
+    assert (none.get("sealed"), none["reason"]) == (None, "BindingNotFound")
+
+
+def test_a_right_that_is_gone_when_the_operator_sees_the_question(sealed_team: Team) -> None:
+    team = sealed_team
+    alice, carol = asker(team, "alice", reveal=("keys", "hers")), asker(team, "carol", reveal=("keys",))
+    assert team.operator.stop() == 0
+    gone, stays = ask(alice), ask(carol)
+    team.client.delete("rolebindings", "asks-alice", team.namespace)
+    wait_until(
+        "alice to have lost it",
+        lambda: not may(alice.client, team.namespace, "reveal", "secretbindings", "keys"),
+        10,
+    )
+    team.operator.start()
+    status = gone.answer()
+    assert (status.get("sealed"), status["reason"]) == (None, "RevealDenied")
+    assert "alice may not reveal SecretBinding keys" in status["message"]
+    assert stays.open(stays.answer()["sealed"]) == team.value
+
+
+def test_somebody_elses_personal_binding_is_not_told_whatever_the_right(sealed_team: Team) -> None:
+    team = sealed_team
+    bob = asker(team, "bob", reveal=("hers",))
+    entry = sealed_entry(team, team.value, binding="hers")
+    person(team, "alice").client.create(
+        {
+            "apiVersion": "runkeys.dev/v1alpha1",
+            "kind": "SecretBinding",
+            "metadata": {"name": "hers", "namespace": team.namespace},
+            "spec": {"owner": {"username": "alice"}, "secrets": [entry]},
+        }
+    )
     hers = ask(bob, binding="hers").answer()
     assert (hers.get("sealed"), hers["reason"]) == (None, "RevealDenied")
     assert "is the personal binding of alice" in hers["message"]
-    absent = ask(alice, binding="absent").answer()
-    assert (absent.get("sealed"), absent["reason"]) == (None, "BindingNotFound")
-    none = ask(bob, personal=True).answer()
-    assert (none.get("sealed"), none["reason"]) == (None, "BindingNotFound")
 
 
 def test_twin_with_the_right_bob_is_told(sealed_team: Team) -> None:

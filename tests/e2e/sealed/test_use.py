@@ -6,25 +6,53 @@ import shlex
 
 import pytest
 
+from tests.e2e.cluster.base import wait_until
+from tests.e2e.cluster.client import ApiError
 from tests.e2e.runs.team import HELD_BACK, Team, condition, phase
-from tests.e2e.sealed.people import may_not_use, person, sealed_entry
+from tests.e2e.sealed.people import may, may_not_use, person, sealed_entry
 
 pytestmark = pytest.mark.e2e
 
 
-def test_without_the_right_nothing_starts_and_the_printed_command_grants_it(team: Team) -> None:
-    person(team, "alice").submit()
+def test_without_the_right_no_run_is_made_and_the_printed_command_grants_it(team: Team) -> None:
+    alice = person(team, "alice")
+    with pytest.raises(ApiError) as refused:
+        alice.submit()
+    assert refused.value.status == 403
+    assert "alice may not use SecretBinding keys; " in refused.value.message
+    obey(team, refused.value.message)
+    wait_until(
+        "alice to be let use keys",
+        lambda: may(alice.client, team.namespace, "use", "secretbindings", "keys"),
+        10,
+    )
+    alice.submit()
+    assert phase(team.wait_phase("job", "Succeeded", "Failed")) == "Succeeded"
+
+
+def obey(team: Team, message: str) -> None:
+    """Run the commands that a message ends with."""
+    apply, bind = message.partition("can allow it: ")[2].split(" && ")
+    echo, manifest, pipe, *command = shlex.split(apply)
+    assert (echo, pipe, command[0]) == ("echo", "|", "kubectl")
+    team.cluster.kubectl(*command[1:], input=manifest)
+    team.cluster.kubectl(*shlex.split(bind)[1:])
+
+
+def test_a_right_that_is_gone_when_the_operator_sees_the_run(team: Team) -> None:
+    alice = person(team, "alice", use=("keys",))
+    assert team.operator.stop() == 0
+    alice.submit()
+    may_not_use(team, "alice", "keys")
+    team.client.delete("roles", "use-keys-alice", team.namespace)
+    team.operator.start()
     found = team.wait_condition("job", "Stalled", reason="UseDenied")
     message = condition(found, "Stalled")["message"]
     assert message.startswith("spec.tasks[0].secrets[0].secret: alice, who made the run, may not use")
     assert condition(found, "Authorized")["status"] == "False"
     assert (team.jobs(), team.secret_story()) == ([], [])
 
-    apply, bind = message.partition("can allow it: ")[2].split(" && ")
-    echo, manifest, pipe, *command = shlex.split(apply)
-    assert (echo, pipe, command[0]) == ("echo", "|", "kubectl")
-    team.cluster.kubectl(*command[1:], input=manifest)
-    team.cluster.kubectl(*shlex.split(bind)[1:])
+    obey(team, message)
     found = team.wait_phase("job", "Succeeded", "Failed", timeout=75)
     assert phase(found) == "Succeeded", found["status"]
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runkeys.observation import Memory, Observation, PodView
+from runkeys_operator.guard import Guard
 from runkeys_operator.keys import Keys
 from runkeys_operator.kube import Kube
 from runkeys_operator.login import Login
@@ -123,4 +124,4 @@ def idle() -> tuple[ReconcileQueue[Any], Reconciler]:
     """A reconciler that asks nothing of any server, and its queue."""
     queue = ReconcileQueue[Any]()
     kube = Kube(Login(lambda: pytest.fail("nothing is asked")))
-    return queue, Reconciler(kube, queue, (), Keys(kube, None))
+    return queue, Reconciler(kube, queue, (), Keys(kube, None), Guard(kube, (), None))

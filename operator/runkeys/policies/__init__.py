@@ -1,0 +1,91 @@
+"""The admission policies: who may make, change and use what. Evaluated inside the API server, so nothing can be down.
+
+:func:`build` gives them as objects for one operator: it is the one source of the chart's templates, of the manifests
+in ``policies/`` (``make policies``) and of what the operator compares with what is installed. Pure.
+
+One call of CEL's ``authorizer`` costs 350,000; an expression may cost 1,000,000 and a policy 10,000,000. So the checks
+are unrolled, one expression for each index. Only functions that Kubernetes 1.33 knows are used: an API server takes
+those of its own version only from what is stored already.
+
+Every default of the API server is written out, so that what is installed can be compared exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from runkeys.policies.account import Account
+from runkeys.policies.cel import Object
+from runkeys.policies.rules import VALIDATING_RULES, requester
+
+__all__ = ["API", "MUTATING", "VALIDATING", "Account", "build", "difference", "served"]
+
+API = "admissionregistration.k8s.io/v1"
+VALIDATING, MUTATING = "ValidatingAdmissionPolicy", "MutatingAdmissionPolicy"
+
+
+def build(account: Account, namespaces: Sequence[str] = (), *, mutating: bool = True) -> list[Object]:
+    """All policies, each followed by its binding: plain JSON types, new on every call.
+
+    :param namespaces: those that the operator serves; none: all.
+    :param mutating: with the one that fills in who made a run, for servers that know such a kind (since 1.36).
+    """
+    policies = [
+        *((VALIDATING, name, make(account)) for name, make in VALIDATING_RULES.items()),
+        *([(MUTATING, "requester", requester())] if mutating else []),
+    ]
+    return [
+        item for kind, name, spec in policies for item in _with_binding(kind, name, spec, account, namespaces)
+    ]
+
+
+def difference(expected: object, found: object, path: str = "spec") -> str | None:
+    """Where ``found`` is not what was expected, as a path; None if it is.
+
+    What is empty counts as absent, so that a field which a later API server adds does no harm.
+    """
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in sorted(expected.keys() | found.keys()):
+            where = difference(expected.get(key), found.get(key), f"{path}.{key}")
+            if where is not None:
+                return where
+        return None
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        pairs = enumerate(zip(expected, found, strict=True))
+        steps = (difference(one, other, f"{path}[{index}]") for index, (one, other) in pairs)
+        return next((where for where in steps if where is not None), None)
+    return None if expected == found or (not expected and not found) else path
+
+
+def served(binding: Object) -> list[str] | None:
+    """The namespaces that a policy's binding is for; None: all, ``[]``: cannot be told."""
+    selector = (binding.get("spec", {}).get("matchResources") or {}).get("namespaceSelector")
+    if not selector:
+        return None
+    match selector:
+        case {"matchExpressions": [{"operator": "In", "values": [*values]}], **rest} if not rest:
+            return [str(value) for value in values]
+    return []
+
+
+def _with_binding(
+    kind: str, name: str, spec: Object, account: Account, namespaces: Sequence[str]
+) -> Iterator[Object]:
+    metadata = {"name": account.name_of(name)}
+    yield {"apiVersion": API, "kind": kind, "metadata": metadata, "spec": spec}
+    # The operator is held to its job wherever it acts.
+    selector = _in(namespaces) if namespaces and name != "operator" else {}
+    binding: Object = {"policyName": account.name_of(name)}
+    if kind == VALIDATING:
+        binding["validationActions"] = ["Deny"]
+    binding["matchResources"] = {
+        "matchPolicy": "Equivalent",
+        "namespaceSelector": selector,
+        "objectSelector": {},
+    }
+    yield {"apiVersion": API, "kind": f"{kind}Binding", "metadata": dict(metadata), "spec": binding}
+
+
+def _in(namespaces: Sequence[str]) -> Object:
+    values = sorted(namespaces)
+    return {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": values}]}

@@ -1,0 +1,88 @@
+"""Writes the policies: ``python -m runkeys.policies write policies/ TEMPLATE`` (``make policies``), or prints them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from runkeys.policies import API, MUTATING, Account, build
+from runkeys.policies.cel import Object
+
+HEADER = "# Generated from operator/runkeys/policies.py by `make policies`. Do not edit.\n"
+
+_NAMESPACE, _NAME, _SERVED = "RELEASE-NAMESPACE", "ACCOUNT-NAME", "SERVED-NAMESPACE"
+_SELECTOR = re.compile(r"( +)namespaceSelector:\n(?:\1 +.*\n|\1- .*\n)*?\1 +.*" + _SERVED + r"\n")
+
+
+def plain_files(account: Account, namespaces: Sequence[str] = ()) -> dict[str, str]:
+    """By name, the files of ``policies/``: those for every server, and those for servers since 1.36."""
+    texts = {"validating.yaml": HEADER, "mutating.yaml": f"{HEADER}# For Kubernetes 1.36 and later.\n"}
+    for item in build(account, namespaces):
+        labelled = {**item, "metadata": {**item["metadata"], "labels": {"app.kubernetes.io/name": "runkeys"}}}
+        texts["mutating.yaml" if _is_mutating(item) else "validating.yaml"] += f"---\n{_yaml(labelled)}"
+    return texts
+
+
+def chart_template() -> str:
+    """The template of the chart: the same for the release's own account and the namespaces that it serves."""
+    text = HEADER + "{{- if .Values.installPolicies }}\n"
+    for item in build(Account.service_account(_NAMESPACE, _NAME), [_SERVED]):
+        served_here = _SELECTOR.sub(_served_by_the_release, _yaml(item))
+        labels = '  labels:\n    {{- include "runkeys.labels" $ | nindent 4 }}\n'
+        one = "---\n" + served_here.replace("\nspec:", f"\n{labels}spec:", 1)
+        if _is_mutating(item):
+            has = f'.Capabilities.APIVersions.Has "{API}/{MUTATING}"'
+            one = f"{{{{- if {has} }}}}\n{one}{{{{- end }}}}\n"
+        text += one
+    text = text.replace(_NAMESPACE, "{{ $.Release.Namespace }}").replace(
+        _NAME, '{{ include "runkeys.name" $ }}'
+    )
+    return text + "{{- end }}\n"
+
+
+def _served_by_the_release(found: re.Match[str]) -> str:
+    indent = found[1]
+    include = f'{{{{- include "runkeys.served" $ | nindent {len(indent) + 2} }}}}'
+    return f"{indent}namespaceSelector:\n{indent}  {include}\n"
+
+
+def _is_mutating(item: Object) -> bool:
+    return str(item["kind"]).startswith(MUTATING)
+
+
+def _yaml(item: Object) -> str:
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:
+            del data
+            return True
+
+    text: str = yaml.dump(item, Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    """Write ``policies/`` and the chart's template, or print the policies for another account."""
+    match arguments:
+        case ["write", folder, template]:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            for name, text in plain_files(Account.service_account("runkeys-system", "runkeys")).items():
+                (Path(folder) / name).write_text(text, encoding="utf-8")
+            Path(template).write_text(chart_template(), encoding="utf-8")
+        case ["print", username, namespace, *namespaces] if not username.startswith("-"):
+            files = plain_files(Account(username, namespace), namespaces)
+            sys.stdout.write("".join(files.values()))
+        case _:
+            sys.stderr.write(
+                "usage: python -m runkeys.policies write FOLDER TEMPLATE\n"
+                "       python -m runkeys.policies print USERNAME OPERATOR-NAMESPACE [SERVED-NAMESPACE...]\n"
+            )
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

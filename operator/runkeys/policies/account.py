@@ -1,0 +1,44 @@
+"""Whom the policies know as the operator, and what it and its policies are called."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from runkeys.naming import SERVICE_ACCOUNT
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom the policies know as the operator.
+
+    :ivar username: as the API server knows it. :ivar namespace: where its sealing keys are.
+    """
+
+    username: str
+    namespace: str
+
+    @classmethod
+    def service_account(cls, namespace: str, name: str) -> Account:
+        """A service account of the operator's own namespace."""
+        return cls(f"{SERVICE_ACCOUNT}{namespace}:{name}", namespace)
+
+    @staticmethod
+    def home_of(username: str) -> str:
+        """The namespace of a service account; empty for anybody else."""
+        return (
+            username.removeprefix(SERVICE_ACCOUNT).partition(":")[0]
+            if username.startswith(SERVICE_ACCOUNT)
+            else ""
+        )
+
+    @property
+    def suffix(self) -> str:
+        """What the names of this operator's policies end with."""
+        if self.username.startswith(SERVICE_ACCOUNT):
+            return self.username.removeprefix(SERVICE_ACCOUNT).replace(":", ".")
+        return re.sub(r"[^a-z0-9]+", "-", self.username.lower()).strip("-")
+
+    def name_of(self, policy: str) -> str:
+        """Name of a policy, and of its binding: each operator has its own."""
+        return f"runkeys-{policy}.{self.suffix}"
