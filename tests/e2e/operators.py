@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -100,24 +101,48 @@ def wait_in_force(cluster: Cluster, namespace: str) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
 
     def in_force() -> bool:
-        # The last of those that refuse, and the one that fills in.
-        return (
-            is_refused(cluster.client, secret)
-            and "requester" in cluster.client.create(run, dryRun="All")["spec"]
-        )
+        # The last of those that refuse, and the one that fills in; that one needs the kind to be known a while.
+        try:
+            return not is_refused(cluster.client, run) and is_refused(cluster.client, secret)
+        except ApiError as error:
+            if error.status != 503:
+                raise
+            return False
 
-    wait_until(f"the policies for {namespace} to be in force", in_force, 10)
+    wait_until(f"the policies for {namespace} to be in force", in_force, 60)
 
 
 def is_refused(client: KubeClient, manifest: dict[str, Any]) -> bool:
-    """Whether a policy forbids to create it."""
+    """Whether a policy forbids to create it; a run that is not filled in is refused as well."""
     try:
-        client.create(manifest, dryRun="All")
+        made = client.create(manifest, dryRun="All")
     except ApiError as error:
         if "ValidatingAdmissionPolicy" in error.message:
             return True
         raise
-    return False
+    return made["kind"] == "WorkflowRun" and "requester" not in made["spec"]
+
+
+def settle_policies(cluster: Cluster, namespace: str) -> None:
+    """Wait until the API server goes by the validating policies as they are now: a marker that is made last is seen."""
+    name = f"settled-{secrets.token_hex(4)}"
+    kind, api = "ValidatingAdmissionPolicy", "admissionregistration.k8s.io/v1"
+    maps = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
+    spec = {
+        "matchConstraints": {"resourceRules": [maps]},
+        "validations": [{"expression": f"object.metadata.name != '{name}'"}],
+    }
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    marked = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}}
+    cluster.client.create({"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec})
+    cluster.client.create(
+        {"apiVersion": api, "kind": f"{kind}Binding", "metadata": {"name": name}, "spec": binding}
+    )
+    try:
+        wait_until("the API server to go by the policies", lambda: is_refused(cluster.client, marked), 15)
+    finally:
+        cluster.client.delete("validatingadmissionpolicybindings", name)
+        cluster.client.delete("validatingadmissionpolicies", name)
 
 
 def remove_rights(cluster: Cluster, namespace: str) -> None:
