@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -44,7 +47,7 @@ def _established(crd: dict[str, Any]) -> bool:
 def _rendered(helm: str, sets: tuple[str, ...], namespace: str) -> list[dict[str, Any]]:
     arguments = [part for item in sets for part in ("--set", item)]
     arguments += ["--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"]
-    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, *arguments]
+    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, "--no-hooks", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return [item for item in yaml.safe_load_all(done.stdout) if item]
 
@@ -80,7 +83,7 @@ def install_rights(
         sets.append(f"sources[{index}].secretNames={{{','.join(sources)}}}")
     account = ""
     for manifest in _rendered(str(build.program("helm")), tuple(sets), namespace):
-        if manifest["kind"] in ("Deployment", "CustomResourceDefinition"):
+        if manifest["kind"] in ("Deployment", "PodDisruptionBudget", "CustomResourceDefinition"):
             continue
         if manifest["kind"] == "ServiceAccount":
             account = manifest["metadata"]["name"]
@@ -100,24 +103,48 @@ def wait_in_force(cluster: Cluster, namespace: str) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
 
     def in_force() -> bool:
-        # The last of those that refuse, and the one that fills in.
-        return (
-            is_refused(cluster.client, secret)
-            and "requester" in cluster.client.create(run, dryRun="All")["spec"]
-        )
+        # The last of those that refuse, and the one that fills in; that one needs the kind to be known a while.
+        try:
+            return not is_refused(cluster.client, run) and is_refused(cluster.client, secret)
+        except ApiError as error:
+            if error.status != 503:
+                raise
+            return False
 
-    wait_until(f"the policies for {namespace} to be in force", in_force, 10)
+    wait_until(f"the policies for {namespace} to be in force", in_force, 60)
 
 
 def is_refused(client: KubeClient, manifest: dict[str, Any]) -> bool:
-    """Whether a policy forbids to create it."""
+    """Whether a policy forbids to create it; a run that is not filled in is refused as well."""
     try:
-        client.create(manifest, dryRun="All")
+        made = client.create(manifest, dryRun="All")
     except ApiError as error:
         if "ValidatingAdmissionPolicy" in error.message:
             return True
         raise
-    return False
+    return made["kind"] == "WorkflowRun" and "requester" not in made["spec"]
+
+
+def settle_policies(cluster: Cluster, namespace: str) -> None:
+    """Wait until the API server goes by the validating policies as they are now: a marker that is made last is seen."""
+    name = f"settled-{secrets.token_hex(4)}"
+    kind, api = "ValidatingAdmissionPolicy", "admissionregistration.k8s.io/v1"
+    maps = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
+    spec = {
+        "matchConstraints": {"resourceRules": [maps]},
+        "validations": [{"expression": f"object.metadata.name != '{name}'"}],
+    }
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    marked = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}}
+    cluster.client.create({"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec})
+    cluster.client.create(
+        {"apiVersion": api, "kind": f"{kind}Binding", "metadata": {"name": name}, "spec": binding}
+    )
+    try:
+        wait_until("the API server to go by the policies", lambda: is_refused(cluster.client, marked), 15)
+    finally:
+        cluster.client.delete("validatingadmissionpolicybindings", name)
+        cluster.client.delete("validatingadmissionpolicies", name)
 
 
 def remove_rights(cluster: Cluster, namespace: str) -> None:
@@ -128,9 +155,23 @@ def remove_rights(cluster: Cluster, namespace: str) -> None:
 
 
 class Operator:
-    """One operator process; may be killed and started again, as a cluster would."""
+    """One operator process; may be killed and started again, as a cluster would.
 
-    def __init__(self, kubeconfig: Path, namespace: str, log: Path, *arguments: str) -> None:
+    :ivar identity: name of the pod that it stands for.
+    :ivar credential: what the audit log calls the token that it has.
+    """
+
+    def __init__(
+        self,
+        kubeconfig: Path,
+        namespace: str,
+        log: Path,
+        *arguments: str,
+        identity: str = "operator",
+        credential: str = "",
+    ) -> None:
+        self.identity = identity
+        self.credential = credential
         self.namespace = namespace
         self.log = log
         self.connection = ["--operator-namespace", namespace, "--kubeconfig", str(kubeconfig)]
@@ -145,6 +186,10 @@ class Operator:
             "0",
             "--log-level",
             "debug",
+            "--lease",
+            f"{namespace}/{RELEASE}",
+            "--identity",
+            identity,
             *arguments,
         ]
         self._process: subprocess.Popen[bytes] | None = None
@@ -194,10 +239,14 @@ class Operator:
 
     def wait_serving(self, timeout: float = 30) -> None:
         """Wait until this process, not one before it, says that it serves its namespace."""
+        self.wait_says("serving", timeout)
+
+    def wait_says(self, words: str, timeout: float = 30) -> None:
+        """Wait until this process, not one before it, printed these words."""
         until = time.monotonic() + timeout
-        while "serving" not in self.text()[self._printed_before :]:
+        while words not in self.text()[self._printed_before :]:
             if not self.running or time.monotonic() > until:
-                raise AssertionError(f"the operator does not serve {self.namespace}:\n{self.text()}")
+                raise AssertionError(f"{self.identity} of {self.namespace}: no {words!r}:\n{self.text()}")
             time.sleep(0.05)
 
     def text(self) -> str:
@@ -205,17 +254,33 @@ class Operator:
         return self.log.read_text() if self.log.exists() else ""
 
 
+def _credential(token: str) -> str:
+    payload = token.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return f"JTI={claims['jti']}"
+
+
 @contextmanager
 def operator_of(
-    cluster: Cluster, namespace: str, folder: Path, *arguments: str, account: str, server: str | None = None
+    cluster: Cluster,
+    namespace: str,
+    folder: Path,
+    *arguments: str,
+    account: str,
+    server: str | None = None,
+    identity: str = "operator",
 ) -> Iterator[Operator]:
     """An operator for ``namespace`` with the token of ``account``; not started yet, ended afterwards.
 
     :param server: a proxy's URL instead of the API server's.
     """
     token = cluster.client.token(namespace, account)
-    kubeconfig = cluster.kubeconfig_for(token, folder / f"{namespace}.kubeconfig", server=server)
-    operator = Operator(kubeconfig, namespace, folder / f"{namespace}.log", *arguments)
+    files = folder / f"{namespace}-{identity}"
+    kubeconfig = cluster.kubeconfig_for(token, files.with_suffix(".kubeconfig"), server=server)
+    log = files.with_suffix(".log")
+    operator = Operator(
+        kubeconfig, namespace, log, *arguments, identity=identity, credential=_credential(token)
+    )
     try:
         yield operator
     finally:

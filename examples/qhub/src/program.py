@@ -1,9 +1,10 @@
-"""The service. Written for the qhub runtime; there the first import is `from qhub.commons.secret import SecretValue`."""
+"""The service. For the qhub runtime the import is `from qhub.commons.secret import SecretValue`."""
 
 import hashlib
 import hmac
 
 from pydantic import BaseModel
+
 from runkeys import SecretValue
 
 

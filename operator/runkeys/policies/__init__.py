@@ -62,10 +62,8 @@ def served(binding: Object) -> list[str] | None:
     selector = (binding.get("spec", {}).get("matchResources") or {}).get("namespaceSelector")
     if not selector:
         return None
-    match selector:
-        case {"matchExpressions": [{"operator": "In", "values": [*values]}], **rest} if not rest:
-            return [str(value) for value in values]
-    return []
+    values = (selector.get("matchExpressions") or [{}])[0].get("values") or []
+    return [str(value) for value in values] if selector == _in(values) else []
 
 
 def _with_binding(

@@ -337,7 +337,7 @@ def _pods(_: Account) -> Object:
             f"the labels {', '.join(_RUN_LABELS)} are for pods of runs, which the Job controller makes; leave them out",
         ),
         check(
-            f"request.subResource != 'ephemeralcontainers' || ({own})",
+            f"request.?subResource.orValue('') != 'ephemeralcontainers' || ({own})",
             "the pod has the Secret of a run, so no container can be added to it: it could read what the others were"
             " given",
         ),
@@ -405,7 +405,7 @@ def _operator(account: Account) -> Object:
             "!(variables.kind == 'secrets' && request.operation == 'DELETE')"
             " || (!request.?dryRun.orValue(false)"
             " && request.?options.?propagationPolicy.orValue('Background') == 'Background'"
-            " && !has(request.options.orphanDependents))",
+            " && !request.?options.?orphanDependents.orValue(false))",
             "the operator deletes Secrets at once: a deletion that is tried out, or waits for dependents, would answer"
             " with the Secret",
         ),

@@ -74,22 +74,21 @@ def task_image() -> Path:
     return _archive(Image(TASK_IMAGE, environment=_environment(), command=("python3",)), [_base_layer()])
 
 
-def operator_image() -> Path:
-    """Return the archive of ``localhost/runkeys-operator:dev``: the operator as it is in this checkout."""
+def operator_image(checkout: Path = CHECKOUT, tag: str = OPERATOR_IMAGE) -> Path:
+    """Return the archive of ``localhost/runkeys-operator:dev``: the operator as it is in this checkout, or another."""
     image = Image(
-        OPERATOR_IMAGE,
+        tag,
         environment=_environment() | {"PYTHONPATH": "/app:/app/site-packages", "PYTHONUNBUFFERED": "1"},
         entrypoint=("python3", "-m", "runkeys_operator"),
         user=f"{USER}:{USER}",
         directory="/app",
     )
-    return _archive(
-        image, [_base_layer(), _dependencies_layer("operator"), _sources_layer(*OPERATOR_SOURCES)]
-    )
+    layers = [_dependencies_layer("operator"), _sources_layer(*OPERATOR_SOURCES, checkout=checkout)]
+    return _archive(image, [_base_layer(), *layers])
 
 
 def sdk_image() -> Path:
-    """Return the archive of ``localhost/runkeys-sdk-task:1``: Python with ``runkeys[cli]``, and the examples in /app."""
+    """Return the archive of ``localhost/runkeys-sdk-task:1``: Python, ``runkeys[cli]``, and examples in /app."""
     image = Image(
         SDK_IMAGE,
         environment=_environment()
@@ -139,17 +138,17 @@ def _dependencies_layer(extra: str) -> Path:
     return _layer(f"dependencies-{extra}", [versions, sys.version], fill)
 
 
-def _sources_layer(*packages: str, into: str = "app") -> Path:
+def _sources_layer(*packages: str, checkout: Path = CHECKOUT, into: str = "app") -> Path:
     files = [
         path
         for package in packages
-        for path in sorted((CHECKOUT / "operator" / package).rglob("*"))
+        for path in sorted((checkout / "operator" / package).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     ]
 
     def fill(root: Path) -> None:
         for path in files:
-            _copy(path, root / into / path.relative_to(CHECKOUT / "operator"))
+            _copy(path, root / into / path.relative_to(checkout / "operator"))
         python_files.compile_all(root / into, root)
 
     return _layer(packages[-1], [sys.version, into, *map(str, files), *files], fill)

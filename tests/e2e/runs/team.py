@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runkeys.naming import attempt_name
+from runkeys.policies import Account
 from tests.e2e.cluster.audit import AuditEvent
 from tests.e2e.cluster.base import Cluster, ClusterError, wait_until
 from tests.e2e.cluster.client import ApiError, KubeClient, Object
-from tests.e2e.operators import Operator
+from tests.e2e.operators import Operator, settle_policies
 
 TASK_IMAGE = "localhost/runkeys-task:1"
 SOURCE = "source"
@@ -234,6 +235,26 @@ class Team:
         finally:
             self.client.patch("roles", name, self.namespace, {"rules": rules})
             self.wait_may(True, verb, resource)
+
+    @contextmanager
+    def without_policies(self, *names: str) -> Iterator[None]:
+        """Take admission policies of the operator's away for a while, by their bindings: ``names``, ``pods`` and so on.
+
+        To show what the policy alone prevents, or to plant what it would refuse and see what stands behind it.
+        """
+        account = Account.service_account(self.namespace, "runkeys")
+        plural = "validatingadmissionpolicybindings"
+        taken = [self.client.get(plural, account.name_of(name)) for name in names]
+        for item in taken:
+            self.client.delete(plural, item["metadata"]["name"])
+        settle_policies(self.cluster, self.namespace)
+        try:
+            yield
+        finally:
+            for item in taken:
+                metadata = {key: item["metadata"][key] for key in ("name", "labels")}
+                self.client.create({**item, "metadata": metadata})
+            settle_policies(self.cluster, self.namespace)
 
     def may(self, verb: str, resource: str, name: str = "") -> bool:
         """Whether the operator's account has a right on ``resource``, e.g. ``secrets`` or ``jobs.batch``."""

@@ -190,7 +190,8 @@ def test_a_pod_deleted_by_somebody_fails_the_run(team: Team) -> None:
 
 def test_a_secret_deleted_by_somebody_is_not_made_again(team: Team) -> None:
     found = running(team)
-    team.client.delete("secrets", team.object_name(found), team.namespace)
+    with team.without_policies("names"):  # which would refuse it
+        team.client.delete("secrets", team.object_name(found), team.namespace)
     team.tell_to_finish(found)
     check_released(team.wait_phase("job", "Succeeded", "Failed"))
     assert team.secret_story() == ["made", "gone"]
@@ -201,7 +202,8 @@ def test_a_foreign_finalizer_on_the_secret_is_told_until_it_is_gone(team: Team) 
     name = team.object_name(found)
 
     def finalizers(names: list[str]) -> None:
-        team.client.patch("secrets", name, team.namespace, {"metadata": {"finalizers": names}})
+        with team.without_policies("names"):  # which would refuse it
+            team.client.patch("secrets", name, team.namespace, {"metadata": {"finalizers": names}})
 
     finalizers(["example.com/hold"])
     team.tell_to_finish(found)

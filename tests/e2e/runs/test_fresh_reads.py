@@ -38,7 +38,8 @@ def test_seven_reads_by_name_and_each_right_before_something_is_made(team: Team,
     seen = [
         f"{request.verb} {request.resource}"
         for request in proxy.requests[before:]
-        if request.verb not in ("watch", "list") and request.resource != "secretbindings/status"
+        if request.verb not in ("watch", "list")
+        and request.resource not in ("secretbindings/status", "leases")
     ]
     patches = [place for place, text in enumerate(seen) if text == "patch workflowruns/status"]
     designed = [text for place, text in enumerate(seen) if place not in patches[1:-1]]
@@ -137,7 +138,8 @@ def test_a_pod_that_was_changed_at_the_last_moment(team: Team, proxy: ApiProxy) 
     silence_pods(proxy)
     pod = team.pod(found)
     change = {"spec": {"containers": [{"name": "main", "image": OTHER_IMAGE}]}}
-    team.client.patch("pods", pod["metadata"]["name"], team.namespace, change, "strategic")
+    with team.without_policies("pods"):  # which would refuse it
+        team.client.patch("pods", pod["metadata"]["name"], team.namespace, change, "strategic")
     held.release()
     run = team.wait_condition("job", "Stalled", "True", "AccessDenied")
     assert f"image {OTHER_IMAGE} matches no pattern of images" in condition(run, "Stalled")["message"]

@@ -38,7 +38,8 @@ def shorten_the_time_to_live(team: Team, found: Object) -> Object:
 def disown(team: Team, found: Object) -> None:
     """Take the owner reference off the Secret."""
     change = {"metadata": {"ownerReferences": None}}
-    team.client.patch("secrets", team.object_name(found), team.namespace, change)
+    with team.without_policies("names"):  # which would refuse it
+        team.client.patch("secrets", team.object_name(found), team.namespace, change)
 
 
 def check_kubernetes_removed(team: Team, found: Object, mark: int, *, after: str, by: str) -> None:

@@ -41,6 +41,7 @@ def obey(team: Team, message: str) -> None:
 
 def test_a_right_that_is_gone_when_the_operator_sees_the_run(team: Team) -> None:
     alice = person(team, "alice", use=("keys",))
+    team.operator.wait_serving()
     assert team.operator.stop() == 0
     alice.submit()
     may_not_use(team, "alice", "keys")
@@ -110,5 +111,5 @@ def test_a_personal_binding_serves_its_owner_and_nobody_else(team: Team) -> None
     alice.submit("both", bindings=[{"personal": True}])
     found = team.wait_condition("both", "Stalled", reason="NameCollision")
     assert "(of-alice, of-alice-too); delete all but one" in condition(found, "Stalled")["message"]
-    team.client.delete("secretbindings", "of-alice-too", team.namespace)
+    alice.client.delete("secretbindings", "of-alice-too", team.namespace)
     assert phase(team.wait_phase("both", "Succeeded", "Failed", timeout=75)) == "Succeeded"
