@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from runkeys._version import __version__
@@ -62,7 +63,11 @@ def settings_of(context: click.Context) -> Settings:
 
 
 def _store(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    if value not in (None, False) and parameter.name is not None:
+    if value in (None, False) or parameter.name is None:
+        return
+    # The environment speaks once, at the root: it must not take back what was said before the command's name.
+    said = context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    if said or context.parent is None:
         setattr(settings_of(context), parameter.name, value)
 
 

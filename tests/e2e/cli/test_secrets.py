@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.cli.conftest import UserMaker
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.team import TASK_IMAGE, Team, canary, python
-from tests.e2e.sealed.people import sealed_entry
+from tests.e2e.sealed.people import may_use, sealed_entry
 from tests.unit.cli.terminal import Terminal
 
 pytestmark = pytest.mark.e2e
@@ -84,7 +84,12 @@ def test_read_back_with_a_question_on_a_terminal(alice: Terminal) -> None:
 def test_of_a_shared_binding(team: Team, alice: Terminal, user: UserMaker) -> None:
     team.make_binding("shared", secrets=[sealed_entry(team, "old", binding="shared")])
     (alice.folder / "pem").write_bytes(b"line 1\nline 2\n")
-    alice.ok("secret", "set", "cert", "--binding", "shared", "--from-file", "pem")
+    words = ("secret", "set", "cert", "--binding", "shared", "--from-file", "pem")
+    refused = alice.run(*words)
+    assert refused.code == 4
+    assert "may not use SecretBinding shared, so may not write it either" in refused.err
+    may_use(team, f"system:serviceaccount:{team.namespace}:alice", "shared")
+    alice.ok(*words)
     assert alice.ok("secret", "list", "--binding", "shared", "-o", "name") == "cert\ntoken\n"
     alice.ok("secret", "delete", "token", "--binding", "shared")
     last = alice.run("secret", "delete", "cert", "--binding", "shared")

@@ -56,6 +56,18 @@ def test_global_options_stand_anywhere(terminal: Terminal) -> None:
     for words in (("-q", "config", "show"), ("config", "show", "-q"), ("config", "-q", "show")):
         assert terminal.ok(*words).startswith("folder: ")
     assert terminal.run("config", "show", "-o", "xml").code == 2
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before the command", "after it"])
+def test_what_is_said_counts_more_than_the_environment(terminal: Terminal, first: bool) -> None:
+    said = ("--operator-namespace", "said")
+    reseal = ("reseal", "-f", "b.yaml")
+    words = (*said, *reseal) if first else (*reseal, *said)
+    assert "kubectl -n said exec" in terminal.run(*words, RUNKEYS_OPERATOR_NAMESPACE="set").err
+    assert "kubectl -n set exec" in terminal.run(*reseal, RUNKEYS_OPERATOR_NAMESPACE="set").err
+
+
+def test_global_options_of_groups(terminal: Terminal) -> None:
     assert '"trustedKeys": {}' in terminal.ok("-o", "json", "config", "show")
 
 
