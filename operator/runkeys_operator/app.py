@@ -289,7 +289,7 @@ class _Operator:
         while True:
             pause = self._options.sweep_seconds
             try:
-                await self._guard.check()
+                await self._guard.refusal()
                 await self._keys.tend()
                 await self._engine.sweep()
                 self._sweep_failed = False
