@@ -193,7 +193,8 @@ def _policies(client: Client) -> Iterator[Finding]:
 
 def _installed(client: Client) -> tuple[dict[tuple[str, str], dict[str, Any]], bool]:
     """Policies and their bindings by kind and name, and whether the server knows those that change what is sent."""
-    found, mutating = {}, True
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    mutating = True
     for kind, plural in _POLICY_KINDS.items():
         try:
             items = client.items(f"/apis/{policies.API}/{plural}")

@@ -236,7 +236,8 @@ def test_the_probes(start: Start, behaviour: str, ready: int) -> None:
     process.wait_for("\nsweep\n", count=2)  # the outcome of the first is known by then
     assert probe(port, "healthz") == 200
     assert probe(port, "readyz") == ready
-    assert probe(port, "metrics") == 404
+    assert probe(port, "metrics") == 200
+    assert probe(port, "debug") == 404
 
 
 def discovery(request: Request) -> bool:
