@@ -35,6 +35,10 @@ def handed(canary: Canary) -> bool:
     return canary.handed
 
 
+def variable(canary: Canary) -> bool:
+    return canary.handed and not canary.as_file
+
+
 def source(canary: Canary) -> bool:
     return canary.source
 
@@ -103,7 +107,7 @@ ALLOWED = (
     Allowance(
         "containerd's files",
         r"containerd's files: (containerd/io\.containerd\.metadata\.v1\.bolt/meta\.db|containerd/\S+/config\.json)",
-        handed,
+        variable,
         "variables of a container, in the runtime's own state until its pod is removed; root on the node reads it",
     ),
     Allowance(

@@ -41,7 +41,7 @@ def variable(scene: Scene) -> Play:
 
 @entry()
 def file(scene: Scene) -> Play:
-    made = scene.submit(command=takes_file(scene.given().text, "token"), task=AS_FILE)
+    made = scene.submit(command=takes_file(scene.given(as_file=True).text, "token"), task=AS_FILE)
     yield
     scene.ends("Succeeded")
     scene.volumes_gone(made)

@@ -117,6 +117,8 @@ class World:
         yield Audit(node.paths.audit)
         answers = {"planted": fetched(self.planted_url)}
         for port in self.operators:
+            assert b"runkeys_" in fetched(f"http://127.0.0.1:{port}/metrics")(), "there is nothing to search"
+        for port in self.operators:
             answers |= {f"operator {path}": fetched(f"http://127.0.0.1:{port}{path}") for path in OPERATOR}
         answers |= {path: self._asked(path) for path in API_SERVER}
         yield Endpoints(answers)
