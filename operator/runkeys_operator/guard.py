@@ -1,7 +1,7 @@
 """Whether the admission policies are in force: without them this operator makes no Secret, and no Job for one (I6).
 
 What is installed is compared with what this version ships, by reading each policy and binding by its name. That is
-done with every sweep, and before something is made if the last look was some seconds ago.
+done with the sweep, and before something is made, unless the last look was a moment ago.
 """
 
 from __future__ import annotations
@@ -81,11 +81,6 @@ class Guard:
             if self._looked_at is None or self._now() >= self._looked_at + FRESH_SECONDS:
                 await self._look()
             return self._refusal
-
-    async def check(self) -> None:
-        """Look now. Raises ApiError."""
-        async with self._looking:
-            await self._look()
 
     async def _look(self) -> None:
         began = self._now()

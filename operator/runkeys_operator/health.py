@@ -1,4 +1,4 @@
-"""The probes: `/healthz` while the event loop turns, `/readyz` once all is known; and `/metrics`."""
+"""The probes: `/healthz` while the event loop turns, `/readyz` once all is in place, or for a standby; `/metrics`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from aiohttp import web
 
 from . import metrics
 from .errors import StartError
+from .lease import Lease
 
 
 class Health:
     """What the probes answer. A dead background task needs no answer: it ends the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, lease: Lease | None) -> None:
         self.ready = False
         metrics.ready.set_function(lambda: float(self.ready))
+        metrics.leader.set_function(lambda: float(lease is None or (lease.leads and lease.holds)))
         self.problem = "starting"
         """Why it is not ready."""
+        self._lease = lease
 
     @asynccontextmanager
     async def served(self, port: int) -> AsyncIterator[None]:
@@ -44,9 +47,18 @@ class Health:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return (
-            web.Response(text="ready\n") if self.ready else web.Response(status=503, text=f"{self.problem}\n")
-        )
+        ready, text = self._state()
+        return web.Response(status=200 if ready else 503, text=f"{text}\n")
+
+    def _state(self) -> tuple[bool, str]:
+        lease = self._lease
+        if lease is not None and lease.follows and not lease.leads:
+            return True, "standby"
+        if not self.ready:
+            return False, self.problem
+        if lease is not None and not lease.holds:
+            return False, "leader, but it could not renew its lease"
+        return True, "ready" if lease is None else "leader"
 
     async def _metrics(self, request: web.Request) -> web.Response:
         text, content_type = metrics.page(request.headers.get("Accept", ""))

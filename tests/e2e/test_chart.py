@@ -138,6 +138,8 @@ class TestRendered:
             "imagePullSecrets": [{"name": "registry"}],
             "log": {"format": "text", "level": "debug"},
             "watchNamespaces": ["a", "b"],
+            "replicas": 3,
+            "leaseSeconds": 9,
             "workers": 3,
             "sweepSeconds": 7,
             "keyRotationDays": 8,
@@ -159,6 +161,8 @@ class TestRendered:
         pod = deployment["spec"]["template"]["spec"]
         [container] = pod["containers"]
 
+        assert deployment["spec"]["replicas"] == 3
+
         assert container["image"] == f"registry.example/rk:v9@{digest}"
         assert container["imagePullPolicy"] == "Always"
         assert container["resources"] == values["resources"]
@@ -168,10 +172,13 @@ class TestRendered:
             "--health-port=8080",
             "--workers=3",
             "--sweep-seconds=7",
+            "--lease=runkeys-system/runkeys",
+            "--lease-seconds=9",
             "--key-rotation-days=8",
         ]
         assert {item["name"]: item.get("value") for item in container["env"]} == {
             "RUNKEYS_OPERATOR_NAMESPACE": None,  # from the pod itself
+            "RUNKEYS_IDENTITY": None,
             "RUNKEYS_NAMESPACES": "a,b",
         }
         assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["runAsGroup"] == 1234
@@ -222,6 +229,8 @@ class TestRendered:
             ('--set-json=topologySpreadConstraints=[{"maxSkew":1}]', "at '/topologySpreadConstraints/0'"),
             ("--set=crds.keep=false", "additional properties 'keep' not allowed"),
             ("--set=drain.timeoutSeconds=1", "at '/drain/timeoutSeconds'"),
+            ("--set=replicas=two", "at '/replicas': got string, want integer"),
+            ("--set=leaseSeconds=2", "at '/leaseSeconds'"),
             ('--set-json=sources=[{"namespace":"a"}]', "missing property 'secretNames'"),
             ('--set-json=sources=[{"namespace":"a","secretNames":[]}]', "at '/sources/0/secretNames'"),
             (
@@ -445,8 +454,13 @@ class TestRights:
         account = f"system:serviceaccount:{system}:{release}"
 
         assert can(cluster, account, served) == golden_rights() | reads(manifests)
-        assert can(cluster, account, system) == KEYS | reads(manifests)
+        assert can(cluster, account, system) == reads(manifests) | KEYS | {
+            ("leases.coordination.k8s.io", "", "create"),
+            ("leases.coordination.k8s.io", release, "get update"),
+        }
         assert can(cluster, account, other) == reads(manifests)
+        assert not allowed(client, account, system, "update", "leases.coordination.k8s.io", "another")
+        assert not allowed(client, account, system, "delete", "leases.coordination.k8s.io", release)
         for verb, resource in MUST_NOT:
             assert not allowed(client, account, served, verb, resource), (verb, resource)
 

@@ -104,7 +104,8 @@ def test_it_serves_all_namespaces_and_leaves_only_kinds_and_keys(own_node: OwnNo
     before = kept(node)
     install(node, RELEASE, SYSTEM)
     becomes_available(node, SYSTEM)
-    assert "serving all namespaces" in node.kubectl("-n", SYSTEM, "logs", f"deployment/{RELEASE}")
+    printed = node.kubectl("-n", SYSTEM, "logs", "--selector=app.kubernetes.io/name=runkeys", "--tail=-1")
+    assert (printed.count("serving all namespaces"), printed.count("standby")) == (1, 1), printed
     # Both are made after the operator began, and nobody tells it of them.
     teams = [make_namespace(node.client, "team") for _ in range(2)]
     for team in teams:
@@ -123,7 +124,7 @@ def test_it_serves_all_namespaces_and_leaves_only_kinds_and_keys(own_node: OwnNo
 
 
 def uninstall(node: NodeCluster) -> None:
-    """Uninstall, and wait for the pod, which Kubernetes collects afterwards."""
+    """Uninstall, and wait for the pods, which Kubernetes collects afterwards."""
     pods = node.client.list("pods", SYSTEM)
     node.helm("uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait")
     for pod in pods:
@@ -140,9 +141,11 @@ def test_twin_without_its_rights_it_is_not_available(
     becomes_available(cluster, system)
 
     client.delete("rolebindings", release, served)
-    [pod] = client.list("pods", system)
-    client.delete("pods", pod["metadata"]["name"], system)
-    client.wait_gone("pods", pod["metadata"]["name"], system, timeout=60)
+    names = [pod["metadata"]["name"] for pod in client.list("pods", system)]
+    for name in names:
+        client.delete("pods", name, system)
+    for name in names:
+        client.wait_gone("pods", name, system, timeout=60)
 
     with pytest.raises(ClusterError, match="timed out waiting"):
         becomes_available(cluster, system, seconds=8)

@@ -41,6 +41,7 @@ def obey(team: Team, message: str) -> None:
 
 def test_a_right_that_is_gone_when_the_operator_sees_the_run(team: Team) -> None:
     alice = person(team, "alice", use=("keys",))
+    team.operator.wait_serving()
     assert team.operator.stop() == 0
     alice.submit()
     may_not_use(team, "alice", "keys")
