@@ -1,4 +1,4 @@
-"""The probes: `/healthz` while the event loop turns, `/readyz` once all is in place, or for a standby; `/metrics`."""
+"""The probes: `/healthz` while the event loop turns, `/readyz` once all is in place or for a standby; `/metrics`."""
 
 from __future__ import annotations
 

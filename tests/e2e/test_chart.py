@@ -216,6 +216,8 @@ class TestRendered:
             ("--set=image.digest=latest", "at '/image/digest'"),
             ("--set=log.level=loud", "at '/log/level'"),
             ("--set=workers=0", "at '/workers'"),
+            ("--set=replicas=two", "at '/replicas': got string, want integer"),
+            ("--set=leaseSeconds=2", "at '/leaseSeconds'"),
             ("--set=podDisruptionBudget.maxUnavailable=half", "at '/podDisruptionBudget/maxUnavailable'"),
             ("--set=networkPolicy.apiServerPorts={http}", "at '/networkPolicy/apiServerPorts/0'"),
             ("--set=networkPolicy.apiServerCidrs={apiserver}", "at '/networkPolicy/apiServerCidrs/0'"),
@@ -229,8 +231,6 @@ class TestRendered:
             ('--set-json=topologySpreadConstraints=[{"maxSkew":1}]', "at '/topologySpreadConstraints/0'"),
             ("--set=crds.keep=false", "additional properties 'keep' not allowed"),
             ("--set=drain.timeoutSeconds=1", "at '/drain/timeoutSeconds'"),
-            ("--set=replicas=two", "at '/replicas': got string, want integer"),
-            ("--set=leaseSeconds=2", "at '/leaseSeconds'"),
             ('--set-json=sources=[{"namespace":"a"}]', "missing property 'secretNames'"),
             ('--set-json=sources=[{"namespace":"a","secretNames":[]}]', "at '/sources/0/secretNames'"),
             (
@@ -454,7 +454,7 @@ class TestRights:
         account = f"system:serviceaccount:{system}:{release}"
 
         assert can(cluster, account, served) == golden_rights() | reads(manifests)
-        assert can(cluster, account, system) == reads(manifests) | KEYS | {
+        assert can(cluster, account, system) == KEYS | reads(manifests) | {
             ("leases.coordination.k8s.io", "", "create"),
             ("leases.coordination.k8s.io", release, "get update"),
         }
