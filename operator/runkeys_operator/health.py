@@ -18,6 +18,7 @@ class Health:
     def __init__(self, lease: Lease | None) -> None:
         self.ready = False
         metrics.ready.set_function(lambda: float(self.ready))
+        metrics.leader.set_function(lambda: float(lease is None or (lease.leads and lease.holds)))
         self.problem = "starting"
         """Why it is not ready."""
         self._lease = lease

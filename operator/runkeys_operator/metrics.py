@@ -35,6 +35,7 @@ _EXPOSURE = (0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
 _MOST_REMEMBERED = 4096
 
 ready = Gauge("runkeys_ready", "1 while this process is ready to do its work.", registry=REGISTRY)
+leader = Gauge("runkeys_leader", "1 while this process holds the lease, or needs none.", registry=REGISTRY)
 policies_in_force = Gauge(
     "runkeys_policies_in_force",
     "1 if the admission policies were those of this version when this process last looked.",

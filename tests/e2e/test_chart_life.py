@@ -71,7 +71,7 @@ def run_secrets(node: NodeCluster, team: Team) -> list[str]:
 
 
 @contextmanager
-def a_stream_of_runs(team: Team) -> Iterator[list[Object]]:
+def a_stream_of_runs(team: Team, requester: Object) -> Iterator[list[Object]]:
     """Make short runs, one when the one before has its Job, until the block ends."""
     made: list[Object] = []
     enough = threading.Event()
@@ -80,7 +80,7 @@ def a_stream_of_runs(team: Team) -> Iterator[list[Object]]:
         for number in count(1):
             if enough.is_set():
                 return
-            made.append(team.make_run(f"short-{number}"))
+            made.append(team.make_run(f"short-{number}", requester=requester))
             enough.wait(1)
 
     thread = threading.Thread(target=work)
@@ -106,13 +106,19 @@ def test_an_upgrade_while_runs_are_live(own_node: OwnNode, tmp_path: Path) -> No
     )
     becomes_available(node, SYSTEM)
     team = team_on(node, tmp_path)
-    long = [team.make_run(f"long-{n}", command=python(FINISHES_WHEN_TOLD)) for n in range(3)]
+    # As the command line fills it in where no policy does.
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    answer = node.client.request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body=review)
+    requester = {key: answer["status"]["userInfo"][key] for key in ("username", "groups")}
+    long = [
+        team.make_run(f"long-{n}", command=python(FINISHES_WHEN_TOLD), requester=requester) for n in range(3)
+    ]
     for run in long:
         team.wait_running(run)
-    waiting = team.make_run("waiting", pod=HELD_BACK)
+    waiting = team.make_run("waiting", pod=HELD_BACK, requester=requester)
     team.pod(waiting)
 
-    with a_stream_of_runs(team) as short:
+    with a_stream_of_runs(team, requester) as short:
         # The kinds were not the release's own until now.
         node.helm(
             *("upgrade", RELEASE, str(CHART), f"--namespace={SYSTEM}", "--set=image.tag=dev"),
