@@ -159,10 +159,11 @@ class KubeClient:
         change: Any,
         how: Literal["merge", "json", "strategic"] = "merge",
         subresource: str = "",
+        **query: str | bool,
     ) -> Object:
         """Change an object and return it as it is now."""
         path = by_plural(resource).path(namespace, name, subresource)
-        return self._object("PATCH", path, None, change, _PATCHES[how])
+        return self._object("PATCH", path, query or None, change, _PATCHES[how])
 
     def delete(
         self,

@@ -7,17 +7,15 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.e2e.cluster.client import ApiError
 from tests.e2e.runs.team import Team
 
 _FOLDER = Path(__file__).parent / "golden"
 _PREFIX = re.compile(r".*?ValidatingAdmissionPolicy '(\S+)' with binding '\S+' denied request: ", re.DOTALL)
 
 
-def told(error: ApiError, team: Team) -> str:
+def told(message: str, team: Team) -> str:
     """What the API server says, without what differs from run to run; the policy's name comes first."""
-    text = _PREFIX.sub(lambda found: f"[{found[1].partition('.')[0]}] ", error.message)
-    return plain(text, team)
+    return plain(_PREFIX.sub(lambda found: f"[{found[1].partition('.')[0]}] ", message), team)
 
 
 def plain(text: str, team: Team) -> str:

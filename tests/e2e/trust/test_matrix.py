@@ -126,7 +126,7 @@ def test_each_cell_is_refused_and_says_what_to_do(
         for name, attempt in ATTEMPTS.items():
             with pytest.raises(ApiError) as refused:
                 attempt.act(actor.client, team, actor.kind)
-            rows[f"{name} / {actor.kind}"] = told(refused.value, team)
+            rows[f"{name} / {actor.kind}"] = told(refused.value.message, team)
     # The operator is at work: a run that is allowed gets its Secret, and that is the only one it asked for.
     witness = team.make_run("witness")
     team.wait_phase("witness", "Succeeded")

@@ -1,0 +1,291 @@
+"""Somebody who may do all that an editor of the namespace may, but for reading Secrets, wants the value of a run.
+
+The run is somebody else's and its Secret is there. Every way is refused: by a pod of one's own, a Job, a Deployment or
+CronJob, by the run's own pod or Secret. Exec and reading Secrets are rights of their own, which no policy takes away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.cluster.base import wait_until
+from tests.e2e.cluster.client import ApiError, KubeClient, Object
+from tests.e2e.runs.conftest import TeamMaker
+from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
+from tests.e2e.sealed.people import give
+from tests.e2e.trust.golden import check_golden, told
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+EVERYTHING = ["create", "get", "list", "watch", "patch", "update", "delete"]
+RIGHTS: list[Object] = [
+    {"apiGroups": [group], "resources": resources, "verbs": EVERYTHING}
+    for group, resources in (
+        ("runkeys.dev", ["workflowruns", "workflowruns/status", "secretbindings", "secretbindings/status"]),
+        ("", ["pods", "pods/ephemeralcontainers", "configmaps", "events"]),
+        ("batch", ["jobs", "cronjobs"]),
+        ("apps", ["deployments", "replicasets"]),
+    )
+] + [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "patch", "update", "delete"]}]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A run at work, its Secret and its pod, and the one who wants the value."""
+
+    team: Team
+    mallory: KubeClient
+    secret: str
+    pod: str
+
+    def make(self, kind: str, name: str, spec: Object, **options: Any) -> Object:
+        version = {"Pod": "v1", "Job": "batch/v1", "CronJob": "batch/v1", "Deployment": "apps/v1"}[kind]
+        metadata = {"name": name, "namespace": self.team.namespace, **options.pop("metadata", {})}
+        made = {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+        return self.mallory.create(made, **options)
+
+    def reads_variable(self) -> Object:
+        reference = {"secretKeyRef": {"name": self.secret, "key": "SECRET_API_TOKEN"}}
+        return {"env": [{"name": "STOLEN", "valueFrom": reference}]}
+
+
+def container(**more: Any) -> Object:
+    return {"name": "main", "image": TASK_IMAGE, "imagePullPolicy": "IfNotPresent", **more}
+
+
+def pod_spec(*, volume: Object | None = None, **of_container: Any) -> Object:
+    spec: Object = {"restartPolicy": "Never", "containers": [container(**of_container)]}
+    if volume is not None:
+        spec["volumes"] = [{"name": "stolen", **volume}]
+    return spec
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One way. ``act(scene, dry)``: as it is, or only to see whether it would be let through.
+
+    :ivar policy: which one refuses it.
+    """
+
+    policy: str
+    act: Callable[[Scene, dict[str, Any]], object]
+
+
+def of_pod(make: Callable[[Scene], Object]) -> Attack:
+    return Attack("pods", lambda scene, dry: scene.make("Pod", "thief", make(scene), **dry))
+
+
+def init_container(scene: Scene) -> Object:
+    return {**pod_spec(), "initContainers": [{**container(), "name": "first", **scene.reads_variable()}]}
+
+
+def projected(scene: Scene) -> Object:
+    return pod_spec(volume={"projected": {"sources": [{"secret": {"name": scene.secret}}]}})
+
+
+def csi(scene: Scene) -> Object:
+    return pod_spec(volume={"csi": {"driver": "csi.example", "nodePublishSecretRef": {"name": scene.secret}}})
+
+
+def flex(scene: Scene) -> Object:
+    return pod_spec(volume={"flexVolume": {"driver": "example/flex", "secretRef": {"name": scene.secret}}})
+
+
+def posing(scene: Scene, dry: dict[str, Any]) -> object:
+    """With the labels and the owner of a pod of the run's Job."""
+    there = scene.team.client.get("pods", scene.pod, scene.team.namespace)["metadata"]
+    owners = [{**owner, "blockOwnerDeletion": False} for owner in there["ownerReferences"]]
+    metadata = {"labels": there["labels"], "ownerReferences": owners}
+    spec = pod_spec(**scene.reads_variable())
+    return scene.make("Pod", f"{scene.secret}-thief", spec, metadata=metadata, **dry)
+
+
+def patch(
+    resource: str, which: str, change: object, how: Any = "strategic", sub: str = ""
+) -> Callable[..., object]:
+    def act(scene: Scene, dry: dict[str, Any]) -> object:
+        name = {"pod": scene.pod, "secret": scene.secret, "run": "job", "binding": "keys"}[which]
+        return scene.mallory.patch(resource, name, scene.team.namespace, change, how, sub, **dry)
+
+    return act
+
+
+def debugger(scene: Scene, dry: dict[str, Any]) -> object:
+    """A container beside that which has the value, in its process namespace."""
+    added = {"ephemeralContainers": [{"name": "debug", "image": TASK_IMAGE, "targetContainerName": "main"}]}
+    return patch("pods", "pod", {"spec": added}, sub="ephemeralcontainers")(scene, dry)
+
+
+def named_as_ours(scene: Scene, dry: dict[str, Any]) -> object:
+    """A Job of such a name could have a pod that refers to such a Secret."""
+    template = {"spec": pod_spec(envFrom=[{"secretRef": {"name": "rk-mine"}}])}
+    return scene.make("Job", "rk-mine", {"template": template}, **dry)
+
+
+def labelled_as_ours(scene: Scene, dry: dict[str, Any]) -> object:
+    labels = {"runkeys.dev/run": "job"}
+    return scene.make("Job", "mine", {"template": {"spec": pod_spec()}}, metadata={"labels": labels}, **dry)
+
+
+def secret_of_ours(scene: Scene, dry: dict[str, Any]) -> object:
+    """Made first, it would be taken for the operator's own."""
+    metadata = {"name": "rk-early", "namespace": scene.team.namespace}
+    return scene.mallory.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata}, **dry)
+
+
+def secret_of_our_type(scene: Scene, dry: dict[str, Any]) -> object:
+    metadata = {"name": "looks-like", "namespace": scene.team.namespace}
+    secret = {"apiVersion": "v1", "kind": "Secret", "type": "runkeys.dev/run-secret", "metadata": metadata}
+    return scene.mallory.create(secret, **dry)
+
+
+def delete_secret(scene: Scene, dry: dict[str, Any]) -> object:
+    """The answer to this one would be the whole Secret."""
+    options: dict[str, Any] = {"dryRun": ["All"]} if dry else {}
+    scene.mallory.delete(
+        "secrets", scene.secret, scene.team.namespace, propagationPolicy="Foreground", **options
+    )
+    return True
+
+
+STATUS = {"status": {"phase": "Pending", "tasks": []}}
+ATTACKS = {
+    "pod: variable": of_pod(lambda scene: pod_spec(**scene.reads_variable())),
+    "pod: envFrom": of_pod(lambda scene: pod_spec(envFrom=[{"secretRef": {"name": scene.secret}}])),
+    "pod: volume": of_pod(lambda scene: pod_spec(volume={"secret": {"secretName": scene.secret}})),
+    "pod: projected volume": of_pod(projected),
+    "pod: CSI nodePublishSecretRef": of_pod(csi),
+    "pod: flexVolume": of_pod(flex),
+    "pod: init container": of_pod(init_container),
+    "pod: poses as the Job's": Attack("pods", posing),
+    "the run's pod: ephemeral container": Attack("pods", debugger),
+    "the run's pod: another image": Attack(
+        "pods",
+        patch("pods", "pod", {"spec": {"containers": [{"name": "main", "image": "localhost/thief:1"}]}}),
+    ),
+    "the run's pod: label taken off": Attack(
+        "pods", patch("pods", "pod", {"metadata": {"labels": {"runkeys.dev/run": None}}})
+    ),
+    "Job: named as ours": Attack("names", named_as_ours),
+    "Job: labelled as ours": Attack("names", labelled_as_ours),
+    "Secret: made before ours": Attack("names", secret_of_ours),
+    "Secret: of our type": Attack("names", secret_of_our_type),
+    "the run's Secret: finalizer": Attack(
+        "names", patch("secrets", "secret", {"metadata": {"finalizers": ["example.com/keep"]}}, "merge")
+    ),
+    "the run's Secret: disowned": Attack(
+        "names", patch("secrets", "secret", {"metadata": {"ownerReferences": None}}, "merge")
+    ),
+    "the run's Secret: foreground deletion": Attack("names", delete_secret),
+    "run: status written": Attack("status", patch("workflowruns", "run", STATUS, "merge", "status")),
+    "binding: status written": Attack(
+        "status", patch("secretbindings", "binding", {"status": {"secrets": "9/9"}}, "merge", "status")
+    ),
+    "run: another input": Attack(
+        "frozen",
+        patch("workflowruns", "run", [{"op": "add", "path": "/spec/input", "value": {"x": 1}}], "json"),
+    ),
+    "binding: widened": Attack(
+        "bindings", patch("secretbindings", "binding", {"spec": {"maxLifetimeSeconds": 9}}, "merge")
+    ),
+}
+
+
+def scene_of(team: Team) -> Scene:
+    team.make_source()
+    team.make_binding()
+    found = team.make_run(command=python(FINISHES_WHEN_TOLD), input={"known": 1})
+    pod = team.wait_running(found)
+    give(team, "mallory", "mallory", RIGHTS)
+    mallory = team.client.as_user("mallory")
+    wait_until("mallory to be let in", lambda: may_list(mallory, team.namespace), 10)
+    return Scene(team, mallory, team.object_name(found), pod["metadata"]["name"])
+
+
+def may_list(client: KubeClient, namespace: str) -> bool:
+    try:
+        client.list("deployments", namespace)
+    except ApiError:
+        return False
+    return True
+
+
+def test_every_way_is_refused(new_team: TeamMaker, tmp_path: Path) -> None:
+    scene = scene_of(new_team())
+    rows = {}
+    for name, attack in ATTACKS.items():
+        with pytest.raises(ApiError) as refused:
+            attack.act(scene, {})
+        rows[name] = told(refused.value.message, scene.team)
+        assert scene.team.value not in str(refused.value.body)
+    print(f"{len(rows)} attacks refused")
+    check_golden("attacks.txt", rows, tmp_path)
+    check_the_run_is_none_the_worse(scene)
+
+
+def check_the_run_is_none_the_worse(scene: Scene) -> None:
+    team = scene.team
+    assert [pod["metadata"]["name"] for pod in team.client.list("pods", team.namespace)] == [scene.pod]
+    team.tell_pod_to_finish(scene.pod)
+    team.wait_phase("job", "Succeeded")
+    assert team.secret_story() == ["made", "gone"]
+
+
+INDIRECT: dict[str, Callable[[Scene], Object]] = {
+    "Job": lambda scene: {"backoffLimit": 0, "template": {"spec": pod_spec(**scene.reads_variable())}},
+    "Deployment": lambda scene: {
+        "selector": {"matchLabels": {"app": "thief"}},
+        "template": {
+            "metadata": {"labels": {"app": "thief"}},
+            "spec": {"containers": [container(**scene.reads_variable())]},
+        },
+    },
+    "CronJob": lambda scene: {
+        "schedule": "* * * * *",
+        "jobTemplate": {"spec": {"template": {"spec": pod_spec(**scene.reads_variable())}}},
+    },
+}
+
+
+def test_what_makes_pods_for_others_makes_none_that_can_steal(new_team: TeamMaker, tmp_path: Path) -> None:
+    """The pod is made by a controller, much later than the object that asks for it was admitted."""
+    scene = scene_of(new_team())
+    team = scene.team
+    for kind, spec in INDIRECT.items():
+        scene.make(kind, "thief", spec(scene))
+    rows = {}
+    for kind in INDIRECT:
+        by = "ReplicaSet" if kind == "Deployment" else "Job"
+        event = wait_refused(team, by, "thief-" if kind != "Job" else "thief")
+        rows[f"{kind}: its pod"] = told(event["message"], team)
+    check_golden("attacks-by-controllers.txt", rows, tmp_path)
+    check_the_run_is_none_the_worse(scene)
+
+
+def wait_refused(team: Team, kind: str, name: str) -> Object:
+    """The event that says that a controller may not make the pod."""
+    for _, event in team.client.watch("events", team.namespace, timeout=90, fields="reason=FailedCreate"):
+        about = event["involvedObject"]
+        exact = about["name"] == name
+        if about["kind"] == kind and (exact or (name.endswith("-") and about["name"].startswith(name))):
+            return event
+    raise AssertionError(f"nothing refused the pod of {kind} {name} within 90 s")
+
+
+# what each policy is there for
+
+TWINS = sorted({attack.policy for attack in ATTACKS.values()})
+
+
+@pytest.mark.parametrize("policy", TWINS)
+def test_twin_without_its_policy_each_way_is_open(new_team: TeamMaker, policy: str) -> None:
+    scene = scene_of(new_team())
+    with scene.team.without_policies(policy):
+        for name, attack in ATTACKS.items():
+            if attack.policy == policy:
+                assert attack.act(scene, {"dryRun": "All"}), name
