@@ -13,7 +13,9 @@ import click
 from runkeys._version import __version__
 from runkeys_operator import logs
 from runkeys_operator.app import MakeEngine, Options, serve
+from runkeys_operator.chart_commands import drain, selftest
 from runkeys_operator.errors import LoginError, StartError
+from runkeys_operator.hardening import keep_memory_private
 from runkeys_operator.keys_command import keys
 from runkeys_operator.lease import LeaseName
 from runkeys_operator.reconcile.reconciler import Reconciler
@@ -117,6 +119,8 @@ def main(
 
 
 main.add_command(keys)
+main.add_command(drain)
+main.add_command(selftest)
 
 
 def exit_code(options: Options, make_engine: MakeEngine) -> int:
@@ -138,4 +142,5 @@ def exit_code(options: Options, make_engine: MakeEngine) -> int:
 
 
 if __name__ == "__main__":
+    keep_memory_private()
     main()

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from runkeys.naming import LABEL_RUN
 
-from . import credentials, handlers, preflight
+from . import credentials, handlers, metrics, preflight
 from ._kopf import kopf
 from .errors import ApiError, BackgroundError, LoginError, Unauthorized
 from .guard import Guard
@@ -118,6 +118,9 @@ async def serve(options: Options, make_engine: MakeEngine) -> None:
                     namespaces = await preflight.check(kube, options.namespaces)
                 kube = Kube(session, lease.permit)
             queue = ReconcileQueue[Key]()
+            metrics.queue_depth.set_function(lambda: queue.depth)
+            metrics.queue_working.set_function(lambda: queue.working)
+            metrics.queue_failing.set_function(lambda: queue.failing)
             days = options.key_rotation_days
             keys = Keys(kube, options.operator_namespace, rotate_after=timedelta(days=days) if days else None)
             guard = Guard(kube, namespaces, options.operator_namespace)
@@ -289,7 +292,7 @@ class _Operator:
         while True:
             pause = self._options.sweep_seconds
             try:
-                await self._guard.check()
+                await self._guard.refusal()
                 await self._keys.tend()
                 await self._engine.sweep()
                 self._sweep_failed = False
@@ -299,6 +302,7 @@ class _Operator:
                 if isinstance(error, Unauthorized) and clock() - worked_at > _REFUSED_SECONDS:
                     raise
                 log.warning("the sweep failed: %s", error)
+                metrics.sweep_errors.inc()
                 pause = min(pause, error.retry_after or _SWEEP_AGAIN_SECONDS)
                 self._sweep_failed = True
                 self._tell_ready()

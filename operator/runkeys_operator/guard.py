@@ -1,7 +1,7 @@
 """Whether the admission policies are in force: without them this operator makes no Secret, and no Job for one (I6).
 
 What is installed is compared with what this version ships, by reading each policy and binding by its name. That is
-done with every sweep, and before something is made if the last look was some seconds ago.
+done with the sweep, and before something is made, unless the last look was a moment ago.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from runkeys import policies
 from runkeys.policies import MUTATING, VALIDATING, Account
 from runkeys.refusal import Reason, Refusal
 
+from . import metrics
 from .errors import Forbidden, NotFound
 from .kube import Json, Kube, Resource
 from .logs import get_logger
@@ -81,11 +82,6 @@ class Guard:
                 await self._look()
             return self._refusal
 
-    async def check(self) -> None:
-        """Look now. Raises ApiError."""
-        async with self._looking:
-            await self._look()
-
     async def _look(self) -> None:
         began = self._now()
         built = self._built = self._built or await self._expect()
@@ -96,6 +92,7 @@ class Guard:
         elif refusal is None and (self._refusal is not None or self._looked_at is None):
             log.info("the admission policies are in force")
         self._refusal, self._looked_at = refusal, began
+        metrics.policies_in_force.set(refusal is None)
 
     async def _expect(self) -> Built:
         """Find out who this operator is, and whether the server knows policies that change what is sent."""

@@ -1,4 +1,4 @@
-"""The probes: `/healthz` while the event loop turns, `/readyz` once everything is in place, or for a standby."""
+"""The probes: `/healthz` while the event loop turns, `/readyz` once all is in place or for a standby; `/metrics`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from . import metrics
 from .errors import StartError
 from .lease import Lease
 
@@ -16,6 +17,7 @@ class Health:
 
     def __init__(self, lease: Lease | None) -> None:
         self.ready = False
+        metrics.ready.set_function(lambda: float(self.ready))
         self.problem = "starting"
         """Why it is not ready."""
         self._lease = lease
@@ -28,6 +30,7 @@ class Health:
             return
         app = web.Application()
         app.add_routes([web.get("/healthz", self._healthz), web.get("/readyz", self._readyz)])
+        app.add_routes([web.get("/metrics", self._metrics)])
         runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -55,3 +58,7 @@ class Health:
         if lease is not None and not lease.holds:
             return False, "leader, but it could not renew its lease"
         return True, "ready" if lease is None else "leader"
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        text, content_type = metrics.page(request.headers.get("Accept", ""))
+        return web.Response(body=text, headers={"Content-Type": content_type})

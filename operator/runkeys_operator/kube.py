@@ -11,6 +11,7 @@ metadata only, so that a value crosses the wire once, on its way in.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
+from . import metrics
 from .errors import Invalid, LoginError, Unauthorized, Unreachable, from_response
 
 Json = dict[str, Any]
@@ -380,6 +382,7 @@ class Kube:
         """
         for last_try in (False, True):
             connection = self._provider.current()
+            began = time.monotonic()
             try:
                 response = await connection.http.request(
                     method,
@@ -390,15 +393,24 @@ class Kube:
                     allow_redirects=False,
                 )
             except (aiohttp.ClientError, OSError) as error:
+                _count(request, "error")
                 failure = _unreachable(error, request)
                 if failure.untrusted and not last_try and await self._provider.renew(connection):
                     continue
                 raise failure from None
+            _count(request, str(response.status), time.monotonic() - began)
             if response.status == 401 and not last_try and await self._provider.renew(connection):
                 response.release()
                 continue
             return response
         raise AssertionError("the second try returns or raises")
+
+
+def _count(request: str, code: str, seconds: float | None = None) -> None:
+    verb, resource = request.split(maxsplit=2)[:2]
+    metrics.api_requests.labels(verb, resource, code).inc()
+    if seconds is not None and verb != "watch":
+        metrics.api_seconds.labels(verb).observe(seconds)
 
 
 def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:

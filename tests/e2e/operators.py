@@ -47,7 +47,7 @@ def _established(crd: dict[str, Any]) -> bool:
 def _rendered(helm: str, sets: tuple[str, ...], namespace: str) -> list[dict[str, Any]]:
     arguments = [part for item in sets for part in ("--set", item)]
     arguments += ["--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"]
-    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, *arguments]
+    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, "--no-hooks", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return [item for item in yaml.safe_load_all(done.stdout) if item]
 
@@ -83,7 +83,7 @@ def install_rights(
         sets.append(f"sources[{index}].secretNames={{{','.join(sources)}}}")
     account = ""
     for manifest in _rendered(str(build.program("helm")), tuple(sets), namespace):
-        if manifest["kind"] in ("Deployment", "CustomResourceDefinition"):
+        if manifest["kind"] in ("Deployment", "PodDisruptionBudget", "CustomResourceDefinition"):
             continue
         if manifest["kind"] == "ServiceAccount":
             account = manifest["metadata"]["name"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from runkeys.api.crd import KINDS
 from tests.e2e import examples
 from tests.e2e.cluster import images
 from tests.e2e.cluster.base import Cluster, ClusterError
@@ -84,14 +85,21 @@ NAMESPACE_ITSELF = (
     f"/registry/serviceaccounts/{SYSTEM}/default",
     f"/registry/configmaps/{SYSTEM}/kube-root-ca.crt",
 )
-KINDS = (
-    "/registry/apiextensions.k8s.io/customresourcedefinitions/secretbindings.runkeys.dev",
-    "/registry/apiextensions.k8s.io/customresourcedefinitions/workflowruns.runkeys.dev",
+OF_THE_KINDS = (
+    *(
+        f"/registry/apiextensions.k8s.io/customresourcedefinitions/{kind.CRD.plural}.runkeys.dev"
+        for kind in KINDS
+    ),
     "/registry/apiregistration.k8s.io/apiservices/v1alpha1.runkeys.dev",
+)
+# Without the private keys nothing that is sealed, in Git too, would open again.
+KEYS = (
+    f"/registry/secrets/{SYSTEM}/runkeys-sealing-keys",
+    f"/registry/configmaps/{SYSTEM}/runkeys-public-keys",
 )
 
 
-def test_it_serves_all_namespaces_and_leaves_only_the_kinds(own_node: OwnNode) -> None:
+def test_it_serves_all_namespaces_and_leaves_only_kinds_and_keys(own_node: OwnNode) -> None:
     node = settled_node(own_node)
     before = kept(node)
     install(node, RELEASE, SYSTEM)
@@ -112,7 +120,7 @@ def test_it_serves_all_namespaces_and_leaves_only_the_kinds(own_node: OwnNode) -
         assert node.client.find("workflowruns", "hello", team) is not None, "the teams' runs stay"
         node.client.delete("namespaces", team)
         node.client.wait_gone("namespaces", team, None, timeout=60)
-    assert kept(node) - before == {*NAMESPACE_ITSELF, *KINDS}
+    assert kept(node) - before == {*NAMESPACE_ITSELF, *OF_THE_KINDS, *KEYS}
 
 
 def uninstall(node: NodeCluster) -> None:
@@ -129,7 +137,7 @@ def test_twin_without_its_rights_it_is_not_available(
 ) -> None:
     system, served = new_namespace(), new_namespace()
     release = f"runkeys-{secrets.token_hex(3)}"
-    install(cluster, release, system, f"--set=watchNamespaces={{{served}}}")
+    install(cluster, release, system, f"--set=watchNamespaces={{{served}}}", "--set=crds.install=false")
     becomes_available(cluster, system)
 
     client.delete("rolebindings", release, served)

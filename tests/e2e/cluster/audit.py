@@ -10,11 +10,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 _CHUNK = 64 * 1024
 
 
 def policy(level: str = "default") -> dict[str, Any]:
-    """Return an audit policy: ``default`` keeps bodies of runkeys.dev and batch only, any other level all alike."""
+    """Return an audit policy: ``default`` keeps bodies of runkeys.dev and batch only, any other level all alike.
+
+    ``level`` may be the path of a policy in YAML, too.
+    """
+    if level.endswith(".yaml"):
+        given: dict[str, Any] = yaml.safe_load(Path(level).read_text())
+        return given
     ours = {
         "level": "RequestResponse",
         "resources": [{"group": "runkeys.dev"}, {"group": "batch"}],

@@ -73,16 +73,16 @@ def task_image() -> Path:
     return _archive(Image(TASK_IMAGE, environment=_environment(), command=("python3",)), [_base_layer()])
 
 
-def operator_image() -> Path:
-    """Return the archive of ``localhost/runkeys-operator:dev``: the operator as it is in this checkout."""
+def operator_image(checkout: Path = CHECKOUT, tag: str = OPERATOR_IMAGE) -> Path:
+    """Return the archive of ``localhost/runkeys-operator:dev``: the operator as it is in this checkout, or another."""
     image = Image(
-        OPERATOR_IMAGE,
+        tag,
         environment=_environment() | {"PYTHONPATH": "/app:/app/site-packages", "PYTHONUNBUFFERED": "1"},
         entrypoint=("python3", "-m", "runkeys_operator"),
         user=f"{USER}:{USER}",
         directory="/app",
     )
-    return _archive(image, [_base_layer(), _dependencies_layer(), _operator_layer()])
+    return _archive(image, [_base_layer(), _dependencies_layer(), _operator_layer(checkout)])
 
 
 def _environment() -> dict[str, str]:
@@ -122,17 +122,17 @@ def _dependencies_layer() -> Path:
     return _layer("dependencies", [versions, sys.version], fill)
 
 
-def _operator_layer() -> Path:
+def _operator_layer(checkout: Path) -> Path:
     files = [
         path
         for package in OPERATOR_SOURCES
-        for path in sorted((CHECKOUT / "operator" / package).rglob("*"))
+        for path in sorted((checkout / "operator" / package).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     ]
 
     def fill(root: Path) -> None:
         for path in files:
-            _copy(path, root / "app" / path.relative_to(CHECKOUT / "operator"))
+            _copy(path, root / "app" / path.relative_to(checkout / "operator"))
         python_files.compile_all(root / "app", root)
 
     return _layer("operator", [sys.version, *map(str, files), *files], fill)

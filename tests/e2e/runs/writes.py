@@ -57,7 +57,8 @@ def calls_of(team: Team, node: NodeCluster, mark: int) -> dict[str, list[AuditEv
     for event in node.audit.events(
         mark, verb=("create", "update", "patch", "delete"), namespace=team.namespace
     ):
-        if event.user.startswith(account) and event.resource != "leases":
+        # A review is a question, and the lease is no run's.
+        if event.user.startswith(account) and not event.resource.endswith(("reviews", "leases")):
             found[event.name or _name_sent(event)].append(event)
     return found
 

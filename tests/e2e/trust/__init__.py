@@ -1,0 +1,1 @@
+"""Who may do what: each promise of the admission policies tried by those who would break it."""
