@@ -37,7 +37,11 @@ def pieces_of(value: str) -> list[str]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("value", [f"p/+ &{canary()}", f"ümläut\"'\\{canary()}", canary()])
+@pytest.mark.parametrize(
+    "value",
+    [f"p/+ &{canary()}", f"ümläut\"'\\{canary()}", canary()],
+    ids=["special", "not ASCII", "plain"],
+)
 def test_a_value_is_masked_in_every_form(form: str, value: str) -> None:
     masker = Masker([value.encode()])
     masked = masker.mask(f"before {FORMS[form](value)} after")
