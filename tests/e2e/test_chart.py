@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
+from runkeys import policies
+from runkeys.api import GROUP
 from runkeys.api.crd import KINDS, file_name, render
 from runkeys_operator.preflight import NEEDED
 from tests.e2e.cluster import images
-from tests.e2e.cluster.base import Cluster, ClusterError
+from tests.e2e.cluster.base import Cluster, ClusterError, wait_until
 from tests.e2e.cluster.cache import CHECKOUT
 from tests.e2e.cluster.client import KubeClient, Object
+from tests.e2e.cluster.resources import by_plural
 
 CHART = CHECKOUT / "helm" / "runkeys"
 EXAMPLES = CHECKOUT / "examples"
@@ -29,7 +32,8 @@ TWO_NAMESPACES = (
     "--set=sources[0].namespace=team-a",
     "--set=sources[0].secretNames={db,ibm-quantum}",
 )
-CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding"}
+POLICY_KINDS = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+KNOWS_MUTATING = ("--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",)
 # The strictest of Kubernetes' own standards for pods.
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
@@ -44,6 +48,12 @@ def template(
 
 def rights_only(manifests: list[Object]) -> list[Object]:
     return [m for m in manifests if m["apiVersion"].startswith("rbac.")]
+
+
+def specs(manifests: list[Object]) -> dict[tuple[str, str], Object]:
+    """Of the policies and their bindings, by kind and name."""
+    found = [m for m in manifests if m["apiVersion"].startswith("admissionregistration.")]
+    return {(m["kind"], m["metadata"]["name"]): m["spec"] for m in found}
 
 
 def comparable(manifests: list[Object]) -> list[Object]:
@@ -69,7 +79,9 @@ class TestRendered:
         assert comparable(rights_only(template(cluster, *values))) == comparable(reviewed)
 
     def test_rights_are_those_that_the_operator_asks_for(self, cluster: Cluster) -> None:
-        [role] = [m for m in template(cluster) if m["kind"] == "ClusterRole"]
+        [role] = [
+            m for m in template(cluster) if (m["kind"], m["metadata"]["name"]) == ("ClusterRole", "runkeys")
+        ]
         granted = {
             (verb, group, resource)
             for rule in role["rules"]
@@ -84,11 +96,45 @@ class TestRendered:
 
         assert granted == needed
 
-    def test_nothing_reaches_across_the_cluster_when_namespaces_are_named(self, cluster: Cluster) -> None:
-        manifests = template(cluster, *TWO_NAMESPACES)
+    def test_only_policies_reach_across_the_cluster_when_namespaces_are_named(self, cluster: Cluster) -> None:
+        manifests = template(cluster, *TWO_NAMESPACES, "--set=installRoles=false")
+        wide = [m for m in manifests if "namespace" not in m["metadata"]]
+        rights = [m for m in wide if m["kind"] == "ClusterRole"]
 
-        assert not CLUSTER_WIDE & {m["kind"] for m in manifests}
-        assert {m["metadata"]["namespace"] for m in manifests} == {"runkeys-system", "team-a", "team-b"}
+        assert {m["metadata"].get("namespace") for m in manifests} == {
+            None,
+            "runkeys-system",
+            "team-a",
+            "team-b",
+        }
+        assert {m["kind"] for m in wide} == {*POLICY_KINDS, "ClusterRole", "ClusterRoleBinding"}
+        assert all(rule["verbs"] == ["get"] and rule["resourceNames"] for m in rights for rule in m["rules"])
+
+    @pytest.mark.parametrize("namespaces", [[], ["team-b", "team-a"]], ids=["everywhere", "two namespaces"])
+    def test_the_policies_are_those_that_the_operator_asks_for(
+        self, cluster: Cluster, namespaces: list[str]
+    ) -> None:
+        values = [f"--set=watchNamespaces={{{','.join(namespaces)}}}"] if namespaces else []
+        account = policies.Account.service_account("ops", "keys-runkeys")
+        rendered = template(cluster, *values, *KNOWS_MUTATING, release="keys", to="ops")
+
+        assert specs(rendered) == specs(policies.build(account, namespaces))
+
+    def test_a_server_that_does_not_know_mutating_policies_gets_none(self, cluster: Cluster) -> None:
+        account = policies.Account.service_account("runkeys-system", "runkeys")
+
+        assert specs(template(cluster)) == specs(policies.build(account, mutating=False))
+
+    def test_policies_and_roles_can_be_left_to_somebody_else(self, cluster: Cluster) -> None:
+        manifests = template(
+            cluster, "--set=installPolicies=false", "--set=installRoles=false", *KNOWS_MUTATING
+        )
+
+        assert specs(manifests) == {}
+        assert {m["metadata"]["name"] for m in manifests if m["kind"] == "ClusterRole"} == {
+            "runkeys",
+            "runkeys-policies.runkeys-system.runkeys",
+        }
 
     def test_every_value_reaches_the_pod(self, cluster: Cluster) -> None:
         digest = "sha256:" + "0" * 64
@@ -111,7 +157,11 @@ class TestRendered:
             "tolerations": [{"operator": "Exists"}],
             "priorityClassName": "high",
         }
-        assert values.keys() == yaml.safe_load((CHART / "values.yaml").read_text()).keys() - {"sources"}
+        assert values.keys() == yaml.safe_load((CHART / "values.yaml").read_text()).keys() - {
+            "sources",
+            "installPolicies",
+            "installRoles",
+        }
         file = cluster.scratch / f"values-{secrets.token_hex(4)}.yaml"
         file.write_text(yaml.safe_dump(values))
 
@@ -186,6 +236,19 @@ class TestRendered:
         assert printed.count("serverside-applied") == len(KINDS)
 
 
+def bind_role(client: KubeClient, namespace: str, role: str, user: str) -> None:
+    """Give a user a ClusterRole in a namespace."""
+    api = "rbac.authorization.k8s.io"
+    binding = {
+        "apiVersion": f"{api}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": user, "namespace": namespace},
+        "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": role},
+        "subjects": [{"kind": "User", "apiGroup": api, "name": user}],
+    }
+    client.create(binding)
+
+
 def pod_spec(manifests: list[Object]) -> dict[str, Any]:
     [deployment] = [m for m in manifests if m["kind"] == "Deployment"]
     spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
@@ -224,8 +287,30 @@ def allowed(
     return bool(answer["status"]["allowed"])
 
 
+def wait_allowed(
+    client: KubeClient, account: str, namespace: str, verb: str, resource: str, name: str = ""
+) -> None:
+    """Until the API server knows of a right that was just given."""
+    arguments = (client, account, namespace, verb, resource, name)
+    wait_until(f"{account} to be let {verb}", lambda: allowed(*arguments), 10)
+
+
 # In the release's own namespace, by name.
 KEYS = {("secrets", "runkeys-sealing-keys", "get patch"), ("configmaps", "runkeys-public-keys", "get patch")}
+
+
+def policy_rights(system: str, release: str) -> set[tuple[str, str, str]]:
+    """It may read its own policies, which belong to no namespace, each by its name."""
+    account = policies.Account.service_account(system, release)
+    return {
+        (
+            re.sub("y$", "ie", item["kind"].lower()) + "s.admissionregistration.k8s.io",
+            item["metadata"]["name"],
+            "get",
+        )
+        for item in policies.build(account)
+    }
+
 
 # What would let the operator read, keep or widen more than it needs.
 MUST_NOT = [
@@ -246,8 +331,9 @@ def release(client: KubeClient) -> Iterator[str]:
     """A release name of its own; cluster-wide rights of that name are removed again."""
     name = f"runkeys-{secrets.token_hex(3)}"
     yield name
-    client.delete("clusterrolebindings", name, missing_ok=True)
-    client.delete("clusterroles", name, missing_ok=True)
+    for plural in ("clusterrolebindings", "clusterroles"):
+        query = {"labelSelector": f"app.kubernetes.io/instance={name}"}
+        client.request("DELETE", by_plural(plural).path(), query=query)
 
 
 @pytest.mark.usefixtures("crds")
@@ -262,9 +348,9 @@ class TestRights:
             client.apply(manifest)
         account = f"system:serviceaccount:{system}:{release}"
 
-        assert can(cluster, account, served) == golden_rights()
-        assert can(cluster, account, system) == KEYS
-        assert can(cluster, account, other) == set()
+        assert can(cluster, account, served) == golden_rights() | policy_rights(system, release)
+        assert can(cluster, account, system) == KEYS | policy_rights(system, release)
+        assert can(cluster, account, other) == policy_rights(system, release)
         for verb, resource in MUST_NOT:
             assert not allowed(client, account, served, verb, resource), (verb, resource)
 
@@ -276,7 +362,7 @@ class TestRights:
             client.apply(manifest)
         account = f"system:serviceaccount:{system}:{release}"
 
-        assert can(cluster, account, other) == golden_rights()
+        assert can(cluster, account, other) == golden_rights() | policy_rights(system, release)
         for verb, resource in MUST_NOT:
             assert not allowed(client, account, other, verb, resource), (verb, resource)
 
@@ -293,10 +379,37 @@ class TestRights:
             client.apply(manifest)
         account = f"system:serviceaccount:{system}:{release}"
 
-        assert can(cluster, account, served) == golden_rights() | {("secrets", "db", "get")}
+        source = ("secrets", "db", "get")
+        assert can(cluster, account, served) == golden_rights() | policy_rights(system, release) | {source}
         assert allowed(client, account, served, "get", "secrets", "db")
         assert not allowed(client, account, served, "get", "secrets", "other")
         assert not allowed(client, account, served, "list", "secrets")
+
+    def test_roles_for_people_let_nobody_use_or_reveal(
+        self, cluster: Cluster, client: KubeClient, new_namespace: Callable[[], str], release: str
+    ) -> None:
+        system, served = new_namespace(), new_namespace()
+        for manifest in rights_only(template(cluster, release=release, to=system)):
+            client.apply(manifest)
+        found = []
+        for role in ("view", "edit", "admin", f"{release}-user"):
+            user = f"a-{role}"
+            bind_role(client, served, role, user)
+            wait_allowed(client, user, served, "list", "secretbindings.runkeys.dev")
+            rows = can(cluster, user, served)
+            found += [
+                f"{role.removeprefix(release)} {what} {verbs}" for what, _, verbs in rows if GROUP in what
+            ]
+            for verb in ("use", "reveal"):
+                assert not allowed(client, user, served, verb, "secretbindings.runkeys.dev", "any"), role
+        # with the example of a grant, and by that name only
+        for manifest in yaml.safe_load_all((EXAMPLES / "use-role.yaml").read_text()):
+            client.create(manifest, served)
+        for verb in ("use", "reveal"):
+            wait_allowed(client, "alice", served, verb, "secretbindings.runkeys.dev", "ibm-quantum")
+            assert not allowed(client, "alice", served, verb, "secretbindings.runkeys.dev", "other")
+
+        assert sorted(found) == (GOLDEN / "roles.txt").read_text().splitlines()
 
     def test_twin_one_right_too_many_is_seen(
         self, cluster: Cluster, client: KubeClient, new_namespace: Callable[[], str], release: str
@@ -311,7 +424,7 @@ class TestRights:
             client.apply(manifest)
         account = f"system:serviceaccount:{system}:{release}"
 
-        assert can(cluster, account, served) != golden_rights()
+        assert can(cluster, account, served) != golden_rights() | policy_rights(system, release)
         assert allowed(client, account, served, *MUST_NOT[1])
 
 
