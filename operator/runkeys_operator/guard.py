@@ -25,6 +25,9 @@ log = get_logger(__name__)
 FRESH_SECONDS = 5.0
 """For so long the last look is good enough to make something."""
 
+_AGAIN_SECONDS = 1.0
+"""For so long what was wrong is not looked at again."""
+
 _GROUP, _VERSION = policies.API.split("/")
 _RESOURCES = {
     kind: Resource(_GROUP, _VERSION, plural)
@@ -78,7 +81,8 @@ class Guard:
         :raises ApiError: if the API server could not be asked.
         """
         async with self._looking:
-            if self._looked_at is None or self._now() >= self._looked_at + FRESH_SECONDS:
+            lasts = FRESH_SECONDS if self._refusal is None else _AGAIN_SECONDS
+            if self._looked_at is None or self._now() >= self._looked_at + lasts:
                 await self._look()
             return self._refusal
 

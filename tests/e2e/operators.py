@@ -64,7 +64,12 @@ _CLUSTER_WIDE = (
 
 
 def install_rights(
-    cluster: Cluster, namespace: str, sources: tuple[str, ...] = (), others: tuple[str, ...] = ()
+    cluster: Cluster,
+    namespace: str,
+    sources: tuple[str, ...] = (),
+    others: tuple[str, ...] = (),
+    *,
+    policies: bool = True,
 ) -> str:
     """What the chart gives an operator that lives in ``namespace`` and serves it, without its Deployment.
 
@@ -72,12 +77,14 @@ def install_rights(
 
     :param sources: Secrets that each namespace lets the operator read.
     :param others: further namespaces that it serves.
+    :param policies: False where nothing is to be made anyway: without them an operator makes nothing.
     :return: name of the service account.
     """
     from tests.e2e.cluster import build
 
     served = (namespace, *others)
     sets = [f"watchNamespaces={{{','.join(served)}}}", "installRoles=false"]
+    sets += [] if policies else ["installPolicies=false"]
     for index, name in enumerate(served if sources else ()):
         sets.append(f"sources[{index}].namespace={name}")
         sets.append(f"sources[{index}].secretNames={{{','.join(sources)}}}")
@@ -91,7 +98,8 @@ def install_rights(
             labels = {**manifest["metadata"]["labels"], _OF_NAMESPACE: namespace}
             manifest["metadata"]["labels"] = labels
         cluster.client.apply(manifest)
-    wait_in_force(cluster, namespace)
+    if policies:
+        wait_in_force(cluster, namespace)
     return account
 
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("crds")
 @pytest.fixture
 def account(cluster: Cluster, namespace: str) -> str:
     """The chart's account, with the chart's rights in `namespace`."""
-    return install_rights(cluster, namespace)
+    return install_rights(cluster, namespace, policies=False)
 
 
 @pytest.fixture

@@ -1,0 +1,175 @@
+"""Without the policies as they are shipped nothing is made; what is wrong is told, and mended it goes on."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from runkeys.policies import Account
+from tests.e2e.cluster.base import wait_until
+from tests.e2e.cluster.client import Object
+from tests.e2e.runs.conftest import TeamMaker
+from tests.e2e.runs.team import HELD_BACK, Team, condition, phase
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+POLICIES, BINDINGS = "validatingadmissionpolicies", "validatingadmissionpolicybindings"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What an administrator might do to one of the policies.
+
+    :ivar change: of the object; None: it is deleted.
+    """
+
+    plural: str
+    name: str
+    change: Callable[[Object], object] | None
+    says: str
+
+
+def _never(spec: Object) -> object:
+    return spec.update(matchConditions=[{"name": "never", "expression": "false"}])
+
+
+def _without_a_check(spec: Object) -> object:
+    return spec["validations"].pop()
+
+
+def _lenient(spec: Object) -> object:
+    return spec.update(failurePolicy="Ignore")
+
+
+def _for_labelled_objects(spec: Object) -> object:
+    return spec["matchResources"].update(objectSelector={"matchLabels": {"checked": "yes"}})
+
+
+def _for_another_namespace(spec: Object) -> object:
+    values = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["another"]}
+    return spec["matchResources"].update(namespaceSelector={"matchExpressions": [values]})
+
+
+def _warns_only(spec: Object) -> object:
+    return spec.update(validationActions=["Warn"])
+
+
+DAMAGES = {
+    "deleted": Damage(POLICIES, "pods", None, "is missing"),
+    "binding deleted": Damage(BINDINGS, "use", None, "is missing"),
+    "never matches": Damage(POLICIES, "use", _never, "(spec.matchConditions differs)"),
+    "a check less": Damage(POLICIES, "names", _without_a_check, "(spec.validations differs)"),
+    "lets errors through": Damage(POLICIES, "status", _lenient, "(spec.failurePolicy differs)"),
+    "for some objects": Damage(
+        BINDINGS, "pods", _for_labelled_objects, "(spec.matchResources.objectSelector.matchLabels"
+    ),
+    "for another namespace": Damage(
+        BINDINGS, "frozen", _for_another_namespace, "is not for NAMESPACE, which the operator"
+    ),
+    "only warns": Damage(BINDINGS, "bindings", _warns_only, "(spec.validationActions[0] differs)"),
+    "no stamp": Damage("mutatingadmissionpolicies", "requester", None, "is missing"),
+}
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def readiness(port: int) -> str:
+    """What the probe answers; empty if nobody does."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+    except OSError:
+        return ""
+
+
+def restore(team: Team, plural: str, before: Object) -> None:
+    metadata: dict[str, Any] = {key: before["metadata"][key] for key in ("name", "labels")}
+    team.client.delete(plural, metadata["name"], missing_ok=True)
+    team.client.create({**before, "metadata": metadata})
+
+
+def test_each_damage_is_told_and_its_repair_is_noticed(new_team: TeamMaker) -> None:
+    port = free_port()
+    team = new_team("--sweep-seconds", "1", "--health-port", str(port))
+    account = Account.service_account(team.namespace, "runkeys")
+    wait_until("the operator to be ready", lambda: readiness(port) == "ready\n", 60)
+    for what, damage in DAMAGES.items():
+        name = account.name_of(damage.name)
+        before = team.client.get(damage.plural, name)
+        if damage.change is None:
+            team.client.delete(damage.plural, name)
+        else:
+            after = team.client.get(damage.plural, name)
+            damage.change(after["spec"])
+            metadata = {key: before["metadata"][key] for key in ("name", "labels")}
+            team.client.delete(damage.plural, name)
+            team.client.create({**after, "metadata": metadata})
+        says = damage.says.replace("NAMESPACE", team.namespace)
+        told = f"{before['kind']} {name}: "
+        wait_until(
+            f"{what}: {says!r} to be told",
+            lambda told=told, says=says: told in readiness(port) and says in readiness(port),  # type: ignore[misc]
+            30,
+        )
+        assert f"{told}" in team.operator.text(), "it is in the log, too"
+        restore(team, damage.plural, before)
+        wait_until("the operator to be ready again", lambda: readiness(port) == "ready\n", 30)
+    assert team.operator.text().count("the admission policies are in force") == len(DAMAGES) + 1
+
+
+def test_nothing_is_made_until_they_are_back(new_team: TeamMaker) -> None:
+    """One run is new, of another the pod waits for its Secret, when the policy goes."""
+    team = new_team("--sweep-seconds", "1")
+    team.make_source()
+    team.make_binding()
+    held = team.make_run("held", pod=HELD_BACK)
+    team.pod(held)
+    with team.without_policies("pods"):
+        wait_until(
+            "the operator to notice", lambda: "is missing, so nothing holds" in team.operator.text(), 30
+        )
+        team.let_go(held)
+        team.make_run("new")
+        for name in ("held", "new"):
+            found = team.wait_condition(name, "Stalled", reason="PoliciesMissing")
+            message = condition(found, "Stalled")["message"]
+            assert message.startswith(
+                f"ValidatingAdmissionPolicyBinding runkeys-pods.{team.namespace}.runkeys: is missing"
+            )
+            assert "helm upgrade, or kubectl apply -f policies/" in message
+        assert team.secret_story() == []
+        assert team.jobs() == [team.object_name(held)]
+        events = team.client.list("events", team.namespace, fields="reason=PoliciesMissing")
+        assert {event["involvedObject"]["name"] for event in events} == {"held", "new"}
+    for name in ("held", "new"):
+        found = team.wait_phase(name, "Succeeded", "Failed")
+        assert phase(found) == "Succeeded", found["status"]
+    assert sorted(team.secret_story()) == ["gone", "gone", "made", "made"]
+
+
+def test_what_is_there_goes_although_they_are_missing(new_team: TeamMaker) -> None:
+    """To take away needs no policy."""
+    team = new_team("--sweep-seconds", "1")
+    team.make_source()
+    team.make_binding()
+    found = team.make_run(command=["python3", "-c", "import time; time.sleep(600)"])
+    team.wait_running(found)
+    with team.without_policies("use"):
+        wait_until(
+            "the operator to notice", lambda: "is missing, so nothing holds" in team.operator.text(), 30
+        )
+        team.client.patch("workflowruns", "job", team.namespace, {"spec": {"cancel": True}})
+        team.wait_phase("job", "Cancelled")
+        assert team.secret_story() == ["made", "gone"]
