@@ -41,6 +41,7 @@ from runkeys.actions import (
     PurgeInput,
 )
 from runkeys.api import WorkflowRun
+from runkeys.mapping import SECRETS
 from runkeys.masking import Masker
 from runkeys.naming import LABEL_TASK, secret_variable
 from runkeys.needs import Bindings, SecretReference, TaskNeeds, task_needs
@@ -48,7 +49,7 @@ from runkeys.observation import ContainerView, Finding, JobState, JobView, Memor
 from runkeys.plan import plan
 from runkeys.problems import Invalid, NotFound
 from runkeys.status import finished
-from runkeys.submission import LOCAL, SECRETS, assumed_bindings, parse_run, refusals, take_secrets
+from runkeys.submission import LOCAL, assumed_bindings, parse_run, refusals, take_secrets
 from runkeys.template import RUNTIME
 
 Json = dict[str, Any]

@@ -43,29 +43,56 @@ def task_secrets(mapping: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"name": parameter, "input": field} for parameter, field in mapping.items()]
 
 
-def split_secrets(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def split_secrets(document: Mapping[str, Any], at: str = "") -> tuple[dict[str, Any], dict[str, str]]:
     """An input document without its ``$secrets``, and these by field. The document itself is not changed.
 
+    :param at: path of the document, for messages, as ``spec.input.``.
     :raises Invalid: ``$secrets`` is no object of texts, or stands in another place than the top.
     """
     rest = copy.deepcopy({key: value for key, value in document.items() if key != SECRETS})
     nested = next(_nested(rest, ""), None)
     if nested is not None:
         raise Invalid(
-            f"{nested}: {SECRETS} stands at the top of the input only; move it there. What is in it may have been"
+            f"{at}{nested}: {SECRETS} stands at the top of the input only; move it there. What is in it may have been"
             " seen: consider making the value anew"
         )
     given = document.get(SECRETS, {})
     if not isinstance(given, Mapping):
         raise Invalid(
-            f'{SECRETS}: must be an object of texts, e.g. {{"ibm_api_token": "…"}}, not {_kind(given)}'
+            f'{at}{SECRETS}: must be an object of texts, e.g. {{"ibm_api_token": "…"}}, not {_kind(given)}'
         )
     for field, value in given.items():
         if not isinstance(field, str) or not field:
-            raise Invalid(f"{SECRETS}: a name of a field is empty or no text")
+            raise Invalid(f"{at}{SECRETS}: a name of a field is empty or no text")
         if not isinstance(value, str):
-            raise Invalid(f"{SECRETS}.{field}: must be a text, not {_kind(value)}; write it in quotes")
+            raise Invalid(f"{at}{SECRETS}.{field}: must be a text, not {_kind(value)}; write it in quotes")
     return rest, dict(given)
+
+
+def add_mapping(manifest: dict[str, Any], text: str) -> None:
+    """Write a mapping into the task of a manifest that it is for.
+
+    :param text: a mapping, if there is one task only; else the name of the task, ``=``, and the mapping.
+    :raises Invalid: there is no such task, or the mapping is written in another way.
+    """
+    tasks = (manifest.get("spec") or {}).get("tasks") or []
+    names = [str(item.get("name")) for item in tasks]
+    name, equals, rest = text.partition("=")
+    if text.lstrip().startswith("{") or not equals:
+        if len(names) != 1:
+            raise Invalid(
+                f"a mapping of secrets needs the name of its task in front, TASK={_FORM}; there are: {', '.join(names)}"
+            )
+        name, rest = names[0], text
+    found = next((item for item in tasks if item.get("name") == name.strip()), None)
+    if found is None:
+        raise Invalid(
+            f"a mapping of secrets is for task {name.strip()!r}, but there are: {', '.join(names) or 'none'}"
+        )
+    mapping = parse_mapping(rest, str(found["name"]))
+    given = (manifest["spec"].get("input") or {}).get(SECRETS) or {}
+    check_mapping(mapping, [*given, *(manifest["spec"].get("sealedInput") or {})], str(found["name"]))
+    found["secrets"] = [*(found.get("secrets") or []), *task_secrets(mapping)]
 
 
 def check_mapping(mapping: Mapping[str, str], fields: Iterable[str], task: str) -> None:
@@ -89,10 +116,13 @@ def unused_fields(mappings: Iterable[Mapping[str, str]], fields: Iterable[str]) 
     return sorted(set(fields) - used)
 
 
-def seal_secrets(given: Mapping[str, str], namespace: str, requester: str, key: PublicKey) -> dict[str, str]:
+def seal_secrets(
+    given: Mapping[str, str], namespace: str, requester: str, key: PublicKey, at: str = ""
+) -> dict[str, str]:
     """What was given as ``$secrets``, as ``spec.sealedInput``: opens for runs of this user in this namespace only.
 
     :param requester: username, as the API server has it.
+    :param at: path of the document, for messages.
     :raises Invalid: a value cannot be sealed, as it is too large.
     """
     from runkeys import sealing
@@ -107,7 +137,7 @@ def seal_secrets(given: Mapping[str, str], namespace: str, requester: str, key: 
         except UnicodeEncodeError:
             problem = "is no text that UTF-8 can hold"
         if problem:
-            raise Invalid(f"{SECRETS}.{field}: {problem}")
+            raise Invalid(f"{at}{SECRETS}.{field}: {problem}")
     return sealed
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.api.common import API_VERSION
+from runkeys.mapping import SECRETS, seal_secrets, split_secrets
 from runkeys.naming import is_reserved_variable, is_variable_name
 from runkeys.needs import Bindings, task_needs
 from runkeys.problems import Invalid
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from runkeys.sealing import PublicKey
 
-SECRETS = "$secrets"
 LOCAL = "rk1.local"
 """Stands for a sealed value where only names matter."""
 
@@ -44,17 +44,7 @@ def take_secrets(manifest: Mapping[str, Any]) -> tuple[Json, dict[str, str]]:
     given = spec.get("input")
     if not isinstance(given, dict):
         return made, {}
-    found = given.pop(SECRETS, {})
-    for key, value in given.items():
-        if isinstance(value, dict) and SECRETS in value:
-            raise Invalid(
-                f"spec.input.{key}: {SECRETS} stands at the top of the input only; move it there. What is in it"
-                " may have been seen: consider making the value anew"
-            )
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise Invalid(f'spec.input.{SECRETS}: must be texts by name, e.g. {{"ibm_api_token": "…"}}')
-    if "" in found:
-        raise Invalid(f"spec.input.{SECRETS}: a name is empty")
+    spec["input"], found = split_secrets(given, "spec.input.")
     twice = sorted(set(found) & set(spec.get("sealedInput") or {}))
     if twice:
         raise Invalid(
@@ -86,14 +76,7 @@ def prepared(
     spec = made["spec"]
     spec["requester"] = dict(requester)
     if values:
-        from runkeys import sealing
-
-        public = key()
-        user = str(requester["username"])
-        sealed = {
-            field: sealing.seal(value.encode(), sealing.RunInput(namespace, user, field), public)
-            for field, value in values.items()
-        }
+        sealed = seal_secrets(values, namespace, str(requester["username"]), key(), "spec.input.")
         spec["sealedInput"] = {**(spec.get("sealedInput") or {}), **sealed}
     return made
 

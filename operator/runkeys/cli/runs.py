@@ -16,8 +16,9 @@ from runkeys.cli.output import print_object, run_name
 from runkeys.cli.show import follow, judge, show
 from runkeys.cli.values import read_text
 from runkeys.client import Client
+from runkeys.mapping import SECRETS, add_mapping
 from runkeys.problems import Invalid, NotFound, Usage
-from runkeys.submission import SECRETS, TTL, assignments, from_command
+from runkeys.submission import TTL, assignments, from_command
 
 Json = dict[str, Any]
 
@@ -49,6 +50,13 @@ Json = dict[str, Any]
     metavar="@FILE",
     help=f"JSON for the tasks; @- is standard input. What is under {SECRETS} in it is sealed first.",
 )
+@click.option(
+    "--map",
+    "map_",
+    multiple=True,
+    metavar="[TASK=]MAPPING",
+    help=f'Which field of {SECRETS} a task gets: {{ "parameter": secret_value("field") }}.',
+)
 @click.option("--wait", is_flag=True, help="Wait for the end, and end with its exit code.")
 @click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait at most.")
 @click.option("--dry-run", is_flag=True, help="Print what would be sent; start nothing.")
@@ -69,6 +77,7 @@ def run(
     label: tuple[str, ...],
     service_account: str | None,
     input_: str | None,
+    map_: tuple[str, ...],
     wait: bool,
     timeout: float | None,
     dry_run: bool,
@@ -126,6 +135,8 @@ def run(
         )
     if input_ is not None:
         _add_input(manifest, input_)
+    for mapping in map_:
+        add_mapping(manifest, mapping)
     if client is None:
         from runkeys.cli.locally import run_locally
 

@@ -54,8 +54,9 @@ def test_rows_25_27_28_a_secret_is_set_listed_read_back_overwritten_and_deleted(
         assert "'n'" in failed(alice, call, "NotFoundError"), call
 
     # what went to the cluster was sealed
-    [binding] = set(node.etcd.find(b'"sealed":"rk1.', since=since))
-    assert binding.startswith(f"/registry/runkeys.dev/secretbindings/{team.namespace}/personal-")
+    sealed = {key for key in node.etcd.find(b'"sealed":"rk1.', since=since) if f"/{team.namespace}/" in key}
+    kinds = {key.split("/")[3] for key in sealed}
+    assert kinds == {"secretbindings", "secretreveals"}, "what was set, and the answers to whoever read it"
     for value in (first, second.strip()):
         assert node.etcd.find(value.encode(), since=since) == {}
         assert [str(event) for event in node.audit.find(value.encode(), mark)] == []

@@ -121,9 +121,9 @@ def test_secrets_are_no_argument(terminal: Terminal) -> None:
     ("given", "says"),
     [
         ({"a": {"$secrets": {"t": TOKEN}}}, "spec.input.a: $secrets stands at the top of the input only"),
-        ({"$secrets": {"t": 5}}, "must be texts by name"),
-        ({"$secrets": TOKEN}, "must be texts by name"),
-        ({"$secrets": {"": TOKEN}}, "a name is empty"),
+        ({"$secrets": {"t": 5}}, "spec.input.$secrets.t: must be a text, not a number"),
+        ({"$secrets": TOKEN}, "spec.input.$secrets: must be an object of texts"),
+        ({"$secrets": {"": TOKEN}}, "spec.input.$secrets: a name of a field is empty"),
     ],
 )
 def test_19_secrets_of_the_input_that_cannot_be_taken(given: dict[str, object], says: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runkeys.mapping import (
+    add_mapping,
     check_mapping,
     parse_mapping,
     seal_secrets,
@@ -144,6 +145,39 @@ def test_row_19_a_value_that_cannot_be_sealed_is_named_and_not_shown() -> None:
         with pytest.raises(Invalid, match=r"\$secrets.big: ") as caught:
             seal_secrets({"big": value}, "team-a", "alice", key)
         assert len(str(caught.value)) < 300
+
+
+def manifest(*tasks: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "spec": {"input": {"$secrets": {"x": LITERAL}}, "tasks": [{"name": name} for name in tasks], **spec}
+    }
+
+
+def test_row_16_a_mapping_is_written_into_its_task() -> None:
+    one = manifest("fit")
+    add_mapping(one, '{ "a": secret_value("x") }')
+    assert one["spec"]["tasks"] == [{"name": "fit", "secrets": [{"name": "a", "input": "x"}]}]
+    two = manifest("fit", "plot", sealedInput={"y": "rk1"})
+    add_mapping(two, 'plot={"b=c": secret_value("y")}')
+    assert two["spec"]["tasks"] == [
+        {"name": "fit"},
+        {"name": "plot", "secrets": [{"name": "b=c", "input": "y"}]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"a": secret_value("x")}', "needs the name of its task in front, .*there are: fit, plot"),
+        ('other={"a": secret_value("x")}', "task 'other', but there are: fit, plot"),
+        ('fit={"a": secret_value("absent")}', "task fit, secret 'a': .* no field 'absent'; it has: x"),
+        (f'fit={{"a": "{LITERAL}"}}', "task fit, character 7: after 'a' comes secret_value"),
+    ],
+)
+def test_row_19_a_mapping_that_is_for_nothing_there_is_refused(text: str, says: str) -> None:
+    with pytest.raises(Invalid, match=says) as caught:
+        add_mapping(manifest("fit", "plot"), text)
+    assert LITERAL not in str(caught.value)
 
 
 def test_row_20_fields_that_no_task_gets_are_found() -> None:
