@@ -61,7 +61,8 @@ class Masker:
 
     def mask_bytes(self, text: bytes) -> bytes:
         """The same of UTF-8."""
-        if self._pattern is None or self._pattern.search(text) is None:
+        # Searching for one form after the other is many times faster than for all in one pattern.
+        if self._pattern is None or not any(form in text for form in self._forms):
             return text
         return self._pattern.sub(MASK.encode(), text)
 
@@ -78,6 +79,8 @@ class Masker:
 
     def _held_back(self, text: bytes) -> int:
         line = text[text.rfind(b"\n") + 1 :]
+        if not line:
+            return 0
         return max((_overlap(line, form) for form in self._forms), default=0)
 
     def _add(self, value: bytes) -> None:
