@@ -61,7 +61,24 @@ format: venv ## write the code in the one format
 
 .PHONY: crds
 crds: venv ## write crds/ and the copy in the chart from the models
-	@$(PY) -m runkeys.api.crd crds/ helm/runkeys/crds/
+	@$(PY) -m runkeys.api.crd crds/ helm/runkeys/files/crds/
+
+.PHONY: chart-docs
+chart-docs: venv ## write the table of values in the chart's README
+	@$(PY) -m scripts.chart_values
+
+.PHONY: manifests
+manifests: venv ## write deploy/, the chart's objects for kubectl apply -k
+	@$(PY) -m scripts.manifests
+
+.PHONY: version
+version: venv ## write the version of operator/runkeys/_version.py into the chart and deploy/
+	@$(PY) -m scripts.version
+	@$(PY) -m scripts.manifests
+
+.PHONY: release-artifacts
+release-artifacts: venv ## wheel, sdist, chart package, SBOM and checksums, into dist/
+	@$(PY) -m scripts.release dist
 
 .PHONY: policies
 policies: venv ## write policies/ and the chart's template from operator/runkeys/policies.py

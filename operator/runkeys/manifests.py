@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from runkeys.api import API_VERSION, GROUP, Task, WorkflowRun
 from runkeys.graph import encoded
-from runkeys.naming import SECRET_TYPE, attempt_name, object_labels
-from runkeys.needs import TaskNeeds
+from runkeys.naming import SECRET_TYPE, SECRETS_VARIABLE, TASK_VARIABLE, attempt_name, object_labels
+from runkeys.needs import TaskNeeds, variable_of
 from runkeys.template import CONTAINER_FIELDS, RUNTIME, carriers
 
 _INPUT = f"{GROUP}/input"
@@ -100,7 +101,7 @@ def _pod_template(
     spec.setdefault("automountServiceAccountToken", False)
     if needs.deadline_seconds is not None:
         spec["activeDeadlineSeconds"] = needs.deadline_seconds
-    variables = [{"name": item.name, "value": item.value} for item in task.env] + [
+    variables = [*_about(task), *({"name": item.name, "value": item.value} for item in task.env)] + [
         {
             "name": reference.variable,
             "valueFrom": {"secretKeyRef": {"name": name, "key": reference.key, "optional": False}},
@@ -124,6 +125,20 @@ def _pod_template(
                 container["terminationMessagePath"] = f"{RUNTIME}/output/output.json"
                 container["terminationMessagePolicy"] = "File"
     return template
+
+
+def _about(task: Task) -> list[dict[str, Any]]:
+    """What tells the SDK in the pod which task it is in, and under which names it has which secrets."""
+    carried = {item.name: f"file:{item.file}" if item.file else variable_of(item) for item in task.secrets}
+    for item in task.secrets:
+        # Also by the name that it has in its binding or the input, for code that asks for that one.
+        carried.setdefault(item.secret or item.input or item.name, carried[item.name])
+    found = [{"name": TASK_VARIABLE, "value": task.name}]
+    if carried:
+        # $ would begin a reference to a variable.
+        text = json.dumps(carried, separators=(",", ":")).replace("$", "\\u0024")
+        found.append({"name": SECRETS_VARIABLE, "value": text})
+    return found
 
 
 def _volumes(

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from runkeys.api.common import GROUP
+from runkeys.group import GROUP
 
 LABEL_RUN = f"{GROUP}/run"
 LABEL_RUN_UID = f"{GROUP}/run-uid"
@@ -18,6 +18,12 @@ LABEL_TASK = f"{GROUP}/task"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "runkeys"
 OBJECT_PREFIX = "rk-"
+TASK_VARIABLE = "RUNKEYS_TASK"
+"""Variable of a task's containers: its name."""
+
+SECRETS_VARIABLE = "RUNKEYS_SECRETS"
+"""Variable of a task's containers: by name of a secret what carries it, as JSON. Never a value."""
+
 SECRET_TYPE = f"{GROUP}/run-secret"
 SEALING_KEYS = "runkeys-sealing-keys"
 """The Secret with the private sealing keys, in the operator's namespace."""

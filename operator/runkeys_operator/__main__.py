@@ -13,13 +13,17 @@ import click
 from runkeys._version import __version__
 from runkeys_operator import logs
 from runkeys_operator.app import MakeEngine, Options, serve
+from runkeys_operator.chart_commands import drain, selftest
 from runkeys_operator.errors import LoginError, StartError
+from runkeys_operator.hardening import keep_memory_private
 from runkeys_operator.keys_command import keys
+from runkeys_operator.lease import LeaseName
 from runkeys_operator.reconcile.reconciler import Reconciler
 
 log = logs.get_logger("runkeys_operator")
 
 _FAILED, _USAGE, _NO_CLUSTER = 1, 2, 6
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -31,9 +35,23 @@ class _Namespace(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         value = value.strip()
-        if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value):
+        if not re.fullmatch(_LABEL, value):
             self.fail(f"{value!r} is not a name of a namespace", param, ctx)
         return value
+
+
+class _LeaseName(click.ParamType[LeaseName]):
+    name = "namespace/name"
+
+    def convert(
+        self, value: str | LeaseName, param: click.Parameter | None, ctx: click.Context | None
+    ) -> LeaseName:
+        if isinstance(value, LeaseName):
+            return value
+        namespace, _, name = value.strip().partition("/")
+        if not re.fullmatch(_LABEL, namespace) or not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", name):
+            self.fail(f"{value!r} is no namespace and name, such as runkeys-system/runkeys", param, ctx)
+        return LeaseName(namespace, name)
 
 
 def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command], Command]:
@@ -60,6 +78,22 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
 @_option("--workers", type=click.IntRange(1, 256), default=4, help="Runs worked on at once.")
 @_option("--sweep-seconds", type=click.FloatRange(1), default=30.0, help="Between two looks at everything.")
 @_option(
+    "--lease",
+    type=_LeaseName(),
+    help="Of all operators that name this Lease only its holder acts. Default: there is no other operator.",
+)
+@_option(
+    "--lease-seconds",
+    type=click.IntRange(3, 3600),
+    default=15,
+    help="How long another one waits for a leader that is heard of no more.",
+)
+@_option(
+    "--identity",
+    help="Who holds the Lease: the name of this pod, and of no other process at a time. Default: a new one.",
+    default="",
+)
+@_option(
     "--operator-namespace",
     help="The operator's own namespace, where the sealing keys are. Without it nothing sealed can be opened.",
 )
@@ -85,6 +119,8 @@ def main(
 
 
 main.add_command(keys)
+main.add_command(drain)
+main.add_command(selftest)
 
 
 def exit_code(options: Options, make_engine: MakeEngine) -> int:
@@ -106,4 +142,5 @@ def exit_code(options: Options, make_engine: MakeEngine) -> int:
 
 
 if __name__ == "__main__":
+    keep_memory_private()
     main()

@@ -11,20 +11,24 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import uuid
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from runkeys.naming import LABEL_RUN
 
-from . import credentials, handlers, preflight
+from . import credentials, handlers, metrics, preflight
 from ._kopf import kopf
 from .errors import ApiError, BackgroundError, LoginError, Unauthorized
 from .guard import Guard
 from .health import Health
 from .keys import Keys
 from .kube import BINDINGS, JOBS, PODS, REVEALS, RUNS, Kube
+from .lease import Lease, LeaseName
 from .login import Login
 from .logs import describe, get_logger
 from .reconcile.key import Key
@@ -44,6 +48,7 @@ _REFUSED_SECONDS = 60.0  # a watch that is open may go on for minutes after our 
 class Options:
     """How to run. No `namespaces`: all. `health_port` 0: no probes. `sweep_seconds`: between two sweeps.
 
+    No `lease`: there is no other operator. `identity` empty: one that nobody else ever has.
     `operator_namespace`: where the sealing keys are; None: nothing sealed can be opened. `key_rotation_days` 0: keys
     are made by command only.
     """
@@ -54,6 +59,9 @@ class Options:
     health_port: int = 8080
     workers: int = 4
     sweep_seconds: float = 30.0
+    lease: LeaseName | None = None
+    lease_seconds: int = 15
+    identity: str = ""
     operator_namespace: str | None = None
     key_rotation_days: int = 30
 
@@ -96,21 +104,38 @@ async def serve(options: Options, make_engine: MakeEngine) -> None:
         # Until kopf puts its own in place. The first process of a container gets no default handlers.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     session = Login(credentials.find(options.kubeconfig, options.context))
-    health = Health()
+    kube = Kube(session)
+    lease = _lease(options, kube)
+    health = Health(lease)
     try:
         session.current()  # what cannot be read now will not be readable after half a minute
-        async with health.served(options.health_port):
-            kube = Kube(session)
-            namespaces = await preflight.check(kube, options.namespaces)
+        async with health.served(options.health_port), AsyncExitStack() as ends:
+            namespaces = await preflight.check(kube, options.namespaces, options.lease)
+            if lease is None:
+                log.info("no lease is named: there must be no other operator")
+            else:
+                if await ends.enter_async_context(lease.held()):
+                    namespaces = await preflight.check(kube, options.namespaces)
+                kube = Kube(session, lease.permit)
             queue = ReconcileQueue[Key]()
+            metrics.queue_depth.set_function(lambda: queue.depth)
+            metrics.queue_working.set_function(lambda: queue.working)
+            metrics.queue_failing.set_function(lambda: queue.failing)
             days = options.key_rotation_days
             keys = Keys(kube, options.operator_namespace, rotate_after=timedelta(days=days) if days else None)
             guard = Guard(kube, namespaces, options.operator_namespace)
             engine = make_engine(kube, queue, namespaces, keys, guard)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
-            await _Operator(options, session, health, kube, queue, engine, keys, guard).run(namespaces)
+            await _Operator(options, session, health, kube, queue, engine, keys, guard, lease).run(namespaces)
     finally:
         await session.close()
+
+
+def _lease(options: Options, kube: Kube) -> Lease | None:
+    if options.lease is None:
+        return None
+    identity = options.identity or f"{socket.gethostname()}_{uuid.uuid4()}"
+    return Lease(kube, options.lease, identity, options.lease_seconds)
 
 
 class _Operator:
@@ -124,10 +149,12 @@ class _Operator:
         engine: Engine,
         keys: Keys,
         guard: Guard,
+        lease: Lease | None,
     ) -> None:
         self._kube = kube
         self._keys = keys
         self._guard = guard
+        self._lease = lease
         self._options = options
         self._session = session
         self._health = health
@@ -149,6 +176,8 @@ class _Operator:
             for resource in (RUNS, BINDINGS, REVEALS, PODS, JOBS)
             for namespace in self._served
         }
+        if self._lease is not None:
+            self._spawn("lease", self._lease.keep())
         registry = kopf.OperatorRegistry()
         handlers.register(registry, self._engine)
         for when, handler in (
@@ -234,6 +263,8 @@ class _Operator:
         tasks, self._background = self._background, []
         if tasks and not await self._queue.drain(_DRAIN_SECONDS):
             log.warning("some runs were still being worked on after %.0f s", _DRAIN_SECONDS)
+            if self._lease is not None:
+                self._lease.abandon()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -271,6 +302,7 @@ class _Operator:
                 if isinstance(error, Unauthorized) and clock() - worked_at > _REFUSED_SECONDS:
                     raise
                 log.warning("the sweep failed: %s", error)
+                metrics.sweep_errors.inc()
                 pause = min(pause, error.retry_after or _SWEEP_AGAIN_SECONDS)
                 self._sweep_failed = True
                 self._tell_ready()

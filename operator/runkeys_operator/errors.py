@@ -33,6 +33,10 @@ class StartError(Exception):
     """The operator cannot start here. The text says why and what to do."""
 
 
+class LeaseLostError(Exception):
+    """Another operator is the leader by now. The text says which."""
+
+
 class BackgroundError(Exception):
     """A part of the operator ended, and so the whole did."""
 
@@ -137,6 +141,15 @@ class Unreachable(ApiError):
     def __init__(self, message: str, *, request: str = "", untrusted: bool = False) -> None:
         super().__init__(0, "Unreachable", message, request=request)
         self.untrusted = untrusted
+
+
+class NotLeader(ApiError):
+    """Not sent: it would change something, and whether this operator may do so is not certain at the moment."""
+
+    retryable = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, "NotLeader", message)
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {

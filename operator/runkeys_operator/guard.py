@@ -15,6 +15,7 @@ from runkeys import policies
 from runkeys.policies import MUTATING, VALIDATING, Account
 from runkeys.refusal import Reason, Refusal
 
+from . import metrics
 from .errors import Forbidden, NotFound
 from .kube import Json, Kube, Resource
 from .logs import get_logger
@@ -95,6 +96,7 @@ class Guard:
         elif refusal is None and (self._refusal is not None or self._looked_at is None):
             log.info("the admission policies are in force")
         self._refusal, self._looked_at = refusal, began
+        metrics.policies_in_force.set(refusal is None)
 
     async def _expect(self) -> Built:
         """Find out who this operator is, and whether the server knows policies that change what is sent."""

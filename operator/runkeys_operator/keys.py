@@ -21,6 +21,7 @@ from runkeys import sealing
 from runkeys.naming import SEALING_KEYS
 from runkeys.sealing import Keyring, PrivateKey
 
+from . import metrics
 from .errors import Conflict, Forbidden, NotFound
 from .kube import CONFIG_MAPS, SECRETS, Json, Kube
 from .logs import get_logger
@@ -140,6 +141,7 @@ class Keys:
         secret = await self._get(SECRETS, PRIVATE)
         stored = sorted(_stored(secret.get("data") or {}), key=lambda key: key.name)
         self._read_at = self._now()
+        _measure(stored)
         if stored:
             newest, *older = [key.private for key in reversed(stored)]
             self._keyring = Keyring(newest, older)
@@ -170,6 +172,7 @@ class Keys:
         await self._kube.patch(SECRETS, self._namespace, PRIVATE, patch, resource_version=version)
         log.info("sealing key %s made, fingerprint %s", key.id, key.private.public.fingerprint)
         everything = [*stored, key]
+        _measure(everything)
         self._keyring = Keyring(key.private, [item.private for item in reversed(stored)])
         await self._publish(everything)
         return key
@@ -190,6 +193,12 @@ class Keys:
 
     def _may_read_again(self) -> bool:
         return self._read_at is None or self._read_at + _READ_AGAIN <= self._now()
+
+
+def _measure(stored: list[StoredKey]) -> None:
+    metrics.sealing_keys.set(len(stored))
+    metrics.newest_key.set(stored[-1].made.timestamp() if stored else 0)
+    metrics.oldest_key.set(stored[0].made.timestamp() if stored else 0)
 
 
 def an_older(stored: list[StoredKey], key_id: str) -> StoredKey:

@@ -11,21 +11,25 @@ metadata only, so that a value crosses the wire once, on its way in.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
 
 import aiohttp
 from yarl import URL
 
+from . import metrics
 from .errors import Invalid, LoginError, Unauthorized, Unreachable, from_response
 
 Json = dict[str, Any]
 Objects = list[Json]
 
 PAGE_SIZE = 250
-_TIMEOUT = aiohttp.ClientTimeout(total=15)
+_SECONDS = 15.0
+_TIMEOUT = aiohttp.ClientTimeout(total=_SECONDS)
 # The server ends a watch after five minutes, and bookmarks it once a minute: a longer silence is a dead connection.
 _WATCH_SECONDS = 300
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=_WATCH_SECONDS + 10, sock_connect=15, sock_read=70)
@@ -65,6 +69,7 @@ JOBS = Resource("batch", "v1", "jobs")
 PODS = Resource("", "v1", "pods")
 SECRETS = Resource("", "v1", "secrets")
 EVENTS = Resource("", "v1", "events")
+LEASES = Resource("coordination.k8s.io", "v1", "leases")
 CONFIG_MAPS = Resource("", "v1", "configmaps")
 
 
@@ -99,14 +104,26 @@ class SessionProvider(Protocol):
         """Replace `stale`, whose credentials or trust failed. False: not again so soon."""
 
 
+class Permit(Protocol):
+    """Says for how many seconds a request that changes something may take, now that it begins."""
+
+    def __call__(self, *, removes: bool) -> float:
+        """`removes`: it deletes a Secret. Raises NotLeader if it must not be sent."""
+
+
+def _always(*, removes: bool) -> float:  # noqa: ARG001
+    return _SECONDS
+
+
 class Kube:
     """The calls. Every method raises `ApiError`; `namespace` None means cluster scope.
 
-    Objects are the API's own JSON. 15 seconds at most for each request.
+    Objects are the API's own JSON. 15 seconds at most for each request, and what `permit` gives it if it is no read.
     """
 
-    def __init__(self, provider: SessionProvider) -> None:
+    def __init__(self, provider: SessionProvider, permit: Permit = _always) -> None:
         self._provider = provider
+        self._permit = permit
 
     def __repr__(self) -> str:
         return "Kube()"
@@ -177,7 +194,8 @@ class Kube:
         }
         request = f"watch {resource} {namespace or ''}".rstrip()
         target = f"{resource.path(namespace)}?{urlencode(query)}"
-        response = await self._begin("GET", target, {"Accept": _JSON}, None, request, _WATCH_TIMEOUT)
+        headers = {"Accept": _JSON}
+        response = await self._begin("GET", target, headers, None, request, lambda: _WATCH_TIMEOUT)
         try:
             if response.status >= 300:
                 answer = await response.read()
@@ -202,6 +220,10 @@ class Kube:
             label=name,
             accept=_METADATA_ONLY if resource == SECRETS else "",
         )
+
+    async def replace(self, resource: Resource, namespace: str | None, name: str, body: Json) -> Json:
+        """Put `body` in the object's place; `Conflict` if that is no longer at `body`'s resourceVersion."""
+        return await self._call("update", "PUT", resource, namespace, name, body=body)
 
     async def delete(
         self,
@@ -306,7 +328,7 @@ class Kube:
             headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else _JSON
             data = json.dumps(body, separators=(",", ":")).encode()
         try:
-            response, answer = await self._exchange(method, target, headers, data, request)
+            response, answer = await self._exchange(method, target, headers, data, request, secret=secret)
         except LoginError as error:
             raise Unauthorized(0, "NoCredentials", str(error), request=request) from None
         if response.status >= 300:
@@ -321,15 +343,29 @@ class Kube:
         return parsed
 
     async def _exchange(
-        self, method: str, target: str, headers: dict[str, str], data: bytes | None, request: str
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        data: bytes | None,
+        request: str,
+        *,
+        secret: bool,
     ) -> tuple[aiohttp.ClientResponse, bytes]:
-        response = await self._begin(method, target, headers, data, request, _TIMEOUT)
+        limit = partial(self._limit, method, removes=secret and method == "DELETE")
+        response = await self._begin(method, target, headers, data, request, limit)
         try:
             return response, await response.read()
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable(error, request) from None
         finally:
             response.release()
+
+    def _limit(self, method: str, *, removes: bool) -> aiohttp.ClientTimeout:
+        if method == "GET":
+            return _TIMEOUT
+        seconds = min(_SECONDS, self._permit(removes=removes))
+        return aiohttp.ClientTimeout(total=seconds, ceil_threshold=_SECONDS)  # to the point, not rounded up
 
     async def _begin(
         self,
@@ -338,30 +374,43 @@ class Kube:
         headers: dict[str, str],
         data: bytes | None,
         request: str,
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 -- aiohttp's, which keeps to it
+        limit: Callable[[], aiohttp.ClientTimeout],
     ) -> aiohttp.ClientResponse:
-        """Send the request and wait for the head of the answer, with new credentials if they are refused."""
+        """Send the request and wait for the head of the answer, with new credentials if they are refused.
+
+        `limit` is asked for the time-out whenever it is sent.
+        """
         for last_try in (False, True):
             connection = self._provider.current()
+            began = time.monotonic()
             try:
                 response = await connection.http.request(
                     method,
                     URL(connection.server + target, encoded=True),
                     data=data,
                     headers=headers,
-                    timeout=timeout,
+                    timeout=limit(),
                     allow_redirects=False,
                 )
             except (aiohttp.ClientError, OSError) as error:
+                _count(request, "error")
                 failure = _unreachable(error, request)
                 if failure.untrusted and not last_try and await self._provider.renew(connection):
                     continue
                 raise failure from None
+            _count(request, str(response.status), time.monotonic() - began)
             if response.status == 401 and not last_try and await self._provider.renew(connection):
                 response.release()
                 continue
             return response
         raise AssertionError("the second try returns or raises")
+
+
+def _count(request: str, code: str, seconds: float | None = None) -> None:
+    verb, resource = request.split(maxsplit=2)[:2]
+    metrics.api_requests.labels(verb, resource, code).inc()
+    if seconds is not None and verb != "watch":
+        metrics.api_seconds.labels(verb).observe(seconds)
 
 
 def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:

@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal
 
-from .errors import ApiError, BackgroundError, LoginError, StartError
+from .errors import ApiError, BackgroundError, LeaseLostError, LoginError, StartError
 
 FIELDS = ("run", "task", "attempt", "job", "pod", "reason", "seconds")
-_OUR_ERRORS = (ApiError, BackgroundError, LoginError, StartError)
+_OUR_ERRORS = (ApiError, BackgroundError, LeaseLostError, LoginError, StartError)
 
 
 class FieldLogger(logging.LoggerAdapter[logging.Logger]):

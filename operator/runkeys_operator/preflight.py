@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from .authorize import LOCAL_REVIEWS
 from .errors import ApiError, NotFound, StartError, TooManyRequests, Unauthorized, Unreachable
-from .kube import BINDINGS, EVENTS, JOBS, PODS, REVEALS, RUNS, SECRETS, Json, Kube, Resource
+from .kube import BINDINGS, EVENTS, JOBS, LEASES, PODS, REVEALS, RUNS, SECRETS, Json, Kube, Resource
+from .lease import LeaseName
 from .logs import get_logger
 from .reconcile.sweep import EXPIRES, LIVE, OPEN
 
@@ -28,16 +29,18 @@ _NO_NAMESPACE = "runkeys-no-such-namespace"
 
 
 class Right(NamedTuple):
-    """One verb on one kind, or on a subresource of it."""
+    """One verb on one kind, or on a subresource of it, or on one object of a `name`."""
 
     verb: str
     resource: Resource
     subresource: str = ""
+    name: str = ""
 
     @property
     def kind(self) -> str:
-        """What RBAC calls the resource: `workflowruns.runkeys.dev/status`."""
-        return f"{self.resource}/{self.subresource}" if self.subresource else str(self.resource)
+        """What RBAC calls the resource: `workflowruns.runkeys.dev/status`, with the object's name if there is one."""
+        kind = f"{self.resource}/{self.subresource}" if self.subresource else str(self.resource)
+        return f"{kind} {self.name}".rstrip()
 
 
 # What the chart grants in each namespace, apart from `get` on the Secrets that the namespace opts in.
@@ -56,7 +59,18 @@ NEEDED = (
 )
 
 
-async def check(kube: Kube, namespaces: tuple[str, ...], patience: float = PATIENCE) -> tuple[str, ...]:
+def rights_on(lease: LeaseName) -> tuple[Right, ...]:
+    """What the operator does with its Lease, in the namespace of that."""
+    named = (Right(verb, LEASES, name=lease.name) for verb in ("get", "update"))
+    return (Right("create", LEASES), *named)
+
+
+async def check(
+    kube: Kube,
+    namespaces: tuple[str, ...],
+    lease: LeaseName | None = None,
+    patience: float = PATIENCE,
+) -> tuple[str, ...]:
     """The namespaces that can be served; `()`: all. Raises StartError after `patience` seconds of trying.
 
     A namespace without the rights does not keep the others waiting: it is named in the log and left out,
@@ -68,6 +82,8 @@ async def check(kube: Kube, namespaces: tuple[str, ...], patience: float = PATIE
         try:
             await _check_kinds(kube)
             served = await _check_rights(kube, namespaces)
+            if lease is not None and (missing := await _missing(kube, lease.namespace, rights_on(lease))):
+                raise StartError(_refusal(lease.namespace, missing))
             await _check_fields(kube, served)
             return served
         except (ApiError, StartError) as error:
@@ -114,7 +130,7 @@ async def _check_fields(kube: Kube, namespaces: tuple[str, ...]) -> None:
 
 
 async def _check_rights(kube: Kube, namespaces: tuple[str, ...]) -> tuple[str, ...]:
-    missing = {namespace: await _missing(kube, namespace) for namespace in namespaces or (None,)}
+    missing = {namespace: await _missing(kube, namespace, NEEDED) for namespace in namespaces or (None,)}
     problems = [_refusal(namespace, rights) for namespace, rights in missing.items() if rights]
     served = tuple(namespace for namespace in namespaces if not missing[namespace])
     if len(problems) == len(missing):
@@ -133,19 +149,19 @@ def _refusal(namespace: str | None, missing: list[Right]) -> str:
     return f"the operator may not do all that it must {where} (see the chart's roles): {lacks}"
 
 
-async def _missing(kube: Kube, namespace: str | None) -> list[Right]:
+async def _missing(kube: Kube, namespace: str | None, needed: tuple[Right, ...]) -> list[Right]:
     body = {"spec": {"namespace": namespace or _NO_NAMESPACE}}
     review = await kube.create(_RULES_REVIEWS, None, body)
     rules = review["status"].get("resourceRules") or []
     # Some authorizers cannot list their rules; they are asked about each one that is not listed.
-    unlisted = [right for right in NEEDED if not any(_grants(rule, right) for rule in rules)]
+    unlisted = [right for right in needed if not any(_grants(rule, right) for rule in rules)]
     return [right for right in unlisted if not await _allowed(kube, namespace, right)]
 
 
 def _grants(rule: Json, right: Right) -> bool:
     resource = right.resource.plural + (f"/{right.subresource}" if right.subresource else "")
     return (
-        not rule.get("resourceNames")
+        (not rule.get("resourceNames") or right.name in rule["resourceNames"])
         and not {right.verb, "*"}.isdisjoint(rule.get("verbs") or ())
         and not {right.resource.group, "*"}.isdisjoint(rule.get("apiGroups") or ())
         and not {resource, "*"}.isdisjoint(rule.get("resources") or ())
@@ -159,6 +175,7 @@ async def _allowed(kube: Kube, namespace: str | None, right: Right) -> bool:
         "version": right.resource.version,
         "resource": right.resource.plural,
         "subresource": right.subresource,
+        "name": right.name,
         "namespace": namespace or "",
     }
     review = await kube.create(_ACCESS_REVIEWS, None, {"spec": {"resourceAttributes": attributes}})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import secrets
 import signal
@@ -45,7 +47,7 @@ def _established(crd: dict[str, Any]) -> bool:
 def _rendered(helm: str, sets: tuple[str, ...], namespace: str) -> list[dict[str, Any]]:
     arguments = [part for item in sets for part in ("--set", item)]
     arguments += ["--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"]
-    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, *arguments]
+    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, "--no-hooks", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return [item for item in yaml.safe_load_all(done.stdout) if item]
 
@@ -88,7 +90,7 @@ def install_rights(
         sets.append(f"sources[{index}].secretNames={{{','.join(sources)}}}")
     account = ""
     for manifest in _rendered(str(build.program("helm")), tuple(sets), namespace):
-        if manifest["kind"] in ("Deployment", "CustomResourceDefinition"):
+        if manifest["kind"] in ("Deployment", "PodDisruptionBudget", "CustomResourceDefinition"):
             continue
         if manifest["kind"] == "ServiceAccount":
             account = manifest["metadata"]["name"]
@@ -117,7 +119,7 @@ def wait_in_force(cluster: Cluster, namespace: str) -> None:
                 raise
             return False
 
-    wait_until(f"the policies for {namespace} to be in force", in_force, 10)
+    wait_until(f"the policies for {namespace} to be in force", in_force, 60)
 
 
 def is_refused(client: KubeClient, manifest: dict[str, Any]) -> bool:
@@ -161,9 +163,23 @@ def remove_rights(cluster: Cluster, namespace: str) -> None:
 
 
 class Operator:
-    """One operator process; may be killed and started again, as a cluster would."""
+    """One operator process; may be killed and started again, as a cluster would.
 
-    def __init__(self, kubeconfig: Path, namespace: str, log: Path, *arguments: str) -> None:
+    :ivar identity: name of the pod that it stands for.
+    :ivar credential: what the audit log calls the token that it has.
+    """
+
+    def __init__(
+        self,
+        kubeconfig: Path,
+        namespace: str,
+        log: Path,
+        *arguments: str,
+        identity: str = "operator",
+        credential: str = "",
+    ) -> None:
+        self.identity = identity
+        self.credential = credential
         self.namespace = namespace
         self.log = log
         self.connection = ["--operator-namespace", namespace, "--kubeconfig", str(kubeconfig)]
@@ -178,6 +194,10 @@ class Operator:
             "0",
             "--log-level",
             "debug",
+            "--lease",
+            f"{namespace}/{RELEASE}",
+            "--identity",
+            identity,
             *arguments,
         ]
         self._process: subprocess.Popen[bytes] | None = None
@@ -227,10 +247,14 @@ class Operator:
 
     def wait_serving(self, timeout: float = 30) -> None:
         """Wait until this process, not one before it, says that it serves its namespace."""
+        self.wait_says("serving", timeout)
+
+    def wait_says(self, words: str, timeout: float = 30) -> None:
+        """Wait until this process, not one before it, printed these words."""
         until = time.monotonic() + timeout
-        while "serving" not in self.text()[self._printed_before :]:
+        while words not in self.text()[self._printed_before :]:
             if not self.running or time.monotonic() > until:
-                raise AssertionError(f"the operator does not serve {self.namespace}:\n{self.text()}")
+                raise AssertionError(f"{self.identity} of {self.namespace}: no {words!r}:\n{self.text()}")
             time.sleep(0.05)
 
     def text(self) -> str:
@@ -238,17 +262,33 @@ class Operator:
         return self.log.read_text() if self.log.exists() else ""
 
 
+def _credential(token: str) -> str:
+    payload = token.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return f"JTI={claims['jti']}"
+
+
 @contextmanager
 def operator_of(
-    cluster: Cluster, namespace: str, folder: Path, *arguments: str, account: str, server: str | None = None
+    cluster: Cluster,
+    namespace: str,
+    folder: Path,
+    *arguments: str,
+    account: str,
+    server: str | None = None,
+    identity: str = "operator",
 ) -> Iterator[Operator]:
     """An operator for ``namespace`` with the token of ``account``; not started yet, ended afterwards.
 
     :param server: a proxy's URL instead of the API server's.
     """
     token = cluster.client.token(namespace, account)
-    kubeconfig = cluster.kubeconfig_for(token, folder / f"{namespace}.kubeconfig", server=server)
-    operator = Operator(kubeconfig, namespace, folder / f"{namespace}.log", *arguments)
+    files = folder / f"{namespace}-{identity}"
+    kubeconfig = cluster.kubeconfig_for(token, files.with_suffix(".kubeconfig"), server=server)
+    log = files.with_suffix(".log")
+    operator = Operator(
+        kubeconfig, namespace, log, *arguments, identity=identity, credential=_credential(token)
+    )
     try:
         yield operator
     finally:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from runkeys.api.crd import KINDS
 from tests.e2e import examples
 from tests.e2e.cluster import images
 from tests.e2e.cluster.base import Cluster, ClusterError
@@ -84,19 +85,27 @@ NAMESPACE_ITSELF = (
     f"/registry/serviceaccounts/{SYSTEM}/default",
     f"/registry/configmaps/{SYSTEM}/kube-root-ca.crt",
 )
-KINDS = (
-    "/registry/apiextensions.k8s.io/customresourcedefinitions/secretbindings.runkeys.dev",
-    "/registry/apiextensions.k8s.io/customresourcedefinitions/workflowruns.runkeys.dev",
+OF_THE_KINDS = (
+    *(
+        f"/registry/apiextensions.k8s.io/customresourcedefinitions/{kind.CRD.plural}.runkeys.dev"
+        for kind in KINDS
+    ),
     "/registry/apiregistration.k8s.io/apiservices/v1alpha1.runkeys.dev",
+)
+# Without the private keys nothing that is sealed, in Git too, would open again.
+KEYS = (
+    f"/registry/secrets/{SYSTEM}/runkeys-sealing-keys",
+    f"/registry/configmaps/{SYSTEM}/runkeys-public-keys",
 )
 
 
-def test_it_serves_all_namespaces_and_leaves_only_the_kinds(own_node: OwnNode) -> None:
+def test_it_serves_all_namespaces_and_leaves_only_kinds_and_keys(own_node: OwnNode) -> None:
     node = settled_node(own_node)
     before = kept(node)
     install(node, RELEASE, SYSTEM)
     becomes_available(node, SYSTEM)
-    assert "serving all namespaces" in node.kubectl("-n", SYSTEM, "logs", f"deployment/{RELEASE}")
+    printed = node.kubectl("-n", SYSTEM, "logs", "--selector=app.kubernetes.io/name=runkeys", "--tail=-1")
+    assert (printed.count("serving all namespaces"), printed.count("standby")) == (1, 1), printed
     # Both are made after the operator began, and nobody tells it of them.
     teams = [make_namespace(node.client, "team") for _ in range(2)]
     for team in teams:
@@ -111,11 +120,11 @@ def test_it_serves_all_namespaces_and_leaves_only_the_kinds(own_node: OwnNode) -
         assert node.client.find("workflowruns", "hello", team) is not None, "the teams' runs stay"
         node.client.delete("namespaces", team)
         node.client.wait_gone("namespaces", team, None, timeout=60)
-    assert kept(node) - before == {*NAMESPACE_ITSELF, *KINDS}
+    assert kept(node) - before == {*NAMESPACE_ITSELF, *OF_THE_KINDS, *KEYS}
 
 
 def uninstall(node: NodeCluster) -> None:
-    """Uninstall, and wait for the pod, which Kubernetes collects afterwards."""
+    """Uninstall, and wait for the pods, which Kubernetes collects afterwards."""
     pods = node.client.list("pods", SYSTEM)
     node.helm("uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait")
     for pod in pods:
@@ -128,13 +137,15 @@ def test_twin_without_its_rights_it_is_not_available(
 ) -> None:
     system, served = new_namespace(), new_namespace()
     release = f"runkeys-{secrets.token_hex(3)}"
-    install(cluster, release, system, f"--set=watchNamespaces={{{served}}}")
+    install(cluster, release, system, f"--set=watchNamespaces={{{served}}}", "--set=crds.install=false")
     becomes_available(cluster, system)
 
     client.delete("rolebindings", release, served)
-    [pod] = client.list("pods", system)
-    client.delete("pods", pod["metadata"]["name"], system)
-    client.wait_gone("pods", pod["metadata"]["name"], system, timeout=60)
+    names = [pod["metadata"]["name"] for pod in client.list("pods", system)]
+    for name in names:
+        client.delete("pods", name, system)
+    for name in names:
+        client.wait_gone("pods", name, system, timeout=60)
 
     with pytest.raises(ClusterError, match="timed out waiting"):
         becomes_available(cluster, system, seconds=8)

@@ -35,6 +35,8 @@ def planted(verb: str, resource: str, name: str = "", subresource: str = "") -> 
         planted("patch", "jobs", "rk-flow-a-1-abc"),
         planted("create", "pods", "x", "exec"),
         planted("get", "configmaps", "somebody's"),
+        planted("update", "leases", "somebody's"),
+        planted("delete", "leases", "runkeys"),
     ],
     ids=str,
 )

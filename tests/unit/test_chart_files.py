@@ -11,6 +11,7 @@ import yaml
 import runkeys
 from runkeys.access import Subject, denial
 from runkeys.api import SecretBinding, WorkflowRun
+from scripts import chart_values
 from tests.e2e.cluster import images
 
 ROOT = Path(__file__).parents[2]
@@ -37,8 +38,18 @@ def test_every_value_of_the_chart_is_explained() -> None:
 
     assert [line.partition(":")[0] for line in unexplained] == [
         "tolerations",
-        "priorityClassName",
+        "affinity",
     ]
+
+
+def test_the_table_of_values_is_that_of_the_values() -> None:
+    """`make chart-docs` mends this."""
+    readme = (CHART / "README.md").read_text()
+    values = (CHART / "values.yaml").read_text()
+
+    assert chart_values.written(readme, values) == readme
+    assert chart_values.written(readme, values + "# New.\nother: 1\n") != readme
+    assert all(value.text for value in chart_values.values_of(values))
 
 
 def test_dockerfile_and_test_image_hold_the_same() -> None:

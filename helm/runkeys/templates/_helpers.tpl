@@ -17,6 +17,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "runkeys.image" -}}
@@ -71,6 +74,71 @@ and asks for no blockOwnerDeletion.
 - apiGroups: [authorization.k8s.io]
   resources: [localsubjectaccessreviews]
   verbs: [create]
+{{- end }}
+
+{{/* Labels and annotations of what is there only for a hook: .at, .weight, .root. */}}
+{{- define "runkeys.hook" -}}
+labels:
+  {{- include "runkeys.labels" .root | replace (printf "app.kubernetes.io/name: %s" .root.Chart.Name) (printf "app.kubernetes.io/name: %s-hook" .root.Chart.Name) | nindent 2 }}
+annotations:
+  helm.sh/hook: {{ .at }}
+  helm.sh/hook-weight: {{ .weight | quote }}
+  helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
+{{/* The pod of a hook: .root, .account, .args; the operator's image and rules, another account. */}}
+{{- define "runkeys.hookPod" -}}
+{{- with .root.Values -}}
+serviceAccountName: {{ $.account }}
+automountServiceAccountToken: true
+enableServiceLinks: false
+restartPolicy: Never
+{{- with .imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  {{- with .runAsUser }}
+  runAsUser: {{ int64 . }}
+  runAsGroup: {{ int64 . }}
+  {{- end }}
+  seccompProfile:
+    type: RuntimeDefault
+containers:
+  - name: {{ first $.args }}
+    image: {{ include "runkeys.image" $.root | quote }}
+    imagePullPolicy: {{ .image.pullPolicy }}
+    {{- with .watchNamespaces }}
+    env:
+      - name: RUNKEYS_NAMESPACES
+        value: {{ join "," . }}
+    {{- end }}
+    args:
+      {{- toYaml $.args | nindent 6 }}
+    resources:
+      requests:
+        cpu: 50m
+        memory: 64Mi
+      limits:
+        memory: 256Mi
+    securityContext:
+      allowPrivilegeEscalation: false
+      readOnlyRootFilesystem: true
+      capabilities:
+        drop: [ALL]
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* The namespaces whose objects the policies are for, as a label selector; empty: all. */}}

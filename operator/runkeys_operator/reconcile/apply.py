@@ -25,9 +25,11 @@ from runkeys.actions import (
     PurgeInput,
     Refresh,
 )
-from runkeys.api import WorkflowRun, WorkflowRunStatus
+from runkeys.api import AttemptStatus, WorkflowRun, WorkflowRunStatus
 from runkeys.observation import Finding, JobView, Memory, Observation, SecretMemory
 from runkeys.refusal import Reason, Refusal
+from runkeys.status import finished
+from runkeys_operator import metrics
 from runkeys_operator.authorize import Authorizer
 from runkeys_operator.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 from runkeys_operator.guard import Guard
@@ -146,10 +148,24 @@ class Applier:
         now = self._now()
         gone = (secret.gone_at or now) if not held else None
         if gone is not None and secret.gone_at is None:
-            log.info("secret gone", extra={"run": obs.run.key, "job": action.name})
+            self._tell_gone(action, obs, gone)
         elif held:
-            log.warning("secret held by %s", ", ".join(held), extra={"run": obs.run.key, "job": action.name})
+            log.warning("secret held by %s", ", ".join(held), extra=_about(obs, action.name))
         return _with_secret(obs, action.job_uid, replace(secret, gone_at=gone, held_by=held, last_delete=now))
+
+    def _tell_gone(self, action: DeleteSecret, obs: Observation, gone: datetime) -> None:
+        metrics.bound.forget(action.job_uid)
+        metrics.ended.observe(action.job_uid, metrics.end_to_gone_seconds)
+        attempt = _attempt(obs, action.name)
+        created = (
+            next((item.created for item in attempt.exposures if not item.deleted), None) if attempt else None
+        )
+        made = obs.memory.of(action.job_uid).made_at or created
+        seconds = max(0.0, (gone - made).total_seconds()) if made is not None else None
+        if attempt is not None and seconds is not None:
+            metrics.exposure_seconds.labels(attempt.release_policy).observe(seconds)
+        about = _about(obs, action.name)
+        log.info("secret gone", extra=about if seconds is None else {**about, "seconds": round(seconds, 3)})
 
     async def _ensure_secret(self, action: EnsureSecret, obs: Observation) -> Observation:
         namespace = obs.run.metadata.namespace
@@ -179,7 +195,10 @@ class Applier:
             return _made(obs, action.job_uid, replace(secret, made_at=asked, estimated=True))
         except (Forbidden, Invalid) as error:
             return self._refused(action.task, _refusal(Reason.SECRET_REFUSED, "Secret", error), obs)
-        log.info("secret made", extra={"run": obs.run.key, "job": action.name})
+        metrics.bound.observe(action.job_uid, metrics.bound_to_secret_seconds)
+        if _is_missed(obs, action.job_uid):
+            metrics.late_secrets.inc()
+        log.info("secret made", extra=_about(obs, action.name))
         return _made(obs, action.job_uid, replace(secret, made_at=asked, estimated=unsure))
 
     async def _patch_status(self, action: PatchStatus, obs: Observation) -> Observation:
@@ -191,11 +210,14 @@ class Applier:
             _merge_patch(obs.run.status, action.status),
             resource_version=metadata.resource_version,
         )
+        if finished(action.status) and not finished(obs.run.status):
+            metrics.runs_finished.labels(action.status.phase).inc()
         log.info(
             "status %s",
             action.status.phase,
             extra={"run": obs.run.key, "reason": _reason_of(action.status)},
         )
+        _tell_tasks(obs, action.status)
         await announce(self._kube, obs.run, action.status, self._now())
         return replace(obs, run=WorkflowRun.parse(raw), memory=replace(obs.memory, stale_since=None))
 
@@ -254,7 +276,7 @@ class Applier:
         self._jobs.record(answer.raw)  # before the watch shows it
         memory = obs.memory
         if answer.made:
-            log.info("job made", extra={"run": obs.run.key, "job": job.name})
+            log.info("job made", extra=_about(obs, job.name, action.task))
             memory = replace(memory, jobs_made=memory.jobs_made | {job.uid})
             memory = memory.with_task(action.task, replace(memory.about(action.task), refused=None))
         return replace(obs, jobs={**obs.jobs, job.name: job}, memory=memory)
@@ -273,6 +295,10 @@ class Applier:
 
     async def _diagnose(self, action: Diagnose, obs: Observation) -> Observation:
         refusal = await why_no_pod(self._kube, obs.run.metadata.namespace, action.job_name, action.job_uid)
+        if refusal is not None:
+            log.info(
+                "no pod: %s", refusal, extra={**_about(obs, action.job_name), "reason": refusal.reason.value}
+            )
         found = replace(obs.memory.about(action.task), waiting=Finding(self._now(), refusal))
         return _remember(obs, obs.memory.with_task(action.task, found))
 
@@ -337,6 +363,44 @@ def _refusal(reason: Reason, field: str, error: ApiError) -> Refusal:
         f"the API server refused it ({error.reason or error.status}): {error.message or fields}",
         permanent=reason is Reason.JOB_REFUSED and not isinstance(error, Forbidden),
     )
+
+
+def _attempt(obs: Observation, job: str) -> AttemptStatus | None:
+    attempts = (attempt for task in obs.run.status.tasks for attempt in task.attempts)
+    return next((attempt for attempt in attempts if attempt.job == job), None)
+
+
+def _about(obs: Observation, job: str, task: str = "") -> dict[str, Any]:
+    """Run, task, attempt and Job, for the log; a Job that was just made is not in the status yet."""
+    about: dict[str, Any] = {"run": obs.run.key, "job": job}
+    for status in obs.run.status.tasks:
+        numbers = {attempt.job: attempt.number for attempt in status.attempts}
+        if job in numbers:
+            return {**about, "task": status.name, "attempt": numbers[job]}
+        if status.name == task:
+            about["attempt"] = len(numbers) + 1
+    return {**about, "attempt": about.get("attempt", 1), "task": task} if task else about
+
+
+def _tell_tasks(obs: Observation, status: WorkflowRunStatus) -> None:
+    """One line for each task that is in another state, or gives another reason, than before."""
+    before = {task.name: (task.state, task.reason) for task in obs.run.status.tasks}
+    for task in status.tasks:
+        if before.get(task.name) != (task.state, task.reason):
+            attempt = task.attempts[-1].number if task.attempts else None
+            fields = {
+                "run": obs.run.key,
+                "task": task.name,
+                "attempt": attempt,
+                "reason": task.reason or None,
+            }
+            log.info("task %s", task.state, extra=fields)
+
+
+def _is_missed(obs: Observation, job_uid: str) -> bool:
+    """Whether the kubelet has said that a container of the pod cannot be made: without its Secret it cannot."""
+    pods = (pod for pod in obs.pods if pod.job_uid == job_uid)
+    return any(item.waiting == "CreateContainerConfigError" for pod in pods for item in pod.containers)
 
 
 def _reason_of(status: WorkflowRunStatus) -> str | None:

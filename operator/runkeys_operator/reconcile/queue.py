@@ -15,10 +15,12 @@ import heapq
 import itertools
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from enum import IntEnum
 from typing import Generic, TypeVar
 
+from runkeys_operator import metrics
 from runkeys_operator.errors import ApiError
 from runkeys_operator.logs import describe, get_logger
 
@@ -161,17 +163,20 @@ class ReconcileQueue(Generic[K]):
         return None
 
     async def _work(self, key: K, reconcile: Callable[[K], Awaitable[float | None]]) -> None:
+        began = time.monotonic()
         try:
             again = await reconcile(key)
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                 raise
+            metrics.count_failure(key, error)
             again = self._failed(key, error)
         else:
             self._failures.pop(key, None)
             self._not_before.pop(key, None)
         finally:
+            metrics.reconcile_seconds.labels(metrics.kind_of(key)).observe(time.monotonic() - began)
             del self._working[key]
             self._wake.set()
         if key in self._due:  # asked for meanwhile: its entry on the heap was skipped

@@ -13,6 +13,7 @@ from runkeys.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
 from runkeys.observation import JobState, JobView, Memory, Observation, PodView, job_uid_of
 from runkeys.plan import plan, plan_farewell
 from runkeys.status import finished
+from runkeys_operator import metrics
 from runkeys_operator.authorize import Authorizer
 from runkeys_operator.errors import Conflict
 from runkeys_operator.guard import Guard
@@ -127,10 +128,13 @@ class Reconciler:
         A pod may wait for its Secret, or a Secret for the end of its pod: runs that begin can wait for both.
         """
         raw = event["object"]
-        if job_uid_of(raw["metadata"]) in self._sweeper.settled:
+        uid, deleted = job_uid_of(raw["metadata"]), event.get("type") == "DELETED"
+        if uid in self._sweeper.settled:
             return
-        key = self._pods.record(raw, deleted=event.get("type") == "DELETED")
+        key = self._pods.record(raw, deleted=deleted)
         if key is not None:
+            over = deleted or _has_ended(raw.get("status") or {})
+            (metrics.ended if over else metrics.bound).note(uid)
             self._queue.add(key, urgency=Urgency.PODS)
 
     def saw_job(self, event: Mapping[str, Any]) -> None:
@@ -174,16 +178,19 @@ class Reconciler:
         if isinstance(key, BindingKey):
             try:
                 return await self._bindings.reconcile(key)
-            except Conflict:
+            except Conflict as error:
+                metrics.count_failure(key, error)
                 return 0.0
         if isinstance(key, RevealKey):
             try:
                 return await self._reveals.reconcile(key)
-            except Conflict:
+            except Conflict as error:
+                metrics.count_failure(key, error)
                 return 0.0
         try:
             return await self._reconcile_run(key)
-        except Conflict:
+        except Conflict as error:
+            metrics.count_failure(key, error)
             self._doubt(key)
             return 0.0  # it changed under our hands: read it again
         except Exception:
@@ -305,6 +312,8 @@ class Reconciler:
 
     def _forget(self, key: RunKey) -> None:
         last = self._last.pop(key, None)
+        metrics.live.set(key, 0)
+        metrics.overdue.set(key, 0)
         self._jobs.forget(key)
         self._pods.forget(key)
         self._unread.discard(key)
@@ -315,6 +324,8 @@ class Reconciler:
                 del self._users[binding]
 
     def _remember(self, key: RunKey, obs: Observation) -> None:
+        metrics.live.set(key, obs.run.status.live)
+        metrics.overdue.set(key, sum(bool(secret.held_by) for secret in obs.memory.secrets.values()))
         record = self._last.get(key)
         if record is None:
             self._last[key] = Record(obs)
@@ -331,3 +342,11 @@ class Reconciler:
     def _read_anew(self, key: RunKey, urgency: Urgency) -> None:
         self._unread.add(key)
         self._queue.add(key, urgency=urgency)
+
+
+def _has_ended(status: Mapping[str, Any]) -> bool:
+    """Whether nothing of a pod runs any more. The kubelet tells of the containers before it says so of the pod."""
+    states = [item.get("state") or {} for item in status.get("containerStatuses") or []]
+    return status.get("phase") in ("Succeeded", "Failed") or (
+        bool(states) and all("terminated" in state for state in states)
+    )

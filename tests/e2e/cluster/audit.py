@@ -10,11 +10,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 _CHUNK = 64 * 1024
 
 
 def policy(level: str = "default") -> dict[str, Any]:
-    """Return an audit policy: ``default`` keeps bodies of runkeys.dev and batch only, any other level all alike."""
+    """Return an audit policy: ``default`` keeps bodies of runkeys.dev and batch only, any other level all alike.
+
+    ``level`` may be the path of a policy in YAML, too.
+    """
+    if level.endswith(".yaml"):
+        given: dict[str, Any] = yaml.safe_load(Path(level).read_text())
+        return given
     ours = {
         "level": "RequestResponse",
         "resources": [{"group": "runkeys.dev"}, {"group": "batch"}],
@@ -42,6 +50,12 @@ class AuditEvent:
     def user(self) -> str:
         """The user who acted: the impersonated one if there was one."""
         return str(self.raw.get("impersonatedUser", self.raw["user"]).get("username", ""))
+
+    @property
+    def credential(self) -> str:
+        """Which token of the user's it was: ``JTI=…``; empty for what is no service account's token."""
+        found = self.raw["user"].get("extra", {}).get("authentication.kubernetes.io/credential-id", [""])
+        return str(found[0])
 
     @property
     def resource(self) -> str:

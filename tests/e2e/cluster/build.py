@@ -84,6 +84,12 @@ GROUPS: dict[str, Group] = {
         Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}),
         Group("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
         Group("kind", {"kind": "sigs.k8s.io/kind"}),
+        # Without the clouds' service discovery, which is most of it.
+        Group(
+            "prometheus",
+            {"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+            flags=("-tags", "builtinassets,remove_all_sd"),
+        ),
     )
 }
 NODE_GROUPS = ("etcd", "kube", "containerd", "runc", "cni", "helm")

@@ -23,6 +23,7 @@ from .cache import CHECKOUT, cache_dir, content_key, file_lock
 
 TASK_IMAGE = "localhost/runkeys-task:1"
 OPERATOR_IMAGE = "localhost/runkeys-operator:dev"
+SDK_IMAGE = "localhost/runkeys-sdk-task:1"
 PAUSE_IMAGE = "localhost/runkeys-pause:1"
 USER = 65532
 # What operator/Dockerfile copies too.
@@ -73,16 +74,31 @@ def task_image() -> Path:
     return _archive(Image(TASK_IMAGE, environment=_environment(), command=("python3",)), [_base_layer()])
 
 
-def operator_image() -> Path:
-    """Return the archive of ``localhost/runkeys-operator:dev``: the operator as it is in this checkout."""
+def operator_image(checkout: Path = CHECKOUT, tag: str = OPERATOR_IMAGE) -> Path:
+    """Return the archive of ``localhost/runkeys-operator:dev``: the operator as it is in this checkout, or another."""
     image = Image(
-        OPERATOR_IMAGE,
+        tag,
         environment=_environment() | {"PYTHONPATH": "/app:/app/site-packages", "PYTHONUNBUFFERED": "1"},
         entrypoint=("python3", "-m", "runkeys_operator"),
         user=f"{USER}:{USER}",
         directory="/app",
     )
-    return _archive(image, [_base_layer(), _dependencies_layer(), _operator_layer()])
+    layers = [_dependencies_layer("operator"), _sources_layer(*OPERATOR_SOURCES, checkout=checkout)]
+    return _archive(image, [_base_layer(), *layers])
+
+
+def sdk_image() -> Path:
+    """Return the archive of ``localhost/runkeys-sdk-task:1``: Python, ``runkeys[cli]``, and examples in /app."""
+    image = Image(
+        SDK_IMAGE,
+        environment=_environment()
+        | {"PYTHONPATH": "/opt/runkeys:/app/site-packages", "PYTHONUNBUFFERED": "1"},
+        command=("python3",),
+        user=f"{USER}:{USER}",
+        directory="/app",
+    )
+    layers = [_dependencies_layer("cli"), _sources_layer("runkeys", into="opt/runkeys"), _examples_layer()]
+    return _archive(image, [_base_layer(), *layers])
 
 
 def _environment() -> dict[str, str]:
@@ -112,30 +128,42 @@ def _fill_base(root: Path) -> None:
         (root / "usr/local/bin" / name).symlink_to(python_files.executable())
 
 
-def _dependencies_layer() -> Path:
-    wanted = python_files.operator_requirements(CHECKOUT / "pyproject.toml")
+def _dependencies_layer(extra: str) -> Path:
+    wanted = python_files.requirements(CHECKOUT / "pyproject.toml", extra)
     versions = ",".join(sorted(f"{d.name}=={d.version}" for d in wanted))
 
     def fill(root: Path) -> None:
         python_files.copy_distributions(wanted, root, "app/site-packages")
 
-    return _layer("dependencies", [versions, sys.version], fill)
+    return _layer(f"dependencies-{extra}", [versions, sys.version], fill)
 
 
-def _operator_layer() -> Path:
+def _sources_layer(*packages: str, checkout: Path = CHECKOUT, into: str = "app") -> Path:
     files = [
         path
-        for package in OPERATOR_SOURCES
-        for path in sorted((CHECKOUT / "operator" / package).rglob("*"))
+        for package in packages
+        for path in sorted((checkout / "operator" / package).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     ]
 
     def fill(root: Path) -> None:
         for path in files:
-            _copy(path, root / "app" / path.relative_to(CHECKOUT / "operator"))
-        python_files.compile_all(root / "app", root)
+            _copy(path, root / into / path.relative_to(checkout / "operator"))
+        python_files.compile_all(root / into, root)
 
-    return _layer("operator", [sys.version, *map(str, files), *files], fill)
+    return _layer(packages[-1], [sys.version, into, *map(str, files), *files], fill)
+
+
+def _examples_layer() -> Path:
+    files = [
+        path for path in sorted((CHECKOUT / "examples").rglob("*.py")) if "__pycache__" not in path.parts
+    ]
+
+    def fill(root: Path) -> None:
+        for path in files:
+            _copy(path, root / "app" / path.relative_to(CHECKOUT))
+
+    return _layer("examples", [*map(str, files), *files], fill)
 
 
 def _busybox() -> Path:

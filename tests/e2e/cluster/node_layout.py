@@ -7,7 +7,6 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from .base import ClusterError
 from .cache import cache_dir
@@ -26,8 +25,9 @@ _SOCKET_PATH_LIMIT = 104
 class NodeOptions:
     """What a test can choose about its node; the defaults are those of the shared one."""
 
-    audit: Literal["default", "RequestResponse"] = "default"
-    """``default``: whole bodies for runkeys.dev and batch, metadata for the rest; else whole bodies for everything."""
+    audit: str = "default"
+    """``default``: whole bodies for runkeys.dev and batch, metadata for the rest. ``RequestResponse``: whole bodies for
+    everything. Else the path of a policy in YAML."""
     admission_plugins: tuple[str, ...] = ("NodeRestriction", "OwnerReferencesPermissionEnforcement")
     """Admission plugins on top of the API server's default ones."""
     api_server: tuple[str, ...] = ()

@@ -218,7 +218,7 @@ class ApiProxy:
             # What has arrived goes on even when its sender dies: a packet does not come back either.
             task = asyncio.create_task(self._exchange(incoming, request))
             self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            task.add_done_callback(self._exchanged)
             response = await asyncio.shield(task)
             request.answered = True
             return response
@@ -230,6 +230,11 @@ class ApiProxy:
             return _refusal(Answer(502, "ServiceUnavailable", f"no API server: {error}"))
         finally:
             self._ended(request)
+
+    def _exchanged(self, task: asyncio.Task[web.Response]) -> None:
+        self._background.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have gone, and then nobody else asks for it
 
     def _number(self, incoming: web.Request, body: bytes) -> Request:
         with self._changed:

@@ -52,15 +52,14 @@ def copy_interpreter(root: Path) -> None:
     _copy_libraries(binaries, root)
 
 
-def operator_requirements(pyproject: Path) -> list[Distribution]:
-    """Return the installed packages that the operator needs, by following what pyproject.toml asks for.
+def requirements(pyproject: Path, extra: str) -> list[Distribution]:
+    """Return the installed packages that ``runkeys[extra]`` needs, by following what pyproject.toml asks for.
 
     Raises PackageNotFoundError when one of them is not installed here.
     """
     project = tomllib.loads(pyproject.read_text())["project"]
     todo = [
-        Requirement(text)
-        for text in (*project["dependencies"], *project["optional-dependencies"]["operator"])
+        Requirement(text) for text in (*project["dependencies"], *project["optional-dependencies"][extra])
     ]
     found: dict[str, Distribution] = {}
     seen: set[str] = set()
@@ -72,15 +71,15 @@ def operator_requirements(pyproject: Path) -> list[Distribution]:
         if wanted.name == project["name"]:
             todo += [
                 Requirement(text)
-                for extra in wanted.extras
-                for text in project["optional-dependencies"][extra]
+                for chosen in wanted.extras
+                for text in project["optional-dependencies"][chosen]
             ]
             continue
         distribution = importlib.metadata.distribution(wanted.name)
         found[re.sub(r"[-_.]+", "-", distribution.name).lower()] = distribution
         needs = [Requirement(text) for text in distribution.requires or ()]
         for need in needs:
-            if any(_applies(need, extra) for extra in ("", *wanted.extras)):
+            if any(_applies(need, chosen) for chosen in ("", *wanted.extras)):
                 need.marker = None
                 todo.append(need)
     return [found[name] for name in sorted(found)]

@@ -11,13 +11,14 @@ import pytest
 from runkeys_operator import credentials, preflight
 from runkeys_operator.errors import StartError
 from runkeys_operator.kube import Json, Kube, Resource
+from runkeys_operator.lease import LeaseName
 from runkeys_operator.login import Login
 from tests.e2e.cluster.base import Cluster
 from tests.e2e.cluster.client import ApiError as ClientError
 from tests.e2e.cluster.client import KubeClient
 from tests.e2e.cluster.faults import Answer, matching
 from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.operators import install_rights
+from tests.e2e.operators import RELEASE, install_rights
 
 pytestmark = pytest.mark.usefixtures("crds")
 
@@ -79,6 +80,29 @@ async def test_each_right_that_is_taken_away_is_missed(
             await asyncio.sleep(0.05)
     assert f"in namespace {namespace}" in (text := await refusal(kube, namespace))
     assert text.endswith(f": {right.verb} {right.kind}")
+
+
+@pytest.mark.parametrize(
+    "right", preflight.rights_on(LeaseName("any", RELEASE)), ids=lambda right: f"{right.verb} {right.kind}"
+)
+async def test_each_right_on_the_lease_that_is_taken_away_is_missed(
+    kube: Kube, client: KubeClient, namespace: str, account: str, right: preflight.Right
+) -> None:
+    lease = LeaseName(namespace, RELEASE)
+    assert await preflight.check(kube, (namespace,), lease, patience=0) == (namespace,)
+    role = client.get("roles", f"{account}-lease", namespace)
+    for rule in role["rules"]:
+        rule["verbs"] = [verb for verb in rule["verbs"] if verb != right.verb] or ["none"]
+    client.patch("roles", f"{account}-lease", namespace, {"rules": role["rules"]})
+    with pytest.raises(StartError) as refused:
+        await preflight.check(kube, (namespace,), lease, patience=0)
+    assert f"in namespace {namespace}" in str(refused.value)
+    assert str(refused.value).endswith(f": {right.verb} {right.kind}")
+
+
+async def test_rights_on_another_lease_are_none_on_this_one(kube: Kube, namespace: str) -> None:
+    with pytest.raises(StartError, match=r"get, update leases\.coordination\.k8s\.io another$"):
+        await preflight.check(kube, (namespace,), LeaseName(namespace, "another"), patience=0)
 
 
 async def test_a_namespace_without_rights_does_not_keep_the_others_waiting(

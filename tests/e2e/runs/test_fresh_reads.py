@@ -38,15 +38,22 @@ def test_seven_reads_by_name_and_each_right_before_something_is_made(team: Team,
     seen = [
         f"{request.verb} {request.resource}"
         for request in proxy.requests[before:]
-        if request.verb not in ("watch", "list") and request.resource != "secretbindings/status"
+        if request.verb not in ("watch", "list")
+        and request.resource not in ("secretbindings/status", "leases")
     ]
     patches = [place for place, text in enumerate(seen) if text == "patch workflowruns/status"]
     designed = [text for place, text in enumerate(seen) if place not in patches[1:-1]]
     # what is read side by side may come in any order
-    assert designed[:3] == ["get workflowruns", "get secretbindings", "get secrets"]
-    assert designed[3:5] == ["create jobs", "get workflowruns"]
-    assert sorted(designed[5:7]) == ["get pods", "get secretbindings"]
-    assert designed[7:] == [
+    assert designed[:4] == [
+        "get workflowruns",
+        "get secretbindings",
+        "create localsubjectaccessreviews",
+        "get secrets",
+    ]
+    assert designed[4:6] == ["create jobs", "get workflowruns"]
+    assert sorted(designed[6:8]) == ["get pods", "get secretbindings"]
+    assert designed[8:] == [
+        "create localsubjectaccessreviews",
         "get secrets",
         "patch workflowruns/status",
         "create secrets",

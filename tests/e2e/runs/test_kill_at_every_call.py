@@ -97,6 +97,7 @@ def get_cancelled(team: Team) -> Object:
 
 ALWAYS = frozenset(
     (
+        "create leases",
         "patch secrets",  # the first sealing key
         "patch configmaps",  # its public half
         "patch secretbindings/status",
@@ -162,7 +163,9 @@ class Case:
 
     def play(self, proxy: ApiProxy, namespace: str, hits: list[Hit]) -> None:
         """Live it and check its end; adds which kills took place. Raises AssertionError."""
-        with team_in(self.node, namespace, self.folder, server=proxy.url) as team:
+        # so long that it is not renewed meanwhile: how often it were would depend on the machine
+        lease = ("--lease-seconds", "3600")
+        with team_in(self.node, namespace, self.folder, *lease, server=proxy.url) as team:
             killer = Killer(proxy, team.operator, self.kills, hits)
             try:
                 team.operator.start()

@@ -13,6 +13,7 @@ import pytest
 
 from runkeys.sealing import RunInput
 from runkeys_operator import preflight
+from runkeys_operator.lease import LeaseName
 from tests.conftest import FULL
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
@@ -144,8 +145,9 @@ def test_a_workflow_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: P
 def test_the_lives_hold_every_write_that_the_operator_has_the_right_to() -> None:
     rights = {
         f"{right.verb} {right.resource.plural}" + (f"/{right.subresource}" if right.subresource else "")
-        for right in preflight.NEEDED
+        for right in (*preflight.NEEDED, *preflight.rights_on(LeaseName("any", "any")))
         if right.verb not in ("get", "list", "watch") and not right.resource.plural.endswith("reviews")
     }
     by_name = {"patch secrets", "patch configmaps"}  # the keys, in the operator's own namespace
-    assert rights | by_name == SUCCEEDS.writes | IS_CANCELLED.writes | WORKFLOW.writes
+    renewals = {"update leases"}  # tests/e2e/ha kills it at those
+    assert rights | by_name == SUCCEEDS.writes | IS_CANCELLED.writes | WORKFLOW.writes | renewals

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 
+from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.team import Team, condition, exposures
 from tests.e2e.runs.writes import FIVE, asked_at, calls_of, extra_writes, writes_of
@@ -68,6 +69,8 @@ def test_five_writes(team: Team, node: NodeCluster) -> None:
     mark = node.audit.mark()
     team.make_run()
     run = team.wait_phase("job", "Succeeded")
+    # the audit log knows of a write once it is answered, which may be after others have seen it
+    wait_until("the operator to be answered", lambda: "status Succeeded" in team.operator.text(), 30)
     calls = calls_of(team, node, mark)
     writes = writes_of(team, calls, run)
     extra = extra_writes(writes, asked_at(team, node, mark)["job"])

@@ -92,7 +92,9 @@ def test_a_run_applied_when_the_deployment_is_ready(
 
 
 def available(deployment: Object) -> bool:
-    return bool(deployment.get("status", {}).get("readyReplicas"))
+    """All of its pods: one that is ready alone may be a standby, while the leader opens its watches."""
+    ready = deployment.get("status", {}).get("readyReplicas", 0)
+    return bool(ready == deployment["spec"]["replicas"])
 
 
 def has_job(node: NodeCluster, namespace: str) -> Callable[[Object], bool]:

@@ -65,6 +65,7 @@ def test_the_first_start_makes_a_key_that_everybody_can_seal_with(team: Team) ->
     assert f"sealing key {key.key_id} made, fingerprint {key.fingerprint}" in team.operator.text()
 
     # once: not again after a restart
+    team.operator.wait_serving()
     assert team.operator.stop() == 0
     team.operator.start()
     team.operator.wait_serving()
@@ -124,6 +125,7 @@ def test_rotation_reseal_and_retirement(team: Team) -> None:
     assert phase(team.wait_phase("after-it", "Succeeded", "Failed")) == "Succeeded"
 
     # what the retired key has sealed opens no more
+    team.operator.wait_serving()
     assert team.operator.stop() == 0
     team.operator.start()
     team.make_binding("stale", secrets=[seal_with(team, first, "stale")])

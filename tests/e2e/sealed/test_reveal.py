@@ -156,6 +156,7 @@ def test_nobody_else_is_told(sealed_team: Team) -> None:
 def test_a_right_that_is_gone_when_the_operator_sees_the_question(sealed_team: Team) -> None:
     team = sealed_team
     alice, carol = asker(team, "alice", reveal=("keys", "hers")), asker(team, "carol", reveal=("keys",))
+    team.operator.wait_serving()
     assert team.operator.stop() == 0
     gone, stays = ask(alice), ask(carol)
     team.client.delete("rolebindings", "asks-alice", team.namespace)
@@ -196,6 +197,7 @@ def test_twin_with_the_right_bob_is_told(sealed_team: Team) -> None:
 
 def test_a_question_that_was_asked_while_the_operator_was_away(sealed_team: Team) -> None:
     alice = asker(sealed_team, "alice", reveal=("keys",))
+    sealed_team.operator.wait_serving()
     assert sealed_team.operator.stop() == 0
     question = ask(alice)
     sealed_team.operator.start()

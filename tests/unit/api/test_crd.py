@@ -14,7 +14,7 @@ from runkeys.api import crd
 from runkeys.api.common import ApiModel, CrdInfo, ObjectMeta, PrinterColumn
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-FOLDERS = (CHECKOUT / "crds", CHECKOUT / "helm" / "runkeys" / "crds")
+FOLDERS = (CHECKOUT / "crds", CHECKOUT / "helm" / "runkeys" / "files" / "crds")
 
 
 class WidgetSpec(ApiModel):
@@ -86,10 +86,10 @@ def test_the_file_reads_back_as_the_manifest() -> None:
     assert crd.render(Widget) == crd.render(Widget)
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=["crds", "helm/runkeys/crds"])
+@pytest.mark.parametrize("folder", FOLDERS, ids=["crds", "helm/runkeys/files/crds"])
 def test_committed_files_are_those_of_the_models(folder: Path) -> None:
     wanted = {crd.file_name(kind): crd.render(kind) for kind in crd.KINDS}
-    found = {path.name: path.read_text() for path in folder.glob("*")}
+    found = {path.name: path.read_text() for path in folder.glob("*.yaml")}
 
     assert found == wanted, "the models have changed: run `make crds` and commit what it writes"
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from runkeys_operator import __main__ as command
 from runkeys_operator.app import Options
+from runkeys_operator.lease import LeaseName
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -49,6 +50,12 @@ def test_options(started: list[Options]) -> None:
     assert started == [Options(namespaces=("b", "a"), workers=3, health_port=0)]
 
 
+def test_the_lease(started: list[Options]) -> None:
+    assert invoke("--lease", "a-b/c.d", "--lease-seconds", "3", "--identity", "pod") == 0
+    assert invoke(RUNKEYS_LEASE="a-b/c.d", RUNKEYS_LEASE_SECONDS="3", RUNKEYS_IDENTITY="pod") == 0
+    assert started == [Options(lease=LeaseName("a-b", "c.d"), lease_seconds=3, identity="pod")] * 2
+
+
 def test_the_environment(started: list[Options]) -> None:
     assert invoke(RUNKEYS_NAMESPACES="a, b", RUNKEYS_SWEEP_SECONDS="5", RUNKEYS_CONTEXT="c") == 0
     assert started == [Options(namespaces=("a", "b"), sweep_seconds=5.0, context="c")]
@@ -56,7 +63,10 @@ def test_the_environment(started: list[Options]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--namespace A", "--namespace a,b", "--namespace *", "--workers 0", "--health-port 70000", "x"],
+    [
+        *("--namespace A", "--namespace a,b", "--namespace *", "--workers 0", "--health-port 70000", "x"),
+        *("--lease a", "--lease a/", "--lease /a", "--lease a/b/c", "--lease A/b", "--lease-seconds 2"),
+    ],
 )
 def test_nonsense_is_refused(started: list[Options], arguments: str) -> None:
     assert invoke(*arguments.split()) == 2

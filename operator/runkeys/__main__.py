@@ -1,0 +1,5 @@
+"""`python -m runkeys`: the command line."""
+
+from runkeys.cli import main
+
+main()

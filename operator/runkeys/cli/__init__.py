@@ -1,0 +1,94 @@
+"""The command line. Light: each command's module, and what that needs, is imported when the command is run."""
+
+from __future__ import annotations
+
+import sys
+
+from runkeys.cli.base import INTERRUPTED, LazyGroup, settings_of
+
+COMMANDS = {
+    "run": ("runs", "Start a run in the cluster, or locally with --local."),
+    "status": ("show", "Show a run with the exposure of its secrets, or list all runs."),
+    "watch": ("show", "Follow a run to its end."),
+    "logs": ("show", "Print what the tasks of a run printed."),
+    "cancel": ("change", "Stop a run and take its secrets away, for good."),
+    "suspend": ("change", "Stop what runs and take its secrets away, for now."),
+    "resume": ("change", "Go on with a run that was suspended."),
+    "delete": ("change", "Delete runs, with all that they made."),
+    "rerun": ("change", "Start a run again, or what of it did not succeed."),
+    "plan": ("preview", "Show what a run would do, and what is in its way; writes nothing."),
+    "who-can": ("preview", "Show who may use or reveal a binding, and which runs it admits."),
+    "secret": ("secret", "Set, list and delete your own secrets, or those of a binding."),
+    "seal": ("seal", "Seal values for Git, or check that none is in the clear."),
+    "reseal": ("seal", "Seal with the newest key what older ones have sealed."),
+    "doctor": ("doctor", "Find out why something does not work."),
+    "init": ("init", "Make a small project that runs at once."),
+    "config": ("config", "Show the configuration, and trust the keys of a cluster."),
+    "completion": ("completion", "Print the completion script of a shell."),
+}
+"""By name: the module that has the command, and its help in one line."""
+
+cli = LazyGroup(
+    "runkeys",
+    commands_of=COMMANDS,
+    help="Runs workflows that get their secrets for exactly as long as they need them.",
+)
+
+
+def main(prog_name: str = "runkeys") -> None:
+    """Run the command line and end the process with the exit code of what became of it."""
+    import click
+
+    from runkeys.problems import Problem
+
+    try:
+        code = cli.main(prog_name=prog_name, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(INTERRUPTED)
+    except Problem as error:
+        if str(error):
+            click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read the output has enough of it, e.g. `| head`. Python would complain again when it flushes.
+        sys.stdout = None
+        sys.exit(0)
+    except Exception as error:
+        import os
+
+        if os.environ.get("RUNKEYS_TRACEBACK"):
+            raise
+        # Without its text: that may quote a value.
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where is not None else ""
+        click.echo(
+            f"Error: this is a mistake in runkeys: {type(error).__name__} at {place}. Please report it; with"
+            " RUNKEYS_TRACEBACK=1 it shows all of it, which may hold values of yours",
+            err=True,
+        )
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def kubectl_main() -> None:
+    """`kubectl runkeys …`."""
+    main("kubectl runkeys")
+
+
+def kubectl_complete() -> None:
+    """What kubectl calls to complete `kubectl runkeys …`."""
+    from runkeys.cli.completion import for_kubectl
+
+    for_kubectl(sys.argv[1:])
+
+
+__all__ = ["COMMANDS", "cli", "kubectl_complete", "kubectl_main", "main", "settings_of"]

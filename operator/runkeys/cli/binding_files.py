@@ -1,0 +1,204 @@
+"""Files with SecretBindings: what is in the clear in them, and the same files sealed.
+
+A file stays as it was to the letter, comments and order too, but for the entries that are sealed: they are replaced
+where the YAML parser says that they stand. The result is read again and compared with what it has to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runkeys.problems import Invalid
+
+VALUE, VALUE_FROM, SEALED = "value", "valueFrom", "sealed"
+KIND = "SecretBinding"
+_LISTS = ("List", f"{KIND}List")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a SecretBinding in a file.
+
+    :ivar namespace: of the binding; empty if the file does not say.
+    :ivar line: where it begins, from 1.
+    :ivar source: ``value`` or ``valueFrom`` if it is in the clear, else empty.
+    """
+
+    namespace: str
+    binding: str
+    name: str
+    scope: str
+    line: int
+    source: str
+    node: yaml.MappingNode
+
+    @property
+    def where(self) -> str:
+        """In words."""
+        return f"entry {self.name!r} of {KIND} {self.binding or '(without a name)'}"
+
+    def text(self, key: str) -> str | None:
+        """The scalar that the entry has under ``key``; None if it has none."""
+        node = _get(self.node, key)
+        return node.value if isinstance(node, yaml.ScalarNode) else None
+
+
+class BindingFile:
+    """A file of YAML or JSON, read but not changed."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        """:raises Invalid: it is no YAML."""
+        self.path, self.text = path, text
+        try:
+            self._documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            at = f", line {mark.line + 1}" if mark is not None else ""
+            problem = Invalid(f"{path}{at}: this is no YAML; mend it first")
+        else:
+            return
+        raise problem  # outside of `except`: the parser's error quotes the line, which may hold a value
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries of all SecretBindings."""
+        for document in self._documents:
+            for binding in _bindings(document):
+                metadata = _get(binding, "metadata")
+                namespace, name = _text(metadata, "namespace"), _text(metadata, "name")
+                secrets = _get(_get(binding, "spec"), "secrets")
+                for node in secrets.value if isinstance(secrets, yaml.SequenceNode) else []:
+                    if isinstance(node, yaml.MappingNode):
+                        yield self._entry(namespace, name, node)
+
+    def _entry(self, namespace: str, binding: str, node: yaml.MappingNode) -> Entry:
+        source = next((key for key in (VALUE, VALUE_FROM) if _get(node, key) is not None), "")
+        return Entry(
+            namespace,
+            binding,
+            _text(node, "name"),
+            _text(node, "scope"),
+            node.start_mark.line + 1,
+            source,
+            node,
+        )
+
+    def value(self, entry: Entry) -> bytes:
+        """What an entry that is in the clear holds. A file is taken byte by byte.
+
+        :raises Invalid: it cannot be read.
+        """
+        where = f"{self.path}, line {entry.line}: {entry.where}"
+        if _get(entry.node, SEALED) is not None:
+            raise Invalid(f"{where} has both sealed and {entry.source}; remove the one that is out of date")
+        if _get(entry.node, VALUE) is not None and _get(entry.node, VALUE_FROM) is not None:
+            raise Invalid(f"{where} has both value and valueFrom; remove one of them")
+        if entry.source == VALUE:
+            node = _get(entry.node, VALUE)
+            if not isinstance(node, yaml.ScalarNode) or node.tag not in (
+                "tag:yaml.org,2002:str",
+                "tag:yaml.org,2002:int",
+            ):
+                raise Invalid(f"{where}: value is no text; put quotes around it")
+            return str(node.value).encode()
+        name = _text(_get(entry.node, VALUE_FROM), "file")
+        if not name:
+            raise Invalid(f"{where}: valueFrom needs a file, e.g. valueFrom: {{file: cert.pem}}")
+        try:
+            return (self.path.parent / name).read_bytes()
+        except OSError as error:
+            raise Invalid(f"{where}: {name} cannot be read: {error.strerror}") from None
+
+    def sealed(self, seal: Callable[[Entry], str | None]) -> str:
+        """The file's text with other entries.
+
+        :param seal: gives the sealed text of an entry; None leaves it as it is.
+        """
+        changes: list[tuple[int, int, str]] = []
+        expected = self._data()
+        for entry in self.entries():
+            text = seal(entry)
+            if text is None:
+                continue
+            key = entry.source or SEALED
+            changes.append(self._change(entry, key, text))
+            _replace(expected, entry, key, text)
+        changed = self.text
+        for begin, end, text in sorted(changes, reverse=True):
+            changed = changed[:begin] + text + changed[end:]
+        try:
+            good = list(yaml.safe_load_all(changed)) == expected
+        except yaml.YAMLError:
+            good = False
+        if not good:
+            raise Invalid(
+                f"{self.path}: anchors, aliases or merges reach into what has to be sealed; write those entries out"
+            )
+        return changed
+
+    def _data(self) -> list[Any]:
+        return list(yaml.safe_load_all(self.text))
+
+    def _change(self, entry: Entry, key: str, text: str) -> tuple[int, int, str]:
+        found = next((k, v) for k, v in entry.node.value if isinstance(k, yaml.ScalarNode) and k.value == key)
+        name, value = found
+        begin, end = name.start_mark.index, max(name.end_mark.index, _end(value))
+        # What ends a block is found only after it: line breaks and spaces there belong to what follows.
+        end = begin + len(self.text[begin:end].rstrip())
+        return begin, end, f'"{SEALED}": "{text}"' if name.style == '"' else f"{SEALED}: {text}"
+
+
+def _end(node: yaml.Node) -> int:
+    if isinstance(node, yaml.MappingNode) and not node.flow_style and node.value:
+        return _end(node.value[-1][1])
+    return int(node.end_mark.index)
+
+
+def _replace(documents: list[Any], entry: Entry, key: str, text: str) -> None:
+    """The same in what was loaded, to compare with."""
+    for document in documents:
+        for binding in _loaded_bindings(document):
+            metadata = binding.get("metadata") or {}
+            if (metadata.get("namespace") or "", metadata.get("name") or "") != (
+                entry.namespace,
+                entry.binding,
+            ):
+                continue
+            for item in binding["spec"]["secrets"]:
+                if str(item.get("name", "")) == entry.name and key in item:
+                    del item[key]
+                    item[SEALED] = text
+                    return
+
+
+def _loaded_bindings(document: Any) -> list[Any]:
+    if not isinstance(document, dict):
+        return []
+    items = document.get("items") or [] if document.get("kind") in _LISTS else [document]
+    return [item for item in items if isinstance(item, dict) and item.get("kind") == KIND]
+
+
+def _bindings(document: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    if not isinstance(document, yaml.MappingNode):
+        return
+    items = _get(document, "items")
+    if _text(document, "kind") in _LISTS and isinstance(items, yaml.SequenceNode):
+        for item in items.value:
+            yield from _bindings(item)
+    elif _text(document, "kind") == KIND:
+        yield document
+
+
+def _get(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((v for k, v in node.value if isinstance(k, yaml.ScalarNode) and k.value == key), None)
+
+
+def _text(node: yaml.Node | None, key: str) -> str:
+    found = _get(node, key)
+    return str(found.value) if isinstance(found, yaml.ScalarNode) else ""

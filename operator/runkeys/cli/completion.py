@@ -1,0 +1,63 @@
+"""`runkeys completion`, and what kubectl asks for when it completes `kubectl runkeys …`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+from click.shell_completion import BashComplete, ShellComplete, get_completion_class
+
+from runkeys.cli.base import Settings, command
+
+_NO_FILES, _DEFAULT = 4, 0
+"""Directives of kubectl: no file names, and whatever the shell does by itself."""
+
+_KUBECTL_SCRIPT = """\
+#!/bin/sh
+exec runkeys completion kubectl -- "$@"
+"""
+
+
+class _Bash(BashComplete):
+    """Without the look at bash's version, which needs a bash."""
+
+    def source(self) -> str:
+        return ShellComplete.source(self)
+
+
+@command(
+    epilog="For kubectl, keep what `completion kubectl` prints as an executable file kubectl_complete-runkeys in"
+    " the PATH, unless pip has put one there already."
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish", "kubectl"]))
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def completion(_: Settings, shell: str, words: tuple[str, ...]) -> None:
+    """Print the completion script of SHELL.
+
+    \b
+      eval "$(runkeys completion bash)"
+      runkeys completion fish > ~/.config/fish/completions/runkeys.fish
+    """  # noqa: D301 -- click wants the character itself
+    from runkeys.cli import cli
+
+    if shell == "kubectl":
+        if words:
+            for_kubectl(words)
+        else:
+            click.echo(_KUBECTL_SCRIPT, nl=False)
+        return
+    kind = _Bash if shell == "bash" else get_completion_class(shell)
+    if kind is not None:
+        click.echo(kind(cli, {}, "runkeys", "_RUNKEYS_COMPLETE").source())
+
+
+def for_kubectl(words: Sequence[str]) -> None:
+    """Print completions of the last word the way kubectl wants them."""
+    from runkeys.cli import cli
+
+    *args, incomplete = words or ("",)
+    found = ShellComplete(cli, {}, "kubectl runkeys", "").get_completions(args, incomplete)
+    for item in found:
+        if item.type == "plain":
+            click.echo(f"{item.value}\t{item.help}" if item.help else item.value)
+    click.echo(f":{_DEFAULT if any(item.type != 'plain' for item in found) else _NO_FILES}")

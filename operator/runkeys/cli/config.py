@@ -1,0 +1,49 @@
+"""`runkeys config`."""
+
+from __future__ import annotations
+
+import click
+
+from runkeys.cli.base import Group, Settings, command
+from runkeys.cli.output import print_object, print_table
+from runkeys.pins import Pins, config_folder
+from runkeys.problems import Denied
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Show the configuration, and trust the keys of a cluster."""
+
+
+@command(name="show")
+def show_config(settings: Settings) -> None:
+    """Print where the configuration is, and which keys are trusted."""
+    pins = Pins()
+    if settings.output in ("json", "yaml"):
+        print_object(settings, {"folder": str(config_folder()), "trustedKeys": pins.all()})
+        return
+    click.echo(f"folder: {config_folder()}")
+    rows = [[cluster, item] for cluster, listed in pins.all().items() for item in listed]
+    if rows:
+        print_table(settings, ["CLUSTER", "TRUSTED KEY"], rows)
+
+
+@command(name="trust-key")
+@click.argument("fingerprint")
+def trust_key(settings: Settings, fingerprint: str) -> None:
+    """Trust the public key of the cluster, if it is the one with this FINGERPRINT.
+
+    Whoever administers the operator sees it with `python -m runkeys_operator keys list` in the operator's pod.
+    """
+    client = settings.client()
+    key = client.published_key()
+    if fingerprint.strip().lower() != key.fingerprint:
+        raise Denied(
+            f"the public key of {client.server} has another fingerprint, so it is not trusted:\n  {key.fingerprint}"
+        )
+    Pins().trust(client.server, key)
+    settings.say(f"key {key.key_id} of {client.server} is trusted")
+
+
+config.add_command(show_config)
+config.add_command(trust_key)

@@ -1,0 +1,246 @@
+"""`runkeys doctor`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from runkeys import policies
+from runkeys._version import __version__
+from runkeys.access import subject_of
+from runkeys.api.common import API_VERSION, GROUP
+from runkeys.cli.base import Settings, command
+from runkeys.cli.output import print_object, print_table
+from runkeys.client import Client
+from runkeys.pins import Pins
+from runkeys.policies import MUTATING, VALIDATING, Account
+from runkeys.problems import Denied, Invalid, NotFound, Problem, Unreachable
+
+OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
+
+_OLDEST = 34
+_KINDS = ("workflowruns", "secretbindings", "secretreveals")
+_POLICY_KINDS = {
+    VALIDATING: "validatingadmissionpolicies",
+    f"{VALIDATING}Binding": "validatingadmissionpolicybindings",
+    MUTATING: "mutatingadmissionpolicies",
+    f"{MUTATING}Binding": "mutatingadmissionpolicybindings",
+}
+_RIGHTS = (
+    (GROUP, "workflowruns", ("create", "get", "list", "watch", "patch", "delete")),
+    (GROUP, "secretbindings", ("get", "list")),
+    ("", "pods", ("get", "list")),
+    ("", "pods/log", ("get",)),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found about one thing.
+
+    :ivar remedy: what to do; empty if nothing is.
+    :ivar kind: of the problem, for the exit code.
+    """
+
+    check: str
+    state: str
+    found: str
+    remedy: str = ""
+    kind: type[Problem] = Invalid
+
+
+@command()
+def doctor(settings: Settings) -> None:
+    """Find out why something does not work: the cluster, kinds, operator, versions, keys, policies, your rights.
+
+    Ends with 6 if the cluster or the operator does not answer, with 4 if you lack a right, with 5 if it is something
+    else. What you may not see is `unknown`, which is no problem.
+    """
+    findings = list(examine(settings.client()))
+    if settings.output in ("json", "yaml"):
+        items = [{"check": f.check, "state": f.state, "found": f.found, "remedy": f.remedy} for f in findings]
+        print_object(settings, {"findings": items})
+    else:
+        rows = [[item.check, item.state, item.found] for item in findings]
+        print_table(settings, ["CHECK", "STATE", "FOUND"], rows)
+        for item in findings:
+            if item.remedy:
+                click.echo(f"{item.check}: {item.remedy}")
+    problem = next((item for item in findings if item.state == PROBLEM), None)
+    if problem is not None:
+        raise problem.kind("")
+
+
+def examine(client: Client) -> Iterator[Finding]:
+    """Look at everything. Nothing is changed, and no key is trusted."""
+    try:
+        yield _cluster(client)
+    except Problem as error:
+        remedy = "see whether `kubectl version` answers; --context chooses another cluster"
+        yield Finding("cluster", PROBLEM, str(error), remedy, Unreachable)
+        return
+    checks: tuple[tuple[str, Callable[[Client], Iterator[Finding]]], ...] = (
+        ("kinds", _kinds),
+        ("operator", _operator),
+        ("keys", _keys),
+        ("policies", _policies),
+        ("rights", _rights),
+        ("encryption at rest", _encryption),
+    )
+    for name, check in checks:
+        try:
+            yield from check(client)
+        except Denied as error:
+            yield Finding(name, UNKNOWN, f"you may not see it: {error}")
+        except Problem as error:
+            yield Finding(name, PROBLEM, str(error), kind=type(error))
+
+
+def _cluster(client: Client) -> Finding:
+    version = client.read("/version")
+    minor = int(re.sub(r"\D.*", "", str(version.get("minor", "0"))) or 0)
+    found = f"{client.server}, Kubernetes {version.get('gitVersion')}"
+    if minor < _OLDEST:
+        return Finding("cluster", WARNING, found, f"Runkeys is made for Kubernetes 1.{_OLDEST} and later")
+    return Finding("cluster", OK, found)
+
+
+def _kinds(client: Client) -> Iterator[Finding]:
+    try:
+        served = {item["name"] for item in client.read(f"/apis/{API_VERSION}").get("resources") or []}
+    except (NotFound, Unreachable):
+        served = set()
+    missing = [name for name in _KINDS if name not in served]
+    if missing:
+        found = f"the cluster does not know {', '.join(missing)} of {API_VERSION}"
+        remedy = "whoever administers the cluster: kubectl apply -f crds/, or install the chart"
+        yield Finding("kinds", PROBLEM, found, remedy, Unreachable)
+    else:
+        yield Finding("kinds", OK, f"{API_VERSION}: {', '.join(_KINDS)}")
+
+
+def _operator(client: Client) -> Iterator[Finding]:
+    where = client.operator_namespace
+    deployments = client.items(
+        f"/apis/apps/v1/namespaces/{where}/deployments", labelSelector="app.kubernetes.io/name=runkeys"
+    )
+    if not deployments:
+        remedy = "install the chart, or say where it is with --operator-namespace"
+        yield Finding("operator", PROBLEM, f"there is none in namespace {where}", remedy, Unreachable)
+        return
+    metadata, status = deployments[0]["metadata"], deployments[0].get("status") or {}
+    name = metadata["name"]
+    if not status.get("availableReplicas"):
+        remedy = f"kubectl -n {where} describe deploy {name}; kubectl -n {where} logs deploy/{name}"
+        yield Finding("operator", PROBLEM, f"{name} in {where} is down", remedy, Unreachable)
+    else:
+        yield Finding("operator", OK, f"{name} in {where} runs")
+    version = (metadata.get("labels") or {}).get("app.kubernetes.io/version", "")
+    if version.split(".")[:2] != __version__.split(".")[:2]:
+        found = f"the operator is {version or 'of an unknown version'}, this is {__version__}"
+        yield Finding("versions", WARNING, found, "bring both to the same minor version")
+    else:
+        yield Finding("versions", OK, f"operator {version}, command line {__version__}")
+
+
+def _keys(client: Client) -> Iterator[Finding]:
+    key, known = client.published_key(), Pins().of(client.server)
+    if known and key.fingerprint not in known:
+        found = f"the cluster's key {key.fingerprint} is none that you trust ({known[-1]})"
+        remedy = (
+            f"compare it with what an administrator sees, then: runkeys config trust-key {key.fingerprint}"
+        )
+        yield Finding("keys", PROBLEM, found, remedy, Denied)
+    else:
+        trusted = "trusted" if known else "not trusted yet: the first use does"
+        yield Finding("keys", OK, f"{key.key_id}, {trusted}")
+
+
+def _policies(client: Client) -> Iterator[Finding]:
+    installed, mutating = _installed(client)
+    first = f"runkeys-use.{client.operator_namespace}."
+    names = [
+        name.removeprefix(first) for kind, name in installed if kind == VALIDATING and name.startswith(first)
+    ]
+    remedy = "install those of the operator's version again: helm upgrade, or kubectl apply -f policies/"
+    if not names:
+        found = f"there are none for an operator in namespace {client.operator_namespace}"
+        yield Finding("policies", PROBLEM, found, remedy)
+        return
+    account = Account.service_account(client.operator_namespace, names[0])
+    wrong = []
+    expected = policies.build(account, mutating=mutating)
+    for item in expected:
+        key = item["kind"], item["metadata"]["name"]
+        if key not in installed:
+            wrong.append(f"{key[0]} {key[1]} is missing")
+            continue
+        served = policies.served(installed[key])
+        wanted = policies.build(account, served or (), mutating=mutating)
+        spec = next(i["spec"] for i in wanted if (i["kind"], i["metadata"]["name"]) == key)
+        different = policies.difference(spec, installed[key].get("spec"))
+        if different is not None:
+            wrong.append(f"{key[0]} {key[1]} differs from this version's in {different}")
+    if wrong:
+        yield Finding("policies", PROBLEM, "; ".join(wrong), remedy)
+    else:
+        yield Finding("policies", OK, f"{len(expected)} objects are in force, as of this version")
+
+
+def _installed(client: Client) -> tuple[dict[tuple[str, str], dict[str, Any]], bool]:
+    """Policies and their bindings by kind and name, and whether the server knows those that change what is sent."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    mutating = True
+    for kind, plural in _POLICY_KINDS.items():
+        try:
+            items = client.items(f"/apis/{policies.API}/{plural}")
+        except NotFound:
+            items, mutating = [], False
+        found |= {(kind, item["metadata"]["name"]): item for item in items}
+    return found, mutating
+
+
+def _rights(client: Client) -> Iterator[Finding]:
+    missing: dict[str, list[str]] = {}
+    for group, resource, verbs in _RIGHTS:
+        for verb in verbs:
+            if not client.may(verb, resource, group=group):
+                missing.setdefault(f"{resource}.{group}" if group else resource, []).append(verb)
+    user = client.requester["username"]
+    if not missing:
+        yield Finding("rights", OK, f"{user} may start and see runs in namespace {client.namespace}")
+        return
+    for resource, lacking in missing.items():
+        role = f"runkeys-{re.sub('[^a-z]+', '-', resource)}"
+        remedy = (
+            f"kubectl -n {client.namespace} create role {role} --verb={','.join(lacking)} --resource={resource} &&"
+            f" kubectl -n {client.namespace} create rolebinding {role} --role={role} {subject_of(user)}"
+        )
+        found = f"{user} may not {', '.join(lacking)} {resource} in namespace {client.namespace}"
+        yield Finding("rights", PROBLEM, found, remedy, Denied)
+
+
+def _encryption(client: Client) -> Iterator[Finding]:
+    servers = client.items("/api/v1/namespaces/kube-system/pods", labelSelector="component=kube-apiserver")
+    words = [
+        word
+        for pod in servers
+        for container in pod["spec"]["containers"]
+        for word in (*(container.get("command") or ()), *(container.get("args") or ()))
+    ]
+    check = "encryption at rest"
+    if not servers:
+        yield Finding(
+            check, UNKNOWN, "the API server's own settings cannot be seen from inside; ask who runs it"
+        )
+    elif any(word.startswith("--encryption-provider-config") for word in words):
+        yield Finding(check, OK, "the API server has an encryption configuration")
+    else:
+        remedy = (
+            "Secrets, and what is left of them in etcd's history, are in the clear there: docs/hardening.md"
+        )
+        yield Finding(check, WARNING, "the API server has no --encryption-provider-config", remedy)

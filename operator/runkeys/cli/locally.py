@@ -1,0 +1,107 @@
+"""`runkeys run --local`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runkeys.api import WorkflowRun
+from runkeys.cli.base import INTERRUPTED, Settings
+from runkeys.cli.output import print_object
+from runkeys.cli.show import show
+from runkeys.local import LocalRun
+from runkeys.problems import Invalid, NotFound, RunFailed
+from runkeys.submission import parse_run
+
+
+def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | None, *, dry_run: bool) -> None:
+    """Run a manifest as processes and end as the run does.
+
+    Values come from the file, and what is not in it from the environment.
+    """
+    tasks = parse_run(manifest).spec.tasks
+    exact = {item.env for task in tasks for item in task.secrets}
+    values = {name: text for name, text in os.environ.items() if name.startswith("SECRET_") or name in exact}
+    if env_file is not None:
+        values |= _read(settings, env_file)
+    several = len(tasks) > 1
+
+    def print_line(task: str, text: str) -> None:
+        click.echo(f"[{task}] {text}" if several else text, err=_is_data(settings))
+
+    told: dict[str, str] = {}
+
+    def changed(run: WorkflowRun) -> None:
+        for task in run.status.tasks:
+            if several and told.get(task.name, "Pending") != task.state:
+                told[task.name] = task.state
+                settings.say(f"{task.name}: {task.state}")
+
+    local = LocalRun(manifest, values, print_line=print_line, changed=changed)
+    if dry_run:
+        print_object(settings, manifest)
+        return
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        interrupts.append(number)
+        if len(interrupts) > 1:
+            raise KeyboardInterrupt
+        settings.say("Interrupted: its tasks are being stopped. Once more, and they are killed.")
+        local.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    run = local.execute()
+    show(settings, run)
+    if interrupts:
+        sys.exit(INTERRUPTED)
+    if run.status.phase != "Succeeded":
+        raise RunFailed(f"run {run.metadata.name} is {run.status.phase}")
+
+
+def _is_data(settings: Settings) -> bool:
+    """Whether standard output is for programs, so that what tasks print goes to the other one."""
+    return settings.output not in ("table", "wide")
+
+
+def _read(settings: Settings, path: str) -> dict[str, str]:
+    from dotenv import dotenv_values
+
+    file = Path(path)
+    if not file.is_file():
+        raise NotFound(f"there is no file {path}")
+    if _is_kept_by_git(file):
+        click.echo(
+            f"Warning: git does not ignore {path}, so the secrets in it may be committed; add it to .gitignore",
+            err=True,
+        )
+    # Values are what is written: a $ in one is no reference to another.
+    found = dotenv_values(file, interpolate=False)
+    empty = [name for name, value in found.items() if value is None]
+    if empty:
+        raise Invalid(f"{path}: {', '.join(empty)} has no value; write NAME=value")
+    if settings.verbose:
+        settings.say(f"{path}: {', '.join(found)}")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _is_kept_by_git(file: Path) -> bool:
+    """Whether it lies in a work tree of git that would take it in."""
+    try:
+        done = subprocess.run(
+            ["git", "check-ignore", "-q", file.name],
+            cwd=file.resolve().parent,
+            capture_output=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 1  # 0: it is ignored; 128: there is no work tree

@@ -1,0 +1,290 @@
+"""`runkeys plan` and `runkeys who-can`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import click
+from pydantic import ValidationError
+
+from runkeys.access import REVEAL, USE, grant, subject_of
+from runkeys.actions import CreateJob
+from runkeys.api import SecretBinding, WorkflowRun
+from runkeys.api.common import GROUP
+from runkeys.cli.base import Settings, command
+from runkeys.cli.output import NOTHING, print_object, print_table
+from runkeys.cli.runs import read_manifest
+from runkeys.client import Client
+from runkeys.needs import Bindings, SealedValue, SecretReference, TaskNeeds, bindings_of, task_needs
+from runkeys.observation import Finding, Memory, Observation
+from runkeys.plan import plan as plan_of
+from runkeys.problems import Denied, Invalid, NotFound, Problem
+from runkeys.refusal import Refusal
+from runkeys.submission import LOCAL, describe_invalid, parse_run, prepared, take_secrets
+
+Json = dict[str, Any]
+
+BINDINGS = SecretBinding.CRD.plural
+
+
+@dataclass
+class Preview:
+    """What would happen.
+
+    :ivar needs: by task; not those that are refused.
+    :ivar jobs: of the tasks that would start at once.
+    :ivar refusals: what is in the way.
+    :ivar missing: rights that the user has not, each with the command that grants it.
+    :ivar server: what the API server would refuse.
+    """
+
+    run: WorkflowRun
+    needs: dict[str, TaskNeeds] = field(default_factory=dict)
+    jobs: list[Json] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    server: list[str] = field(default_factory=list)
+
+
+@command()
+@click.option("-f", "--file", type=click.Path(), required=True, help="Manifest of a WorkflowRun.")
+def plan(settings: Settings, file: str) -> None:
+    """Show every pod, variable and source of a run, and who lacks what; writes nothing.
+
+    It is the operator's own plan that is made, so what it shows is what happens. Ends with 4 if a right is missing,
+    5 if something else is in the way.
+    """
+    client = settings.client()
+    found = preview(client, read_manifest(file))
+    if settings.output in ("json", "yaml"):
+        print_object(settings, _as_object(found))
+    else:
+        _print(settings, found)
+    if found.missing:
+        raise Denied("")
+    if found.refusals or found.server:
+        raise Invalid("")
+
+
+def preview(client: Client, manifest: Json) -> Preview:
+    """Make the plan of a run that does not exist."""
+    _, values = take_secrets(manifest)
+    made = copy.deepcopy(manifest)
+    if values:  # what they are is of no account here
+        made["spec"]["input"].pop("$secrets")
+        made["spec"]["sealedInput"] = {
+            **(made["spec"].get("sealedInput") or {}),
+            **dict.fromkeys(values, LOCAL),
+        }
+    made = prepared(made, client.namespace, client.requester, client.published_key)
+    run = parse_run({**made, "metadata": {**made["metadata"], "uid": str(uuid4()), "generation": 1}})
+    bindings = _read_bindings(client, run)
+    found = Preview(run)
+    for index, task in enumerate(run.spec.tasks):
+        needs = task_needs(run, index, bindings)
+        if isinstance(needs, TaskNeeds):
+            found.needs[task.name] = needs
+        else:
+            found.refusals += [item for item in needs if item not in found.refusals]
+    now = datetime.now(UTC)
+    # That the values can be read is for the operator alone to see.
+    observation = Observation(run, bindings, {}, (), Memory(sources=Finding(now, None)), fresh=True)
+    step = plan_of(observation, now)
+    found.jobs = [dict(action.manifest) for action in step.actions if isinstance(action, CreateJob)]
+    found.missing = list(_missing(client, run, bindings))
+    if not found.refusals and not found.missing:
+        found.server = list(_refused_by_server(client, made, found.jobs))
+    return found
+
+
+def _read_bindings(client: Client, run: WorkflowRun) -> Bindings:
+    found: dict[str, SecretBinding] = {}
+    unreadable: dict[str, str] = {}
+    me = client.requester["username"]
+    own: list[str] = []
+    if any(reference.personal for reference in run.spec.bindings):
+        for binding in client.bindings():
+            if binding.spec.owner is not None and binding.spec.owner.username == me:
+                own.append(binding.metadata.name)
+                found[binding.metadata.name] = binding
+    for name in {item.name for item in run.spec.bindings if item.name is not None}:
+        try:
+            found[name] = SecretBinding.parse(client.read(client.path("secretbindings", name)))
+        except NotFound:
+            continue
+        except ValidationError as error:
+            unreadable[name] = describe_invalid(error)
+        except Denied as error:
+            unreadable[name] = str(error)
+    return Bindings(found, unreadable, tuple(sorted(own)))
+
+
+def _missing(client: Client, run: WorkflowRun, bindings: Bindings) -> Iterator[str]:
+    user = client.requester["username"]
+    if not client.may("create", "workflowruns"):
+        yield f"{user} may not create WorkflowRuns in namespace {client.namespace}"
+    for name in bindings_of(run, bindings):
+        binding = bindings.found.get(name)
+        if binding is not None and binding.spec.owner is None and not client.may(USE, BINDINGS, name=name):
+            command_ = grant(USE, client.namespace, name, subject_of(user))
+            yield f"{user} may not use SecretBinding {name}; whoever administers the namespace: {command_}"
+
+
+def _refused_by_server(client: Client, made: Json, jobs: list[Json]) -> Iterator[str]:
+    """What the API server says to the run, and to a Job and a Pod like those that would be made."""
+    name = f"runkeys-plan-{uuid4().hex[:8]}"
+    sent = {**made, "metadata": {**made["metadata"], "name": name}}
+    # Fields that stand for sealed values are none that the policies or the operator would take apart here.
+    yield from _tried(client, client.path("workflowruns"), sent, "the run")
+    for manifest in jobs:
+        task = manifest["metadata"]["labels"][f"{GROUP}/task"]
+        template, spec = manifest["spec"]["template"], manifest["spec"]
+        plain = {**template, "metadata": {"annotations": template["metadata"].get("annotations") or {}}}
+        meta = {"name": name, "namespace": client.namespace}
+        pod = {"apiVersion": "v1", "kind": "Pod", **plain, "metadata": {**plain["metadata"], **meta}}
+        job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": {**spec, "template": plain}}
+        if client.may("create", "jobs", group="batch"):
+            path = f"/apis/batch/v1/namespaces/{client.namespace}/jobs"
+            yield from _tried(client, path, job, f"the Job of task {task}")
+        if client.may("create", "pods", group=""):
+            path = f"/api/v1/namespaces/{client.namespace}/pods"
+            yield from _tried(client, path, pod, f"the pod of task {task}")
+
+
+def _tried(client: Client, path: str, body: Json, what: str) -> Iterator[str]:
+    try:
+        client.create(path, body, dryRun="All")
+    except Problem as error:
+        yield f"the API server refuses {what}: {error}"
+
+
+def _source(reference: SecretReference) -> str:
+    if isinstance(reference.source, SealedValue):
+        kind = "sealed" if reference.binding else "brought along"
+        return f"{reference.binding or 'sealedInput'}/{reference.entry} ({kind})"
+    return (
+        f"{reference.binding}/{reference.entry} (Secret {reference.source.name}, key {reference.source.key})"
+    )
+
+
+def _rows(found: Preview) -> Iterator[list[str]]:
+    for task in found.run.spec.tasks:
+        needs = found.needs.get(task.name)
+        after = ", ".join(task.depends_on) or NOTHING
+        if needs is None:
+            yield [task.name, after, "refused", NOTHING, NOTHING, NOTHING]
+            continue
+        limit = f"{needs.lifetime_seconds}s" if needs.lifetime_seconds is not None else NOTHING
+        if not needs.references:
+            yield [task.name, after, NOTHING, NOTHING, NOTHING, NOTHING]
+        for number, item in enumerate(needs.references):
+            begin = [task.name, after] if number == 0 else ["", ""]
+            yield [*begin, item.variable or f"file {item.file}", _source(item), needs.release_policy, limit]
+
+
+def _print(settings: Settings, found: Preview) -> None:
+    print_table(settings, ["TASK", "AFTER", "GETS", "FROM", "RELEASE", "AT MOST"], list(_rows(found)))
+    names = [job["metadata"]["labels"][f"{GROUP}/task"] for job in found.jobs]
+    click.echo(f"Starts at once: {', '.join(names) or 'nothing'}")
+    for refusal in found.refusals:
+        click.echo(f"In the way: {refusal} ({'a new run' if refusal.permanent else 'the run would wait'})")
+    for text in (*found.missing, *found.server):
+        click.echo(f"In the way: {text}")
+
+
+def _as_object(found: Preview) -> Json:
+    return {
+        "tasks": [
+            {
+                "name": task.name,
+                "dependsOn": task.depends_on,
+                "secrets": [
+                    {"variable": item.variable or None, "file": item.file or None, "from": _source(item)}
+                    for item in found.needs[task.name].references
+                ]
+                if task.name in found.needs
+                else None,
+            }
+            for task in found.run.spec.tasks
+        ],
+        "jobs": found.jobs,
+        "problems": [
+            *(
+                {
+                    "reason": item.reason.value,
+                    "field": item.field,
+                    "message": item.message,
+                    "permanent": item.permanent,
+                }
+                for item in found.refusals
+            ),
+            *({"reason": "UseDenied", "message": text} for text in found.missing),
+            *({"reason": "Refused", "message": text} for text in found.server),
+        ],
+    }
+
+
+@command(name="who-can")
+@click.argument("verb", type=click.Choice([USE, REVEAL]))
+@click.argument("binding")
+def who_can(settings: Settings, verb: str, binding: str) -> None:
+    """Show who may use or reveal BINDING, through which role, and which runs it admits.
+
+    It reads the roles of the namespace and of the cluster, so it needs the right to see those.
+    """
+    client = settings.client()
+    found = SecretBinding.parse(client.read(client.path("secretbindings", binding)))
+    if found.spec.owner is not None:
+        click.echo(
+            f"{binding} is the personal binding of {found.spec.owner.username}: nobody else may {verb} it"
+        )
+        return
+    rows = list(_subjects(client, verb, binding))
+    if settings.output in ("json", "yaml"):
+        items = [{"kind": kind, "name": name, "through": through} for kind, name, through in rows]
+        print_object(settings, {"subjects": items, "access": found.to_wire()["spec"].get("access", [])})
+        return
+    if rows:
+        print_table(settings, ["KIND", "NAME", "THROUGH"], rows)
+    else:
+        click.echo(f"no role lets anybody {verb} {binding}")
+    click.echo(f"To allow it: {grant(verb, client.namespace, binding, '--user=USER')}")
+    for rule in found.to_wire()["spec"].get("access", []):
+        click.echo(f"Admits runs: {rule}")
+    if not found.spec.access:
+        click.echo("Admits no run: spec.access is empty")
+
+
+def _subjects(client: Client, verb: str, binding: str) -> Iterator[list[str]]:
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    here = f"{rbac}/namespaces/{client.namespace}"
+    roles = {("Role", item["metadata"]["name"]): item for item in client.items(f"{here}/roles")}
+    roles |= {
+        ("ClusterRole", item["metadata"]["name"]): item for item in client.items(f"{rbac}/clusterroles")
+    }
+    bound = [("RoleBinding", item) for item in client.items(f"{here}/rolebindings")]
+    bound += [("ClusterRoleBinding", item) for item in client.items(f"{rbac}/clusterrolebindings")]
+    for kind, item in bound:
+        role = roles.get((item["roleRef"]["kind"], item["roleRef"]["name"]))
+        if role is None or not any(_allows(rule, verb, binding) for rule in role.get("rules") or []):
+            continue
+        for subject in item.get("subjects") or []:
+            name = subject["name"]
+            if subject["kind"] == "ServiceAccount":
+                name = f"{subject.get('namespace', client.namespace)}:{name}"
+            yield [subject["kind"], name, f"{kind} {item['metadata']['name']}"]
+
+
+def _allows(rule: Json, verb: str, binding: str) -> bool:
+    names = rule.get("resourceNames") or []
+    return (
+        bool({verb, "*"} & set(rule.get("verbs") or []))
+        and bool({GROUP, "*"} & set(rule.get("apiGroups") or []))
+        and bool({BINDINGS, "*"} & set(rule.get("resources") or []))
+        and (not names or binding in names)
+    )

@@ -1,0 +1,273 @@
+"""`runkeys run`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from runkeys.cli.base import INTERRUPTED, Settings, command
+from runkeys.cli.output import print_object, run_name
+from runkeys.cli.show import follow, judge, show
+from runkeys.cli.values import read_text
+from runkeys.client import Client
+from runkeys.problems import Invalid, NotFound, Usage
+from runkeys.submission import SECRETS, TTL, assignments, from_command
+
+Json = dict[str, Any]
+
+
+@command(
+    epilog="A secret is looked up in the bindings that --binding names; without it in your personal one and in all"
+    " others of the namespace. Exit codes: 0 done, 1 the run failed, 3 something was not found, 4 a right is"
+    " missing, 5 the manifest is wrong, 6 the cluster does not answer, 7 timeout, 8 over, but a secret may still"
+    " exist, 130 interrupted: the run goes on."
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.py] [-- COMMAND...]")
+@click.option("-f", "--file", type=click.Path(), help="Manifest of a WorkflowRun; - is standard input.")
+@click.option("--name", help="Name of the run. Default: that of the manifest, else one that is made up.")
+@click.option("--image", help="Image of a run of one task.")
+@click.option("--env", "env", multiple=True, metavar="NAME=value", help="Plain variable. Not for secrets.")
+@click.option(
+    "--secret",
+    "secret",
+    multiple=True,
+    metavar="NAME=secret-name",
+    help="Variable with the value of a secret.",
+)
+@click.option("--binding", "binding", multiple=True, metavar="NAME", help="Binding to look secrets up in.")
+@click.option("-l", "--label", "label", multiple=True, metavar="KEY=value", help="Label of the run.")
+@click.option("--service-account", metavar="NAME", help="Service account of the pods.")
+@click.option(
+    "--input",
+    "input_",
+    metavar="@FILE",
+    help=f"JSON for the tasks; @- is standard input. What is under {SECRETS} in it is sealed first.",
+)
+@click.option("--wait", is_flag=True, help="Wait for the end, and end with its exit code.")
+@click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait at most.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent; start nothing.")
+@click.option("--local", is_flag=True, help="Run the tasks as processes here, without a cluster.")
+@click.option(
+    "--env-file", type=click.Path(), help="With --local: file with the secrets, NAME=value in lines."
+)
+def run(
+    settings: Settings,
+    words: tuple[str, ...],
+    *,
+    file: str | None,
+    name: str | None,
+    image: str | None,
+    env: tuple[str, ...],
+    secret: tuple[str, ...],
+    binding: tuple[str, ...],
+    label: tuple[str, ...],
+    service_account: str | None,
+    input_: str | None,
+    wait: bool,
+    timeout: float | None,
+    dry_run: bool,
+    local: bool,
+    env_file: str | None,
+) -> None:
+    """Start a run: of a manifest, of a command in an image, or of a Python file.
+
+    \b
+      runkeys run -f workflow.yaml --input @in.json --wait
+      runkeys run --image python:3.13-slim --secret api_token=github-token -- python -c '…'
+      runkeys run app.py --image python:3.13-slim --secret API_TOKEN=github-token
+      runkeys run --local -f workflow.yaml --env-file .env
+    """  # noqa: D301 -- click wants the character itself
+    if env_file is not None and not local:
+        raise Usage(
+            "--env-file is for --local; in the cluster secrets come from bindings: runkeys secret set"
+        )
+    if file is not None:
+        unwanted = [
+            option
+            for option, given in (
+                ("--image", image),
+                ("--env", env),
+                ("--secret", secret),
+                ("a command", words),
+                ("--service-account", service_account),
+            )
+            if given
+        ]
+        if unwanted:
+            raise Usage(f"{', '.join(unwanted)} cannot be combined with -f; write it into the manifest")
+        manifest = _from_file(file, name, binding, label)
+        client = None if local else settings.client()
+    else:
+        variables, wanted = assignments(env, "--env", "value"), assignments(secret, "--secret", "secret-name")
+        source, rest = _source(words)
+        if image is None and not local:
+            raise Usage("give a manifest (-f), or --image with a command after --")
+        if source is None and not rest and local:
+            raise Usage(
+                "give a command after --, or a Python file: locally nothing is known of an image's own"
+            )
+        client = None if local else settings.client()
+        manifest = from_command(
+            name or "",
+            image or "local",
+            rest,
+            env=variables,
+            secrets_of=wanted,
+            bindings=_bindings(client, binding, list(wanted.values())),
+            labels=_labels(label),
+            service_account=service_account,
+            source=source,
+        )
+    if input_ is not None:
+        _add_input(manifest, input_)
+    if client is None:
+        from runkeys.cli.locally import run_locally
+
+        run_locally(settings, manifest, env_file, dry_run=dry_run)
+        return
+    _start(settings, client, manifest, wait=wait, timeout=timeout, dry_run=dry_run)
+
+
+def _start(
+    settings: Settings, client: Client, manifest: Json, *, wait: bool, timeout: float | None, dry_run: bool
+) -> None:
+    made = client.prepare(manifest, settings.say)
+    if dry_run:
+        if settings.output in ("table", "wide"):
+            settings.output = "yaml"
+        # The API server has the last word, and answers without making anything.
+        client.create(client.path("workflowruns"), made, dryRun="All")
+        print_object(settings, made) if settings.output != "name" else click.echo(made["metadata"]["name"])
+        return
+    client.create(client.path("workflowruns"), made)
+    name = made["metadata"]["name"]
+    if not wait:
+        run = client.get(name)
+        click.echo(run_name(run)) if settings.output in ("table", "wide") else show(settings, run)
+        settings.say(f"follow it: runkeys watch {name}, runkeys logs -f {name}")
+        return
+    settings.say(f"started {name}")
+    try:
+        judge(follow(settings, client, name, timeout))
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted. Run {name} goes on; to stop it: runkeys cancel {name}", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def read_manifest(path: str) -> Json:
+    """The one WorkflowRun in a file."""
+    try:
+        documents = [item for item in yaml.safe_load_all(read_text(path)) if item is not None]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}" if mark is not None else ""
+        problem = Invalid(f"{path}{at}: this is no YAML; mend it first")
+    else:
+        runs = [item for item in documents if isinstance(item, dict) and item.get("kind") == "WorkflowRun"]
+        if len(runs) == 1:
+            return runs[0]
+        problem = Invalid(f"{path}: found {len(runs)} WorkflowRuns, needed is one")
+    raise problem
+
+
+def _from_file(path: str, name: str | None, binding: tuple[str, ...], label: tuple[str, ...]) -> Json:
+    manifest = read_manifest(path)
+    metadata, spec = dict(manifest.get("metadata") or {}), manifest.get("spec")
+    if name is not None:
+        metadata["name"] = name
+    if label:
+        metadata["labels"] = {**(metadata.get("labels") or {}), **_labels(label)}
+    manifest["metadata"] = metadata
+    if binding and isinstance(spec, dict):
+        spec["bindings"] = [*(spec.get("bindings") or []), *({"name": item} for item in binding)]
+    if isinstance(spec, dict) and metadata.get("name") is None:
+        # Nothing applies it again and again, so that it may go by itself.
+        spec.setdefault("ttlSecondsAfterFinished", TTL)
+    return manifest
+
+
+def _source(words: tuple[str, ...]) -> tuple[tuple[str, str] | None, list[str]]:
+    """The Python file to ship, if the words begin with one, and the words after it."""
+    if words and words[0].endswith(".py") and Path(words[0]).is_file():
+        return (Path(words[0]).name, read_text(words[0])), list(words[1:])
+    return None, list(words)
+
+
+def _labels(given: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise Invalid("--label must be KEY=value")
+        found[key] = value
+    return found
+
+
+def _bindings(client: Client | None, named: tuple[str, ...], wanted: list[str]) -> list[Mapping[str, Any]]:
+    """The bindings to name in a run: those that have the secrets, each found before anything starts."""
+    if client is None:
+        return [{"name": name} for name in named] or ([{"personal": True}] if wanted else [])
+    if not wanted:
+        return [{"name": name} for name in named]
+    me = client.requester["username"]
+    known = {
+        item.metadata.name: item
+        for item in client.bindings()
+        if item.metadata.name in named
+        or (not named and (item.spec.owner is None or item.spec.owner.username == me))
+    }
+    missing = [name for name in named if name not in known]
+    if missing:
+        raise NotFound(f"there is no SecretBinding {', '.join(missing)} in namespace {client.namespace}")
+    chosen: dict[str, Mapping[str, Any]] = {}
+    for secret in wanted:
+        hits = [name for name, item in known.items() if item.entry(secret) is not None]
+        own = [name for name in hits if known[name].spec.owner is not None]
+        if not hits:
+            offered = sorted({entry.name for item in known.values() for entry in item.spec.secrets})
+            raise NotFound(
+                f"there is no secret {secret!r} in {', '.join(known) or 'any binding'} of namespace"
+                f" {client.namespace}; there are: {', '.join(offered) or 'none'}. Nothing was started"
+            )
+        if len(hits) > 1 and not own:
+            raise Invalid(
+                f"secret {secret!r} is in several bindings: {', '.join(hits)}; say which with --binding"
+            )
+        name = own[0] if own else hits[0]
+        chosen[name] = {"personal": True} if own else {"name": name}
+    return list(chosen.values())
+
+
+def _add_input(manifest: Json, text: str) -> None:
+    if text.startswith("@"):
+        source = text[1:]
+        content = read_text(source)
+    else:
+        source, content = "--input", text
+    try:
+        given = json.loads(content)
+    except ValueError as error:
+        at = f", line {getattr(error, 'lineno', 1)}"
+        problem: Invalid | Usage = Invalid(f"{source}{at}: this is no JSON")
+    else:
+        spec = manifest.get("spec")
+        if not isinstance(given, dict):
+            problem = Invalid(f"{source}: must be a JSON object")
+        elif source == "--input" and SECRETS in given:
+            problem = Usage(
+                f"{SECRETS} on the command line can be seen by others on this machine, and is in your shell's"
+                " history: make the values anew, and give them in a file (--input @in.json) or on standard input"
+                " (--input @-)"
+            )
+        elif isinstance(spec, dict):
+            spec["input"] = {**(spec.get("input") or {}), **given}
+            return
+        else:
+            problem = Invalid("spec: found none; a run needs one with its tasks")
+    raise problem

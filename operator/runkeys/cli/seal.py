@@ -1,0 +1,260 @@
+"""`runkeys seal` and `runkeys reseal`."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import click
+import yaml
+
+from runkeys import sealing
+from runkeys.api.binding import NAMESPACE, STRICT
+from runkeys.cli.base import Settings, command
+from runkeys.cli.binding_files import SEALED, BindingFile, Entry
+from runkeys.cli.values import read_text, read_value
+from runkeys.pins import write_whole
+from runkeys.problems import Invalid, NotFound, Usage
+from runkeys.sealing import Keyring, PrivateKey, PublicKey
+
+_STORED_KEY = re.compile(r"[0-9]{8}T[0-9]{6}Z\.[0-9a-f]{16}")
+
+
+@command(
+    epilog="An entry in the clear is `value: …` or `valueFrom: {file: …}` in place of `sealed: rk1.…`. Only your"
+    " own copy of the file ever holds it: whoever applies or commits it seals it first."
+)
+@click.argument("files", nargs=-1, type=click.Path())
+@click.option("-f", "--file", "more_files", multiple=True, type=click.Path(), help="The same as FILES.")
+@click.option("-w", "--write", is_flag=True, help="Write the files in place instead of printing them.")
+@click.option("--check", is_flag=True, help="Only say what is in the clear, and fail if anything is.")
+@click.option("--public-key", type=click.Path(), help="File with the cluster's public key: needs no cluster.")
+@click.option("--binding", help="Seal one value for an entry of this binding.")
+@click.option("--entry", help="Name of the entry.")
+@click.option(
+    "--scope",
+    type=click.Choice([STRICT, NAMESPACE]),
+    default=None,
+    help="What one value is bound to: this binding and entry (Strict, default), or the entry's name in whichever"
+    " binding of the namespace.",
+)
+@click.option("--from-file", type=click.Path(), help="Take the one value from this file, byte by byte.")
+def seal(
+    settings: Settings,
+    files: tuple[str, ...],
+    more_files: tuple[str, ...],
+    *,
+    write: bool,
+    check: bool,
+    public_key: str | None,
+    binding: str | None,
+    entry: str | None,
+    scope: str | None,
+    from_file: str | None,
+) -> None:
+    """Seal what is in the clear in FILES, or one value from a prompt or standard input.
+
+    \b
+      runkeys seal -f binding.yaml -w
+      pass show ibm | runkeys seal -n team-a --binding ibm-quantum --entry ibmq-token
+      runkeys seal --check binding.yaml
+    """  # noqa: D301 -- click wants the character itself
+    paths = [*more_files, *files]
+    if check:
+        _check(settings, paths)
+        return
+    if paths and (entry or binding or from_file):
+        raise Usage("give either files, or one value with --binding and --entry")
+    if not paths and not entry:
+        raise Usage("give files to seal (-f), or --binding and --entry for one value")
+    if not paths:
+        context = _context(settings, binding or "", entry or "", scope or STRICT)
+        # The key first: nobody types a password to learn then that it cannot be used.
+        single = _public_key(settings, public_key)
+        click.echo(sealing.seal(read_value(f"entry {entry}", from_file), context, single))
+        return
+    if scope is not None:
+        raise Usage("--scope is for one value; in a file write `scope: Namespace` into the entry")
+    opened = [BindingFile(Path(path), read_text(path)) for path in paths]
+    key: PublicKey | None = None
+    if any(item.source for file in opened for item in file.entries()):
+        key = _public_key(settings, public_key)
+    else:
+        settings.say("nothing is in the clear")
+    for file in opened:
+        _seal_file(settings, file, key, write=write)
+
+
+def _seal_file(settings: Settings, file: BindingFile, key: PublicKey | None, *, write: bool) -> None:
+    done: list[str] = []
+
+    def sealed(item: Entry) -> str | None:
+        if not item.source or key is None:
+            return None
+        context = _context_in_file(settings, file, item)
+        try:
+            text = sealing.seal(file.value(item), context, key)
+        except sealing.SealError as error:
+            raise Invalid(f"{file.path}, line {item.line}: {item.where}: {error}") from None
+        done.append(item.name)
+        return text
+
+    text = file.sealed(sealed)
+    if not write or str(file.path) == "-":
+        click.echo(text, nl=False)
+    elif done:
+        write_whole(file.path, text)
+        settings.say(f"{file.path}: sealed {', '.join(done)}")
+
+
+def _context_in_file(settings: Settings, file: BindingFile, item: Entry) -> sealing.Context:
+    namespace = item.namespace or settings.namespace or ""
+    where = f"{file.path}, line {item.line}: {item.where}"
+    if item.namespace and settings.namespace not in (None, item.namespace):
+        raise Invalid(f"{where}: it is in namespace {item.namespace}, and -n says {settings.namespace}")
+    if not namespace:
+        raise Invalid(f"{where}: a value is bound to its namespace; write metadata.namespace, or give -n")
+    if not item.name:
+        raise Invalid(f"{where}: an entry needs a name; write it")
+    if item.scope not in ("", STRICT, NAMESPACE):
+        raise Invalid(f"{where}: scope must be {STRICT} or {NAMESPACE}")
+    if item.scope == NAMESPACE:
+        return sealing.NamespaceEntry(namespace, item.name)
+    if not item.binding:
+        raise Invalid(f"{where}: a value is bound to its binding; write metadata.name")
+    return sealing.BindingEntry(namespace, item.binding, item.name)
+
+
+def _context(settings: Settings, binding: str, entry: str, scope: str) -> sealing.Context:
+    if settings.namespace is None:
+        raise Usage("a value is bound to its namespace; give -n")
+    if scope == NAMESPACE:
+        return sealing.NamespaceEntry(settings.namespace, entry)
+    if not binding:
+        raise Usage("a value is bound to its binding; give --binding, or --scope Namespace")
+    return sealing.BindingEntry(settings.namespace, binding, entry)
+
+
+def _public_key(settings: Settings, path: str | None) -> PublicKey:
+    if path is None:
+        return settings.client().public_key(settings.say)
+    try:
+        key = PublicKey.parse(read_text(path))
+    except sealing.SealError as error:
+        raise Invalid(f"{path}: {error}") from None
+    if settings.verbose:
+        settings.say(f"sealing with key {key.key_id}, fingerprint {key.fingerprint}")
+    return key
+
+
+def _check(settings: Settings, paths: list[str]) -> None:
+    found = []
+    for path in paths:
+        text = read_text(path)
+        if "SecretBinding" not in text:
+            continue
+        for item in BindingFile(Path(path), text).entries():
+            problem = _problem(item)
+            if problem:
+                found.append(f"{path}:{item.line}: {item.where} {problem}")
+    if found:
+        raise Invalid("not everything is sealed:\n" + "\n".join(f"  {line}" for line in found))
+    settings.say("nothing is in the clear")
+
+
+def _problem(item: Entry) -> str:
+    if item.source:
+        return f"is in the clear ({item.source}); seal it with: runkeys seal -w -f"
+    text = item.text(SEALED)
+    if text is None:
+        return ""
+    try:
+        sealing.key_id_of(text)
+    except sealing.SealError as error:
+        return f"is not sealed as it has to be: {error}"
+    return ""
+
+
+@command()
+@click.argument("files", nargs=-1, type=click.Path())
+@click.option("-f", "--file", "more_files", multiple=True, type=click.Path(), help="The same as FILES.")
+@click.option("-w", "--write", is_flag=True, help="Write the files in place instead of printing them.")
+@click.option("--keys", type=click.Path(), help="Backup of the cluster's private keys: a Secret as YAML.")
+def reseal(
+    settings: Settings,
+    files: tuple[str, ...],
+    more_files: tuple[str, ...],
+    *,
+    write: bool,
+    keys: str | None,
+) -> None:
+    """Seal in FILES with the newest key what older ones have sealed, each value for its own place only.
+
+    That needs the private keys. Who has their backup gives it with --keys; else it is done where they are.
+    """
+    paths = [*more_files, *files]
+    if not paths:
+        raise Usage("give files to seal anew (-f)")
+    if keys is None:
+        listed = " ".join(paths)
+        raise Usage(
+            "to open what is sealed takes the private keys, which only the operator has. Either where they are:\n"
+            f"  kubectl -n {settings.operator_namespace} exec -i deploy/runkeys --"
+            f" python -m runkeys_operator keys reseal < {listed} > resealed.yaml\n"
+            "or here, with their backup: runkeys reseal --keys keys.yaml -w -f FILE"
+        )
+    keyring = _keyring(keys)
+    for path in paths:
+        _reseal_file(settings, BindingFile(Path(path), read_text(path)), keyring, write=write)
+
+
+def _reseal_file(settings: Settings, file: BindingFile, keyring: Keyring, *, write: bool) -> None:
+    done: list[str] = []
+
+    def resealed(item: Entry) -> str | None:
+        text = item.text(SEALED)
+        if text is None:
+            return None
+        context = _context_in_file(settings, file, item)
+        try:
+            fresh = sealing.reseal(text, context, keyring)
+        except sealing.SealError as error:
+            raise Invalid(f"{file.path}, line {item.line}: {item.where}: {error}") from None
+        if fresh == text:
+            return None
+        done.append(item.name)
+        return fresh
+
+    text = file.sealed(resealed)
+    if not write:
+        click.echo(text, nl=False)
+        return
+    if done:
+        write_whole(file.path, text)
+    settings.say(f"{file.path}: sealed anew {', '.join(done) or 'nothing'}")
+
+
+def _keyring(path: str) -> Keyring:
+    """The keys of a backup, of which the name that sorts last is the newest."""
+    try:
+        stored = yaml.safe_load(read_text(path))
+    except yaml.YAMLError:
+        stored = None
+    data = stored.get("data") if isinstance(stored, dict) else None
+    names = sorted(name for name in data or {} if _STORED_KEY.fullmatch(str(name)))
+    if not names or data is None:
+        raise NotFound(
+            f"{path} has no keys: it has to be the Secret runkeys-sealing-keys as"
+            " `kubectl get secret runkeys-sealing-keys -o yaml` prints it"
+        )
+    newest, *older = [_private(path, name, data[name]) for name in reversed(names)]
+    return Keyring(newest, older)
+
+
+def _private(path: str, name: str, text: object) -> PrivateKey:
+    try:
+        return PrivateKey.from_seed(base64.b64decode(str(text), validate=True))
+    except (ValueError, sealing.SealError):
+        problem = Invalid(f"{path}: key {name} is damaged; take another copy of the backup")
+    raise problem

@@ -1,0 +1,102 @@
+"""`runkeys secret`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from runkeys.cli.base import Function, Group, Settings, command
+from runkeys.cli.output import NOTHING, print_object, print_table
+from runkeys.cli.values import read_value
+from runkeys.problems import Usage
+from runkeys.vault import Vault
+
+
+def _binding(function: Function) -> Function:
+    return click.option("--binding", metavar="NAME", help="A shared binding. Default: your personal one.")(
+        function
+    )
+
+
+@click.group(cls=Group)
+def secret() -> None:
+    """Set, list and delete your own secrets, or those of a binding.
+
+    Your own are for you in one namespace: nobody else can write, use or read them.
+    """
+
+
+@command(name="set")
+@click.argument("name")
+@_binding
+@click.option("--from-file", type=click.Path(), help="Take the value from this file, byte by byte.")
+def set_secret(settings: Settings, name: str, binding: str | None, from_file: str | None) -> None:
+    """Set secret NAME to a value from a prompt, standard input or a file. It is sealed before it leaves."""
+    vault = Vault(settings.client(), binding)
+    vault.set(name, read_value(f"secret {name}", from_file), settings.say)
+    settings.say(f"secret {name} is set in {vault.what}")
+
+
+@command(name="list")
+@_binding
+def list_secrets(settings: Settings, binding: str | None) -> None:
+    """List names, never values."""
+    vault = Vault(settings.client(), binding)
+    found = vault.items()
+    if settings.output in ("json", "yaml"):
+        items = [
+            {
+                "name": i.name,
+                "from": i.origin,
+                "ready": i.ready,
+                "reason": i.reason,
+                "changed": i.changed or None,
+            }
+            for i in found
+        ]
+        print_object(settings, {"items": items})
+    elif settings.output == "name":
+        for item in found:
+            click.echo(item.name)
+    elif found:
+        words = {True: "True", False: "False", None: "Unknown"}
+        rows = [
+            [item.name, item.origin, words[item.ready], item.reason or NOTHING, item.changed or NOTHING]
+            for item in found
+        ]
+        print_table(settings, ["NAME", "FROM", "READY", "REASON", "CHANGED"], rows)
+        settings.say(f"in {vault.what}")
+    else:
+        settings.say(f"no secrets in {vault.what}")
+
+
+@command(name="get")
+@click.argument("name")
+@_binding
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def get_secret(settings: Settings, name: str, binding: str | None, *, yes: bool) -> None:
+    """Print the value of secret NAME. That needs the right `reveal`, and an Event says that you have read it."""
+    if sys.stdout.isatty() and not yes:
+        if not sys.stdin.isatty():
+            raise Usage("give --yes to print a value on a terminal")
+        click.confirm(f"Print the value of {name} on this screen?", abort=True, err=True)
+    value = Vault(settings.client(), binding).get(name)
+    sys.stdout.buffer.write(value)
+    if sys.stdout.isatty():
+        click.echo()
+
+
+@command(name="delete")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_binding
+def delete_secret(settings: Settings, names: tuple[str, ...], binding: str | None) -> None:
+    """Take secrets out. Runs that begin later do not get them any more."""
+    vault = Vault(settings.client(), binding)
+    for name in names:
+        vault.delete(name)
+        settings.say(f"secret {name} is deleted from {vault.what}")
+
+
+for _command in (set_secret, list_secrets, get_secret, delete_secret):
+    secret.add_command(_command)

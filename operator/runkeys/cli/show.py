@@ -1,0 +1,146 @@
+"""`runkeys status`, `watch` and `logs`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from runkeys.cli.base import Settings, command
+from runkeys.cli.output import (
+    as_list,
+    colored,
+    now,
+    print_object,
+    print_table,
+    run_lines,
+    run_name,
+    runs_table,
+)
+from runkeys.client import Client, released
+from runkeys.problems import NotReleased, RunFailed, TimedOut
+from runkeys.status import finished
+
+if TYPE_CHECKING:
+    from runkeys.api import WorkflowRun
+
+
+@command()
+@click.argument("name", required=False)
+def status(settings: Settings, name: str | None) -> None:
+    """Show the tasks of run NAME with the exposure of their secrets; without NAME all runs."""
+    client = settings.client()
+    if name is not None:
+        show(settings, client.get(name))
+        return
+    runs = client.runs()
+    if settings.output == "name":
+        for run in runs:
+            click.echo(run_name(run))
+    elif settings.output in ("json", "yaml"):
+        print_object(settings, as_list([run.to_wire() for run in runs]))
+    elif runs:
+        print_table(settings, *runs_table(runs, now()))
+    else:
+        settings.say(f"no runs in namespace {client.namespace}")
+
+
+def show(settings: Settings, run: WorkflowRun) -> None:
+    """Print a run in the format that was asked for."""
+    if settings.output == "name":
+        click.echo(run_name(run))
+    elif settings.output in ("json", "yaml"):
+        print_object(settings, wire(run))
+    else:
+        for line in run_lines(run, now(), wide=settings.output == "wide"):
+            click.echo(colored(settings, line))
+
+
+def wire(run: WorkflowRun) -> dict[str, object]:
+    """The run as Kubernetes writes it, with the part of its metadata that Runkeys reads."""
+    raw = run.to_wire()
+    raw["metadata"] = {key: value for key, value in raw["metadata"].items() if value not in ("", {}, 0)}
+    return raw
+
+
+@command()
+@click.argument("name")
+@click.option("--timeout", type=click.FloatRange(0), help="Seconds to follow it at most.")
+def watch(settings: Settings, name: str, timeout: float | None) -> None:
+    """Follow run NAME to its end. Ends with 1 if it failed, 8 if a secret of it may still exist."""
+    client = settings.client()
+    judge(follow(settings, client, name, timeout))
+
+
+def follow(settings: Settings, client: Client, name: str, timeout: float | None) -> WorkflowRun:
+    """Show a run as it changes until it is over, and return it. On a terminal the table is drawn anew."""
+    plain = settings.output in ("json", "yaml", "name")
+    if plain or settings.quiet or not sys.stdout.isatty():
+        run = _follow_lines(settings, client, name, timeout, silent=plain or settings.quiet)
+    else:
+        run = _follow_live(settings, client, name, timeout)
+    if plain:
+        show(settings, run)
+    return run
+
+
+def _follow_lines(
+    settings: Settings, client: Client, name: str, timeout: float | None, *, silent: bool
+) -> WorkflowRun:
+    told: dict[str, str] = {}
+    for run in client.watch(name, timeout=timeout):
+        for task in run.status.tasks:
+            words = f"{task.state}{f' ({task.reason})' if task.reason and task.reason != task.state else ''}"
+            if not silent and told.get(task.name) != words:
+                told[task.name] = words
+                click.echo(f"{task.name}: {words}")
+        if finished(run.status):
+            if not silent:
+                show(settings, run)
+            return run
+    raise TimedOut(f"run {name} is not over")
+
+
+def _follow_live(settings: Settings, client: Client, name: str, timeout: float | None) -> WorkflowRun:
+    from rich.live import Live
+    from rich.text import Text
+
+    def drawn(run: WorkflowRun) -> Text:
+        lines = run_lines(run, now(), wide=settings.output == "wide")
+        return Text.from_ansi("\n".join(colored(settings, line) for line in lines))
+
+    with Live(auto_refresh=False) as live:
+        for run in client.watch(name, timeout=timeout):
+            live.update(drawn(run), refresh=True)
+            if finished(run.status):
+                return run
+    raise TimedOut(f"run {name} is not over")
+
+
+def judge(run: WorkflowRun) -> None:
+    """End as a run that is over says: raises RunFailed or NotReleased."""
+    if not released(run):
+        raise NotReleased(
+            f"run {run.metadata.name} is over, and a Secret of it may still exist; see its status"
+        )
+    if run.status.phase != "Succeeded":
+        raise RunFailed(f"run {run.metadata.name} is {run.status.phase}")
+
+
+@command()
+@click.argument("name")
+@click.option("-t", "--task", help="Only this task. Default: all, each line with its task before it.")
+@click.option("-c", "--container", help="Default: the first one.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
+def logs(settings: Settings, name: str, task: str | None, container: str | None, *, follow: bool) -> None:
+    """Print what the tasks of run NAME printed."""
+    client = settings.client()
+    run = client.get(name)
+    if any(item.secrets for item in run.spec.tasks if task in (None, item.name)):
+        settings.say(
+            "This is what the pods wrote: values are masked only where programs read them by the runkeys library."
+        )
+    several = task is None and len(run.spec.tasks) > 1
+    for line in client.logs(name, task=task, container=container, follow=follow):
+        click.echo(f"[{line.task}] {line.text}" if several else line.text)

@@ -1,0 +1,177 @@
+"""A small store of JSON values by key, for what runs want to remember. Not for secrets.
+
+Everything is in one ConfigMap of the namespace, ``runkeys-kv``, that is read and written with the caller's own rights:
+on a laptop those of the kubeconfig, in a task those of its service account. Each write is one patch of one key that
+the API server applies by itself, so that two writers never undo each other's.
+
+The functions with ``_async`` do the same without blocking the event loop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from runkeys import config, given
+from runkeys.in_thread import in_thread
+from runkeys.problems import Conflict, Invalid, NotFound
+
+if TYPE_CHECKING:
+    from runkeys.client import Client
+
+CONFIG_MAP = "runkeys-kv"
+MAX_VALUE = 10_000
+"""Most bytes of a value as JSON."""
+
+_ID = uuid.UUID("0f4c8f5e-3f0b-4f0e-9c7d-3a5f6f1f2b61")
+_PLAIN = re.compile(r"[-_A-Za-z0-9][-._A-Za-z0-9]{0,199}")
+_HASHED = "sha256."
+
+
+def set_key_value(
+    key: str, value: Any, *, workspace_id: str | None = None, config_name: str | None = None
+) -> str:
+    """Store a JSON value under a key, in place of an earlier one, and return the id of the pair, a uuid.
+
+    The id is made of namespace and key, so that it stays the same.
+
+    :raises ValueError: the value is no JSON, or more than 10,000 bytes of it; the key is empty; the store is full.
+    :raises Denied: a right on the ConfigMap is missing.
+    """
+    _check(key)
+    try:
+        size = len(json.dumps(value, allow_nan=False).encode())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the value of key {key!r} is no JSON: {error}") from None
+    if size > MAX_VALUE:
+        raise ValueError(
+            f"the value of key {key!r} has {size} bytes as JSON; at most {MAX_VALUE} can be stored"
+        )
+    client = _client(workspace_id, config_name)
+    entry = {_field(key): json.dumps({"key": key, "value": value}, separators=(",", ":"))}
+    try:
+        _write(client, entry)
+    except Invalid as error:
+        raise ValueError(f"key {key!r} cannot be stored: {error}") from None
+    return str(uuid.uuid5(_ID, f"{client.namespace}/{key}"))
+
+
+def get_key_value(key: str, *, workspace_id: str | None = None, config_name: str | None = None) -> Any:
+    """Return the value of a key.
+
+    :raises ValueError: there is no such key.
+    :raises Denied: the right to read the ConfigMap is missing.
+    """
+    _check(key)
+    client = _client(workspace_id, config_name)
+    stored = _read(client).get(_field(key))
+    if stored is None:
+        raise _unknown(key, client)
+    return _parsed(stored)["value"]
+
+
+def delete_key(key: str, *, workspace_id: str | None = None, config_name: str | None = None) -> bool:
+    """Take a key out and return True.
+
+    :raises ValueError: there is no such key.
+    :raises Denied: a right on the ConfigMap is missing.
+    """
+    _check(key)
+    client = _client(workspace_id, config_name)
+    # Refused by the API server if it is not there: of two that delete the same, one is told so.
+    remove = [{"op": "remove", "path": f"/data/{_field(key)}"}]
+    try:
+        client.request("PATCH", _path(client), remove, content="application/json-patch+json")
+    except (NotFound, Invalid):
+        raise _unknown(key, client) from None
+    return True
+
+
+def list_keys(*, workspace_id: str | None = None, config_name: str | None = None) -> list[str]:
+    """Return all keys, sorted. Raises Denied if the right to read the ConfigMap is missing."""
+    found = _read(_client(workspace_id, config_name))
+    return sorted(str(_parsed(stored)["key"]) for stored in found.values())
+
+
+async def set_key_value_async(
+    key: str, value: Any, *, workspace_id: str | None = None, config_name: str | None = None
+) -> str:
+    """`set_key_value` without blocking."""
+    return await in_thread(set_key_value, key, value, workspace_id=workspace_id, config_name=config_name)
+
+
+async def get_key_value_async(
+    key: str, *, workspace_id: str | None = None, config_name: str | None = None
+) -> Any:
+    """`get_key_value` without blocking."""
+    return await in_thread(get_key_value, key, workspace_id=workspace_id, config_name=config_name)
+
+
+async def delete_key_async(
+    key: str, *, workspace_id: str | None = None, config_name: str | None = None
+) -> bool:
+    """`delete_key` without blocking."""
+    return await in_thread(delete_key, key, workspace_id=workspace_id, config_name=config_name)
+
+
+async def list_keys_async(*, workspace_id: str | None = None, config_name: str | None = None) -> list[str]:
+    """`list_keys` without blocking."""
+    return await in_thread(list_keys, workspace_id=workspace_id, config_name=config_name)
+
+
+def _client(workspace_id: str | None, config_name: str | None) -> Client:
+    found = config.resolve(config_name) if given.is_local() else config.of_pod()
+    return found.client(workspace_id)
+
+
+def _write(client: Client, data: dict[str, str]) -> None:
+    try:
+        client.request("PATCH", _path(client), {"data": data}, content="application/merge-patch+json")
+        return
+    except NotFound:
+        pass
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIG_MAP}, "data": data}
+    try:
+        client.create(f"/api/v1/namespaces/{client.namespace}/configmaps", body)
+    except Conflict:  # somebody else has made it meanwhile
+        client.request("PATCH", _path(client), {"data": data}, content="application/merge-patch+json")
+
+
+def _read(client: Client) -> dict[str, str]:
+    try:
+        return dict(client.read(_path(client)).get("data") or {})
+    except NotFound:
+        return {}
+
+
+def _parsed(stored: str) -> dict[str, Any]:
+    try:
+        found = json.loads(stored)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or set(found) != {"key", "value"}:
+        raise Invalid(f"ConfigMap {CONFIG_MAP} holds something that was not written by runkeys; take it out")
+    return found
+
+
+def _path(client: Client) -> str:
+    return f"/api/v1/namespaces/{client.namespace}/configmaps/{CONFIG_MAP}"
+
+
+def _field(key: str) -> str:
+    """The key in the ConfigMap, which takes few characters."""
+    if _PLAIN.fullmatch(key) and not key.startswith(_HASHED):
+        return key
+    return _HASHED + hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
+
+
+def _check(key: object) -> None:
+    if not isinstance(key, str) or not key:
+        raise ValueError("a key is a str of at least one character")
+
+
+def _unknown(key: str, client: Client) -> ValueError:
+    return ValueError(f"there is no key {key!r} in namespace {client.namespace}")

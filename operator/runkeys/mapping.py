@@ -1,0 +1,194 @@
+"""``$secrets``: values that a user brings along with the input of a run, and which task gets which. Pure.
+
+A task's mapping ``{ "ibm_token": secret_value("ibm_api_token") }`` says: its secret parameter ``ibm_token`` is the
+field ``ibm_api_token`` of what the user gave as ``$secrets``. The same as ``secrets: [{name: ibm_token, input:
+ibm_api_token}]``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from runkeys.problems import Invalid
+
+if TYPE_CHECKING:
+    from runkeys.sealing import PublicKey
+
+SECRETS = "$secrets"
+
+_STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SPACE = " \t\r\n"
+_FORM = '{ "parameter": secret_value("field of $secrets") }'
+
+
+def parse_mapping(text: str, task: str = "") -> dict[str, str]:
+    """Read a mapping: by parameter of the task the field of ``$secrets``.
+
+    :param task: its name, for messages.
+    :raises Invalid: it is written in another way. A literal in place of ``secret_value(…)`` is not repeated in the
+        message, since it may be the secret itself.
+    """
+    return _Reader(
+        text, f"the mapping of secrets of task {task}" if task else "the mapping of secrets"
+    ).read()
+
+
+def task_secrets(mapping: Mapping[str, str]) -> list[dict[str, str]]:
+    """A mapping as ``secrets`` of a task in a WorkflowRun."""
+    return [{"name": parameter, "input": field} for parameter, field in mapping.items()]
+
+
+def split_secrets(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """An input document without its ``$secrets``, and these by field. The document itself is not changed.
+
+    :raises Invalid: ``$secrets`` is no object of texts, or stands in another place than the top.
+    """
+    rest = copy.deepcopy({key: value for key, value in document.items() if key != SECRETS})
+    nested = next(_nested(rest, ""), None)
+    if nested is not None:
+        raise Invalid(
+            f"{nested}: {SECRETS} stands at the top of the input only; move it there. What is in it may have been"
+            " seen: consider making the value anew"
+        )
+    given = document.get(SECRETS, {})
+    if not isinstance(given, Mapping):
+        raise Invalid(
+            f'{SECRETS}: must be an object of texts, e.g. {{"ibm_api_token": "…"}}, not {_kind(given)}'
+        )
+    for field, value in given.items():
+        if not isinstance(field, str) or not field:
+            raise Invalid(f"{SECRETS}: a name of a field is empty or no text")
+        if not isinstance(value, str):
+            raise Invalid(f"{SECRETS}.{field}: must be a text, not {_kind(value)}; write it in quotes")
+    return rest, dict(given)
+
+
+def check_mapping(mapping: Mapping[str, str], fields: Iterable[str], task: str) -> None:
+    """Refuse a mapping to a field that was not given.
+
+    :param fields: names of what was given as ``$secrets``.
+    :raises Invalid: it names task, parameter and field.
+    """
+    there = sorted(fields)
+    for parameter, field in mapping.items():
+        if field not in there:
+            raise Invalid(
+                f"task {task}, secret {parameter!r}: {SECRETS} has no field {field!r}; it has:"
+                f" {', '.join(there) or 'none'}"
+            )
+
+
+def unused_fields(mappings: Iterable[Mapping[str, str]], fields: Iterable[str]) -> list[str]:
+    """Fields that no task gets: most likely a mistake, though nothing is lost by it."""
+    used = {field for mapping in mappings for field in mapping.values()}
+    return sorted(set(fields) - used)
+
+
+def seal_secrets(given: Mapping[str, str], namespace: str, requester: str, key: PublicKey) -> dict[str, str]:
+    """What was given as ``$secrets``, as ``spec.sealedInput``: opens for runs of this user in this namespace only.
+
+    :param requester: username, as the API server has it.
+    :raises Invalid: a value cannot be sealed, as it is too large.
+    """
+    from runkeys import sealing
+
+    sealed = {}
+    for field, value in given.items():
+        problem = ""
+        try:
+            sealed[field] = sealing.seal(value.encode(), sealing.RunInput(namespace, requester, field), key)
+        except sealing.SealError as error:
+            problem = str(error)
+        except UnicodeEncodeError:
+            problem = "is no text that UTF-8 can hold"
+        if problem:
+            raise Invalid(f"{SECRETS}.{field}: {problem}")
+    return sealed
+
+
+def _nested(node: Any, path: str) -> Iterator[str]:
+    items = (
+        node.items()
+        if isinstance(node, Mapping)
+        else enumerate(node)
+        if isinstance(node, list | tuple)
+        else ()
+    )
+    for key, value in items:
+        here = f"{path}.{key}" if path else str(key)
+        if isinstance(value, Mapping) and SECRETS in value:
+            yield here
+        yield from _nested(value, here)
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+
+
+class _Reader:
+    """Reads ``"{" [ STRING ":" "secret_value" "(" STRING ")" { "," … } ] "}"``."""
+
+    def __init__(self, text: str, what: str) -> None:
+        self._text, self._what, self._at = text, what, 0
+
+    def read(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        self._expect("{")
+        if self._peek() == "}":
+            self._at += 1
+        else:
+            self._entry(found)
+            while self._peek() == ",":
+                self._at += 1
+                self._entry(found)
+            self._expect("}")
+        if self._peek():
+            raise self._wrong("nothing may follow the closing }")
+        return found
+
+    def _entry(self, found: dict[str, str]) -> None:
+        parameter = self._string("the name of a parameter in double quotes")
+        self._expect(":")
+        self._peek()
+        word = _WORD.match(self._text, self._at)
+        if word is None or word[0] != "secret_value":
+            # Not shown: it may be a value that somebody wrote here.
+            raise self._wrong(f'after {parameter!r} comes secret_value("…"), never the value itself')
+        self._at = word.end()
+        self._expect("(")
+        field = self._string("the name of a field in double quotes")
+        self._expect(")")
+        if parameter in found:
+            raise self._wrong(f"{parameter!r} is there twice")
+        found[parameter] = field
+
+    def _peek(self) -> str:
+        while self._at < len(self._text) and self._text[self._at] in _SPACE:
+            self._at += 1
+        return self._text[self._at : self._at + 1]
+
+    def _expect(self, sign: str) -> None:
+        if self._peek() != sign:
+            raise self._wrong(f"expected is {sign}")
+        self._at += 1
+
+    def _string(self, what: str) -> str:
+        self._peek()
+        token = _STRING.match(self._text, self._at)
+        try:
+            text = json.loads(token[0]) if token is not None else ""
+        except ValueError:
+            text = ""
+        if token is None or not text:
+            raise self._wrong(f"expected is {what}")
+        self._at = token.end()
+        return str(text)
+
+    def _wrong(self, message: str) -> Invalid:
+        return Invalid(f"{self._what}, character {self._at + 1}: {message}. It is written {_FORM}")

@@ -1,0 +1,143 @@
+"""The OpenAPI description of a service: ``python -m runkeys.openapi src.program:run``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from runkeys.mapping import SECRETS
+from runkeys.signature import Function, Kind, Parameter, load, parameters_of
+
+Json = dict[str, Any]
+
+
+def request_schema(function: Function) -> Json:
+    """JSON Schema of the body that starts the service: its input, and its secrets under ``$secrets``.
+
+    Data pools are no part of it: a run names the volumes.
+
+    :raises ValueError: the signature cannot be described; the message names the parameter.
+    """
+    properties: Json = {}
+    definitions: Json = {}
+    required: list[str] = []
+    secrets: list[Parameter] = []
+    for parameter in parameters_of(function):
+        if parameter.kind is Kind.SECRET:
+            secrets.append(parameter)
+        elif parameter.kind is Kind.INPUT:
+            properties[parameter.name] = _schema_of(parameter, definitions)
+            if parameter.required:
+                required.append(parameter.name)
+    if secrets:
+        wanted = [item.name for item in secrets if item.required]
+        properties[SECRETS] = {
+            "type": "object",
+            "properties": {
+                item.name: {"type": "string", "format": "password", "writeOnly": True} for item in secrets
+            },
+            "additionalProperties": False,
+            **({"required": wanted} if wanted else {}),
+        }
+        if wanted:
+            required.append(SECRETS)
+    schema: Json = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = required
+    if definitions:
+        schema["$defs"] = definitions
+    return schema
+
+
+def describe(function: Function, title: str | None = None, version: str = "1") -> Json:
+    """An OpenAPI 3.1 document with one operation, ``POST /``."""
+    body = request_schema(function)
+    definitions = body.pop("$defs", {})
+    answer, more = _answer_schema(function)
+    document: Json = {
+        "openapi": "3.1.0",
+        "info": {"title": title or _title(function), "version": version},
+        "paths": {
+            "/": {
+                "post": {
+                    "operationId": "run",
+                    "requestBody": {"required": True, "content": _json_content(body)},
+                    "responses": {
+                        "200": {"description": "What the service returns.", "content": _json_content(answer)},
+                        "500": {
+                            "description": "A problem document.",
+                            "content": {"application/problem+json": {"schema": {"type": "object"}}},
+                        },
+                    },
+                }
+            }
+        },
+    }
+    text = (inspect.getdoc(function) or "").strip()
+    if text:
+        document["paths"]["/"]["post"]["description"] = text
+    schemas = {**definitions, **more}
+    if schemas:
+        document["components"] = {"schemas": schemas}
+    # pydantic writes references into $defs; in a document the models are components.
+    moved: Json = json.loads(json.dumps(document).replace('"#/$defs/', '"#/components/schemas/'))
+    return moved
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the document of a service as JSON. Return the exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if len(words) != 1 or words[0].startswith("-"):
+        print("usage: python -m runkeys.openapi MODULE:FUNCTION, as src.program:run", file=sys.stderr)  # noqa: T201
+        return 2
+    try:
+        document = describe(load(words[0]))
+    except ValueError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
+    return 0
+
+
+def _schema_of(parameter: Parameter, definitions: Json) -> Json:
+    schema = _json_schema(parameter.type, f"parameter {parameter.name}", "validation", definitions)
+    if parameter.default is not inspect.Parameter.empty:
+        from pydantic_core import to_jsonable_python
+
+        schema["default"] = to_jsonable_python(parameter.default, serialize_unknown=True)
+    return schema
+
+
+def _answer_schema(function: Function) -> tuple[Json, Json]:
+    definitions: Json = {}
+    hint = inspect.signature(function, eval_str=True).return_annotation
+    if hint is inspect.Signature.empty:
+        return {}, {}
+    return _json_schema(hint, "what it returns", "serialization", definitions), definitions
+
+
+def _json_schema(hint: Any, what: str, mode: Any, definitions: Json) -> Json:
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+
+    try:
+        schema: Json = TypeAdapter(hint).json_schema(mode=mode)
+    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError) as error:
+        raise ValueError(f"{what} cannot be described as JSON: {error}") from None
+    definitions.update(schema.pop("$defs", {}))
+    return schema
+
+
+def _json_content(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
+
+
+def _title(function: Function) -> str:
+    return str(getattr(function, "__module__", "service")).partition(".")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Runs a service: ``python -m runkeys.runtime src.program:run``.
+
+Each parameter of the function comes from where its type says: a ``SecretValue`` from the variable ``SECRET_<NAME>``
+(or where the run puts it), a ``DataPool`` from the folder ``datapool/<name>``, everything else from the JSON document
+``input/<name>.json``, checked against the type. What the function returns is written to ``output/output.json``. If it
+raises, that is a problem document (RFC 9457) instead, and the exit code is 1.
+
+The folders are below ``/var/runtime``; `runkeys.given.folder` says how to move them. Values of secrets are masked in
+what the service prints and logs, in what it returns, and in the texts of errors.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from runkeys import given, masking
+from runkeys.naming import secret_variable
+from runkeys.secret_value import SecretValue
+from runkeys.signature import Function, Kind, Parameter, load, parameters_of
+
+ENTRYPOINT_VARIABLE = "ENTRYPOINT"
+OUTPUT = "output.json"
+_PROBLEM = frozenset({"type", "status", "title", "detail", "instance"})
+
+
+class HandlerError(Exception):
+    """Raised by a service to say what went wrong in words of its own.
+
+    :param title: short.
+    :param detail: what happened this time. Default: the title.
+    :param extensions: further members of the problem document.
+    """
+
+    def __init__(
+        self, title: str, detail: str | None = None, extensions: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(title)
+        taken = sorted(_PROBLEM & set(extensions or {}))
+        if taken:
+            raise ValueError(f"extensions cannot set {', '.join(taken)}; choose other names")
+        self.title = title
+        self.detail = title if detail is None else detail
+        self.extensions = dict(extensions or {})
+
+
+def arguments_for(function: Function) -> dict[str, Any]:
+    """What the function is to be called with, from what this process was given.
+
+    :raises ValueError: something is missing or does not fit; the message names parameter and place.
+    """
+    found: dict[str, Any] = {}
+    for parameter in parameters_of(function):
+        value = _value_of(parameter)
+        if value is not _MISSING:
+            found[parameter.name] = value
+        elif parameter.default is inspect.Parameter.empty:
+            if not parameter.optional:
+                raise ValueError(_what_is_missing(parameter))
+            found[parameter.name] = None
+    return found
+
+
+def call(function: Function) -> Any:
+    """Call a service with what this process was given, and return what it returns. Awaits it if that is needed."""
+    result = function(**arguments_for(function))
+    if not inspect.isawaitable(result):
+        return result
+    import asyncio
+
+    return asyncio.run(_awaited(result))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the service that the command line, or the variable ENTRYPOINT, names. Return the exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    entrypoint = words[0] if words else os.environ.get(ENTRYPOINT_VARIABLE, "")
+    if len(words) > 1 or not entrypoint or entrypoint.startswith("-"):
+        print("usage: python -m runkeys.runtime MODULE:FUNCTION, as src.program:run", file=sys.stderr)  # noqa: T201
+        return 2
+    masking.install()
+    try:
+        result = call(load(entrypoint))
+        if result is not None:
+            _write(result)
+    except Exception as error:  # noqa: BLE001 -- whatever a service raises is told as a problem
+        traceback.print_exc()
+        return _failed(error)
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            _failed(error)
+        raise
+    return 0
+
+
+class _Missing:
+    pass
+
+
+_MISSING = _Missing()
+
+
+def _value_of(parameter: Parameter) -> Any:
+    match parameter.kind:
+        case Kind.SECRET:
+            value = given.secret(parameter.name)
+            return _MISSING if value is None else parameter.type(value)
+        case Kind.POOL:
+            pool = given.folder("datapool") / parameter.name
+            return parameter.type(str(pool)) if pool.is_dir() else _MISSING
+        case Kind.INPUT:
+            place = _input_file(parameter.name)
+            return _MISSING if place is None else _checked(parameter, place)
+
+
+def _input_file(name: str) -> Path | None:
+    folder = given.folder("input")
+    return next((place for place in (folder / f"{name}.json", folder / name) if place.is_file()), None)
+
+
+def _checked(parameter: Parameter, place: Path) -> Any:
+    """The document of a file, checked. Its errors name the file and the field, and not what was found there."""
+    try:
+        document = json.loads(place.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"parameter {parameter.name}: {place} is no JSON document: {error}") from None
+    if parameter.type is Any:
+        return document
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(parameter.type).validate_python(document)
+    except ValidationError as error:
+        found = "; ".join(
+            ".".join(str(part) for part in item["loc"]) + (": " if item["loc"] else "") + item["msg"]
+            for item in error.errors(include_input=False, include_url=False, include_context=False)
+        )
+    raise ValueError(f"parameter {parameter.name}: {place} does not fit: {found}")
+
+
+def _what_is_missing(parameter: Parameter) -> str:
+    name = parameter.name
+    if parameter.kind is Kind.POOL:
+        return (
+            f"parameter {name}: there is no folder {given.folder('datapool') / name}; list it under dataPools"
+        )
+    if parameter.kind is Kind.INPUT:
+        return f"parameter {name}: there is no file {given.folder('input') / f'{name}.json'}; list it under input"
+    task = given.task()
+    where = f"variable {secret_variable(name)} is not set"
+    if task is None:
+        return f"parameter {name}: {where}; it is to carry this secret"
+    has = ", ".join(sorted(task.secrets)) or "none"
+    return f"parameter {name}: {where}: task {task.name} was not given a secret {name!r}; it has: {has}"
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+def _write(result: Any) -> None:
+    _write_document(_without_values(_plain(result)))
+
+
+def _plain(result: Any) -> Any:
+    """As JSON has it, of models, dataclasses and what else pydantic knows."""
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(result, fallback=_fallback, serialize_unknown=False)
+
+
+def _fallback(value: Any) -> Any:
+    if isinstance(value, SecretValue) or type(value).__name__ == "SecretValue":
+        return str(value)
+    raise TypeError(f"the service returned a {type(value).__name__}, which cannot be written as JSON")
+
+
+def _without_values(node: Any) -> Any:
+    """What is returned is kept in the status of the run, where no secret may be."""
+    if isinstance(node, str):
+        return masking.masked(node)
+    if isinstance(node, dict):
+        return {masking.masked(str(key)): _without_values(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_values(value) for value in node]
+    return node
+
+
+def _failed(error: BaseException) -> int:
+    if isinstance(error, HandlerError) or type(error).__name__ == "HandlerError":
+        title, detail = getattr(error, "title", str(error)), getattr(error, "detail", str(error))
+        more = dict(getattr(error, "extensions", {}))
+    else:
+        title, more = type(error).__name__, {}
+        detail = str(error) or title
+    problem = {"type": "about:blank", "status": 500, "title": title, "detail": detail, **more}
+    try:
+        _write(problem)
+    except (OSError, TypeError, ValueError) as trouble:
+        print(f"the problem cannot be written: {trouble}", file=sys.stderr)  # noqa: T201
+    return 1
+
+
+def _write_document(document: Any) -> None:
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    folder = given.folder("output")
+    folder.mkdir(parents=True, exist_ok=True)
+    # In place: the kubelet reads this very file, and a rename onto it would be refused.
+    (folder / OUTPUT).write_text(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

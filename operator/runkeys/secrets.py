@@ -1,0 +1,229 @@
+"""Secrets by name: in a task those that it was given, on a laptop one's own in the cluster.
+
+::
+
+    from runkeys import secrets
+
+    token = secrets.get("ibm_token")
+
+In a task this is the variable or file that the run says; ``config_name`` and ``workspace_id`` are ignored there, and
+nothing else is ever looked at. On a laptop ``config_name`` is a name in config.toml or a context of the kubeconfig, and
+``workspace_id`` a namespace. One's own secrets are for one user in one namespace: what is set in one namespace is not
+there in another.
+
+The functions with ``_async`` do the same without blocking the event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from runkeys import config, given
+from runkeys.config import ConfigFileNotFoundError, ConfigNameNotFoundError
+from runkeys.in_thread import in_thread
+from runkeys.naming import secret_variable
+from runkeys.problems import Denied, Invalid, NotFound, Problem
+
+if TYPE_CHECKING:
+    from runkeys.vault import Vault
+
+__all__ = [
+    "ConfigFileNotFoundError",
+    "ConfigNameNotFoundError",
+    "NotFoundError",
+    "UnauthorizedError",
+    "ValidationError",
+    "delete",
+    "delete_async",
+    "get",
+    "get_async",
+    "list",
+    "list_async",
+    "set",
+    "set_async",
+]
+
+
+class NotFoundError(NotFound):
+    """There is no secret of that name, here or in the cluster."""
+
+
+class UnauthorizedError(Denied):
+    """The cluster refuses; the message is its reason."""
+
+
+class ValidationError(Invalid, ValueError):
+    """A name or value is of a kind that cannot be stored."""
+
+
+def get(name: str, *, workspace_id: str | None = None, config_name: str | None = None) -> str:
+    """Return the value of a secret, exactly as it was stored. It may be asked for again.
+
+    In a task the variable is taken out of ``os.environ`` when it is read first, so that processes that are started
+    later do not have it. On a laptop a variable ``SECRET_<NAME>`` counts before the cluster, unless ``config_name`` is
+    given; reading from the cluster needs the operator, and an Event there says who has read what. Looked at are the
+    personal binding, then the shared ones that config.toml names, in that order.
+
+    :raises NotFoundError: there is none of that name; in a task: the run does not give it to this task.
+    :raises ConfigNameNotFoundError: on a laptop: there is no such configuration, or no default one.
+    :raises ConfigFileNotFoundError: on a laptop: there is no file in which it could be.
+    :raises UnauthorizedError: the cluster refuses.
+    """
+    _check(name)
+    known = given.task()
+    local = given.is_local()
+    if not local or config_name is None or (known is not None and name in known.secrets):
+        found = given.secret(name)
+        if found is not None:
+            return found
+    if not local or (known is not None and config_name is None):
+        raise NotFoundError(_not_given(name, known))
+    return _from_cluster(name, workspace_id, config_name)
+
+
+def list(*, workspace_id: str | None = None, config_name: str | None = None) -> Sequence[str]:  # noqa: A001
+    """Return names, sorted, never values: in a task of the secrets that it was given, on a laptop of one's own.
+
+    Raises what `get` raises, but NotFoundError.
+    """
+    if given.task() is not None and (config_name is None or not given.is_local()):
+        return given.names()
+    with _vault(workspace_id, config_name) as vault:
+        return [item.name for item in vault.items()]
+
+
+def set(  # noqa: A001
+    name: str, value: str, *, workspace_id: str | None = None, config_name: str | None = None
+) -> None:
+    """Store one of one's own secrets in the cluster, in place of an earlier one. It is sealed before it leaves.
+
+    In a pod this is done as the pod's service account, which needs rights for it, and into that account's own secrets:
+    no task can change those of the user that it runs for.
+
+    :raises ValidationError: the name is empty or too long, or the value is no str.
+    :raises UnauthorizedError: the cluster refuses, or has another public key than the one that was trusted.
+    """
+    _check(name)
+    if not isinstance(value, str):
+        raise ValidationError(f"the value of secret {name!r} must be a str, not {type(value).__name__}")
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError:
+        encoded = None
+    if encoded is None:
+        raise ValidationError(f"the value of secret {name!r} is no text that UTF-8 can hold")
+    with _vault(workspace_id, config_name) as vault:
+        vault.set(name, encoded)
+
+
+def delete(name: str, *, workspace_id: str | None = None, config_name: str | None = None) -> None:
+    """Take one of one's own secrets out of the cluster. In a pod as with `set`.
+
+    :raises NotFoundError: there is none of that name.
+    :raises UnauthorizedError: the cluster refuses.
+    """
+    _check(name)
+    with _vault(workspace_id, config_name) as vault:
+        vault.delete(name)
+
+
+async def get_async(name: str, *, workspace_id: str | None = None, config_name: str | None = None) -> str:
+    """`get` without blocking."""
+    return await in_thread(get, name, workspace_id=workspace_id, config_name=config_name)
+
+
+async def list_async(*, workspace_id: str | None = None, config_name: str | None = None) -> Sequence[str]:
+    """`list` without blocking."""
+    return await in_thread(list, workspace_id=workspace_id, config_name=config_name)
+
+
+async def set_async(
+    name: str, value: str, *, workspace_id: str | None = None, config_name: str | None = None
+) -> None:
+    """`set` without blocking."""
+    await in_thread(set, name, value, workspace_id=workspace_id, config_name=config_name)
+
+
+async def delete_async(name: str, *, workspace_id: str | None = None, config_name: str | None = None) -> None:
+    """`delete` without blocking."""
+    await in_thread(delete, name, workspace_id=workspace_id, config_name=config_name)
+
+
+def _check(name: object) -> None:
+    if not isinstance(name, str) or not 0 < len(name) <= 253:
+        raise ValidationError("the name of a secret is a str of 1 to 253 characters")
+
+
+def _from_cluster(name: str, workspace_id: str | None, config_name: str | None) -> str:
+    from runkeys.vault import Vault
+
+    with _our_errors():
+        found = config.resolve(config_name)
+        client = found.client(workspace_id)
+        for binding in (None, *found.bindings):
+            try:
+                raw = Vault(client, binding).get(name)
+            except NotFound:
+                continue
+            try:
+                return raw.decode()
+            except UnicodeDecodeError:
+                pass
+            raise ValidationError(
+                f"secret {name!r} is no text in UTF-8; `runkeys secret get` prints its bytes"
+            )
+        places = ", ".join(["your personal binding", *(f"SecretBinding {item}" for item in found.bindings)])
+        raise NotFoundError(f"there is no secret {name!r} in {places} in namespace {client.namespace}")
+
+
+def _not_given(name: str, known: given.Task | None) -> str:
+    """Why a task does not have a secret: what it has, and the line that would give it."""
+    if known is None:
+        return (
+            f"this pod was given no secret {name!r} (variable {secret_variable(name)});"
+            " nothing else is looked at in a pod"
+        )
+    if name in known.secrets:
+        return (
+            f"task {known.name} was given secret {name!r} as {known.secrets[name]}, but that is not here: another"
+            " process has taken it; read it there and hand it on"
+        )
+    has = ", ".join(sorted(known.secrets)) or "none"
+    return (
+        f"task {known.name} was not given a secret {name!r}; it has: {has}. Add this line under secrets of task"
+        f" {known.name}: - {{name: {_yaml(name)}, secret: {_yaml(name)}}}"
+    )
+
+
+def _yaml(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) else json.dumps(name)
+
+
+@contextmanager
+def _vault(workspace_id: str | None, config_name: str | None) -> Iterator[Vault]:
+    """One's own secrets; errors inside are those of this module."""
+    from runkeys.vault import Vault
+
+    with _our_errors():
+        local = given.is_local()
+        yield Vault(config.resolve(config_name).client(workspace_id) if local else config.of_pod().client())
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    ours: dict[type[Problem], type[Problem]] = {
+        Denied: UnauthorizedError,
+        NotFound: NotFoundError,
+        Invalid: ValidationError,
+    }
+    try:
+        yield
+    except Problem as error:
+        kind = ours.get(type(error))
+        if kind is None:
+            raise
+        raise kind(str(error)) from None

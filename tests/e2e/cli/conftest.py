@@ -1,0 +1,87 @@
+"""Fixtures: a user of the team, a service account with a token, in front of a shell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster.base import wait_until
+from tests.e2e.runs.conftest import TeamMaker, new_team
+from tests.e2e.runs.team import Team
+from tests.e2e.sealed.people import public_key
+from tests.unit.cli.terminal import Terminal
+
+__all__ = ["new_team"]
+
+RULES = [
+    {
+        "apiGroups": ["runkeys.dev"],
+        "resources": ["workflowruns", "secretbindings", "secretreveals"],
+        "verbs": ["create", "get", "list", "watch", "patch", "update", "delete"],
+    },
+    {"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"]},
+]
+
+
+@pytest.fixture
+def team(new_team: TeamMaker) -> Team:
+    """A team with an operator that has made its key, a source and a binding."""
+    made = new_team()
+    made.make_source()
+    made.make_binding()
+    public_key(made)
+    return made
+
+
+UserMaker = Callable[..., Terminal]
+
+
+@pytest.fixture
+def user(team: Team, tmp_path: Path) -> UserMaker:
+    """Make users: service accounts that may work with runs and bindings, and use the bindings that are named."""
+
+    def make(name: str = "alice", use: tuple[str, ...] = ("keys",), *, may: bool = True) -> Terminal:
+        client, namespace = team.client, team.namespace
+        client.create(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
+        )
+        rules = [
+            *(RULES if may else []),
+            {
+                "apiGroups": ["runkeys.dev"],
+                "resources": ["secretbindings"],
+                "resourceNames": list(use) or ["none"],
+                "verbs": ["use", "reveal"],
+            },
+        ]
+        api = "rbac.authorization.k8s.io"
+        metadata = {"name": f"user-{name}", "namespace": namespace}
+        client.create({"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": rules})
+        client.create(
+            {
+                "apiVersion": f"{api}/v1",
+                "kind": "RoleBinding",
+                "metadata": metadata,
+                "roleRef": {"apiGroup": api, "kind": "Role", "name": metadata["name"]},
+                "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+            }
+        )
+        folder = tmp_path / name
+        folder.mkdir()
+        token = client.token(namespace, name)
+        path = team.cluster.kubeconfig_for(token, folder / "kubeconfig", namespace=namespace)
+        more = {"KUBECONFIG": str(path), "RUNKEYS_OPERATOR_NAMESPACE": namespace}
+        terminal = Terminal(folder, more)
+        if may:
+            wait_until(f"{name} to be let in", lambda: terminal.run("status").code == 0, 30)
+        return terminal
+
+    return make
+
+
+@pytest.fixture
+def alice(user: UserMaker) -> Terminal:
+    """A user who may use the team's binding."""
+    return user()

@@ -1,0 +1,174 @@
+"""`plan`, `who-can` and `doctor` against a real cluster, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e.cli.conftest import UserMaker
+from tests.e2e.runs.team import Team, run
+from tests.e2e.runs.workflows import task
+from tests.e2e.sealed.people import sealed_entry
+from tests.unit.cli.terminal import Terminal
+
+pytestmark = pytest.mark.e2e
+
+
+def write(user: Terminal, manifest: object) -> str:
+    (user.folder / "run.yaml").write_text(yaml.safe_dump(manifest))
+    return "run.yaml"
+
+
+def test_plan_shows_what_then_happens(team: Team, alice: Terminal) -> None:
+    team.make_binding("more", secrets=[sealed_entry(team, "x", binding="more", entry="sealed one")])
+    body = run(team.namespace)
+    body["spec"] |= {
+        "bindings": [{"name": "keys"}],
+        "tasks": [
+            task("first", secret=True),
+            task("second", dependsOn=["first"], secrets=[{"name": "f", "secret": "token", "file": "t.txt"}]),
+        ],
+    }
+    done = alice.run("plan", "-f", write(alice, body))
+    assert done.code == 0, done
+    assert done.out == (
+        "TASK    AFTER  GETS              FROM                                   RELEASE       AT MOST\n"
+        "first   –      SECRET_API_TOKEN  keys/token (Secret source, key token)  OnCompletion  3600s\n"  # noqa: RUF001
+        "second  first  file t.txt        keys/token (Secret source, key token)  OnCompletion  3600s\n"
+        "Starts at once: first\n"
+    )
+    assert team.client.list("workflowruns", team.namespace) == []
+    planned = json.loads(alice.ok("plan", "-f", "run.yaml", "-o", "json"))["jobs"][0]
+    alice.ok("run", "-f", "run.yaml")
+    stored = team.run()
+    team.wait_pod(stored, bool)
+    made = team.client.get("jobs", team.object_name(stored), team.namespace)
+    for part in ("backoffLimit", "podReplacementPolicy", "ttlSecondsAfterFinished"):
+        assert made["spec"][part] == planned["spec"][part]
+    (real,) = made["spec"]["template"]["spec"]["containers"]
+    (shown,) = planned["spec"]["template"]["spec"]["containers"]
+    assert [item["name"] for item in real["env"]] == [item["name"] for item in shown["env"]]
+    assert real["command"] == shown["command"]
+
+
+def test_plan_says_who_lacks_what_and_the_command_mends_it(team: Team, user: UserMaker) -> None:
+    bob = user("bob", use=())
+    file = write(bob, run(team.namespace))
+    done = bob.run("plan", "-f", file)
+    assert done.code == 4, done
+    name = f"system:serviceaccount:{team.namespace}:bob"
+    assert f"In the way: {name} may not use SecretBinding keys" in done.out
+    command = done.out.partition("whoever administers the namespace: ")[2].splitlines()[0]
+    team.cluster.run("sh", "-c", command)
+    assert bob.run("plan", "-f", file).code == 0
+    rows = bob.run("who-can", "use", "keys")
+    assert rows.code == 4, rows  # roles are for administrators to see
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "says"),
+    [
+        ({"bindings": [{"name": "absent"}]}, 5, "there is no SecretBinding absent"),
+        ({"task": {"secrets": [{"name": "a", "secret": "absent"}]}}, 5, "no secret 'absent' in keys"),
+        ({"serviceAccountName": "Bad_Name"}, 5, "the API server refuses the Job of task work"),
+        (
+            {"task": {"secrets": [{"name": "a", "secret": "token", "env": "X", "file": "x"}]}},
+            5,
+            "either as a variable (env) or as a file",
+        ),
+    ],
+    ids=["binding", "secret", "template", "schema"],
+)
+def test_plan_names_what_is_in_the_way(
+    team: Team, changes: dict[str, object], code: int, says: str, tmp_path: Path
+) -> None:
+    admin = Terminal(tmp_path, {"KUBECONFIG": str(team.cluster.kubeconfig)})
+    body = run(team.namespace, **changes)  # type: ignore[arg-type]
+    done = admin.run("-n", team.namespace, "plan", "-f", write(admin, body))
+    assert done.code == code, done
+    assert says in done.out
+
+
+def test_who_can(team: Team, user: UserMaker, tmp_path: Path) -> None:
+    user("bob")
+    admin = Terminal(tmp_path, {"KUBECONFIG": str(team.cluster.kubeconfig)})
+    out = admin.ok("-n", team.namespace, "who-can", "use", "keys")
+    assert any(line.split()[:2] == ["ServiceAccount", f"{team.namespace}:bob"] for line in out.splitlines())
+    assert "Admits runs: {'runSelector': {" in out
+    assert admin.run("-n", team.namespace, "who-can", "use", "absent").code == 3
+
+
+def checks(user: Terminal) -> dict[str, tuple[str, str]]:
+    done = user.run("doctor", "-o", "json")
+    found = json.loads(done.out)["findings"]
+    return {item["check"]: (item["state"], item["remedy"] or item["found"]) for item in found}
+
+
+def deployment(team: Team, *, version: str) -> dict[str, object]:
+    labels = {"app.kubernetes.io/name": "runkeys", "app.kubernetes.io/version": version}
+    pod = {"containers": [{"name": "operator", "image": "localhost/none:1"}]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "runkeys", "namespace": team.namespace, "labels": labels},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod},
+        },
+    }
+
+
+def test_doctor_finds_each_thing(team: Team, user: UserMaker, tmp_path: Path) -> None:
+    more = {"KUBECONFIG": str(team.cluster.kubeconfig), "RUNKEYS_OPERATOR_NAMESPACE": team.namespace}
+    admin = Terminal(tmp_path, more)
+    found = checks(admin)
+    assert found["cluster"][0] == "ok"
+    assert found["kinds"][0] == "ok"
+    assert found["keys"][0] == "ok"
+    assert found["policies"][0] == "ok", found["policies"]
+    assert found["operator"][0] == "problem"
+    assert "install the chart" in found["operator"][1]
+    assert admin.run("doctor").code == 6
+    team.client.create(deployment(team, version="0.0.1"))
+    found = checks(admin)
+    assert "describe deploy runkeys" in found["operator"][1]
+    assert found["versions"][0] == "warning"
+    bob = user("bob", may=False)
+    found = checks(bob)
+    assert found["operator"][0] == "unknown"
+    assert found["rights"][0] == "problem"
+    done = bob.run("doctor")
+    assert done.code in (4, 5)
+    commands = [
+        line.partition(": ")[2] for line in done.out.splitlines() if line.startswith("rights: kubectl")
+    ]
+    for command in commands:
+        team.cluster.run("sh", "-c", command)
+    assert checks(bob)["rights"][0] == "ok"
+
+
+def test_doctor_says_that_the_key_is_another_one(alice: Terminal) -> None:
+    alice.ok("secret", "set", "a", stdin="x")
+    assert checks(alice)["keys"][0] == "ok"
+    path = alice.folder / "config" / "trusted-keys.json"
+    path.write_text(path.read_text().replace("-", "0"))
+    state, remedy = checks(alice)["keys"]
+    assert state == "problem"
+    assert "runkeys config trust-key" in remedy
+
+
+def test_doctor_says_which_policy_is_another_one(team: Team, tmp_path: Path) -> None:
+    more = {"KUBECONFIG": str(team.cluster.kubeconfig), "RUNKEYS_OPERATOR_NAMESPACE": team.namespace}
+    admin = Terminal(tmp_path, more)
+    kind, name = "validatingadmissionpolicies", f"runkeys-frozen.{team.namespace}.runkeys"
+    team.client.patch(kind, name, None, {"spec": {"failurePolicy": "Ignore"}})
+    done = admin.run("doctor")
+    assert f"{name} differs from this version's in spec.failurePolicy" in done.out
+    team.client.delete(kind, name)
+    assert f"ValidatingAdmissionPolicy {name} is missing" in admin.run("doctor").out
+    nowhere = admin.run("--operator-namespace", "default", "doctor")
+    assert "there are none for an operator in namespace default" in nowhere.out

@@ -1,0 +1,150 @@
+"""Values that occur nowhere else, and every text in which one of them may come to light."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import quote, quote_plus
+
+_AWKWARD = "\"'\\/<>&%+=?#~^|{}[]:;,!$ \tàéöß€漢🔑"
+"""Nothing here is the same in JSON, a URL and plain text, or it is no letter or digit; so escapes have to be known."""
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A value, and where the load itself put it.
+
+    :ivar name: which part of the load it belongs to.
+    :ivar source: a test wrote it into a Secret that a binding refers to.
+    :ivar handed: a task asked for it and was to have it, so it was in a run's Secret.
+    :ivar as_file: it was handed as a file and not as a variable.
+    :ivar live: its run still goes on during the search.
+    :ivar sent: a test sent it to the API server in the clear, in a request that had to be refused.
+    """
+
+    name: str
+    text: str
+    source: bool = False
+    handed: bool = False
+    as_file: bool = False
+    live: bool = False
+    sent: bool = False
+
+    def __repr__(self) -> str:
+        return f"Canary({self.name!r})"
+
+    def halves(self) -> tuple[bytes, bytes]:
+        """Both are searched for, so that a value that was cut off is found too."""
+        middle = len(self.text) // 2
+        return self.text[:middle].encode(), self.text[middle:].encode()
+
+
+CUT = Canary("a part of some canary", "")
+"""Stands for a canary of which too little is there to say which one it was."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A canary at an offset, in one of its forms."""
+
+    canary: Canary
+    form: str
+    offset: int
+    length: int
+
+
+class Mint:
+    """Makes canaries that share a stem, so that one search finds all of them."""
+
+    def __init__(self) -> None:
+        self.stem = f"canary{secrets.token_hex(6)}"
+        self.made: list[Canary] = []
+
+    def plain(self, name: str, **kind: bool) -> Canary:
+        """Letters and digits: the same text in JSON, YAML and URLs."""
+        text = "".join(self.stem + secrets.token_hex(6) for _ in range(2))
+        return self._keep(Canary(name, text, **kind))
+
+    def awkward(self, name: str, **kind: bool) -> Canary:
+        """Only what has to be escaped somewhere: no letter or digit that a search could hold on to."""
+        text = "".join(secrets.choice(_AWKWARD) for _ in range(40))
+        return self._keep(Canary(name, text.strip() + "é\"/'", **kind))
+
+    def _keep(self, canary: Canary) -> Canary:
+        self.made.append(canary)
+        return canary
+
+
+def forms(value: bytes) -> dict[str, bytes]:
+    """The texts in which a value may appear, by what the encoding is called; each is there whatever surrounds it."""
+    text = value.decode()
+    found = {"raw": value, **_base64(value), "hex": value.hex().encode(), "HEX": value.hex().upper().encode()}
+    found["json"] = json.dumps(text)[1:-1].encode()
+    found["json-utf8"] = json.dumps(text, ensure_ascii=False)[1:-1].encode()
+    found["json-go"] = _go_escaped(found["json-utf8"].decode()).encode()
+    # repr() escapes a single quote only where there are double ones too, perhaps outside of the value
+    for name, printed in (("repr", repr(text + "'\"")[1:-4]), ("repr-bytes", repr(value + b"'\"")[2:-4])):
+        found[name] = printed.encode()
+        found[f"{name}-unquoted"] = printed.replace("\\'", "'").encode()
+    found["url"] = quote(text, safe="").encode()
+    found["url-path"] = quote(text).encode()
+    found["url-query"] = quote_plus(text).encode()
+    found["url-lower"] = _lower_escapes(found["url"])
+    distinct: dict[bytes, str] = {}
+    for name, form in found.items():
+        distinct.setdefault(form, name)
+    return {name: form for form, name in distinct.items()}
+
+
+def _base64(value: bytes) -> dict[str, bytes]:
+    """The characters that depend on the value alone, for each of the three places at which it may begin."""
+    found = {}
+    for skip in range(3):
+        begin, end = -(-8 * skip // 6), 8 * (skip + len(value)) // 6
+        for name, encode in (("base64", base64.b64encode), ("base64url", base64.urlsafe_b64encode)):
+            found[f"{name}+{skip}"] = encode(b"\0" * skip + value)[begin:end]
+    return found
+
+
+def _go_escaped(text: str) -> str:
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _lower_escapes(quoted: bytes) -> bytes:
+    parts = quoted.split(b"%")
+    return parts[0] + b"".join(b"%" + part[:2].lower() + part[2:] for part in parts[1:])
+
+
+class Search:
+    """Finds canaries in bytes, in all forms, and the SHA-256 of each in hexadecimal."""
+
+    def __init__(self, mint: Mint) -> None:
+        self._needles: dict[bytes, tuple[str, list[tuple[bytes, Canary]]]] = {}
+        stem = forms(mint.stem.encode())
+        for canary in mint.made:
+            digest = hashlib.sha256(canary.text.encode()).hexdigest().encode()
+            self._needles[digest] = ("sha256", [(digest, canary)])
+            for half in canary.halves():
+                for name, form in forms(half).items():
+                    needle = stem[name] if half.startswith(mint.stem.encode()) else form
+                    self._needles.setdefault(needle, (name, []))[1].append((form, canary))
+
+    def hits(self, data: bytes) -> Iterator[Hit]:
+        """Every place at which something of a canary is, in no order."""
+        for needle, (form, candidates) in self._needles.items():
+            at = data.find(needle)
+            while at >= 0:
+                whole = (canary for text, canary in candidates if data.startswith(text, at))
+                yield Hit(next(whole, CUT), form, at, len(needle))
+                at = data.find(needle, at + 1)
+
+    def masked(self, data: bytes) -> str:
+        """The bytes as text, with no more than a stem of any canary in them."""
+        for _, candidates in self._needles.values():
+            for form, _ in candidates:
+                data = data.replace(form, b"***")
+        return repr(data)[2:-1]

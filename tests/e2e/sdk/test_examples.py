@@ -1,0 +1,90 @@
+"""The shipped examples of a service, of secrets by name and of a flow, on a real cluster."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+
+import pytest
+import yaml
+
+from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.examples import EXAMPLES
+from tests.e2e.runs.team import Team, canary
+from tests.e2e.sdk.conftest import UserMaker, ok
+from tests.e2e.sealed.people import sealed_entry
+from tests.unit.cli.terminal import Terminal
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+
+def example(name: str, image: str) -> Object:
+    """The workflow of an example, for the image that has its code."""
+    found: Object = yaml.safe_load((EXAMPLES / name / "workflow.yaml").read_text())
+    for task in found["spec"]["tasks"]:
+        for container in task["template"]["spec"]["containers"]:
+            container |= {"image": image, "workingDir": f"/app/examples/{name}"}
+    return found
+
+
+def test_rows_16_17_18_a_service_gets_what_the_user_brought_along(
+    team: Team, node: NodeCluster, alice: Terminal, sdk_image: str
+) -> None:
+    """As the example's README starts it from Python."""
+    value, mark = canary(), node.audit.mark()
+    manifest = example("qhub", sdk_image)
+    (alice.folder / "workflow.json").write_text(json.dumps(manifest))
+    code = (
+        "import json, sys; from runkeys import Client\n"
+        "manifest = json.load(open('workflow.json'))\n"
+        "manifest['spec']['input']['$secrets'] = {'weather_key': sys.stdin.read()}\n"
+        "run = Client(operator_namespace=%r).run(manifest, timeout=150)\n"
+        "assert '$secrets' in manifest['spec']['input'], 'the caller has what it had'\n"
+        "print(json.dumps([run.metadata.name, run.status.phase, run.status.tasks[0].output]))"
+    )
+    name, ended, output = json.loads(ok(alice, code % team.namespace, stdin=value))
+    assert ended == "Succeeded"
+    endpoint = manifest["spec"]["input"]["data"]["endpoint"]
+    signature = hmac.new(value.encode(), endpoint.encode(), hashlib.sha256).hexdigest()
+    assert output == {"endpoint": endpoint, "signature": signature}
+    assert not team.run(name)["spec"].get("sealedInput"), "what was sealed is purged"
+    forms = [value.encode(), *(base64.b64encode(b"." * skip + value.encode())[4:-4] for skip in range(3))]
+    keys = node.etcd.find(*forms, since=team.since)
+    assert keys, "the search finds nothing, not even the Secret of the run"
+    assert [key for key in keys if not key.startswith(f"/registry/secrets/{team.namespace}/rk-")] == []
+    assert [str(event) for form in forms for event in node.audit.find(form, mark)] == []
+    assert team.live_secrets() == []
+
+
+def test_row_22_the_orquestra_example_reads_what_the_user_has_set(alice: Terminal, sdk_image: str) -> None:
+    value = canary()
+    code = "import sys; from runkeys.compat import orquestra as sdk; sdk.secrets.set('ibm_token', sys.stdin.read())"
+    ok(alice, code, stdin=value)
+    (alice.folder / "workflow.yaml").write_text(yaml.safe_dump(example("orquestra", sdk_image)))
+    done = alice.run("run", "-f", "workflow.yaml", "--name", "circuit", "--wait")
+    assert done.code == 0, done
+    assert alice.ok("logs", "circuit").split() == ["sha256", hashlib.sha256(value.encode()).hexdigest()]
+
+
+def test_rows_37_44_45_the_prefect_example_reads_json_and_keeps_a_pair(
+    team: Team, user: UserMaker, sdk_image: str
+) -> None:
+    token = canary()
+    for manifest in yaml.safe_load_all((EXAMPLES / "prefect" / "account.yaml").read_text()):
+        manifest["metadata"]["namespace"] = team.namespace
+        for subject in manifest.get("subjects", []):
+            subject["namespace"] = team.namespace
+        team.client.create(manifest)
+    entry = sealed_entry(team, json.dumps({"token": token}), binding="team-secrets", entry="MYSECRET")
+    team.make_binding("team-secrets", secrets=[entry])
+    alice = user("alice", ("team-secrets",))
+    (alice.folder / "workflow.yaml").write_text(yaml.safe_dump(example("prefect", sdk_image)))
+    done = alice.run("run", "-f", "workflow.yaml", "--name", "flow", "--wait")
+    assert done.code == 0, (done, team.printed())
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    assert alice.ok("logs", "flow").split() == ["sha256", digest]
+    stored = team.client.get("configmaps", "runkeys-kv", team.namespace)["data"]
+    assert json.loads(stored["last"]) == {"key": "last", "value": {"digest": digest, "same": True}}

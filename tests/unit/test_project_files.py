@@ -1,0 +1,74 @@
+"""Workflows, templates and versions: files that only other people's machines read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import runkeys
+from scripts import version
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+MAKE = re.compile(r"(?:sudo --preserve-env=[A-Z_,]+ )?make ([a-z0-9-]+)")
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    workflow = yaml.safe_load(path.read_text())
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_only_call_make(path: Path) -> None:
+    """What CI does, everybody can do."""
+    commands = [step["run"] for step in steps(path) if "run" in step]
+    called = [MAKE.fullmatch(command) for command in commands]
+
+    assert commands
+    assert all(called), commands
+    assert {found[1] for found in called if found} <= TARGETS
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_may_only_read_and_end_in_time(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all(job["timeout-minutes"] <= 120 for job in workflow["jobs"].values())
+    checkouts = [step["with"] for step in steps(path) if step.get("uses", "").startswith("actions/checkout@")]
+    assert len(checkouts) == len(workflow["jobs"])
+    assert all(found["persist-credentials"] is False for found in checkouts)
+
+
+def test_dependabot_looks_at_folders_that_are_there() -> None:
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    folders = [folder for item in updates for folder in item.get("directories", [item.get("directory")])]
+
+    assert all(folder == "/" or list(ROOT.glob(folder.strip("/"))) for folder in folders)
+    assert (ROOT / "operator" / "Dockerfile").exists()
+
+
+def test_issue_templates_ask_for_something() -> None:
+    forms = [
+        yaml.safe_load(path.read_text())
+        for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")
+        if path.stem != "config"
+    ]
+
+    assert len(forms) == 2
+    for form in forms:
+        assert {"name", "description", "body"} <= form.keys()
+        assert any(item.get("validations", {}).get("required") for item in form["body"])
+
+
+def test_the_version_is_written_from_one_place() -> None:
+    chart = version.CHART.read_text()
+
+    assert version.written(chart, runkeys.__version__) == chart
+    assert version.written(chart, "9.8.7").count(": 9.8.7") == 2
+    assert re.fullmatch(r"\d+\.\d+\.\d+", runkeys.__version__), "helm and Python agree on X.Y.Z only"
