@@ -165,7 +165,7 @@ def _runs_frozen(_: Account) -> Object:
     return policy([ours("UPDATE", "workflowruns")], checks, {"changed": _changed(_FREE)})
 
 
-_ROTATE = "it may be in the audit log now: treat it as known to others and replace it"
+_ROTATE = "whatever was sent may be in the audit log now; treat it as known to others and replace it"
 _SEALED = r'"sealed"\s*:\s*"([^r"]|r[^k"]|rk[^1"]|rk1[^."])'
 _PLAIN_ENTRY = r'"secrets"\s*:\s*\[[^\]]*"(value|data|stringData)"\s*:'
 _SEALED_INPUT = r'"sealedInput"\s*:\s*\{(\s*"([^"\\]|\\.)*"\s*:\s*"rk1\.[^"]*"\s*,?)*\s*\}'
@@ -180,7 +180,7 @@ def _plaintext(_: Account) -> Object:
             f"!({is_run}) || !has(object.spec.input) || (!('$secrets' in object.spec.input)"
             f" && object.spec.input.all(k, type({value}) != map || !('$secrets' in {value})))",
             "spec.input holds $secrets in the clear; submit it with `runkeys run`, which seals them, or put what"
-            f" `runkeys seal` gives into spec.sealedInput. Whatever was sent: {_ROTATE}",
+            f" `runkeys seal` gives into spec.sealedInput; {_ROTATE}",
         ),
         check(
             "variables.applied == '' || !("
@@ -189,7 +189,7 @@ def _plaintext(_: Account) -> Object:
             " || (variables.applied.contains('\"sealedInput\"')"
             f" && !variables.applied.matches({text(_SEALED_INPUT)})))",
             f"the annotation {LAST_APPLIED} holds a value in the clear, although the spec does not take it; seal it"
-            f" with `runkeys seal`. Whatever was sent: {_ROTATE}",
+            f" with `runkeys seal`; {_ROTATE}",
         ),
     ]
     applied = f"object.metadata.?annotations[?{text(LAST_APPLIED)}].orValue('')"
