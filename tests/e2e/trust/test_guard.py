@@ -104,7 +104,7 @@ def test_each_damage_is_told_and_its_repair_is_noticed(new_team: TeamMaker) -> N
     port = free_port()
     team = new_team("--sweep-seconds", "1", "--health-port", str(port))
     account = Account.service_account(team.namespace, "runkeys")
-    wait_until("the operator to be ready", lambda: readiness(port) == "ready\n", 60)
+    wait_until("the operator to be ready", lambda: readiness(port) in ("ready\n", "leader\n"), 60)
     for what, damage in DAMAGES.items():
         name = account.name_of(damage.name)
         before = team.client.get(damage.plural, name)
@@ -125,7 +125,7 @@ def test_each_damage_is_told_and_its_repair_is_noticed(new_team: TeamMaker) -> N
         )
         assert f"{told}" in team.operator.text(), "it is in the log, too"
         restore(team, damage.plural, before)
-        wait_until("the operator to be ready again", lambda: readiness(port) == "ready\n", 30)
+        wait_until("the operator to be ready again", lambda: readiness(port) in ("ready\n", "leader\n"), 30)
     assert team.operator.text().count("the admission policies are in force") == len(DAMAGES) + 1
 
 
