@@ -28,6 +28,11 @@ _PATCHES = {
 }
 
 
+# Admission policies look a kind up some seconds after its definition; until then the API server refuses it and says so.
+_NEW_KIND = b"There can be a delay between when CustomResourceDefinitions are created"
+_NEW_KIND_SECONDS = 30
+
+
 class ApiError(Exception):
     """The API server refused a request: ``status`` (as in HTTP), ``reason`` and ``message`` (its own), ``body``."""
 
@@ -112,8 +117,13 @@ class KubeClient:
         timeout: float = 30,
     ) -> Any:
         """Send one request and return the decoded answer (text if it is no JSON). Raises ApiError."""
-        response = self._send(method, path, query, body, content_type, timeout)
-        data = response.data
+        until = time.monotonic() + _NEW_KIND_SECONDS
+        while True:
+            response = self._send(method, path, query, body, content_type, timeout)
+            data = response.data
+            if response.status != 503 or _NEW_KIND not in data or time.monotonic() > until:
+                break
+            time.sleep(0.2)
         if response.status >= 400:
             raise ApiError(response.status, data, f"{method} {path}")
         is_json = response.headers.get("content-type", "").startswith("application/json")
