@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -112,7 +113,10 @@ def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
 
 
 def subject_of(username: str) -> str:
-    """How `kubectl create rolebinding` names a user or service account."""
+    """How `kubectl create rolebinding` names a user or service account, as a word of a shell.
+
+    The name is somebody's whom the reader of the message need not trust, and may hold anything.
+    """
     if username.startswith(SERVICE_ACCOUNT):
-        return f"--serviceaccount={username.removeprefix(SERVICE_ACCOUNT)}"
-    return f"--user={username}"
+        return f"--serviceaccount={shlex.quote(username.removeprefix(SERVICE_ACCOUNT))}"
+    return f"--user={shlex.quote(username)}"

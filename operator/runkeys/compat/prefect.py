@@ -21,6 +21,7 @@ import inspect
 import json
 import os
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -102,7 +103,7 @@ class Secret:
         raise problem
 
 
-class _Later:
+class _Later(ABC):
     """Something whose value is known when the flow runs."""
 
     def __init__(self) -> None:
@@ -110,9 +111,9 @@ class _Later:
         if flow is not None:
             flow.steps.append(self)
 
+    @abstractmethod
     def value(self, known: Mapping[_Later, Any]) -> Any:
         """Its value, when those of what came before are known."""
-        raise NotImplementedError
 
 
 class PrefectSecret(_Later):

@@ -18,6 +18,12 @@ def text(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def quoted(term: str) -> str:
+    """CEL: a text as a word of a shell, as :func:`shlex.quote` writes it."""
+    plain = f"{term}.matches('^[a-zA-Z0-9@%+=:,./_-]+$')"
+    return f"({plain} ? {term} : '\\'' + {term}.replace('\\'', '\\'\"\\'\"\\'') + '\\'')"
+
+
 def listed(values: Sequence[str]) -> str:
     """A list of strings."""
     return f"[{', '.join(text(value) for value in values)}]"

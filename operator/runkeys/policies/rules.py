@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from runkeys.access import REVEAL, USE, grant, subject_of
+from runkeys.access import REVEAL, USE, grant
 from runkeys.api import GROUP
 from runkeys.naming import (
     LABEL_RUN,
@@ -28,6 +28,7 @@ from runkeys.policies.cel import (
     may,
     ours,
     policy,
+    quoted,
     rule,
     text,
 )
@@ -54,8 +55,8 @@ _RUN_LABELS = [LABEL_RUN, LABEL_RUN_UID, LABEL_TASK]
 
 _SUBJECT = (
     f"{WHO}.startsWith({text(SERVICE_ACCOUNT)})"
-    f" ? {text(subject_of(SERVICE_ACCOUNT))} + {WHO}.substring({len(SERVICE_ACCOUNT)})"
-    f" : {text(subject_of(''))} + {WHO}"
+    f" ? '--serviceaccount=' + {quoted(f'{WHO}.substring({len(SERVICE_ACCOUNT)})')}"
+    f" : '--user=' + {quoted(WHO)}"
 )
 """How `kubectl create rolebinding` names whoever asks; the same as :func:`runkeys.access.subject_of`."""
 
@@ -210,7 +211,7 @@ def _bindings(_: Account) -> Object:
                 " whoever may act as the owner: kubectl --as=<owner>",
                 who=WHO,
                 binding=name,
-                owner="variables.owner",
+                owner=quoted("variables.owner"),
             ),
         ),
         check(

@@ -59,15 +59,15 @@ def requester(client: KubeClient) -> Object:
     return {"username": user["username"], "groups": user["groups"]}
 
 
-def may_use(team: Team, user: str, binding: str) -> None:
-    """Let a user use a binding."""
+def may_use(team: Team, user: str, binding: str, role: str = "") -> None:
+    """Let a user use a binding. ``role``: a name for it, if the user's cannot be part of one."""
     rule = {
         "apiGroups": ["runkeys.dev"],
         "resources": ["secretbindings"],
         "resourceNames": [binding],
         "verbs": ["use"],
     }
-    give(team, f"use-{binding}-{user}", user, [rule])
+    give(team, role or f"use-{binding}-{user}", user, [rule])
     client = team.client.as_user(user)
     wait_until(
         f"{user} to be given {binding}",

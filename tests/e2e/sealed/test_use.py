@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 import pytest
 
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import ApiError
 from tests.e2e.runs.team import HELD_BACK, Team, condition, phase
-from tests.e2e.sealed.people import may, may_not_use, person, sealed_entry
+from tests.e2e.sealed.people import give, may, may_not_use, may_use, person, sealed_entry
 
 pytestmark = pytest.mark.e2e
 
@@ -28,6 +29,33 @@ def test_without_the_right_no_run_is_made_and_the_printed_command_grants_it(team
     )
     alice.submit()
     assert phase(team.wait_phase("job", "Succeeded", "Failed")) == "Succeeded"
+
+
+def test_a_name_that_a_shell_would_obey_is_one_word_of_the_command(team: Team) -> None:
+    """Whoever is refused chooses the name, and whoever administers the namespace pastes the command."""
+    name = 'o\'brien $(id); `id` "x" && id'
+    mallory = person(team, "mallory")
+    give(team, "edit-odd", name, [{"apiGroups": ["runkeys.dev"], "resources": ["*"], "verbs": ["create"]}])
+    odd = replace(mallory, name=name, client=team.client.as_user(name))
+    wait_until("it to be let in", lambda: may(odd.client, team.namespace, "create", "workflowruns"), 10)
+    with pytest.raises(ApiError) as refused:
+        odd.submit()
+    at_admission = refused.value.message.rpartition(" create rolebinding ")[2]
+    assert shlex.split(at_admission) == ["use-keys", "--role=use-keys", f"--user={name}"]
+
+    # the operator's own message, for a right that was taken away since
+    may_use(team, name, "keys", role="use-odd")
+    team.operator.wait_serving()
+    assert team.operator.stop() == 0
+    odd.submit()
+    team.client.delete("rolebindings", "use-odd", team.namespace)
+    wait_until(
+        "it to be lost", lambda: not may(odd.client, team.namespace, "use", "secretbindings", "keys"), 10
+    )
+    team.operator.start()
+    found = team.wait_condition("job", "Stalled", reason="UseDenied")
+    told = condition(found, "Stalled")["message"].rpartition(" create rolebinding ")[2]
+    assert shlex.split(told) == ["use-keys", "--role=use-keys", f"--user={name}"]
 
 
 def obey(team: Team, message: str) -> None:

@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runkeys.naming import attempt_name, is_variable_name, secret_variable
-
-
-@pytest.mark.parametrize(
-    ("parameter", "variable"),
-    [
-        ("api_token", "SECRET_API_TOKEN"),
-        ("ibmToken", "SECRET_IBM_TOKEN"),
-        ("iqm_token", "SECRET_IQM_TOKEN"),
-        ("database_password", "SECRET_DATABASE_PASSWORD"),
-        ("IBMToken", "SECRET_I_B_M_TOKEN"),
-        ("userID", "SECRET_USER_I_D"),
-        ("token2Value", "SECRET_TOKEN2_VALUE"),
-        ("API_KEY", "SECRET_API_KEY"),
-        ("APIKEY", "SECRET_APIKEY"),
-        ("api_Token", "SECRET_API__TOKEN"),
-        ("_x", "SECRET__X"),
-        ("ibmq-token", "SECRET_IBMQ_TOKEN"),
-        ("my.token", "SECRET_MY_TOKEN"),
-        ("my secret?", "SECRET_MY_SECRET_"),
-    ],
-)
-def test_variable_of_a_parameter(parameter: str, variable: str) -> None:
-    assert secret_variable(parameter) == variable
 
 
 @given(st.text(min_size=1, max_size=60))

@@ -41,6 +41,7 @@ def test_row_07_inner_capitals(parameter: str, variable: str) -> None:
         ("_x", "SECRET__X"),
         ("ibmq-token", "SECRET_IBMQ_TOKEN"),
         ("my.token", "SECRET_MY_TOKEN"),
+        ("my secret?", "SECRET_MY_SECRET_"),
     ],
 )
 def test_row_08_other_characters(parameter: str, variable: str) -> None:
