@@ -27,7 +27,7 @@ from tests.e2e.cluster.cache import CHECKOUT
 from tests.e2e.cluster.client import ApiError, KubeClient, Object, WaitError
 from tests.e2e.cluster.existing import CONTEXT_VARIABLE
 from tests.e2e.cluster.golang import GoMissing
-from tests.e2e.operators import CHART, RELEASE, install_crds
+from tests.e2e.operators import CHART, RELEASE
 
 OPERATOR_NAMESPACE = "runkeys-system"
 NAMESPACE = "demo"
@@ -115,8 +115,6 @@ def install(screen: Screen, cluster: Cluster) -> None:
         outdated = loaded.exists() and loaded.read_text() != archive.name
         if outdated or not loaded.exists():
             cluster.load_image(archive)
-        # Helm itself never changes a CRD that is there.
-        install_crds(cluster)
         where = ("--namespace", OPERATOR_NAMESPACE)
         cluster.helm(
             *("upgrade", "--install", RELEASE, str(CHART), *where, "--create-namespace"),
