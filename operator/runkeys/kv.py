@@ -31,6 +31,81 @@ _PLAIN = re.compile(r"[-_A-Za-z0-9][-._A-Za-z0-9]{0,199}")
 _HASHED = "sha256."
 
 
+class KeyValues:
+    """The store of one namespace, as the caller of a client may use it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def set(self, key: str, value: Any) -> str:
+        """Store a value; see `set_key_value`."""
+        _check(key)
+        try:
+            size = len(json.dumps(value, allow_nan=False).encode())
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the value of key {key!r} is no JSON: {error}") from None
+        if size > MAX_VALUE:
+            raise ValueError(
+                f"the value of key {key!r} has {size} bytes as JSON; at most {MAX_VALUE} can be stored"
+            )
+        entry = {_field(key): json.dumps({"key": key, "value": value}, separators=(",", ":"))}
+        try:
+            self._write(entry)
+        except Invalid as error:
+            raise ValueError(f"key {key!r} cannot be stored: {error}") from None
+        return str(uuid.uuid5(_ID, f"{self._client.namespace}/{key}"))
+
+    def get(self, key: str) -> Any:
+        """Return a value; see `get_key_value`."""
+        _check(key)
+        stored = self._read().get(_field(key))
+        if stored is None:
+            raise self._unknown(key)
+        return _parsed(stored)["value"]
+
+    def delete(self, key: str) -> None:
+        """Take a key out; see `delete_key`."""
+        _check(key)
+        # Refused by the API server if it is not there: of two that delete the same, one is told so.
+        remove = [{"op": "remove", "path": f"/data/{_field(key)}"}]
+        try:
+            self._client.request("PATCH", self._path, remove, content="application/json-patch+json")
+        except (NotFound, Invalid):
+            raise self._unknown(key) from None
+
+    def keys(self) -> list[str]:
+        """Return all keys, sorted; see `list_keys`."""
+        return sorted(str(_parsed(stored)["key"]) for stored in self._read().values())
+
+    @property
+    def _path(self) -> str:
+        return f"/api/v1/namespaces/{self._client.namespace}/configmaps/{CONFIG_MAP}"
+
+    def _write(self, data: dict[str, str]) -> None:
+        try:
+            self._merge(data)
+            return
+        except NotFound:
+            pass
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIG_MAP}, "data": data}
+        try:
+            self._client.create(f"/api/v1/namespaces/{self._client.namespace}/configmaps", body)
+        except Conflict:  # somebody else has made it meanwhile
+            self._merge(data)
+
+    def _merge(self, data: dict[str, str]) -> None:
+        self._client.request("PATCH", self._path, {"data": data}, content="application/merge-patch+json")
+
+    def _read(self) -> dict[str, str]:
+        try:
+            return dict(self._client.read(self._path).get("data") or {})
+        except NotFound:
+            return {}
+
+    def _unknown(self, key: str) -> ValueError:
+        return ValueError(f"there is no key {key!r} in namespace {self._client.namespace}")
+
+
 def set_key_value(
     key: str, value: Any, *, workspace_id: str | None = None, config_name: str | None = None
 ) -> str:
@@ -41,22 +116,7 @@ def set_key_value(
     :raises ValueError: the value is no JSON, or more than 10,000 bytes of it; the key is empty; the store is full.
     :raises Denied: a right on the ConfigMap is missing.
     """
-    _check(key)
-    try:
-        size = len(json.dumps(value, allow_nan=False).encode())
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the value of key {key!r} is no JSON: {error}") from None
-    if size > MAX_VALUE:
-        raise ValueError(
-            f"the value of key {key!r} has {size} bytes as JSON; at most {MAX_VALUE} can be stored"
-        )
-    client = _client(workspace_id, config_name)
-    entry = {_field(key): json.dumps({"key": key, "value": value}, separators=(",", ":"))}
-    try:
-        _write(client, entry)
-    except Invalid as error:
-        raise ValueError(f"key {key!r} cannot be stored: {error}") from None
-    return str(uuid.uuid5(_ID, f"{client.namespace}/{key}"))
+    return _store(workspace_id, config_name).set(key, value)
 
 
 def get_key_value(key: str, *, workspace_id: str | None = None, config_name: str | None = None) -> Any:
@@ -65,12 +125,7 @@ def get_key_value(key: str, *, workspace_id: str | None = None, config_name: str
     :raises ValueError: there is no such key.
     :raises Denied: the right to read the ConfigMap is missing.
     """
-    _check(key)
-    client = _client(workspace_id, config_name)
-    stored = _read(client).get(_field(key))
-    if stored is None:
-        raise _unknown(key, client)
-    return _parsed(stored)["value"]
+    return _store(workspace_id, config_name).get(key)
 
 
 def delete_key(key: str, *, workspace_id: str | None = None, config_name: str | None = None) -> bool:
@@ -79,21 +134,13 @@ def delete_key(key: str, *, workspace_id: str | None = None, config_name: str | 
     :raises ValueError: there is no such key.
     :raises Denied: a right on the ConfigMap is missing.
     """
-    _check(key)
-    client = _client(workspace_id, config_name)
-    # Refused by the API server if it is not there: of two that delete the same, one is told so.
-    remove = [{"op": "remove", "path": f"/data/{_field(key)}"}]
-    try:
-        client.request("PATCH", _path(client), remove, content="application/json-patch+json")
-    except (NotFound, Invalid):
-        raise _unknown(key, client) from None
+    _store(workspace_id, config_name).delete(key)
     return True
 
 
 def list_keys(*, workspace_id: str | None = None, config_name: str | None = None) -> list[str]:
     """Return all keys, sorted. Raises Denied if the right to read the ConfigMap is missing."""
-    found = _read(_client(workspace_id, config_name))
-    return sorted(str(_parsed(stored)["key"]) for stored in found.values())
+    return _store(workspace_id, config_name).keys()
 
 
 async def set_key_value_async(
@@ -122,29 +169,9 @@ async def list_keys_async(*, workspace_id: str | None = None, config_name: str |
     return await in_thread(list_keys, workspace_id=workspace_id, config_name=config_name)
 
 
-def _client(workspace_id: str | None, config_name: str | None) -> Client:
+def _store(workspace_id: str | None, config_name: str | None) -> KeyValues:
     found = config.resolve(config_name) if given.is_local() else config.of_pod()
-    return found.client(workspace_id)
-
-
-def _write(client: Client, data: dict[str, str]) -> None:
-    try:
-        client.request("PATCH", _path(client), {"data": data}, content="application/merge-patch+json")
-        return
-    except NotFound:
-        pass
-    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIG_MAP}, "data": data}
-    try:
-        client.create(f"/api/v1/namespaces/{client.namespace}/configmaps", body)
-    except Conflict:  # somebody else has made it meanwhile
-        client.request("PATCH", _path(client), {"data": data}, content="application/merge-patch+json")
-
-
-def _read(client: Client) -> dict[str, str]:
-    try:
-        return dict(client.read(_path(client)).get("data") or {})
-    except NotFound:
-        return {}
+    return KeyValues(found.client(workspace_id))
 
 
 def _parsed(stored: str) -> dict[str, Any]:
@@ -157,10 +184,6 @@ def _parsed(stored: str) -> dict[str, Any]:
     return found
 
 
-def _path(client: Client) -> str:
-    return f"/api/v1/namespaces/{client.namespace}/configmaps/{CONFIG_MAP}"
-
-
 def _field(key: str) -> str:
     """The key in the ConfigMap, which takes few characters."""
     if _PLAIN.fullmatch(key) and not key.startswith(_HASHED):
@@ -171,7 +194,3 @@ def _field(key: str) -> str:
 def _check(key: object) -> None:
     if not isinstance(key, str) or not key:
         raise ValueError("a key is a str of at least one character")
-
-
-def _unknown(key: str, client: Client) -> ValueError:
-    return ValueError(f"there is no key {key!r} in namespace {client.namespace}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.e2e.cluster.client import KubeClient
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.conftest import OwnNode, make_namespace
 from tests.e2e.operators import CHART, RELEASE
+from tests.unit.cli.terminal import Terminal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -129,6 +131,23 @@ def uninstall(node: NodeCluster) -> None:
     node.helm("uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait")
     for pod in pods:
         node.client.wait_gone("pods", pod["metadata"]["name"], SYSTEM, timeout=60)
+
+
+def test_the_command_line_installs_and_upgrades_it(own_node: OwnNode, tmp_path: Path) -> None:
+    node = own_node()
+    node.load_image(images.operator_image())
+    user = Terminal(tmp_path, {key: node.environment()[key] for key in ("KUBECONFIG", "PATH")})
+    wrong = user.run("install", "--set", "replicas=many")
+    assert wrong.code == 1
+    assert "replicas" in wrong.err
+    made = user.run("install", "--set", f"image.tag={TAG}")
+    assert made.code == 0, made
+    assert "the operator is ready in namespace runkeys-system" in made.err
+    team = make_namespace(node.client, "team")
+    runs_the_example(node, team)
+    upgraded = user.run("install", "--set", f"image.tag={TAG}", "--set", "replicas=1")
+    assert upgraded.code == 0, upgraded
+    assert node.client.get("deployments", RELEASE, SYSTEM)["spec"]["replicas"] == 1
 
 
 @pytest.mark.usefixtures("crds")

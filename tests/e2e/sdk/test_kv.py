@@ -12,42 +12,17 @@ import pytest
 
 from tests.e2e.runs.team import Team
 from tests.e2e.sdk.conftest import UserMaker, ok, python
+from tests.e2e.sdk.store_rights import allow_store
 from tests.unit.cli.terminal import Terminal, environment
 
 pytestmark = pytest.mark.e2e
-
-RULES = [
-    {
-        "apiGroups": [""],
-        "resources": ["configmaps"],
-        "resourceNames": ["runkeys-kv"],
-        "verbs": ["get", "patch"],
-    },
-    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
-]
-
-
-def allow(team: Team, name: str) -> None:
-    """Give a service account the rights on the store that docs and examples give."""
-    api = "rbac.authorization.k8s.io"
-    metadata = {"name": f"kv-{name}", "namespace": team.namespace}
-    team.client.create({"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": RULES})
-    team.client.create(
-        {
-            "apiVersion": f"{api}/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": api, "kind": "Role", "name": metadata["name"]},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": team.namespace}],
-        }
-    )
 
 
 @pytest.fixture
 def writer(team: Team, user: UserMaker) -> Terminal:
     """A user who may use the store."""
     made = user("writer")
-    allow(team, "writer")
+    allow_store(team, "writer")
     return made
 
 

@@ -1,0 +1,68 @@
+"""`runkeys install`."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+
+from runkeys.cli.base import Settings, command
+from runkeys.problems import Problem, Usage
+
+RELEASE = "runkeys"
+_SECONDS = 180
+
+
+@command()
+@click.option(
+    "-f", "--values", "files", multiple=True, type=click.Path(), help="A file of values, as for helm."
+)
+@click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="One value, as for helm.")
+@click.option("--chart", type=click.Path(), help="The chart. Default: the one that came with this command.")
+@click.option("--dry-run", is_flag=True, help="Print the command for helm, and do nothing.")
+def install(
+    settings: Settings, files: tuple[str, ...], sets: tuple[str, ...], chart: str | None, *, dry_run: bool
+) -> None:
+    """Install the operator with helm, or upgrade it, and wait until it is ready."""
+    words = [
+        *("helm", "upgrade", "--install", RELEASE, chart or str(bundled_chart())),
+        *("--namespace", settings.operator_namespace, "--create-namespace"),
+        *("--wait", "--timeout", f"{_SECONDS}s"),
+    ]
+    for option, value in (("--kubeconfig", settings.kubeconfig), ("--kube-context", settings.context)):
+        words += [option, value] if value else []
+    words += [part for item in files for part in ("--values", item)]
+    words += [part for item in sets for part in ("--set", item)]
+    if dry_run:
+        click.echo(shlex.join(words))
+        return
+    helm = shutil.which("helm")
+    if helm is None:
+        raise Usage(
+            "helm is not on the path, and it installs the operator. Install helm 3.14 or newer (https://helm.sh),"
+            " or apply the manifests of deploy/ in the repository with kubectl"
+        )
+    settings.say(shlex.join(words))
+    done = subprocess.run(
+        [helm, *words[1:]], capture_output=True, text=True, check=False, timeout=_SECONDS + 60
+    )
+    if done.returncode != 0:
+        raise Problem(f"helm ended with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+    if settings.verbose:
+        settings.say(done.stdout.rstrip())
+    settings.say(f"the operator is ready in namespace {settings.operator_namespace}. Look: runkeys doctor")
+
+
+def bundled_chart() -> Path:
+    """The chart of this version: in the package, or beside it in a checkout.
+
+    :raises Usage: it is in neither.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "chart", package.parents[1] / "helm" / "runkeys"):
+        if (folder / "Chart.yaml").is_file():
+            return folder
+    raise Usage("this installation has no chart; name one: --chart FOLDER")

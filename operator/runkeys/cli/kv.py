@@ -1,0 +1,82 @@
+"""`runkeys kv`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from runkeys.cli.base import Group, Settings, command
+from runkeys.cli.output import print_object
+from runkeys.kv import KeyValues
+from runkeys.problems import Invalid, NotFound
+
+
+@click.group(cls=Group)
+def kv() -> None:
+    """Keep JSON values by key, for what runs want to remember. Not for secrets: whoever may read ConfigMaps sees them.
+
+    They are in the ConfigMap `runkeys-kv` of the namespace, where the SDK's `runkeys.kv` finds them too.
+    """
+
+
+@command(name="set")
+@click.argument("key")
+@click.argument("value", required=False)
+def set_value(settings: Settings, key: str, value: str | None) -> None:
+    """Set KEY to VALUE, which is JSON: a number, "text" in quotes, a list … Without VALUE: from standard input."""
+    text = sys.stdin.read() if value is None else value
+    try:
+        parsed = json.loads(text)
+    except ValueError as error:
+        raise Invalid(
+            f"the value of key {key!r} is no JSON: {error}. Text stands in quotes, in a shell as: '\"text\"'"
+        ) from None
+    try:
+        KeyValues(settings.client()).set(key, parsed)
+    except ValueError as error:
+        raise Invalid(str(error)) from None
+    settings.say(f"key {key} is set")
+
+
+@command(name="get")
+@click.argument("key")
+def get_value(settings: Settings, key: str) -> None:
+    """Print the value of KEY as JSON."""
+    try:
+        value = KeyValues(settings.client()).get(key)
+    except ValueError as error:
+        raise NotFound(str(error)) from None
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@command(name="list")
+def list_keys(settings: Settings) -> None:
+    """List keys."""
+    client = settings.client()
+    found = KeyValues(client).keys()
+    if settings.output in ("json", "yaml"):
+        print_object(settings, {"items": found})
+        return
+    for key in found:
+        click.echo(key)
+    if not found:
+        settings.say(f"no keys in namespace {client.namespace}")
+
+
+@command(name="delete")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+def delete_keys(settings: Settings, keys: tuple[str, ...]) -> None:
+    """Take keys out."""
+    store = KeyValues(settings.client())
+    for key in keys:
+        try:
+            store.delete(key)
+        except ValueError as error:
+            raise NotFound(str(error)) from None
+        settings.say(f"key {key} is deleted")
+
+
+for _command in (set_value, get_value, list_keys, delete_keys):
+    kv.add_command(_command)

@@ -1,0 +1,30 @@
+"""`runkeys openapi`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from runkeys.cli.base import Settings, command
+from runkeys.cli.output import print_object
+from runkeys.openapi import describe
+from runkeys.problems import Invalid
+from runkeys.signature import load
+
+
+@command()
+@click.argument("entrypoint", metavar="MODULE:FUNCTION")
+@click.option("--title", help="Title of the document. Default: the package's name.")
+@click.option("--api-version", default="1", show_default=True, help="Version of the service.")
+def openapi(settings: Settings, entrypoint: str, title: str | None, api_version: str) -> None:
+    """Print the OpenAPI description of a service, as `runkeys openapi src.program:run`.
+
+    The module is looked for in the current folder first, and imported.
+    """
+    try:
+        document = describe(load(entrypoint), title, api_version)
+    except ValueError as error:
+        raise Invalid(str(error)) from None
+    # It is a document in any case, never a table.
+    print_object(settings if settings.output == "yaml" else replace(settings, output="json"), document)
