@@ -12,14 +12,16 @@ from tests.e2e.cluster.cache import Claim, cache_dir
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.operators import install_crds
 
-from . import finished, reaction, report, scale, start_latency, workflow
+from . import finished, imports, reaction, report, scale, start_latency, trust, workflow
 from .kwok import fake_node
 
 NAME = "bench"
 PARTS = {
+    "imports": imports.measure,
     "start": start_latency.measure,
     "reaction": reaction.measure,
     "workflow": workflow.measure,
+    "trust": trust.measure,
     "scale": scale.measure,
     "finished": finished.measure,
 }
