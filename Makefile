@@ -71,6 +71,11 @@ chart-docs: venv ## write the table of values in the chart's README
 manifests: venv ## write deploy/, the chart's objects for kubectl apply -k
 	@$(PY) -m scripts.manifests
 
+.PHONY: docs
+docs: venv ## build the documentation into build/docs; a link that leads nowhere fails it
+	@$(PY) -m sphinx -q -W --keep-going -c docs -b html . build/docs
+	@echo build/docs/docs/index.html
+
 .PHONY: version
 version: venv ## write the version of operator/runkeys/_version.py into the chart and deploy/
 	@$(PY) -m scripts.version

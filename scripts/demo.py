@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from urllib3.exceptions import HTTPError
@@ -18,6 +19,7 @@ from urllib3.exceptions import HTTPError
 from runkeys.naming import attempt_name
 from scripts.demo_screen import Screen
 from scripts.demo_search import search
+from scripts.exposure_picture import picture
 from tests.e2e import examples
 from tests.e2e.cluster import images, providers
 from tests.e2e.cluster.__main__ import DEFAULT_NAME, down
@@ -48,6 +50,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("verb", nargs="?", choices=("up", "down"), default="up")
     parser.add_argument("--name", default=DEFAULT_NAME, help="of the cluster")
+    parser.add_argument("--picture", type=Path, help="draw what was seen into this file, as SVG")
     parser.add_argument("--patience", type=float, default=60, help="longest wait for one event, in seconds")
     arguments = parser.parse_args()
     advice = ""
@@ -57,7 +60,9 @@ def main() -> int:
         screen = Screen()
         cluster = bring_up(screen, arguments.name)
         advice = "\nTo begin afresh: make demo-down demo"
-        demo(screen, cluster, arguments.patience)
+        story = demo(screen, cluster, arguments.patience)
+        if arguments.picture:
+            arguments.picture.write_text(picture(story.seen))
     except FAILURES as error:
         return _say(f"The demo stopped: {error}{advice}", 1)
     except KeyboardInterrupt:
@@ -65,8 +70,8 @@ def main() -> int:
     return 0
 
 
-def demo(screen: Screen, cluster: Cluster, patience: float) -> None:
-    """All that happens on the cluster, to the verdict."""
+def demo(screen: Screen, cluster: Cluster, patience: float) -> Story:
+    """All that happens on the cluster, to the verdict; returns what was seen."""
     install(screen, cluster)
     value = f"demo-{secrets.token_hex(16)}"
     prepare(screen, cluster.client, value)
@@ -79,6 +84,7 @@ def demo(screen: Screen, cluster: Cluster, patience: float) -> None:
     screen.more(f"kubectl -n {NAMESPACE} get wfr {story.run} -o yaml")
     screen.fact("again", "make demo")
     screen.fact("stop", "make demo-down")
+    return story
 
 
 def bring_up(screen: Screen, name: str) -> Cluster:
