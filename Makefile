@@ -20,8 +20,8 @@ help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: build-cluster ## run the main job on a real cluster and watch it
-	@$(PY) scripts/demo.py
+demo: venv system ## run the main job on a real cluster and watch it
+	@$(PY) scripts/demo.py $(ARGS)
 
 .PHONY: demo-down
 demo-down: venv ## stop the demo's cluster

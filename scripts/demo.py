@@ -17,12 +17,13 @@ from typing import Any
 from urllib3.exceptions import HTTPError
 
 from runkeys.naming import attempt_name
+from scripts.demo_local import demo_local
 from scripts.demo_screen import Screen
 from scripts.demo_search import search
 from scripts.exposure_picture import picture
 from tests.e2e import examples
 from tests.e2e.cluster import images, providers
-from tests.e2e.cluster.__main__ import DEFAULT_NAME, down
+from tests.e2e.cluster.__main__ import DEFAULT_NAME, build_all, down
 from tests.e2e.cluster.base import Cluster, ClusterError
 from tests.e2e.cluster.build import BuildError
 from tests.e2e.cluster.cache import CHECKOUT
@@ -46,7 +47,10 @@ FAILURES = (DemoError, ClusterError, BuildError, GoMissing, ApiError, WaitError,
 
 
 def main() -> int:
-    """Exit status: 0 all of it happened, 1 something did not, 130 interrupted."""
+    """Exit status: 0 all of it happened, 1 something did not, 130 interrupted.
+
+    Where no cluster can be had it shows a local run, and says so.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("verb", nargs="?", choices=("up", "down"), default="up")
     parser.add_argument("--name", default=DEFAULT_NAME, help="of the cluster")
@@ -57,6 +61,11 @@ def main() -> int:
     try:
         if arguments.verb == "down":
             return down(arguments.name)
+        try:
+            providers.choose()
+        except ClusterError as none:
+            return demo_local(str(none))
+        build_all(arguments.name)
         screen = Screen()
         cluster = bring_up(screen, arguments.name)
         advice = "\nTo begin afresh: make demo-down demo"

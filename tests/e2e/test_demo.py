@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import psutil
 import pytest
@@ -107,6 +108,42 @@ def operator_pods(cluster: NodeCluster) -> list[str]:
 def test_the_first_demo_shows_the_whole_way(first_output: str, demo_node: NodeCluster) -> None:
     assert "this machine, started in" in first_output
     shows_the_run(first_output, source_value(demo_node))
+
+
+def test_it_draws_what_it_saw(cluster_name: str, demo_node: NodeCluster, tmp_path: Path) -> None:  # noqa: ARG001
+    drawn = tmp_path / "exposure.svg"
+    succeeds("--name", cluster_name, "--picture", str(drawn))
+    space = "{http://www.w3.org/2000/svg}"
+    bars = {
+        bar.attrib["class"]: (float(bar.attrib["x"]), float(bar.attrib["x"]) + float(bar.attrib["width"]))
+        for bar in ElementTree.parse(drawn).iter(f"{space}rect")  # noqa: S314 -- it is ours
+    }
+    (bound, ended), (made, gone), (runs, _) = bars["pod"], bars["secret"], bars["runs"]
+    assert bars["ordinary"][0] < bound < made < runs < ended
+    assert ended - 1 < gone < bars["ordinary"][1], bars
+
+
+def test_without_a_way_to_a_cluster_it_shows_a_local_run() -> None:
+    """In a user namespace without a mapping nobody is root, and there is no Docker engine here."""
+    environment = {
+        key: text for key, text in os.environ.items() if key not in ("RUNKEYS_E2E_PROVIDER", "DOCKER_HOST")
+    }
+    done = subprocess.run(
+        ["unshare", "--user", sys.executable, "scripts/demo.py"],
+        cwd=CHECKOUT,
+        env=environment | {"PYTHONPATH": f"{CHECKOUT / 'operator'}{os.pathsep}{CHECKOUT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEMO_SECONDS,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "without a cluster" in done.stdout
+    assert re.search(r"^  run-circuit +Succeeded +1 +ibm_token, account gone", done.stdout, re.MULTILINE), (
+        done.stdout
+    )
+    assert "not seen" in done.stdout
+    assert "demo-" not in done.stdout.replace("demo-down", "")
 
 
 def test_a_second_demo_uses_what_is_there(cluster_name: str, demo_node: NodeCluster) -> None:
