@@ -97,6 +97,4 @@ def test_it_works_as_it_is_written(own_node: OwnNode, tmp_path: Path) -> None:
     assert re.search(r"^\S+ Succeeded \d", from_python, re.MULTILINE), from_python
     assert value not in "".join(printed)
     assert node.etcd.find(value.encode()), "the run's Secret had it"
-    assert [
-        key for key in node.etcd.find(value.encode()) if "/secrets/default/rk-first-" not in key
-    ] == []
+    assert [key for key in node.etcd.find(value.encode()) if "/secrets/default/rk-first-" not in key] == []

@@ -10,12 +10,12 @@ import json
 import pytest
 import yaml
 
-from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.client import ApiError, Object
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.examples import EXAMPLES
-from tests.e2e.runs.team import Team, canary
+from tests.e2e.runs.team import Team, canary, run
 from tests.e2e.sdk.conftest import UserMaker, ok
-from tests.e2e.sealed.people import sealed_entry
+from tests.e2e.sealed.people import may, sealed_entry
 from tests.unit.cli.terminal import Terminal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -28,6 +28,15 @@ def example(name: str, image: str) -> Object:
         for container in task["template"]["spec"]["containers"]:
             container |= {"image": image, "workingDir": f"/app/examples/{name}"}
     return found
+
+
+def make_account(team: Team, name: str) -> None:
+    """The service account of an example, with its rights."""
+    for manifest in yaml.safe_load_all((EXAMPLES / name / "account.yaml").read_text()):
+        manifest["metadata"]["namespace"] = team.namespace
+        for subject in manifest.get("subjects", []):
+            subject["namespace"] = team.namespace
+        team.client.create(manifest)
 
 
 def test_rows_16_17_18_a_service_gets_what_the_user_brought_along(
@@ -73,11 +82,7 @@ def test_rows_37_44_45_the_prefect_example_reads_json_and_keeps_a_pair(
     team: Team, user: UserMaker, sdk_image: str
 ) -> None:
     token = canary()
-    for manifest in yaml.safe_load_all((EXAMPLES / "prefect" / "account.yaml").read_text()):
-        manifest["metadata"]["namespace"] = team.namespace
-        for subject in manifest.get("subjects", []):
-            subject["namespace"] = team.namespace
-        team.client.create(manifest)
+    make_account(team, "prefect")
     entry = sealed_entry(team, json.dumps({"token": token}), binding="team-secrets", entry="MYSECRET")
     team.make_binding("team-secrets", secrets=[entry])
     alice = user("alice", ("team-secrets",))
@@ -88,3 +93,46 @@ def test_rows_37_44_45_the_prefect_example_reads_json_and_keeps_a_pair(
     assert alice.ok("logs", "flow").split() == ["sha256", digest]
     stored = team.client.get("configmaps", "runkeys-kv", team.namespace)["data"]
     assert json.loads(stored["last"]) == {"key": "last", "value": {"digest": digest, "same": True}}
+
+
+def test_a_run_starts_a_run_and_hands_its_secret_on(
+    team: Team, node: NodeCluster, alice: Terminal, sdk_image: str
+) -> None:
+    value, mark = canary(), node.audit.mark()
+    make_account(team, "chain")
+    alice.ok("secret", "set", "circuit-token", stdin=value)
+    manifest = example("chain", sdk_image)
+    (container,) = manifest["spec"]["tasks"][0]["template"]["spec"]["containers"]
+    assert [item["name"] for item in container["env"]] == ["IMAGE"]
+    container["env"] = [
+        {"name": "IMAGE", "value": sdk_image},
+        {"name": "RUNKEYS_OPERATOR_NAMESPACE", "value": team.namespace},
+    ]
+    (alice.folder / "workflow.yaml").write_text(yaml.safe_dump(manifest))
+    done = alice.run("run", "-f", "workflow.yaml", "--name", "chain", "--wait")
+    assert done.code == 0, (done, team.printed())
+    output = team.run("chain")["status"]["tasks"][0]["output"]
+    assert output["phase"] == "Succeeded", output
+    assert output["output"] == {"digest": hashlib.sha256(value.encode()).hexdigest()}
+    started = team.run(output["run"])
+    conductor = f"system:serviceaccount:{team.namespace}:conductor"
+    assert started["spec"]["requester"]["username"] == conductor
+    assert not started["spec"].get("sealedInput"), "what was sealed is purged"
+    assert [str(event) for event in node.audit.find(value.encode(), mark)] == []
+    assert team.live_secrets() == []
+
+
+def test_twin_its_account_may_do_no_more_than_start_runs(team: Team) -> None:
+    """What it may not do is refused by the API server: its own rights are all that the first task has."""
+    make_account(team, "chain")
+    conductor = team.client.as_user(f"system:serviceaccount:{team.namespace}:conductor")
+    assert may(conductor, team.namespace, "create", "workflowruns")
+    assert not may(conductor, team.namespace, "use", "secretbindings", "keys")
+    for verb in ("update", "patch", "delete"):
+        assert not may(conductor, team.namespace, verb, "workflowruns")
+    who = {
+        "username": f"system:serviceaccount:{team.namespace}:conductor",
+        "groups": ["system:authenticated"],
+    }
+    with pytest.raises(ApiError, match="may not use SecretBinding keys"):
+        conductor.create(run(team.namespace, "stolen", requester=who))
