@@ -108,3 +108,22 @@ def test_after_ones_own_the_shared_bindings_of_the_config_are_looked_at(team: Te
     mine = canary()
     ok(alice, SET.replace("'n'", "'token'"), stdin=mine)
     assert ok(alice, own % "").split() == [digest(mine)]
+
+
+def test_a_local_task_reads_the_vault_of_a_cluster_that_it_names_beside_the_env_file(alice: Terminal) -> None:
+    """Line 8 of what users do. Without a name for the cluster it has what the run lists, and nothing else."""
+    value, here = canary(), canary()
+    ok(alice, SET, stdin=value)
+    (alice.folder / ".env").write_text(f"SECRET_MINE={here}\n")
+    (alice.folder / "app.py").write_text(
+        "import hashlib\nfrom runkeys import secrets\n"
+        f"for found in (secrets.get('mine'), secrets.get('n', config_name={context_of(alice)!r})):\n"
+        "    print(hashlib.sha256(found.encode()).hexdigest())\n"
+        "try:\n    secrets.get('n')\n"
+        "except secrets.NotFoundError as error:\n    print(error)\n"
+    )
+    done = alice.run("run", "--local", "--env-file", ".env", "--secret", "SECRET_MINE=mine", "app.py")
+    assert done.code == 0, done
+    first, second, refused = done.out.splitlines()[:3]
+    assert (first, second) == (digest(here), digest(value))
+    assert "'n'" in refused
