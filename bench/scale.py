@@ -64,6 +64,25 @@ def measure(node: NodeCluster, quick: bool) -> list[Figure]:
     ]
 
 
+def measure_most(node: NodeCluster, quick: bool) -> list[Figure]:
+    """The same for 10,000 at once, one sample of each, beside one of 100: about half an hour."""
+    few, most = (20, 500) if quick else (100, 10_000)
+    ours = {count: _Side([_sample(node, "operator", count)]) for count in (few, most)}
+    bare = _Side([_sample(node, "bare", most)])
+    costs = {count: side.mean(lambda sample: sample.cpu) for count, side in ours.items()}
+    what = f"CPU time of the operator a run, {most} at once or {few}"
+    return [
+        *_figures(most, ours[most], bare),
+        Figure(
+            what,
+            f"{costs[most]:.1f} ms",
+            f"{costs[few]:.1f} ms",
+            costs[most] / costs[few],
+            _MOST_GROWTH,
+        ),
+    ]
+
+
 def _memory(node: NodeCluster, live: int) -> list[Figure]:
     with team(node, f"live-{live}") as made, serving(made) as process:
         idle = process.memory()
@@ -115,7 +134,7 @@ def _sample(node: NodeCluster, who: str, count: int) -> Sample:
         mark, before = node.audit.mark(), process.cpu_seconds()
         process.forget_peak()
         make_runs(made, count, task)
-        _wait_none(made, process, "status.phase!=Succeeded")
+        _wait_none(made, process, "status.phase!=Succeeded", _LONGEST + count / 10)
         cpu = (process.cpu_seconds() - before) / count * 1000
         peak = process.peak()
         time.sleep(5)
@@ -144,14 +163,14 @@ def _start_after(count: int) -> float:
     return 5 + count / 25
 
 
-def _wait_none(made: Team, process: Process, fields: str) -> None:
+def _wait_none(made: Team, process: Process, fields: str, longest: float = _LONGEST) -> None:
     """Wait until no run is left that the field selector finds; what is listed becomes less and less."""
 
     def none() -> bool:
         process.check()
         return not made.client.list("workflowruns", made.namespace, fields=fields)
 
-    wait_until(f"no run of {made.namespace} to have {fields}", none, _LONGEST, every=2)
+    wait_until(f"no run of {made.namespace} to have {fields}", none, longest, every=2)
 
 
 # figures
