@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from pathlib import Path
@@ -32,7 +33,9 @@ settings.load_profile("full" if FULL else "ci" if IN_CI else "local")
 
 
 def pytest_configure() -> None:
-    """Choose the seed before any worker process starts, so that all of them have the same."""
+    """Choose the seed, and take interrupts, before any worker process starts, so that all of them have the same."""
+    # What a shell starts in the background ignores interrupts, and so would every command that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # CI takes the same sample each time, so that a change fails for what it changed.
     os.environ.setdefault("RUNKEYS_SEED", "1" if IN_CI else str(random.SystemRandom().randrange(1_000_000)))
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from runkeys.naming import LABEL_RUN
 
 from . import credentials, handlers, metrics, preflight
-from ._kopf import kopf
+from ._kopf import kopf, stop_asking_for_kinds
 from .errors import ApiError, BackgroundError, LoginError, Unauthorized
 from .guard import Guard
 from .health import Health
@@ -268,6 +268,7 @@ class _Operator:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        stop_asking_for_kinds()
         # When one watch fails, kopf leaves the others running, and then waits for them without an end.
         self._last_resort = self._last_resort or asyncio.get_running_loop().call_later(
             _KOPF_ENDS_SECONDS, _end_process

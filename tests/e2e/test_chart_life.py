@@ -92,6 +92,11 @@ def a_stream_of_runs(team: Team, requester: Object) -> Iterator[list[Object]]:
         thread.join(30)
 
 
+def images_of(node: NodeCluster) -> set[str]:
+    """Of the operator's pods."""
+    return {pod["spec"]["containers"][0]["image"] for pod in node.client.list("pods", SYSTEM)}
+
+
 def test_an_upgrade_while_runs_are_live(own_node: OwnNode, tmp_path: Path) -> None:
     node = settled_node(own_node)
     old = previous(tmp_path / "previous")
@@ -127,9 +132,8 @@ def test_an_upgrade_while_runs_are_live(own_node: OwnNode, tmp_path: Path) -> No
         )
         assert len(run_secrets(node, team)) >= len(long)
 
-    assert {pod["spec"]["containers"][0]["image"] for pod in node.client.list("pods", SYSTEM)} == {
-        images.OPERATOR_IMAGE
-    }
+    # helm waits for the new ones, and not for the end of the old ones.
+    wait_until("only new operators to run", lambda: images_of(node) == {images.OPERATOR_IMAGE}, 60)
     for path in sorted((CHART / "files" / "crds").glob("*.yaml")):
         wanted = yaml.safe_load(path.read_text())
         there = node.client.get("customresourcedefinitions", wanted["metadata"]["name"])
@@ -139,7 +143,8 @@ def test_an_upgrade_while_runs_are_live(own_node: OwnNode, tmp_path: Path) -> No
         team.tell_to_finish(run)
     for run in [*long, waiting, *short]:
         name = run["metadata"]["name"]
-        assert phase(team.wait_condition(name, "SecretsReleased")) == "Succeeded", name
+        ended = team.wait_condition(name, "SecretsReleased")
+        assert phase(ended) == "Succeeded", ended["status"]
         assert team.printed(run) == [f"sha256 {team.digest}\n"], name
         assert team.secret_story(team.object_name(run)) == ["made", "gone"], name
     assert run_secrets(node, team) == []

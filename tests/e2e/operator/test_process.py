@@ -182,6 +182,14 @@ def test_told_to_stop_when_idle_it_stops_at_once(start: Start) -> None:
     assert process.end(signal.SIGTERM) == 0
 
 
+def test_told_to_stop_while_it_asks_for_the_kinds_it_stops_at_once(start: Start, proxy: ApiProxy) -> None:
+    asked = proxy.hold(lambda request: request.path in ("/api", "/apis"), times=None)
+    process = start()
+    asked.wait_arrived(30)
+    assert process.end(signal.SIGTERM) == 0
+    assert "not everything ended by itself" not in process.text
+
+
 def test_told_to_stop_before_it_could_start(start: Start, proxy: ApiProxy) -> None:
     proxy.rule(discovery, Answer(503), times=None)
     process = start()

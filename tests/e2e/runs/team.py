@@ -220,6 +220,7 @@ class Team:
             for role in self.client.list("roles", self.namespace, labels="app.kubernetes.io/name=runkeys")
             if any(verb in rule["verbs"] and plural in rule["resources"] for rule in role["rules"])
             and not any(rule.get("resourceNames") for rule in role["rules"])
+            and not role["metadata"]["name"].endswith("-drain")  # not the operator's
         }
         rules = self.client.get("roles", name, self.namespace)["rules"]
         fewer = [

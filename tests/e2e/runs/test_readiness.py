@@ -78,7 +78,11 @@ def test_a_run_applied_when_the_deployment_is_ready(
     release = f"runkeys-{secrets.token_hex(3)}"
     node.client.create(examples.source_secret(served, secrets.token_hex(16)))
     node.client.create(examples.hello_binding(served))
-    sets = (f"--set=watchNamespaces={{{served}}}", f"--set=sources[0].namespace={served}")
+    sets = (
+        "--set=crds.install=false",
+        f"--set=watchNamespaces={{{served}}}",
+        f"--set=sources[0].namespace={served}",
+    )
     install(node, release, system, *sets, f"--set=sources[0].secretNames={{{examples.SOURCE}}}")
     mark = node.audit.mark()
     node.client.wait_for("deployments", release, system, available, timeout=90)
