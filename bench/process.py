@@ -64,7 +64,7 @@ def bare_loop(made: Team, task: Object | None = None) -> Iterator[Process]:
     log = scratch / f"{made.namespace}-bare-loop.log"
     command = [
         *(sys.executable, "-m", "bench.bare_loop"),
-        *(str(scratch / f"{made.namespace}.kubeconfig"), made.namespace),
+        *(str(made.operator.kubeconfig), made.namespace),
     ]
     if task is not None:
         template = scratch / f"{made.namespace}-job.json"

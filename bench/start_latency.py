@@ -6,6 +6,7 @@ from the watch event that shows the Job to the one that shows its container runn
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from contextlib import suppress
 
 import urllib3
 
-from runkeys import manifests
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
@@ -60,10 +60,16 @@ def _ready_made(made: Team, name: str) -> str:
     job["metadata"].pop("ownerReferences")
     for metadata in (job["metadata"], job["spec"]["template"]["metadata"]):
         metadata["labels"] = {"app": "ready-made"}
-    uid = run["metadata"]["uid"]
-    ready = manifests.secret(made.namespace, job["metadata"]["name"], uid, {})
-    ready["metadata"].pop("ownerReferences")
-    made.client.create({**ready, "stringData": {"SECRET_API_TOKEN": made.value}})
+    # With a name as any Job of a user's: those of the operator's are for the operator alone.
+    job = json.loads(json.dumps(job).replace("rk-", "own-"))
+    ready = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": job["metadata"]["name"], "namespace": made.namespace},
+        "immutable": True,
+        "stringData": {"SECRET_API_TOKEN": made.value},
+    }
+    made.client.create(ready)
     made.client.create(job)
     return str(job["metadata"]["name"])
 

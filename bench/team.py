@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from runkeys import manifests
@@ -33,6 +34,26 @@ def team(node: NodeCluster, hint: str, *arguments: str, tidy: bool = False) -> I
     if tidy:
         node.client.delete("namespaces", namespace)
         node.client.wait_gone("namespaces", namespace, None, _LONGEST)
+
+
+def anybody(made: Team) -> Path:
+    """A kubeconfig of an account that may do everything in the namespace, and is not the operator's."""
+    account, path = "anybody", made.cluster.scratch / f"{made.namespace}-anybody.kubeconfig"
+    if not path.exists():
+        metadata = {"name": account, "namespace": made.namespace}
+        made.client.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+        api = "rbac.authorization.k8s.io"
+        made.client.create(
+            {
+                "apiVersion": f"{api}/v1",
+                "kind": "RoleBinding",
+                "metadata": metadata,
+                "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": "admin"},
+                "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": made.namespace}],
+            }
+        )
+        made.cluster.kubeconfig_for(made.client.token(made.namespace, account), path)
+    return path
 
 
 def job_of(run: Object) -> dict[str, Any]:

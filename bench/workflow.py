@@ -23,7 +23,7 @@ from .chain_loop import LABEL
 from .kwok import pod_template
 from .process import placeholder
 from .report import Figure, Spread, compared
-from .team import job_of, team
+from .team import anybody, job_of, team
 
 _AIM = 1.5
 _WIDTH, _LENGTH = 10, 5
@@ -82,7 +82,7 @@ def _bare(made: Team) -> None:
     template = scratch / f"{made.namespace}-chain.json"
     template.write_text(json.dumps(job))
     command = [
-        *(sys.executable, "-m", "bench.chain_loop", str(scratch / f"{made.namespace}.kubeconfig")),
+        *(sys.executable, "-m", "bench.chain_loop", str(anybody(made))),
         *(made.namespace, str(template), str(_WIDTH), str(_LENGTH)),
     ]
     subprocess.run(command, cwd=CHECKOUT, check=True, timeout=_LONGEST)

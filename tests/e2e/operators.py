@@ -182,6 +182,7 @@ class Operator:
         self.credential = credential
         self.namespace = namespace
         self.log = log
+        self.kubeconfig = kubeconfig
         self.connection = ["--operator-namespace", namespace, "--kubeconfig", str(kubeconfig)]
         self.command = [
             sys.executable,

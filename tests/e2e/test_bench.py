@@ -1,0 +1,42 @@
+"""The bench measures: few samples of some parts, all of them in `make proof`. Whatever the figures are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.cluster.cache import CHECKOUT
+from tests.e2e.cluster.node import NodeCluster
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.proof,
+    pytest.mark.xdist_group("heavy"),
+    pytest.mark.timeout(1200),
+]
+
+FULL = os.environ.get("RUNKEYS_PROOF") == "full"
+PARTS = (
+    ("imports", "start", "reaction", "workflow", "trust", "scale", "finished")
+    if FULL
+    else ("reaction", "trust")
+)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_measures(node: NodeCluster, part: str) -> None:  # noqa: ARG001 -- it needs such a cluster too
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--quick", "--only", part],
+        cwd=CHECKOUT,
+        env=os.environ | {"PYTHONPATH": f"{CHECKOUT / 'operator'}{os.pathsep}{CHECKOUT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1000,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "measured" in done.stdout
+    assert "bench/results/" in done.stdout.splitlines()[-1]
