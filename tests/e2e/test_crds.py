@@ -122,7 +122,7 @@ PUBLIC_KEY = "publicKey is a public key of Runkeys: rkpub1. and what follows"
 REVEAL_FIXED = "a SecretReveal cannot be changed: make a new one"
 SEALED = "a sealed value begins with rk1.; this is none, and may be a secret in the clear: seal it"
 ONE_SOURCE = "an entry has exactly one source: give secretKeyRef or sealed"
-OWNER = "owner is fixed once a binding exists: make a new binding"
+OWNER = "owner is immutable once a binding exists: make a new binding"
 SCOPE_ALONE = "scope is about a sealed value: give sealed, or leave scope out"
 OPERATOR = "operator must be In, NotIn, Exists or DoesNotExist"
 ACCESS = "an access rule must give runSelector, serviceAccountNames or images"
@@ -247,30 +247,34 @@ BAD_REVEALS: list[tuple[str, Any, str]] = [
 ]
 # Changes to a run that exists, as merge patches one after the other.
 BAD_CHANGES: list[tuple[str, Object, str]] = [
-    ("account", {"serviceAccountName": "x"}, "serviceAccountName is fixed once a run exists: make a new run"),
-    ("bindings", {"bindings": [{"name": "x"}]}, "bindings are fixed once a run exists: make a new run"),
-    ("no bindings", {"bindings": None}, "bindings are fixed once a run exists: make a new run"),
+    (
+        "account",
+        {"serviceAccountName": "x"},
+        "serviceAccountName is immutable once a run exists: make a new run",
+    ),
+    ("bindings", {"bindings": [{"name": "x"}]}, "bindings is immutable once a run exists: make a new run"),
+    ("no bindings", {"bindings": None}, "bindings is immutable once a run exists: make a new run"),
     (
         "tasks",
         {"tasks": [{**RUN["spec"]["tasks"][0], "containers": ["x"]}]},
-        "tasks are fixed once a run exists",
+        "tasks is immutable once a run exists",
     ),
-    ("input", {"input": None}, "input is fixed once a run exists: make a new run"),
+    ("input", {"input": None}, "input is immutable once a run exists: make a new run"),
     (
         "another value",
         {"sealedInput": {"token": "rk1.z"}},
-        "sealedInput is fixed once a run exists, and is taken out when it ends: make a new run",
+        "sealedInput is immutable once a run exists, and is taken out when it ends: make a new run",
     ),
     # the same fields and values, but not each to its own
     (
         "swapped",
         {"sealedInput": {"token": "rk1.y", "other": "rk1.x"}},
-        "sealedInput is fixed once a run exists",
+        "sealedInput is immutable once a run exists",
     ),
-    ("one field", {"sealedInput": {"other": None}}, "sealedInput is fixed once a run exists"),
-    ("requester", {"requester": {"username": "bob"}}, "requester is fixed once a run exists"),
-    ("group", {"requester": {"groups": ["admins"]}}, "requester is fixed once a run exists"),
-    ("deadline", {"activeDeadlineSeconds": 5}, "activeDeadlineSeconds is fixed once a run exists"),
+    ("one field", {"sealedInput": {"other": None}}, "sealedInput is immutable once a run exists"),
+    ("requester", {"requester": {"username": "bob"}}, "requester is immutable once a run exists"),
+    ("group", {"requester": {"groups": ["admins"]}}, "requester is immutable once a run exists"),
+    ("deadline", {"activeDeadlineSeconds": 5}, "activeDeadlineSeconds is immutable once a run exists"),
     ("cancel", {"cancel": False}, "cancel cannot be taken back: make a new run"),
 ]
 

@@ -144,7 +144,7 @@ class SecretBindingSpec(ApiModel):
         json_schema_extra=cel(
             (
                 "has(self.owner) == has(oldSelf.owner) && (!has(self.owner) || self.owner == oldSelf.owner)",
-                "owner is fixed once a binding exists: make a new binding",
+                "owner is immutable once a binding exists: make a new binding",
             )
         )
     )

@@ -334,31 +334,31 @@ class WorkflowRunSpec(ApiModel):
             (
                 "has(self.serviceAccountName) == has(oldSelf.serviceAccountName) &&"
                 " (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName)",
-                "serviceAccountName is fixed once a run exists: make a new run",
+                "serviceAccountName is immutable once a run exists: make a new run",
             ),
             (
                 "has(self.bindings) == has(oldSelf.bindings) &&"
                 " (!has(self.bindings) || self.bindings == oldSelf.bindings)",
-                "bindings are fixed once a run exists: make a new run",
+                "bindings is immutable once a run exists: make a new run",
             ),
-            ("self.tasks == oldSelf.tasks", "tasks are fixed once a run exists: make a new run"),
+            ("self.tasks == oldSelf.tasks", "tasks is immutable once a run exists: make a new run"),
             (
                 "has(self.input) == has(oldSelf.input) && (!has(self.input) || self.input == oldSelf.input)",
-                "input is fixed once a run exists: make a new run",
+                "input is immutable once a run exists: make a new run",
             ),
             (
                 "!has(self.sealedInput) || (has(oldSelf.sealedInput) && self.sealedInput == oldSelf.sealedInput)",
-                "sealedInput is fixed once a run exists, and is taken out when it ends: make a new run",
+                "sealedInput is immutable once a run exists, and is taken out when it ends: make a new run",
             ),
             (
                 "has(self.requester) == has(oldSelf.requester) &&"
                 " (!has(self.requester) || self.requester == oldSelf.requester)",
-                "requester is fixed once a run exists",
+                "requester is immutable once a run exists",
             ),
             (
                 "has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) &&"
                 " (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds)",
-                "activeDeadlineSeconds is fixed once a run exists: make a new run",
+                "activeDeadlineSeconds is immutable once a run exists: make a new run",
             ),
             (
                 "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",

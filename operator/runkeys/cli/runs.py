@@ -18,7 +18,7 @@ from runkeys.cli.values import read_text
 from runkeys.client import Client
 from runkeys.mapping import SECRETS, add_mapping
 from runkeys.problems import Invalid, NotFound, Usage
-from runkeys.submission import TTL, assignments, from_command
+from runkeys.submission import TTL, assignments, from_command, parse_run
 
 Json = dict[str, Any]
 
@@ -156,10 +156,10 @@ def _start(
         client.create(client.path("workflowruns"), made, dryRun="All")
         print_object(settings, made) if settings.output != "name" else click.echo(made["metadata"]["name"])
         return
-    client.create(client.path("workflowruns"), made)
+    created = client.create(client.path("workflowruns"), made)
     name = made["metadata"]["name"]
     if not wait:
-        run = client.get(name)
+        run = parse_run(created)  # not read again: whoever may only start runs can do that
         click.echo(run_name(run)) if settings.output in ("table", "wide") else show(settings, run)
         settings.say(f"follow it: runkeys watch {name}, runkeys logs -f {name}")
         return

@@ -150,10 +150,11 @@ def _runs_frozen(_: Account) -> Object:
     checks = [
         check(
             "size(variables.changed) == 0",
-            "the spec of a run is fixed once it exists: make a new run",
+            "the spec of a run is immutable: make a new run",
             filled(
-                "spec.<changed> cannot be changed once a run exists, only suspend, cancel and ttlSecondsAfterFinished"
-                " can: make a new run",
+                # GitOps tools know by "is immutable" that they have to delete it and make it again.
+                "spec.<changed> is immutable once a run exists, only suspend, cancel and ttlSecondsAfterFinished"
+                " can be changed: make a new run",
                 changed="variables.changed.join(', spec.')",
             ),
         ),

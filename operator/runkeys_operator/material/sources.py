@@ -94,7 +94,11 @@ class Sources:
         except sealing.UnknownKeyError as error:
             reason, message, permanent = Reason.UNKNOWN_KEY, str(error), False
         except sealing.ContextMismatchError as error:
-            reason, message, permanent = Reason.SEAL_CONTEXT_MISMATCH, str(error), own
+            reason, message, permanent = (
+                Reason.SEAL_CONTEXT_MISMATCH,
+                f"{error}{_placed(sealed.context)}",
+                own,
+            )
         except sealing.SealError as error:
             reason, message, permanent = Reason.SEALED_INVALID, str(error), own
         refusal = Refusal(reason, reference.field, f"{reference.what}: {message}", permanent)
@@ -197,3 +201,13 @@ def _is_utf8(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _placed(context: sealing.Context) -> str:
+    """What people have often overlooked about the place of a value."""
+    if not isinstance(context, sealing.BindingEntry):
+        return ""
+    return (
+        " (a strict value is for one name and namespace of its binding, which kustomize's namePrefix, nameSuffix and"
+        " namespace change: seal for those that come out, or with scope: Namespace)"
+    )

@@ -13,7 +13,7 @@ import yaml
 from tests.e2e.cluster.client import ApiError, Object
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.examples import EXAMPLES
-from tests.e2e.runs.team import Team, canary, run
+from tests.e2e.runs.team import TASK_IMAGE, Team, canary, run
 from tests.e2e.sdk.conftest import UserMaker, ok
 from tests.e2e.sealed.people import may, sealed_entry
 from tests.unit.cli.terminal import Terminal
@@ -136,3 +136,41 @@ def test_twin_its_account_may_do_no_more_than_start_runs(team: Team) -> None:
     }
     with pytest.raises(ApiError, match="may not use SecretBinding keys"):
         conductor.create(run(team.namespace, "stolen", requester=who))
+
+
+def has_ended(job: Object) -> bool:
+    """Whether a Job has, in whatever way."""
+    kinds = {item["type"] for item in job.get("status", {}).get("conditions", ()) if item["status"] == "True"}
+    return bool({"Complete", "Failed"} & kinds)
+
+
+def test_a_cron_job_makes_a_run_each_time(team: Team, sdk_image: str) -> None:
+    """Line 4 of what users do. Kubernetes makes the Job that the schedule would make."""
+    make_account(team, "cronjob")
+    team.make_binding("hello", secrets=[sealed_entry(team, canary(), binding="hello", entry="api-token")])
+    config, cron = yaml.safe_load_all((EXAMPLES / "cronjob" / "cronjob.yaml").read_text())
+    config["data"]["run.yaml"] = config["data"]["run.yaml"].replace("busybox:1.37", TASK_IMAGE)
+    (container,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    container |= {
+        "image": sdk_image,
+        "env": [{"name": "RUNKEYS_OPERATOR_NAMESPACE", "value": team.namespace}],
+    }
+    for manifest in (config, cron):
+        team.client.create(manifest, team.namespace)
+    nightly = f"system:serviceaccount:{team.namespace}:nightly"
+    for number in (1, 2):
+        team.cluster.kubectl("-n", team.namespace, "create", "job", f"now-{number}", "--from=cronjob/nightly")
+        team.client.wait_for("jobs", f"now-{number}", team.namespace, has_ended, 90)
+        job = team.client.get("jobs", f"now-{number}", team.namespace)
+        assert job["status"].get("succeeded") == 1, team.cluster.kubectl(
+            "-n", team.namespace, "logs", f"job/now-{number}"
+        )
+        assert len(team.client.list("workflowruns", team.namespace)) == number
+    for made in team.client.list("workflowruns", team.namespace):
+        assert made["metadata"]["name"].startswith("nightly-")
+        assert made["spec"]["requester"]["username"] == nightly
+        team.wait_phase(made["metadata"]["name"], "Succeeded")
+    assert team.live_secrets() == []
+    # The pod of the CronJob itself has no secret.
+    (pod,) = team.client.list("pods", team.namespace, labels="batch.kubernetes.io/job-name=now-1")
+    assert [item["name"] for item in pod["spec"]["containers"][0]["env"]] == ["RUNKEYS_OPERATOR_NAMESPACE"]

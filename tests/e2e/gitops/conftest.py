@@ -1,0 +1,7 @@
+"""Fixtures: the same teams as for the runs."""
+
+from __future__ import annotations
+
+from tests.e2e.runs.conftest import new_team, team
+
+__all__ = ["new_team", "team"]
