@@ -227,7 +227,10 @@ def _conditions(
     about_sources = refusal is not None and refusal.reason in _ABOUT_SOURCES
     denied = refusal is not None and refusal.reason in (Reason.ACCESS_DENIED, Reason.USE_DENIED)
     failed = phase in (State.FAILED, State.CANCELLED)
-    stuck = refusal is not None and not final and not verdict.state.final
+    waits = refusal is not None and not final and not verdict.state.final
+    # A queue, an autoscaler or another pod's end brings a node: nobody has to do anything, so nothing is stalled.
+    queued = waits and refusal is not None and refusal.reason is Reason.UNSCHEDULABLE
+    stuck = waits and not queued
     used = _input_used(run)
     return [
         checked("Authorized", "Admitted", refused=denied, passed=started or about_sources),
@@ -235,7 +238,7 @@ def _conditions(
         condition("SecretsReleased", *_released(tasks, live, final=final)),
         condition("Complete", phase == State.SUCCEEDED, why),
         condition("Failed", failed, why, text if failed else ""),
-        condition("Reconciling", not final and not stuck, why),
+        condition("Reconciling", not final and not stuck, why, text if queued else ""),
         condition("Stalled", stuck or phase == State.FAILED, why, text if stuck or failed else ""),
         *([condition("InputUsed", *used)] if used is not None else []),
     ]

@@ -19,9 +19,11 @@ if status.phase == "Suspended" then
   return {status = "Suspended", message = "Suspended: nothing of it is started"}
 end
 if status.phase ~= "Succeeded" then
-  local stalled = condition("Stalled")
-  if stalled.status == "True" then
-    return {status = "Progressing", message = "Waits: " .. (stalled.message or stalled.reason or "")}
+  for _, kind in ipairs({"Stalled", "Reconciling"}) do
+    local found = condition(kind)
+    if found.status == "True" and (found.message or "") ~= "" then
+      return {status = "Progressing", message = "Waits: " .. found.message}
+    end
   end
   return {status = "Progressing", message = status.phase .. ", tasks done: " .. (status.tasksDone or "0")}
 end

@@ -36,7 +36,9 @@ def test_what_nobody_has_looked_at_is_progressing(new_team: Callable[..., Team])
 def test_a_run_that_waits_runs_and_succeeds(team: Team) -> None:
     made = team.make_run(command=python(FINISHES_WHEN_TOLD), pod=HELD_BACK)
     team.pod(made)
-    assert health(team.wait_phase("job", "Pending", "Waiting")).status == "Progressing"
+    queued = health(team.wait_condition("job", "Reconciling", reason="Unschedulable"))
+    assert queued.status == "Progressing"
+    assert queued.message.startswith("Waits: ")
     team.let_go(made)
     team.wait_running(made)
     assert of_run(team, "job") == "Progressing"

@@ -33,7 +33,7 @@ def held_back(team: Team) -> Object:
     """A run whose Job and pod exist, and whose status says that its pod has no node."""
     found = team.make_run(pod=HELD_BACK)
     team.pod(found)
-    return team.wait_condition("job", "Stalled", "True", "Unschedulable")
+    return team.wait_condition("job", "Reconciling", "True", "Unschedulable")
 
 
 def check_released(found: Object) -> None:

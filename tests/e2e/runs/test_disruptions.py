@@ -239,7 +239,7 @@ def test_an_eviction_while_the_operator_is_away_does_not_count(team: Team) -> No
 def test_an_eviction_before_the_container_starts_does_not_count(team: Team) -> None:
     """The pod has a node and waits for its Secret, which nobody makes as long as the operator is away."""
     run = make(team, task("a", PRINTS_AND_WAITS, secret=True, pod=HELD_BACK))
-    team.wait_condition("flow", "Stalled", reason="Unschedulable")
+    team.wait_condition("flow", "Reconciling", reason="Unschedulable")
     with stopped(team, away=True):
         let_go(team, run)
         pod = wait_bound(team, run)

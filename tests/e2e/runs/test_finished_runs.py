@@ -43,7 +43,7 @@ def test_nothing_is_asked_for_a_run_that_has_finished(swept_team: Team, proxy: A
     team.make_run()
     team.make_run("waits", pod=HELD_BACK)
     team.wait_phase("job", "Succeeded")
-    team.wait_condition("waits", "Stalled", reason="Unschedulable")
+    team.wait_condition("waits", "Reconciling", reason="Unschedulable")
     swept(team, proxy, 2)
     assert team.jobs(), "the Job is left for its logs"
     # it is changed, and its pod too: still no concern of the operator

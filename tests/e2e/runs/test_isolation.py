@@ -71,7 +71,7 @@ def waiting_run(team: Team) -> tuple[Object, Object]:
     """A run whose pod has no node, so that no Secret is due, and its Job."""
     found = team.make_run(pod=HELD_BACK)
     team.pod(found)
-    team.wait_condition("job", "Stalled", "True", "Unschedulable")
+    team.wait_condition("job", "Reconciling", "True", "Unschedulable")
     return found, team.client.get("jobs", team.object_name(found), team.namespace)
 
 

@@ -74,7 +74,7 @@ def test_it_was_away_while_the_pod_ended(team: Team, leave: Step, come_back: Ste
 @AWAY
 def test_it_was_away_while_the_pod_got_its_node(team: Team, leave: Step, come_back: Step) -> None:
     found = team.make_run(pod=HELD_BACK)
-    team.wait_condition("job", "Stalled", reason="Unschedulable")
+    team.wait_condition("job", "Reconciling", reason="Unschedulable")
     pod = team.pod(found)
     leave(team)
     team.let_go(found)

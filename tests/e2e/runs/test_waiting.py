@@ -26,10 +26,12 @@ def check_secret_came_after_the_node(team: Team, mark: int) -> None:
 
 def waits_for(team: Team, name: str, reason: str) -> Object:
     """The run once it says that it waits for ``reason``; its one task tells the same as its conditions."""
-    found = team.wait_condition(name, "Stalled", "True", reason)
+    # Whether somebody has to do something about it.
+    kind = "Reconciling" if reason == "Unschedulable" else "Stalled"
+    found = team.wait_condition(name, kind, "True", reason)
     (task,) = found["status"]["tasks"]
     assert (phase(found), task["state"], task["reason"]) == ("Pending", "Waiting", reason)
-    assert condition(found, "Stalled")["message"] == task["message"]
+    assert condition(found, kind)["message"] == task["message"]
     return found
 
 
@@ -37,7 +39,8 @@ def test_a_pod_without_a_node_has_no_secret(team: Team, node: NodeCluster) -> No
     mark, label = node.audit.mark(), f"runkeys.test/{team.namespace}"
     team.make_run(pod={"nodeSelector": {label: "yes"}})
     found = waits_for(team, "job", "Unschedulable")
-    assert "didn't match Pod's node affinity/selector" in condition(found, "Stalled")["message"]
+    assert "didn't match Pod's node affinity/selector" in condition(found, "Reconciling")["message"]
+    assert condition(found, "Stalled")["status"] == "False"
     assert (team.secret_story(), found["status"]["live"]) == ([], 0)
 
     (machine,) = (item["metadata"]["name"] for item in team.client.list("nodes"))

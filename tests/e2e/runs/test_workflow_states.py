@@ -29,7 +29,7 @@ def waits_for_its_binding(team: Team) -> Object:
 def waits_for_a_node(team: Team) -> Object:
     run = make(team, task("a", secret=True, pod=HELD_BACK), task("b", dependsOn=["a"]))
     pod_of(team, run, "a")
-    team.wait_condition("flow", "Stalled", reason="Unschedulable")
+    team.wait_condition("flow", "Reconciling", reason="Unschedulable")
     return run
 
 

@@ -1,0 +1,83 @@
+"""What kstatus, by which Flux waits, says of real objects in each state. Needs Go, as the cluster's programs do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.golang import go_command
+from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, python
+
+SOURCES = Path(__file__).parent / "kstatus_go"
+Ask = Callable[[Object], str]
+
+# One worker builds it, once.
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("kstatus-go")]
+
+
+@pytest.fixture(scope="module")
+def kstatus(tmp_path_factory: pytest.TempPathFactory) -> Ask:
+    """Ask for the status of one object."""
+    program = tmp_path_factory.mktemp("go") / "kstatus"
+    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
+    build = [str(go_command((1, 26))), "build", "-trimpath", "-buildvcs=false", "-o", str(program), "."]
+    subprocess.run(build, cwd=SOURCES, env=environment, check=True, timeout=280)
+
+    def ask(item: Object) -> str:
+        done = subprocess.run(
+            [program], input=json.dumps([item]), capture_output=True, text=True, check=False, timeout=30
+        )
+        assert done.returncode == 0, done.stderr
+        (found,) = json.loads(done.stdout)
+        return str(found["status"])
+
+    return ask
+
+
+def binding(team: Team, name: str) -> Object:
+    return team.client.get("secretbindings", name, team.namespace)
+
+
+def test_what_nobody_has_looked_at_is_in_progress_and_then_current(
+    new_team: Callable[..., Team], kstatus: Ask
+) -> None:
+    team = new_team(start=False)
+    team.make_source()
+    team.make_binding()
+    team.make_run()
+    assert (kstatus(binding(team, "keys")), kstatus(team.run())) == ("InProgress", "InProgress")
+    team.operator.start()
+    assert kstatus(team.wait_phase("job", "Succeeded")) == "Current"
+    assert kstatus(binding(team, "keys")) == "Current"
+
+
+def test_a_run_is_in_progress_until_it_has_ended(team: Team, kstatus: Ask) -> None:
+    made = team.make_run(command=python(FINISHES_WHEN_TOLD), pod=HELD_BACK)
+    team.pod(made)
+    assert kstatus(team.wait_phase("job", "Pending", "Waiting")) == "InProgress"
+    team.let_go(made)
+    team.wait_running(made)
+    assert kstatus(team.wait_phase("job", "Running")) == "InProgress"
+    team.tell_to_finish(made)
+    assert kstatus(team.wait_phase("job", "Succeeded")) == "Current"
+
+
+def test_what_cannot_go_on_has_failed(team: Team, kstatus: Ask) -> None:
+    team.make_run("failing", command=python("raise SystemExit(3)"))
+    assert kstatus(team.wait_phase("failing", "Failed")) == "Failed"
+    team.make_run("waiting", task={"secrets": [{"name": "api_token", "secret": "nowhere"}]})
+    assert kstatus(team.wait_condition("waiting", "Stalled")) == "Failed"
+    team.make_binding(
+        "broken", secrets=[{"name": "token", "secretKeyRef": {"name": SOURCE, "key": "absent"}}]
+    )
+
+    def judged(item: Object) -> bool:
+        return bool(item.get("status", {}).get("conditions"))
+
+    assert kstatus(team.client.wait_for("secretbindings", "broken", team.namespace, judged, 60)) == "Failed"
