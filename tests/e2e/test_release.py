@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 import runkeys
 from tests.e2e.cluster.cache import CHECKOUT
@@ -62,6 +64,8 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(folder: Path) -> None
         for path in (CHECKOUT / "operator" / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    chart = CHECKOUT / "helm" / "runkeys"  # for `runkeys install`
+    own |= {f"runkeys/chart/{path.relative_to(chart)}" for path in chart.rglob("*") if path.is_file()}
     assert {name for name in names if ".dist-info/" not in name} == own
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
@@ -73,6 +77,7 @@ def test_the_sdist_holds_what_the_wheel_is_built_from(folder: Path) -> None:
 
     assert top == {
         "operator",
+        "helm",
         "pyproject.toml",
         "LICENSE",
         "README.md",
@@ -91,6 +96,9 @@ def test_the_list_of_what_is_inside_names_every_locked_package(folder: Path) -> 
     locked = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+) \\$", lock, re.MULTILINE))
 
     assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
+    validate = JsonStrictValidator(SchemaVersion.V1_6).validate_str
+    assert validate(json.dumps(bom)) is None
+    assert validate(json.dumps({**bom, "version": "one"})) is not None, "the twin: what is wrong is seen"
     assert bom["metadata"]["component"]["version"] == runkeys.__version__
     assert locked.items() <= here.items()
     assert len(locked) > 10

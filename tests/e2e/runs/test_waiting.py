@@ -103,7 +103,7 @@ def test_twin_without_the_right_to_delete_the_secret_stays_and_the_run_does_not_
     mark = node.audit.mark()
     with team.without_right("delete", "secrets"):
         found = team.make_run(
-            task={"startDeadlineSeconds": 1},
+            task={"startDeadlineSeconds": 5},
             pod={
                 "containers": [{"name": "main", "image": "localhost/nowhere:1", "imagePullPolicy": "Never"}]
             },
