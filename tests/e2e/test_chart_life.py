@@ -72,7 +72,7 @@ def run_secrets(node: NodeCluster, team: Team) -> list[str]:
 
 
 @contextmanager
-def a_stream_of_runs(team: Team, requester: Object) -> Iterator[list[Object]]:
+def a_stream_of_runs(team: Team, requester: Object, hint: str = "short") -> Iterator[list[Object]]:
     """Make short runs, one when the one before has its Job, until the block ends."""
     made: list[Object] = []
     enough = threading.Event()
@@ -81,7 +81,7 @@ def a_stream_of_runs(team: Team, requester: Object) -> Iterator[list[Object]]:
         for number in count(1):
             if enough.is_set():
                 return
-            made.append(team.make_run(f"short-{number}", requester=requester))
+            made.append(team.make_run(f"{hint}-{number}", requester=requester))
             enough.wait(1)
 
     thread = threading.Thread(target=work)

@@ -21,7 +21,7 @@ from .audit import AuditLog
 from .base import Cluster, ClusterError, wait_until
 from .cache import Claim, cache_dir, file_lock
 from .etcd import GatewayReader
-from .node_config import COMPONENTS, NODE_NAME, write_config
+from .node_config import COMPONENTS, NODE_NAME, SECOND_NODE, write_config, write_second_node
 from .node_layout import NodeOptions, NodePaths, NodeRecord, process_birth
 from .node_machine import cgroup_gone, check_machine, make_cgroup, outer_pid, remove_link, run_ip, take_slot
 
@@ -186,6 +186,19 @@ class NodeCluster(Cluster):
         wait_until("the cgroups' end", lambda: cgroup_gone(self.record.cgroup), timeout=15)
         return self.paths.state
 
+    def join_second_node(self, archives: list[Path]) -> str:
+        """Start a second kubelet with a container runtime of its own, which has these images; its node's name."""
+        write_second_node(self.paths, self.record)
+        make_cgroup(f"{self.record.cgroup}/{SECOND_NODE}")
+        self.start_component("containerd2")
+        runtime = self.paths / "containerd2.sock"
+        wait_until("the second containerd's socket", runtime.exists, timeout=30)
+        for archive in [images.pause_image(), *archives]:
+            self._import(runtime, archive)
+        self.start_component("kubelet2")
+        self.client.wait_for("nodes", SECOND_NODE, None, _is_ready, timeout=60, what="Ready")
+        return SECOND_NODE
+
     # What a client needs
 
     @property
@@ -197,7 +210,10 @@ class NodeCluster(Cluster):
         return self.paths / "scratch"
 
     def load_image(self, archive: Path) -> None:
-        where = (f"--address={self.paths.containerd}", "--namespace=k8s.io")
+        self._import(self.paths.containerd, archive)
+
+    def _import(self, runtime: Path, archive: Path) -> None:
+        where = (f"--address={runtime}", "--namespace=k8s.io")
         self.run(build.program("ctr"), *where, "images", "import", "--local=false", archive, timeout=120)
 
     # Looking inside

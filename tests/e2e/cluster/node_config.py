@@ -18,6 +18,7 @@ from .base import write_kubeconfig
 from .node_layout import POD_NETWORK, SERVICE_IP, NodePaths, NodeRecord
 
 NODE_NAME = "node1"
+SECOND_NODE = "node2"
 PAUSE_IMAGE = "localhost/runkeys-pause:1"
 COMPONENTS = (
     "etcd",
@@ -34,6 +35,7 @@ ACCOUNTS = {
     "kube-controller-manager": ("system:kube-controller-manager", ""),
     "kube-scheduler": ("system:kube-scheduler", ""),
     "kubelet": (f"system:node:{NODE_NAME}", "system:nodes"),
+    "kubelet2": (f"system:node:{SECOND_NODE}", "system:nodes"),
     "kube-proxy": ("system:kube-proxy", ""),
 }
 # Two hundred runs at once would wait for the clients' own brakes otherwise (20 requests a second by default).
@@ -129,18 +131,44 @@ def _commands(paths: NodePaths, record: NodeRecord) -> dict[str, list[str]]:
             "--secure-port=0",
             *BRISK,
         ),
-        "kubelet": command(
-            "kubelet",
-            f"--config={paths / 'kubelet.yaml'}",
-            f"--kubeconfig={paths / 'kubelet.kubeconfig'}",
-            f"--hostname-override={NODE_NAME}",
-            f"--node-ip={record.address}",
-            f"--root-dir={paths / 'kubelet'}",
-        ),
+        "kubelet": _kubelet_command(paths, record, NODE_NAME, ""),
         "kube-proxy": command(
             "kube-proxy", f"--config={paths / 'kube-proxy.yaml'}", f"--hostname-override={NODE_NAME}"
         ),
     }
+
+
+def _kubelet_command(paths: NodePaths, record: NodeRecord, name: str, suffix: str) -> list[str]:
+    return [
+        str(build.program("kubelet")),
+        f"--config={paths / f'kubelet{suffix}.yaml'}",
+        f"--kubeconfig={paths / f'kubelet{suffix}.kubeconfig'}",
+        f"--hostname-override={name}",
+        f"--node-ip={record.address}",
+        f"--root-dir={paths / f'kubelet{suffix}'}",
+    ]
+
+
+def write_second_node(paths: NodePaths, record: NodeRecord) -> None:
+    """Add what a second kubelet with a container runtime of its own reads; they share the first one's network."""
+    kubelet = _kubelet(paths, record) | {
+        "port": 10260,
+        "containerRuntimeEndpoint": f"unix://{paths / 'containerd2.sock'}",
+        # Each kubelet removes the cgroups below its root that it does not know.
+        "cgroupRoot": f"/{record.cgroup}/{SECOND_NODE}",
+        "podLogsDir": str(paths / "pod-logs" / SECOND_NODE),
+    }
+    _write_json(paths / "kubelet2.yaml", kubelet)
+    (paths / "containerd2.toml").write_text(_containerd(paths, "2"))
+    (paths / "pod-logs" / SECOND_NODE).mkdir()
+    commands = json.loads(paths.commands.read_text())
+    environment = commands["containerd"]["env"]
+    for name, argv in (
+        ("containerd2", [str(build.program("containerd")), f"--config={paths / 'containerd2.toml'}"]),
+        ("kubelet2", _kubelet_command(paths, record, SECOND_NODE, "2")),
+    ):
+        commands[name] = {"argv": argv, "env": environment}
+    _write_json(paths.commands, commands)
 
 
 def _api_server(paths: NodePaths, record: NodeRecord) -> list[str]:
@@ -256,17 +284,17 @@ def _cni() -> dict[str, Any]:
     }
 
 
-def _containerd(paths: NodePaths) -> str:
+def _containerd(paths: NodePaths, suffix: str = "") -> str:
     return f"""
 version = 3
-root = "{paths / "containerd"}"
-state = "/run/containerd"
+root = "{paths / f"containerd{suffix}"}"
+state = "/run/containerd{suffix}"
 disabled_plugins = [
   "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper",
   "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs", "io.containerd.nri.v1.nri",
 ]
 [grpc]
-address = "{paths.containerd}"
+address = "{paths / f"containerd{suffix}.sock"}"
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = "{PAUSE_IMAGE}"
 [plugins.'io.containerd.cri.v1.runtime']
