@@ -38,17 +38,21 @@ def main() -> int:
     arguments = parser.parse_args()
     facts = {**report.machine(), "quick": arguments.quick}
     print(f"{facts['cores']} cores, Python {facts['python']}, load {facts['load']}", flush=True)
+    figures: list[report.Figure] = []
     try:
-        figures = _measure([arguments.only] if arguments.only else list(PARTS), arguments.quick)
+        _measure([arguments.only] if arguments.only else list(PARTS), arguments.quick, figures)
     except (ClusterError, BuildError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"\n{report.table(figures)}\n\n{report.save(figures, facts)}")
+    finally:
+        # What was measured before something failed has taken its time too.
+        if figures:
+            print(f"\n{report.table(figures)}\n\n{report.save(figures, facts)}")
     return 0
 
 
-def _measure(parts: list[str], quick: bool) -> list[report.Figure]:
-    figures: list[report.Figure] = []
+def _measure(parts: list[str], quick: bool, figures: list[report.Figure]) -> None:
+    """Measure these parts, one after the other; each adds its figures."""
     NodeCluster.clean_up(NAME)
     with NodeCluster.start(NAME, claim=Claim(cache_dir() / "nodes" / f".{NAME}.claims")) as node:
         install_crds(node)
@@ -57,7 +61,6 @@ def _measure(parts: list[str], quick: bool) -> list[report.Figure]:
                 began = time.monotonic()
                 figures += (PARTS | LONG_PARTS)[part](node, quick)
                 print(f"{part}: measured in {time.monotonic() - began:.0f} s", flush=True)
-    return figures
 
 
 if __name__ == "__main__":

@@ -160,13 +160,13 @@ def _side(node: NodeCluster, finished: int, sizes: _Sizes) -> Iterator[_Side]:
 
 def _make_finished(made: Team, count: int) -> None:
     began = time.monotonic()
+    # Nobody else may write a status.
+    operator = made.client.as_user(f"system:serviceaccount:{made.namespace}:runkeys")
 
     def make(number: int) -> None:
         raw = made.make_run(f"done-{number:05d}")
         change = {"status": final_status(WorkflowRun.parse(raw))}
-        made.client.patch(
-            "workflowruns", raw["metadata"]["name"], made.namespace, change, subresource="status"
-        )
+        operator.patch("workflowruns", raw["metadata"]["name"], made.namespace, change, subresource="status")
 
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(make, range(count)):

@@ -88,6 +88,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     )
 
 
+RECONCILED = " --dry-run=client -o yaml | kubectl auth reconcile -f -"
+"""Ends a `kubectl create` of a role or its binding: one that is there gets what it lacks, and keeps what it has."""
+
+
 def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
     """The command that allows somebody ``verb`` on a binding; `kubectl create role` takes no verbs of ours.
 
@@ -108,7 +112,7 @@ def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
     }
     return (
         f"echo '{json.dumps(role, separators=(',', ':'))}' | kubectl -n {namespace} apply -f - &&"
-        f" kubectl -n {namespace} create rolebinding {verb}-{binding} --role={verb}-{binding} {subject}"
+        f" kubectl -n {namespace} create rolebinding {verb}-{binding} --role={verb}-{binding} {subject}{RECONCILED}"
     )
 
 

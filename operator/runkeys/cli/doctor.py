@@ -11,7 +11,7 @@ import click
 
 from runkeys import policies
 from runkeys._version import __version__
-from runkeys.access import subject_of
+from runkeys.access import RECONCILED, subject_of
 from runkeys.api.common import API_VERSION, GROUP
 from runkeys.cli.base import Settings, command
 from runkeys.cli.output import print_object, print_table
@@ -217,8 +217,9 @@ def _rights(client: Client) -> Iterator[Finding]:
     for resource, lacking in missing.items():
         role = f"runkeys-{re.sub('[^a-z]+', '-', resource)}"
         remedy = (
-            f"kubectl -n {client.namespace} create role {role} --verb={','.join(lacking)} --resource={resource} &&"
-            f" kubectl -n {client.namespace} create rolebinding {role} --role={role} {subject_of(user)}"
+            f"kubectl -n {client.namespace} create role {role} --verb={','.join(lacking)} --resource={resource}"
+            f"{RECONCILED} &&"
+            f" kubectl -n {client.namespace} create rolebinding {role} --role={role} {subject_of(user)}{RECONCILED}"
         )
         found = f"{user} may not {', '.join(lacking)} {resource} in namespace {client.namespace}"
         yield Finding("rights", PROBLEM, found, remedy, Denied)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from runkeys.access import REVEAL, USE, grant
+from runkeys.access import RECONCILED, REVEAL, USE, grant
 from runkeys.api import GROUP
 from runkeys.naming import (
     LABEL_RUN,
@@ -201,8 +201,11 @@ def _plaintext(_: Account) -> Object:
 def _bindings(_: Account) -> Object:
     """A personal binding is its owner's. Another one takes `use` to write, and any `get` on what it refers to."""
     name = "variables.target.metadata.name"
-    get = "kubectl -n <namespace> create role get-<secret> --verb=get --resource=secrets --resource-name=<secret>"
-    bind = "kubectl -n <namespace> create rolebinding get-<secret> --role=get-<secret> <subject>"
+    get = (
+        "kubectl -n <namespace> create role get-<secret> --verb=get --resource=secrets --resource-name=<secret>"
+        f"{RECONCILED}"
+    )
+    bind = f"kubectl -n <namespace> create rolebinding get-<secret> --role=get-<secret> <subject>{RECONCILED}"
     checks = [
         check(
             f"variables.owner == '' || variables.owner == {WHO}",

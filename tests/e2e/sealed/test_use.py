@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from runkeys.access import RECONCILED
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import ApiError
 from tests.e2e.runs.team import HELD_BACK, Team, condition, phase
@@ -41,7 +43,8 @@ def test_a_name_that_a_shell_would_obey_is_one_word_of_the_command(team: Team) -
     with pytest.raises(ApiError) as refused:
         odd.submit()
     at_admission = refused.value.message.rpartition(" create rolebinding ")[2]
-    assert shlex.split(at_admission) == ["use-keys", "--role=use-keys", f"--user={name}"]
+    words = ["use-keys", "--role=use-keys", f"--user={name}", *shlex.split(RECONCILED)]
+    assert shlex.split(at_admission) == words
 
     # the operator's own message, for a right that was taken away since
     may_use(team, name, "keys", role="use-odd")
@@ -55,7 +58,21 @@ def test_a_name_that_a_shell_would_obey_is_one_word_of_the_command(team: Team) -
     team.operator.start()
     found = team.wait_condition("job", "Stalled", reason="UseDenied")
     told = condition(found, "Stalled")["message"].rpartition(" create rolebinding ")[2]
-    assert shlex.split(told) == ["use-keys", "--role=use-keys", f"--user={name}"]
+    assert shlex.split(told) == words
+
+
+def test_the_command_adds_the_next_user_to_those_that_there_are(team: Team) -> None:
+    for name in ("alice", "bob"):
+        user = person(team, name)
+        with pytest.raises(ApiError) as refused:
+            user.submit()
+        obey(team, refused.value.message)
+    for name in ("alice", "bob"):
+        wait_until(f"{name} to be let use keys", partial(uses, team, name), 10)
+
+
+def uses(team: Team, name: str) -> bool:
+    return may(team.client.as_user(name), team.namespace, "use", "secretbindings", "keys")
 
 
 def obey(team: Team, message: str) -> None:
@@ -64,7 +81,9 @@ def obey(team: Team, message: str) -> None:
     echo, manifest, pipe, *command = shlex.split(apply)
     assert (echo, pipe, command[0]) == ("echo", "|", "kubectl")
     team.cluster.kubectl(*command[1:], input=manifest)
-    team.cluster.kubectl(*shlex.split(bind)[1:])
+    made, pipe, reconcile = bind.rpartition(" | kubectl ")
+    assert pipe, bind
+    team.cluster.kubectl(*shlex.split(reconcile), input=team.cluster.kubectl(*shlex.split(made)[1:]))
 
 
 def test_a_right_that_is_gone_when_the_operator_sees_the_run(team: Team) -> None:
