@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from .base import ClusterError
@@ -37,6 +37,9 @@ class NodeOptions:
 
     @classmethod
     def load(cls, data: dict[str, object]) -> NodeOptions:
+        """Read them back; what another checkout's nodes have besides is left out."""
+        known = {field.name for field in fields(cls)}
+        data = {key: value for key, value in data.items() if key in known}
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})  # type: ignore[arg-type]
 
 
