@@ -21,7 +21,7 @@ from runkeys.sealing import (
     key_id_of,
     seal,
 )
-from tests.e2e.cluster.golang import go_command
+from tests.e2e.cluster.golang import build_module
 from tests.unit.sealing import vectors
 
 SOURCE = Path(__file__).parents[1] / "unit" / "sealing_go"
@@ -37,10 +37,7 @@ pytestmark = pytest.mark.xdist_group("sealing-go")
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
     """Ask the Go program; all its answers come at once."""
-    program = tmp_path_factory.mktemp("go") / "sealing"
-    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
-    build = [str(go_command((1, 26))), "build", "-trimpath", "-buildvcs=false", "-o", str(program), "."]
-    subprocess.run(build, cwd=SOURCE, env=environment, check=True, timeout=280)
+    program = build_module(SOURCE, tmp_path_factory.mktemp("go") / "sealing")
 
     def run(**questions: object) -> dict[str, Any]:
         done = subprocess.run(

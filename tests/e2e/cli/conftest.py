@@ -85,3 +85,40 @@ def user(team: Team, tmp_path: Path) -> UserMaker:
 def alice(user: UserMaker) -> Terminal:
     """A user who may use the team's binding."""
     return user()
+
+
+STORE_RULES = [
+    {
+        "apiGroups": [""],
+        "resources": ["configmaps"],
+        "resourceNames": ["runkeys-kv"],
+        "verbs": ["get", "patch"],
+    },
+    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
+]
+
+
+def allow_store(team: Team, name: str) -> None:
+    """Give a service account those rights in its namespace."""
+    api = "rbac.authorization.k8s.io"
+    metadata = {"name": f"kv-{name}", "namespace": team.namespace}
+    team.client.create(
+        {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": STORE_RULES}
+    )
+    team.client.create(
+        {
+            "apiVersion": f"{api}/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": api, "kind": "Role", "name": metadata["name"]},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": team.namespace}],
+        }
+    )
+
+
+@pytest.fixture
+def writer(team: Team, user: UserMaker) -> Terminal:
+    """A user who may use the key-value store."""
+    made = user("writer")
+    allow_store(team, "writer")
+    return made

@@ -9,18 +9,9 @@ import pytest
 from tests.e2e.cli.conftest import UserMaker
 from tests.e2e.runs.team import Team
 from tests.e2e.sdk.conftest import ok
-from tests.e2e.sdk.store_rights import allow_store
 from tests.unit.cli.terminal import Terminal
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def writer(team: Team, user: UserMaker) -> Terminal:
-    """A user who may use the store."""
-    made = user("writer")
-    allow_store(team, "writer")
-    return made
 
 
 def test_values_are_set_read_listed_and_deleted(team: Team, writer: Terminal) -> None:

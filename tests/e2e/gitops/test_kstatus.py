@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.golang import go_command
+from tests.e2e.cluster.golang import build_module
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, python
 
 SOURCES = Path(__file__).parent / "kstatus_go"
@@ -24,10 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("kstatus-go")]
 @pytest.fixture(scope="module")
 def kstatus(tmp_path_factory: pytest.TempPathFactory) -> Ask:
     """Ask for the status of one object."""
-    program = tmp_path_factory.mktemp("go") / "kstatus"
-    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
-    build = [str(go_command((1, 26))), "build", "-trimpath", "-buildvcs=false", "-o", str(program), "."]
-    subprocess.run(build, cwd=SOURCES, env=environment, check=True, timeout=280)
+    program = build_module(SOURCES, tmp_path_factory.mktemp("go") / "kstatus")
 
     def ask(item: Object) -> str:
         done = subprocess.run(

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from tests.e2e.cli.conftest import UserMaker, alice, new_team, team, user
+from tests.e2e.cli.conftest import UserMaker, alice, new_team, team, user, writer
 from tests.e2e.cluster import images
 from tests.e2e.cluster.base import Cluster
 from tests.unit.cli.terminal import Done, Terminal, environment
 
-__all__ = ["UserMaker", "alice", "new_team", "team", "user"]
+__all__ = ["UserMaker", "alice", "new_team", "team", "user", "writer"]
 
 
 @pytest.fixture(scope="session")

@@ -12,18 +12,9 @@ import pytest
 
 from tests.e2e.runs.team import Team
 from tests.e2e.sdk.conftest import UserMaker, ok, python
-from tests.e2e.sdk.store_rights import allow_store
 from tests.unit.cli.terminal import Terminal, environment
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def writer(team: Team, user: UserMaker) -> Terminal:
-    """A user who may use the store."""
-    made = user("writer")
-    allow_store(team, "writer")
-    return made
 
 
 def called(who: Terminal, call: str) -> Any:
