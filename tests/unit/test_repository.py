@@ -43,7 +43,7 @@ def test_lock_names_no_registry_and_every_hash(lock: Path) -> None:
 
 
 def pins(lock: str) -> dict[str, str]:
-    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements" / lock).read_text(), re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", (ROOT / "requirements" / lock).read_text(), re.MULTILINE))
 
 
 def test_image_has_what_the_tests_ran_with() -> None:
@@ -94,7 +94,7 @@ def test_make_help_lists_every_target() -> None:
     ).stdout
     assert {line.split()[1] for line in printed.splitlines()} == phony
     # A target that is not declared phony stops working when a file of its name appears.
-    assert set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE)) == phony
+    assert set(re.findall(r"^([a-z0-9.-]+):", makefile, re.MULTILINE)) == phony
 
 
 def test_no_absolute_path_of_a_machine() -> None:
