@@ -17,7 +17,7 @@ CLUSTER = $(PY) -m tests.e2e.cluster
 
 .PHONY: help
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: venv system ## run the main job on a real cluster and watch it
@@ -39,8 +39,13 @@ unit: venv ## unit tests only: no cluster, no root
 e2e: build-cluster ## end-to-end tests only; ARGS='-k cancel' chooses
 	@$(PYTEST) -n $(WORKERS) --dist loadgroup $(BOUND) tests/e2e $(ARGS)
 
+.PHONY: test-1.34
+test-1.34: build-cluster ## kinds, policies and who may what, on an API server of Kubernetes 1.34 (builds it)
+	@$(CLUSTER) build-oldest
+	@$(PYTEST) $(BOUND) tests/oldest $(ARGS)
+
 .PHONY: proof
-proof: build-cluster ## the long proofs in their full size (hours)
+proof: test-1.34 ## the long proofs in their full size (hours)
 	@RUNKEYS_PROOF=full $(PYTEST) -n $(WORKERS) --dist loadgroup -m proof -rP $(ARGS)
 
 .PHONY: bench

@@ -43,13 +43,25 @@ def _established(crd: dict[str, Any]) -> bool:
     return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
 
 
+_ADMISSION = "admissionregistration.k8s.io/v1"
+
+
 @cache
-def _rendered(helm: str, sets: tuple[str, ...], namespace: str) -> list[dict[str, Any]]:
+def _rendered(
+    helm: str, sets: tuple[str, ...], namespace: str, *, mutating: bool = True
+) -> list[dict[str, Any]]:
     arguments = [part for item in sets for part in ("--set", item)]
-    arguments += ["--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"]
+    if mutating:
+        arguments += ["--api-versions", f"{_ADMISSION}/MutatingAdmissionPolicy"]
     command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, "--no-hooks", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return [item for item in yaml.safe_load_all(done.stdout) if item]
+
+
+def fills_in(client: KubeClient) -> bool:
+    """Whether the API server knows policies that fill in who makes a run: since Kubernetes 1.36."""
+    known = client.request("GET", f"/apis/{_ADMISSION}")["resources"]
+    return any(item["name"] == "mutatingadmissionpolicies" for item in known)
 
 
 _OF_NAMESPACE = "runkeys.test/namespace"
@@ -89,7 +101,8 @@ def install_rights(
         sets.append(f"sources[{index}].namespace={name}")
         sets.append(f"sources[{index}].secretNames={{{','.join(sources)}}}")
     account = ""
-    for manifest in _rendered(str(build.program("helm")), tuple(sets), namespace):
+    helm, mutating = str(build.program("helm")), fills_in(cluster.client)
+    for manifest in _rendered(helm, tuple(sets), namespace, mutating=mutating):
         if manifest["kind"] in ("Deployment", "PodDisruptionBudget", "CustomResourceDefinition"):
             continue
         if manifest["kind"] == "ServiceAccount":
@@ -106,7 +119,14 @@ def install_rights(
 def wait_in_force(cluster: Cluster, namespace: str) -> None:
     """Wait until the API server goes by the policies that were just made for a namespace: it looks each second."""
     metadata = {"name": "rk-in-force", "namespace": namespace}
-    spec = {"tasks": [{"name": "t", "template": {}}]}
+    spec: dict[str, Any] = {"tasks": [{"name": "t", "template": {}}]}
+    if not fills_in(cluster.client):
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        answer = cluster.client.request(
+            "POST", f"/apis/{review['apiVersion']}/selfsubjectreviews", body=review
+        )
+        user = answer["status"]["userInfo"]
+        spec["requester"] = {"username": user["username"], "groups": user["groups"]}
     run = {"apiVersion": "runkeys.dev/v1alpha1", "kind": "WorkflowRun", "metadata": metadata, "spec": spec}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
 
@@ -136,7 +156,7 @@ def is_refused(client: KubeClient, manifest: dict[str, Any]) -> bool:
 def settle_policies(cluster: Cluster, namespace: str) -> None:
     """Wait until the API server goes by the validating policies as they are now: a marker that is made last is seen."""
     name = f"settled-{secrets.token_hex(4)}"
-    kind, api = "ValidatingAdmissionPolicy", "admissionregistration.k8s.io/v1"
+    kind, api = "ValidatingAdmissionPolicy", _ADMISSION
     maps = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
     spec = {
         "matchConstraints": {"resourceRules": [maps]},

@@ -391,7 +391,7 @@ def test_a_run_is_fixed_but_for_cancel_and_ttl(cluster: Cluster, client: KubeCli
     purged = client.patch("workflowruns", "good", namespace, {"spec": {"sealedInput": None}})
     assert "sealedInput" not in purged["spec"]
     again = json.dumps({"spec": {"sealedInput": RUN["spec"]["sealedInput"]}})
-    assert "sealedInput is fixed" in refusal(
+    assert "sealedInput is immutable" in refusal(
         cluster, "-n", namespace, "patch", "wfr", "good", "--type=merge", "-p", again
     )
 

@@ -14,8 +14,8 @@ from scripts import version
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-MAKE = re.compile(r"(?:sudo --preserve-env=[A-Z_,]+ )?make ([a-z0-9-]+)")
+TARGETS = set(re.findall(r"^([a-z0-9.-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+MAKE = re.compile(r"(?:sudo --preserve-env=[A-Z_,]+ )?make ([a-z0-9.-]+)")
 
 
 def steps(path: Path) -> list[dict[str, Any]]:

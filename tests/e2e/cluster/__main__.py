@@ -102,6 +102,12 @@ def build_all(_: str) -> int:
     return 0
 
 
+def build_oldest(_: str) -> int:
+    """Build the API server of the oldest Kubernetes that Runkeys is for."""
+    build.ensure(("kube-1.34",), out=sys.stderr)
+    return 0
+
+
 def _running(name: str) -> Cluster | None:
     cluster = providers.attach(name)
     if cluster is None:
@@ -130,6 +136,7 @@ VERBS: dict[str, Callable[[str], int]] = {
     "status": status,
     "shell": shell,
     "build": build_all,
+    "build-oldest": build_oldest,
 }
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from .golang import go_command
 
 COMPONENTS = Path(__file__).parent / "components"
 KUBERNETES = "v1.37.2"
+# The oldest one that the chart takes: an API server of it is tried too (`make test-1.34`).
+OLDEST_KUBERNETES = "v1.34.4"
 
 
 class BuildError(RuntimeError):
@@ -58,11 +60,11 @@ class Group:
         return [name for name in self.programs if not (self.bin / name).exists()]
 
 
-def _kubernetes_version() -> str:
+def _kubernetes_version(version: str) -> str:
     # A build outside of Kubernetes' own scripts calls itself v0.0.0, which clients and policies take at its word.
     package = "k8s.io/component-base/version"
-    major, minor, _ = KUBERNETES.removeprefix("v").split(".")
-    values = {"gitVersion": KUBERNETES, "gitMajor": major, "gitMinor": minor}
+    major, minor, _ = version.removeprefix("v").split(".")
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     return " ".join(f"-X {package}.{key}={value}" for key, value in values.items())
 
 
@@ -74,7 +76,14 @@ GROUPS: dict[str, Group] = {
     group.name: group
     for group in (
         Group("etcd", {"etcd": "go.etcd.io/etcd/server/v3", "etcdctl": "go.etcd.io/etcd/etcdctl/v3"}),
-        Group("kube", {n: f"k8s.io/kubernetes/cmd/{n}" for n in _KUBE}, ldflags=_kubernetes_version()),
+        Group(
+            "kube", {n: f"k8s.io/kubernetes/cmd/{n}" for n in _KUBE}, ldflags=_kubernetes_version(KUBERNETES)
+        ),
+        Group(
+            "kube-1.34",
+            {"kube-apiserver-1.34": "k8s.io/kubernetes/cmd/kube-apiserver"},
+            ldflags=_kubernetes_version(OLDEST_KUBERNETES),
+        ),
         Group("containerd", {n: f"github.com/containerd/containerd/v2/cmd/{n}" for n in _CONTAINERD}),
         # Without seccomp compiled in, runc refuses every pod that has the default profile.
         Group("runc", {"runc": "github.com/opencontainers/runc"}, flags=("-tags", "seccomp"), cgo=True),

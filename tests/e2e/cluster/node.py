@@ -145,6 +145,11 @@ class NodeCluster(Cluster):
         make_cgroup(record.cgroup)
         self._ask("connect", address=record.address, outside=record.outside, cgroup=record.cgroup)
         write_config(self.paths, record)
+        if record.options.api_server_only:
+            for name in ("etcd", "kube-apiserver"):
+                self.start_component(name)
+            wait_until("the API server", self._api_ready, timeout=60)
+            return
         with ThreadPoolExecutor(1) as aside:
             for name in ("containerd", "etcd", "kube-apiserver"):
                 self.start_component(name)

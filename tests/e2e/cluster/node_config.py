@@ -122,7 +122,7 @@ def _commands(paths: NodePaths, record: NodeRecord) -> dict[str, list[str]]:
             "--unsafe-no-fsync",
         ),
         "containerd": command("containerd", f"--config={paths / 'containerd.toml'}"),
-        "kube-apiserver": command("kube-apiserver", *_api_server(paths, record)),
+        "kube-apiserver": command(record.options.api_server_program, *_api_server(paths, record)),
         "kube-controller-manager": command("kube-controller-manager", *_controller_manager(paths, record)),
         "kube-scheduler": command(
             "kube-scheduler",

@@ -34,6 +34,10 @@ class NodeOptions:
     controller_manager: tuple[str, ...] = ()
     """Further flags of the two, such as ``--feature-gates=X=true``; a repeated flag wins over ours."""
     max_pods: int = 500
+    api_server_program: str = "kube-apiserver"
+    """Which of the built ones: another version, say."""
+    api_server_only: bool = False
+    """Nothing but etcd and the API server: no controllers, no kubelet, no pods."""
 
     @classmethod
     def load(cls, data: dict[str, object]) -> NodeOptions:
