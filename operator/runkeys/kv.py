@@ -39,16 +39,7 @@ class KeyValues:
 
     def set(self, key: str, value: Any) -> str:
         """Store a value; see `set_key_value`."""
-        _check(key)
-        try:
-            size = len(json.dumps(value, allow_nan=False).encode())
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"the value of key {key!r} is no JSON: {error}") from None
-        if size > MAX_VALUE:
-            raise ValueError(
-                f"the value of key {key!r} has {size} bytes as JSON; at most {MAX_VALUE} can be stored"
-            )
-        entry = {_field(key): json.dumps({"key": key, "value": value}, separators=(",", ":"))}
+        entry = _entry(key, value)
         try:
             self._write(entry)
         except Invalid as error:
@@ -116,6 +107,7 @@ def set_key_value(
     :raises ValueError: the value is no JSON, or more than 10,000 bytes of it; the key is empty; the store is full.
     :raises Denied: a right on the ConfigMap is missing.
     """
+    _entry(key, value)  # what cannot be stored is told before anything is looked up
     return _store(workspace_id, config_name).set(key, value)
 
 
@@ -172,6 +164,20 @@ async def list_keys_async(*, workspace_id: str | None = None, config_name: str |
 def _store(workspace_id: str | None, config_name: str | None) -> KeyValues:
     found = config.resolve(config_name) if given.is_local() else config.of_pod()
     return KeyValues(found.client(workspace_id))
+
+
+def _entry(key: str, value: Any) -> dict[str, str]:
+    """What is stored of a pair. Raises ValueError if it cannot be."""
+    _check(key)
+    try:
+        size = len(json.dumps(value, allow_nan=False).encode())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the value of key {key!r} is no JSON: {error}") from None
+    if size > MAX_VALUE:
+        raise ValueError(
+            f"the value of key {key!r} has {size} bytes as JSON; at most {MAX_VALUE} can be stored"
+        )
+    return {_field(key): json.dumps({"key": key, "value": value}, separators=(",", ":"))}
 
 
 def _parsed(stored: str) -> dict[str, Any]:
