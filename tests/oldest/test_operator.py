@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.e2e.cluster.base import wait_until
+from tests.e2e.cluster.base import ClusterError, wait_until
+from tests.e2e.cluster.cache import CHECKOUT
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.conftest import OwnNode
 from tests.e2e.operators import CHART
@@ -18,6 +20,9 @@ from tests.oldest.test_matrix import FillsIn
 from tests.unit.cli.terminal import Terminal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+GITOPS = CHECKOUT / "docs" / "gitops.md"
 
 
 def test_it_is_the_version_that_it_is_meant_to_be(cluster: NodeCluster) -> None:
@@ -97,12 +102,32 @@ def test_the_command_line_fills_in_who_makes_the_run(new_team: TeamMaker, tmp_pa
     team.client.wait_for("jobs", team.object_name(team.run()), team.namespace, bool, 60)
 
 
+def test_a_run_in_git_says_who_makes_it(new_team: TeamMaker, tmp_path: Path) -> None:
+    """As docs/gitops.md has it for these versions."""
+    team = ready(new_team)
+    account = {"name": "deployer", "namespace": team.namespace}
+    team.client.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+    user = f"system:serviceaccount:{team.namespace}:deployer"
+    person_of(team, user)
+    token = team.client.token(team.namespace, "deployer")
+    kubeconfig = team.cluster.kubeconfig_for(token, tmp_path / "kubeconfig", namespace=team.namespace)
+    text = re.findall(r"```yaml\n(spec:\n  requester:.*?)```", GITOPS.read_text(), re.DOTALL)[0]
+    requester = yaml.safe_load(text.replace("team-a", team.namespace))["spec"]["requester"]
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(run(team.namespace)))
+    with pytest.raises(ClusterError, match=r"spec\.requester must be"):
+        team.cluster.kubectl("--kubeconfig", str(kubeconfig), "apply", "--server-side", "-f", str(path))
+    path.write_text(yaml.safe_dump(run(team.namespace, requester=requester)))
+    team.cluster.kubectl("--kubeconfig", str(kubeconfig), "apply", "--server-side", "-f", str(path))
+    assert team.run()["spec"]["requester"] == requester
+
+
 def person_of(team: Team, user: str) -> None:
     """Let a service account make runs that use the team's binding."""
     runs = {
         "apiGroups": ["runkeys.dev"],
         "resources": ["workflowruns"],
-        "verbs": ["create", "get", "list", "watch"],
+        "verbs": ["create", "get", "list", "watch", "patch"],
     }
     give(team, "edit-runner", user, [runs])
     may_use(team, user, "keys", role="use-runner")

@@ -7,8 +7,11 @@ local function condition(kind)
   return {status = "Unknown"}
 end
 
+-- What has ended is not looked at again, whatever is changed of it since.
+local ended = {Succeeded = true, Failed = true, Cancelled = true}
 local status = obj.status
-if status == nil or status.phase == nil or status.observedGeneration ~= obj.metadata.generation then
+if status == nil or status.phase == nil
+  or (status.observedGeneration ~= obj.metadata.generation and not ended[status.phase]) then
   return {status = "Progressing", message = "The operator has not looked at it yet"}
 end
 if status.phase == "Failed" or status.phase == "Cancelled" then

@@ -1,10 +1,10 @@
-"""Argo CD's health checks, run by a Lua interpreter as Argo CD runs them."""
+"""Argo CD's health checks, run by a Lua 5.1, which is the one that Argo CD speaks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lupa import LuaRuntime
+from lupa.lua51 import LuaRuntime
 
 from tests.e2e.cluster.client import Object
 from tests.e2e.examples import EXAMPLES

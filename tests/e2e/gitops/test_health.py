@@ -46,6 +46,11 @@ def test_a_run_that_waits_runs_and_succeeds(team: Team) -> None:
     done = health(team.wait_condition("job", "SecretsReleased"))
     assert done.status == "Healthy"
     assert done.message.startswith("Succeeded; secrets were in the cluster for ")
+    # Changed in Git after its end; nobody writes its status any more.
+    later = {"spec": {"ttlSecondsAfterFinished": 86400}}
+    changed = team.client.patch("workflowruns", "job", team.namespace, later)
+    assert changed["metadata"]["generation"] != changed["status"]["observedGeneration"]
+    assert health(changed) == done
 
 
 def test_a_run_that_waits_for_somebody_is_not_given_up(team: Team) -> None:

@@ -62,6 +62,16 @@ def test_a_run_is_in_progress_until_it_has_ended(team: Team, kstatus: Ask) -> No
     assert kstatus(team.wait_phase("job", "Running")) == "InProgress"
     team.tell_to_finish(made)
     assert kstatus(team.wait_phase("job", "Succeeded")) == "Current"
+    # A limit that docs/gitops.md names: nobody writes the status of a run that has ended.
+    later = {"spec": {"ttlSecondsAfterFinished": 86400}}
+    assert kstatus(team.client.patch("workflowruns", "job", team.namespace, later)) == "InProgress"
+
+
+def test_a_run_that_was_cancelled_counts_as_current(team: Team, kstatus: Ask) -> None:
+    """The other limit: it is not stalled, and nothing of it is left to do."""
+    team.make_run(pod=HELD_BACK)
+    team.client.patch("workflowruns", "job", team.namespace, {"spec": {"cancel": True}})
+    assert kstatus(team.wait_phase("job", "Cancelled")) == "Current"
 
 
 def test_what_cannot_go_on_has_failed(team: Team, kstatus: Ask) -> None:
