@@ -8,6 +8,7 @@ from typing import Any
 
 from runkeys.api import WorkflowRunStatus
 from runkeys.needs import SecretReference
+from runkeys.observation import RequestView
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,36 @@ class EnsureSecret:
 
 
 @dataclass(frozen=True)
+class Deliver:
+    """Read the values, write the intent, answer the pod's request with the values sealed to its key.
+
+    As with a Secret: without a value there is no intent, and without an intent on record no answer. A request can be
+    answered once, which the API server sees to.
+    """
+
+    task: str
+    job_name: str
+    request: RequestView
+    references: tuple[SecretReference, ...]
+    intent: WorkflowRunStatus | None
+
+
+@dataclass(frozen=True)
+class DenyRequest:
+    """Answer a request with a refusal, which is final."""
+
+    request: RequestView
+    message: str
+
+
+@dataclass(frozen=True)
+class DeleteRequest:
+    """Delete a request that nobody needs any more, and with it the sealed values."""
+
+    request: RequestView
+
+
+@dataclass(frozen=True)
 class DeleteSecret:
     """Delete the Secret of an attempt. Absent already: all is well."""
 
@@ -101,6 +132,9 @@ Action = (
     | DeleteJob
     | PatchStatus
     | EnsureSecret
+    | Deliver
+    | DenyRequest
+    | DeleteRequest
     | DeleteSecret
     | Diagnose
     | PurgeInput

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from runkeys import manifests
+from runkeys import manifests, requests
 from runkeys.access import Subject
-from runkeys.actions import Action, CreateJob, DeleteJob, DeleteSecret, Diagnose, EnsureSecret
+from runkeys.actions import Action, CreateJob, DeleteJob, DeleteSecret, Deliver, Diagnose, EnsureSecret
 from runkeys.api import AttemptStatus, Exposure, TaskStatus, WorkflowRun, WorkflowRunStatus
-from runkeys.api.binding import ON_START
+from runkeys.api.binding import ON_START, SEALED
 from runkeys.graph import ALWAYS, inputs_of
-from runkeys.naming import attempt_name, object_labels
-from runkeys.needs import TaskNeeds, access_refusal, requester_of, task_needs
-from runkeys.observation import JobState, JobView, Observation, PodView, SecretMemory
+from runkeys.naming import OPENER, attempt_name, object_labels
+from runkeys.needs import TaskNeeds, access_refusal, offer_refusal, requester_of, task_needs
+from runkeys.observation import ContainerView, JobState, JobView, Observation, PodView, SecretMemory
 from runkeys.refusal import Reason, Refusal
 from runkeys.status import Outcome, State, TaskResult, Verdict
 from runkeys.template import carriers
@@ -50,15 +50,15 @@ MAX_OUTPUT_BYTES = 4095
 
 @dataclass(frozen=True)
 class HandOver:
-    """A pod waits for its Secret, and may have it.
+    """A pod waits for its Secret, or for the answer to its request, and may have it.
 
-    :ivar action: without the intent. :ivar intended: the task with the exposure that begins; None: it is on record.
+    :ivar action: without the intent. :ivar intended: the task with what begins; None: it is on record.
     """
 
-    action: EnsureSecret
+    action: EnsureSecret | Deliver
     intended: TaskResult | None
 
-    def ensure(self, intent: WorkflowRunStatus | None) -> EnsureSecret:
+    def ensure(self, intent: WorkflowRunStatus | None) -> EnsureSecret | Deliver:
         """The action with the status that says so beforehand."""
         return replace(self.action, intent=intent)
 
@@ -168,13 +168,13 @@ class TaskPlanner:
         needs = task_needs(run, self.index, self.obs.bindings)
         if not isinstance(needs, TaskNeeds):
             return self._refused(needs[0])
-        refused = self._refused_lately()
+        refused = offer_refusal(run, self.index, needs, self.obs.offer) or self._refused_lately()
         if refused is not None:
             return self._refused(refused)
         inputs = inputs_of(run, self.task, given.outputs)
         if isinstance(inputs, Refusal):
             return self._refused(inputs)
-        manifest = manifests.job(run, self.index, self._next_number(), needs, inputs)
+        manifest = manifests.job(run, self.index, self._next_number(), needs, inputs, self.obs.offer.image)
         return self._step(Verdict(State.PENDING), (), actions=(CreateJob(self.task.name, manifest),))
 
     def _not_before(self) -> datetime | None:
@@ -237,7 +237,7 @@ class TaskPlanner:
             return self._step(
                 self._running(job, pods), (attempt,), releases=(DeleteSecret(job.name, job.uid),)
             )
-        attempt = _dated(_close(obs, attempt), pods)
+        attempt = requests.followed(_dated(_close(obs, attempt), pods), obs, pods)
         if job.state is not JobState.ACTIVE:
             return self._ended(job, pods, attempt)
         if stop is not None:
@@ -277,7 +277,10 @@ class TaskPlanner:
             or secret.held_by
         ):
             return False
-        return any(pod.awaits(self._carriers) for pod in pods)
+        waiting = [pod for pod in pods if pod.awaits(self._carriers)]
+        if job.sealed:
+            return any(requests.due(self.obs, pod, attempt) for pod in waiting)
+        return bool(waiting)
 
     def _hand_over(self, job: JobView, pods: list[PodView], attempt: AttemptStatus) -> Step:
         """A pod has a node and may start as soon as its Secret exists: check it, say so, make it."""
@@ -301,7 +304,8 @@ class TaskPlanner:
         subject = Subject(
             obs.run.metadata.labels,
             pod.service_account,
-            [container.image for container in pod.containers],
+            # What opens the values has them already: it is the operator's own (docs/decisions/0040).
+            [container.image for container in pod.containers if not self._is_opener(job, container)],
             requester_of(obs.run),
         )
         names_used = sorted({reference.binding for reference in needs.references} - {""})
@@ -311,6 +315,18 @@ class TaskPlanner:
         refused = self._refused_lately()
         if refused is not None:
             return self._stalled(attempt, refused)
+        if (needs.delivery == SEALED) != job.sealed:
+            found = "was made for a Secret" if needs.delivery == SEALED else "was made for sealed delivery"
+            refusal = Refusal(
+                Reason.DELIVERY_CHANGED,
+                f"spec.tasks[{self.index}].delivery",
+                f"Job {job.name} {found}, and by now its bindings ask for {needs.delivery}; it gets nothing: change"
+                " them back, or make a new run",
+                permanent=False,
+            )
+            return self._stalled(attempt, refusal)
+        if job.sealed:
+            return self._deliver(job, pod, attempt, needs)
         intended = None
         if not attempt.exposures:
             changes = {
@@ -323,6 +339,20 @@ class TaskPlanner:
         manifest = manifests.secret(obs.run.metadata.namespace, job.name, job.uid, labels)
         ensure = EnsureSecret(self.task.name, job.name, job.uid, manifest, needs.references, None)
         return self._step(Verdict(State.RUNNING), (attempt,), hand_over=HandOver(ensure, intended))
+
+    def _is_opener(self, job: JobView, container: ContainerView) -> bool:
+        return job.sealed and container.name == OPENER and container.image == self.obs.offer.image
+
+    def _deliver(self, job: JobView, pod: PodView, attempt: AttemptStatus, needs: TaskNeeds) -> Step:
+        """The pod asks for its values and may have them: say which request it is, answer that."""
+        request = requests.due(self.obs, pod, attempt)
+        if request is None:
+            return self._step(self._running(job, [pod]), (attempt,))
+        result = None
+        if attempt.sealed is None or attempt.sealed.request != request.uid:
+            result = self._result(Verdict(State.RUNNING), (requests.intended(attempt, request),))
+        action = Deliver(self.task.name, job.name, request, needs.references, None)
+        return self._step(Verdict(State.RUNNING), (attempt,), hand_over=HandOver(action, result))
 
     def _stalled(self, attempt: AttemptStatus, refusal: Refusal) -> Step:
         self._due.append(self.now + RETRY_AFTER)

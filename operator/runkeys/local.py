@@ -89,7 +89,7 @@ class LocalRun:
         :raises NotFound: a value or a data pool is missing.
         """
         made, own = take_secrets(manifest)
-        self.run = _as_stored(made, own)
+        self.run = _without_delivery(_as_stored(made, own))
         self._bindings = assumed_bindings(self.run)
         self._folder = folder or Path.cwd()
         self._print, self._changed = print_line, changed
@@ -477,6 +477,12 @@ def _as_stored(made: Json, own: Values) -> WorkflowRun:
         spec["sealedInput"] = dict.fromkeys(own, LOCAL)
     spec.pop("ttlSecondsAfterFinished", None)
     return parse_run({**made, "metadata": metadata, "spec": spec, "status": {}})
+
+
+def _without_delivery(run: WorkflowRun) -> WorkflowRun:
+    """Here values go from this process into those of the tasks, whichever way a cluster would take."""
+    tasks = [task.model_copy(update={"delivery": None}) for task in run.spec.tasks]
+    return run.model_copy(update={"spec": run.spec.model_copy(update={"tasks": tasks})})
 
 
 def _resolve(run: WorkflowRun, bindings: Bindings, values: Values, own: Values) -> dict[str, bytes]:

@@ -7,18 +7,40 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from runkeys import opener
 from runkeys.api import API_VERSION, GROUP, Task, WorkflowRun
+from runkeys.api.binding import SEALED
 from runkeys.graph import encoded
-from runkeys.naming import SECRET_TYPE, SECRETS_VARIABLE, TASK_VARIABLE, attempt_name, object_labels
-from runkeys.needs import TaskNeeds, variable_of
-from runkeys.template import CONTAINER_FIELDS, RUNTIME, carriers
+from runkeys.naming import (
+    OPENER,
+    RECIPIENT_VOLUME,
+    SECRET_TYPE,
+    SECRETS_VARIABLE,
+    TASK_VARIABLE,
+    attempt_name,
+    object_labels,
+)
+from runkeys.needs import SecretReference, TaskNeeds, variable_of
+from runkeys.template import CONTAINER_FIELDS, RUNTIME, SIGNER, carriers
 
 _INPUT = f"{GROUP}/input"
-_FILES, _INPUTS, _OUTPUT, _POOL = "runkeys-secrets", "runkeys-input", "runkeys-output", "runkeys-pool-"
+_CERTIFICATE_SECONDS = 8 * 24 * 3600
+_FILES, _ENVIRONMENT, _INPUTS, _OUTPUT, _POOL = (
+    "runkeys-secrets",
+    "runkeys-env",
+    "runkeys-input",
+    "runkeys-output",
+    "runkeys-pool-",
+)
 
 
 def job(
-    run: WorkflowRun, index: int, attempt: int, needs: TaskNeeds, inputs: Mapping[str, Any] | None = None
+    run: WorkflowRun,
+    index: int,
+    attempt: int,
+    needs: TaskNeeds,
+    inputs: Mapping[str, Any] | None = None,
+    image: str = "",
 ) -> dict[str, Any]:
     """The Job of attempt ``attempt`` of task ``index``: one pod, started once, owned by the run.
 
@@ -26,6 +48,7 @@ def job(
     required, so that the kubelet starts no container before it does.
 
     :param inputs: JSON values by parameter.
+    :param image: of the container that opens what is delivered sealed, where that is how it is delivered.
     """
     task = run.spec.tasks[index]
     name = attempt_name(run.metadata.name, run.metadata.uid, task.name, attempt)
@@ -55,7 +78,7 @@ def job(
                     {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
                 ]
             },
-            "template": _pod_template(run, task, name, labels, needs, inputs or {}),
+            "template": _pod_template(run, task, name, labels, needs, inputs or {}, image),
         },
     }
 
@@ -87,6 +110,7 @@ def _pod_template(
     labels: Mapping[str, str],
     needs: TaskNeeds,
     inputs: Mapping[str, Any],
+    image: str,
 ) -> dict[str, Any]:
     template = copy.deepcopy(task.template)
     metadata = template.setdefault("metadata", None) or {}
@@ -104,7 +128,7 @@ def _pod_template(
     variables = [*_about(task), *({"name": item.name, "value": item.value} for item in task.env)] + [
         {
             "name": reference.variable,
-            "valueFrom": {"secretKeyRef": {"name": name, "key": reference.key, "optional": False}},
+            "valueFrom": _origin(name, reference, sealed=needs.delivery == SEALED),
         }
         for reference in needs.references
         if reference.variable
@@ -124,7 +148,69 @@ def _pod_template(
             if task.record_output and container.get("name") == wanted[0]:
                 container["terminationMessagePath"] = f"{RUNTIME}/output/output.json"
                 container["terminationMessagePolicy"] = "File"
+    if needs.delivery == SEALED:
+        _open_first(spec, needs, image)
     return template
+
+
+def _origin(name: str, reference: SecretReference, *, sealed: bool) -> dict[str, Any]:
+    """Where the kubelet finds the value of a variable."""
+    if not sealed:
+        return {"secretKeyRef": {"name": name, "key": reference.key, "optional": False}}
+    path = opener.ENVIRONMENT.rpartition("/")[2]
+    return {"fileKeyRef": {"volumeName": _ENVIRONMENT, "path": path, "key": reference.key, "optional": False}}
+
+
+def _open_first(spec: dict[str, Any], needs: TaskNeeds, image: str) -> None:
+    """Before any other container of the pod, one of ours opens what was sealed to the pod's key.
+
+    Only it mounts that key and the file of variables, which are in memory: the kubelet reads that file when it makes
+    the containers that refer to it, and the other containers see files of theirs only.
+    """
+    places = {opener.BUNDLE: RECIPIENT_VOLUME, opener.ENVIRONMENT: _ENVIRONMENT}
+    mounts = [
+        {"name": volume, "mountPath": place.rpartition("/")[0], "readOnly": volume == RECIPIENT_VOLUME}
+        for place, volume in places.items()
+    ]
+    if any(item.file for item in needs.references):
+        mounts.append({"name": _FILES, "mountPath": opener.FILES})
+    certificate = {
+        "signerName": SIGNER,
+        "keyType": "ECDSAP256",
+        "maxExpirationSeconds": _CERTIFICATE_SECONDS,
+        "credentialBundlePath": opener.BUNDLE.rpartition("/")[2],
+    }
+    spec["volumes"] = [
+        *(spec.get("volumes") or []),
+        {"name": RECIPIENT_VOLUME, "projected": {"sources": [{"podCertificate": certificate}]}},
+        {"name": _ENVIRONMENT, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+    ]
+    fields = {"RUNKEYS_NAMESPACE": "metadata.namespace", "RUNKEYS_POD_UID": "metadata.uid"}
+    context: dict[str, Any] = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    if (spec.get("securityContext") or {}).get("runAsUser") == 0:
+        context["runAsUser"] = 65532
+    ours = {
+        "name": OPENER,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-I", "-S", "/app/runkeys/opener.py"],
+        "env": [
+            {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
+        ],
+        "volumeMounts": mounts,
+        "resources": {
+            "requests": {"cpu": "10m", "memory": "32Mi"},
+            "limits": {"memory": "64Mi"},
+        },
+        "securityContext": context,
+    }
+    spec["initContainers"] = [ours, *(spec.get("initContainers") or [])]
 
 
 def _about(task: Task) -> list[dict[str, Any]]:
@@ -149,10 +235,14 @@ def _volumes(
     files = [{"key": item.key, "path": item.file} for item in needs.references if item.file]
     if files:
         # A volume of a Secret is a tmpfs.
-        source = {"secretName": name, "items": files, "defaultMode": 0o444, "optional": False}
+        source: dict[str, Any] = {
+            "secret": {"secretName": name, "items": files, "defaultMode": 0o444, "optional": False}
+        }
+        if needs.delivery == SEALED:
+            source = {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
         found.append(
             (
-                {"name": _FILES, "secret": source},
+                {"name": _FILES, **source},
                 {"name": _FILES, "mountPath": f"{RUNTIME}/secrets", "readOnly": True},
             )
         )

@@ -24,6 +24,12 @@ TASK_VARIABLE = "RUNKEYS_TASK"
 SECRETS_VARIABLE = "RUNKEYS_SECRETS"
 """Variable of a task's containers: by name of a secret what carries it, as JSON. Never a value."""
 
+OPENER = "runkeys-open"
+"""Name of the init container that opens what was delivered sealed."""
+
+RECIPIENT_VOLUME = "runkeys-recipient"
+"""Volume of the pod with its key and the sealed values: only the opener mounts it."""
+
 SECRET_TYPE = f"{GROUP}/run-secret"
 SEALING_KEYS = "runkeys-sealing-keys"
 """The Secret with the private sealing keys, in the operator's namespace."""

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runkeys import sealing
 from runkeys.access import Subject, denial
 from runkeys.api import BindingEntry, SecretBinding, SecretKeySelector, Task, TaskSecret, WorkflowRun
-from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START
+from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START, SEALED, SECRET
 from runkeys.graph import graph_refusals
 from runkeys.naming import is_reserved_variable, is_variable_name, secret_variable
 from runkeys.refusal import Reason, Refusal
-from runkeys.template import carriers, containers, images, restart_refusals, template_refusals
+from runkeys.template import (
+    carriers,
+    containers,
+    images,
+    restart_refusals,
+    sealed_refusals,
+    template_refusals,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class SecretReference:
     :ivar binding: name of the SecretBinding; empty for a value of the run's own.
     :ivar entry: name in the binding, or of the field in the run's sealedInput.
     :ivar field: path of the task's entry in the run, for messages.
+    :ivar sealed: it is delivered sealed, so the value has to be one that can be.
     """
 
     variable: str
@@ -40,6 +48,7 @@ class SecretReference:
     binding: str
     entry: str
     field: str
+    sealed: bool = False
 
     @property
     def what(self) -> str:
@@ -66,12 +75,48 @@ class TaskNeeds:
     :ivar lifetime_seconds: longest time that its Secret may exist; None without secrets.
     :ivar deadline_seconds: ``activeDeadlineSeconds`` of the pod; None: unlimited.
     :ivar release_policy: when its Secret goes: the earliest that its bindings and itself ask for.
+    :ivar delivery: Sealed if itself or one of its bindings asks for that; then there is no Secret.
     """
 
     references: tuple[SecretReference, ...]
     lifetime_seconds: int | None
     deadline_seconds: int | None
     release_policy: str = ON_COMPLETION
+    delivery: str = SECRET
+
+
+@dataclass(frozen=True)
+class SealedOffer:
+    """Whether this operator can deliver sealed.
+
+    :ivar image: of the container that opens in the pod; empty if it cannot. :ivar problem: why not.
+    """
+
+    image: str = ""
+    problem: str = ""
+
+
+NO_OFFER = SealedOffer(
+    problem="the operator was not told to deliver sealed (sealedDelivery.enabled of the chart)"
+)
+
+ANYWHERE = SealedOffer(image="localhost/runkeys-operator")
+"""For previews, which do not know the operator: whether it can is for itself to say."""
+
+
+def offer_refusal(run: WorkflowRun, index: int, needs: TaskNeeds, offer: SealedOffer) -> Refusal | None:
+    """Why the task cannot be delivered to as it has to be. It waits then: never is a Secret made instead."""
+    if needs.delivery != SEALED or offer.image:
+        return None
+    task = run.spec.tasks[index]
+    asks = "the task" if task.delivery == SEALED else "a binding"
+    return Refusal(
+        Reason.SEALED_UNAVAILABLE,
+        f"spec.tasks[{index}].delivery",
+        f"{asks} demands Sealed, and that cannot be done here: {offer.problem or NO_OFFER.problem}; have it made"
+        " possible, or have whoever wrote delivery: Sealed agree to Secret",
+        permanent=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -145,6 +190,12 @@ def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | 
     )
     if early and references:
         refusals += restart_refusals(task, path)
+    sealed = bool(references) and (
+        task.delivery == SEALED or any(binding.spec.delivery == SEALED for binding in used)
+    )
+    if sealed:
+        references = [replace(item, sealed=True) for item in references]
+        refusals += sealed_refusals(task, path)
     if refusals:
         return tuple(sorted(refusals, key=lambda refusal: not refusal.permanent))
     return TaskNeeds(
@@ -152,6 +203,7 @@ def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | 
         lifetime,
         deadline if deadline is not None else lifetime,
         ON_START if early else ON_COMPLETION,
+        SEALED if sealed else SECRET,
     )
 
 

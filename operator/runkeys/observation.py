@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from runkeys.api import WorkflowRun
-from runkeys.needs import Bindings
+from runkeys.naming import RECIPIENT_VOLUME
+from runkeys.needs import NO_OFFER, Bindings, SealedOffer
 from runkeys.refusal import Refusal
 
 _JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
@@ -30,6 +31,7 @@ class JobView:
     :ivar controller_uid: uid of the object that controls it; it is ours only if that is the run's.
     :ivar deadline_seconds: ``activeDeadlineSeconds`` of its pod template.
     :ivar gone: it was deleted.
+    :ivar sealed: its pod is delivered to sealed: no Secret is ever made for it.
     """
 
     name: str
@@ -43,6 +45,7 @@ class JobView:
     deleting: bool = False
     deadline_seconds: int | None = None
     gone: bool = False
+    sealed: bool = False
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> JobView:
@@ -65,6 +68,10 @@ class JobView:
             finished_at=finished,
             deleting="deletionTimestamp" in metadata,
             deadline_seconds=raw["spec"]["template"]["spec"].get("activeDeadlineSeconds"),
+            sealed=any(
+                volume["name"] == RECIPIENT_VOLUME
+                for volume in raw["spec"]["template"]["spec"].get("volumes") or []
+            ),
         )
 
 
@@ -86,6 +93,7 @@ class ContainerView:
     message: str = ""
     exit_code: int | None = None
     output: str = ""
+    ended_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,7 @@ class PodView:
     reason: str = ""
     disrupted: bool = False
     gone: bool = False
+    node: str = ""
 
     @property
     def over(self) -> bool:
@@ -152,6 +161,54 @@ class PodView:
             containers=tuple(_containers(spec, status)),
             reason=status.get("reason", ""),
             disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
+            node=spec.get("nodeName", ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestView:
+    """A PodCertificateRequest of our signer, which the kubelet makes for a pod.
+
+    :ivar public: the PKCS#10 request in base64: who gets it, as Kubernetes has checked.
+    :ivar state: Issued, Denied or Failed, which is final; empty while nothing has answered it.
+    :ivar gone: it was deleted.
+    """
+
+    name: str
+    uid: str
+    version: str
+    created: datetime
+    pod_name: str
+    pod_uid: str
+    node: str
+    service_account: str
+    public: str
+    state: str = ""
+    reason: str = ""
+    message: str = ""
+    at: datetime | None = None
+    gone: bool = False
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> RequestView:
+        """Read it as the API server sends it."""
+        metadata, spec, status = raw["metadata"], raw["spec"], raw.get("status") or {}
+        known = (item for item in status.get("conditions") or [] if item.get("status") == "True")
+        final: Mapping[str, Any] = next(known, {})
+        return cls(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            version=metadata["resourceVersion"],
+            created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            pod_name=spec["podName"],
+            pod_uid=spec["podUID"],
+            node=spec["nodeName"],
+            service_account=spec["serviceAccountName"],
+            public=spec.get("stubPKCS10Request", ""),
+            state=final.get("type", ""),
+            reason=final.get("reason", ""),
+            message=final.get("message", ""),
+            at=_moment(final.get("lastTransitionTime")),
         )
 
 
@@ -239,6 +296,8 @@ class Observation:
     :ivar pods: those labelled with this run; which of them count is decided by the uid of their Job.
     :ivar fresh: run, bindings and waiting pods were read by name for this pass. Otherwise all of it is what
         answers and watches showed last: good enough to take away, never to make.
+    :ivar requests: by which those of ``pods`` that are delivered to sealed ask for it.
+    :ivar offer: whether this operator can.
     """
 
     run: WorkflowRun
@@ -247,6 +306,8 @@ class Observation:
     pods: tuple[PodView, ...]
     memory: Memory
     fresh: bool = False
+    requests: tuple[RequestView, ...] = ()
+    offer: SealedOffer = NO_OFFER
 
 
 def job_uid_of(metadata: Mapping[str, Any]) -> str:
@@ -273,6 +334,7 @@ def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[Cont
                     message=waiting.get("message", ""),
                     exit_code=terminated.get("exitCode") if terminated else None,
                     output=terminated.get("message", "") if terminated else "",
+                    ended_at=_moment(terminated.get("finishedAt")) if terminated else None,
                 )
             )
     return views

@@ -26,6 +26,7 @@ from runkeys.actions import (
     Action,
     CheckSources,
     DeleteJob,
+    DeleteRequest,
     DeleteRun,
     DeleteSecret,
     PatchStatus,
@@ -46,10 +47,12 @@ from runkeys.attempts import (
     trusted,
 )
 from runkeys.graph import ALWAYS
-from runkeys.needs import SecretReference, TaskNeeds, task_needs
+from runkeys.needs import SecretReference, TaskNeeds, offer_refusal, task_needs
 from runkeys.observation import Observation
 from runkeys.refusal import Reason, Refusal
-from runkeys.status import State, TaskResult, Verdict, build_status, finished, purging
+from runkeys.requests import refused as refused_requests
+from runkeys.requests import tidy_requests
+from runkeys.status import REQUESTS_REFUSED, State, TaskResult, Verdict, build_status, finished, purging
 
 _REFRESH = Plan((Refresh(),), None)
 
@@ -75,6 +78,7 @@ def plan_farewell(obs: Observation) -> Plan:
         if may_exist(recorded.get(uid), secret) and not secret.held_by:
             actions.append(DeleteSecret(name, uid))
     actions += [DeleteJob(job.name, job.uid) for job in left if not job.deleting]
+    actions += [DeleteRequest(item) for item in obs.requests if not item.gone]
     return Plan(tuple(actions), None)
 
 
@@ -83,6 +87,7 @@ def _plan_finished(obs: Observation, now: datetime) -> Plan:
     run = obs.run
     tidied = [tidy(obs, attempts_of(run, task.name), now) for task in run.spec.tasks]
     actions = [action for item in tidied for action in item.actions]
+    actions += tidy_requests(obs)
     due = [moment for item in tidied for moment in item.due]
     old = {task.name: task for task in run.status.tasks}
     results = [
@@ -95,10 +100,12 @@ def _plan_finished(obs: Observation, now: datetime) -> Plan:
         )
         for task, item in zip(run.spec.tasks, tidied, strict=True)
     ]
-    fresh = build_status(run, results, now)
+    fresh = build_status(run, results, now, refused_requests(obs))
     # Of a final status only what it says of the Secret may still change.
     released = next(item for item in fresh.conditions if item.type == "SecretsReleased")
     conditions = [released if item.type == released.type else item for item in run.status.conditions]
+    if not any(item.type == REQUESTS_REFUSED for item in conditions):
+        conditions += [item for item in fresh.conditions if item.type == REQUESTS_REFUSED]
     changes = {"conditions": conditions, "live": fresh.live, "exposed": fresh.exposed, "tasks": fresh.tasks}
     status = run.status.model_copy(update=changes)
     stale = status != run.status
@@ -170,6 +177,9 @@ class _Open:
             needs = task_needs(run, index, self.obs.bindings)
             if isinstance(needs, TaskNeeds):
                 references += needs.references
+                unavailable = offer_refusal(run, index, needs, self.obs.offer)
+                if unavailable is not None:
+                    refused[index] = unavailable
             else:
                 refused[index] = needs[0]
         permanent = {index: refusal for index, refusal in refused.items() if refusal.permanent}
@@ -254,6 +264,9 @@ class _Open:
             return Plan(tuple(releases), None)
         if any(step.refresh for step in steps):
             return _REFRESH
+        tidying = tidy_requests(self.obs)
+        if tidying:
+            return Plan(tidying, None)
         due = [*self.due, *(moment for step in steps for moment in step.due)]
         hand_over = next((step.hand_over for step in steps if step.hand_over is not None), None)
         if hand_over is not None:
@@ -261,10 +274,12 @@ class _Open:
             if hand_over.intended is not None:
                 intended = hand_over.intended
                 results = [intended if intended.name == step.result.name else step.result for step in steps]
-                intent = build_status(self.obs.run, results, self.now)
+                intent = build_status(self.obs.run, results, self.now, refused_requests(self.obs))
             return Plan((hand_over.ensure(intent),), None, look_again=_until(self.now, due))
         actions = tuple(action for step in steps for action in step.actions)
-        status = build_status(self.obs.run, [step.result for step in steps], self.now)
+        status = build_status(
+            self.obs.run, [step.result for step in steps], self.now, refused_requests(self.obs)
+        )
         if finished(status) and self.obs.run.spec.sealed_input and not actions:
             return self._purge(status)
         stale = status != self.obs.run.status

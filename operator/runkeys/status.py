@@ -99,23 +99,33 @@ def finished(status: WorkflowRunStatus) -> bool:
     return status.phase in FINAL_PHASES
 
 
-def build_status(run: WorkflowRun, tasks: Sequence[TaskResult], now: datetime) -> WorkflowRunStatus:
-    """The status of ``run``, whose tasks stand as ``tasks`` says, in the order of the spec."""
+REQUESTS_REFUSED = "RequestsRefused"
+"""Condition of a run of which a request for a sealed delivery was refused."""
+
+
+def build_status(
+    run: WorkflowRun, tasks: Sequence[TaskResult], now: datetime, refused: str = ""
+) -> WorkflowRunStatus:
+    """The status of ``run``, whose tasks stand as ``tasks`` says, in the order of the spec.
+
+    :param refused: which requests for a sealed delivery were refused, and why.
+    """
     old, phase = run.status, _phase(run, tasks)
     final = phase in FINAL_PHASES
     moment = now.replace(microsecond=0)  # as the API server keeps it, so that equal statuses compare equal
     exposures = [item for task in tasks for attempt in task.attempts for item in attempt.exposures]
     live = sum(1 for exposure in exposures if exposure.deleted is None)
+    sealed = any(attempt.sealed and attempt.sealed.delivered for task in tasks for attempt in task.attempts)
     closed = [(item.deleted - item.created).total_seconds() for item in exposures if item.deleted is not None]
     return WorkflowRunStatus(
         observed_generation=run.metadata.generation,
         phase=phase,
         tasks_done=f"{sum(task.verdict.state is State.SUCCEEDED for task in tasks)}/{len(tasks)}",
         live=live,
-        exposed=f"{max(0.0, sum(closed)):.1f}s" if closed else None,
+        exposed=f"{max(0.0, sum(closed)):.1f}s" if closed or sealed else None,
         start_time=old.start_time or moment,
         completion_time=(old.completion_time or moment) if final else None,
-        conditions=_conditions(run, tasks, phase, live, moment),
+        conditions=_conditions(run, tasks, phase, live, moment, refused),
         tasks=[
             TaskStatus(
                 name=task.name,
@@ -181,7 +191,7 @@ def _phase(run: WorkflowRun, tasks: Sequence[TaskResult]) -> str:
 
 
 def _conditions(
-    run: WorkflowRun, tasks: Sequence[TaskResult], phase: str, live: int, now: datetime
+    run: WorkflowRun, tasks: Sequence[TaskResult], phase: str, live: int, now: datetime, refused: str
 ) -> list[Condition]:
     final = phase in FINAL_PHASES
     # What people have to know first: why a task failed, else what keeps one from going on.
@@ -232,6 +242,9 @@ def _conditions(
     queued = waits and refusal is not None and refusal.reason is Reason.UNSCHEDULABLE
     stuck = waits and not queued
     used = _input_used(run)
+    before = next((item for item in run.status.conditions if item.type == REQUESTS_REFUSED), None)
+    # What was refused goes with its pod; that it was is kept.
+    told = refused or (before.message if before is not None else "")
     return [
         checked("Authorized", "Admitted", refused=denied, passed=started or about_sources),
         checked("SecretsReady", "Resolved", refused=about_sources, passed=started),
@@ -241,6 +254,7 @@ def _conditions(
         condition("Reconciling", not final and not stuck, why, text if queued else ""),
         condition("Stalled", stuck or phase == State.FAILED, why, text if stuck or failed else ""),
         *([condition("InputUsed", *used)] if used is not None else []),
+        *([condition(REQUESTS_REFUSED, True, "RequestRefused", told[:4000])] if told else []),
     ]
 
 

@@ -12,6 +12,12 @@ from runkeys.refusal import Reason, Refusal
 RUNTIME = "/var/runtime"
 """Where a task finds what it is given; the same place as in the qhub runtime."""
 
+SIGNER = f"{GROUP}/recipient"
+"""The signer that pods ask for the certificate which carries their values."""
+
+OURS = "runkeys-"
+"""What the names of our volumes and containers in a pod begin with."""
+
 CONTAINER_FIELDS = ("initContainers", "containers")
 _SECRET_REFERENCES = ("secretKeyRef", "secretRef", "secretName", "nodePublishSecretRef", "secretFile")
 _EXPANSION = re.compile(r"\$\(([^()]+)\)")
@@ -99,6 +105,46 @@ def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
                 " Use OnCompletion, or give the secret to another container (containers)",
                 permanent=True,
             )
+
+
+def sealed_refusals(task: Task, path: str) -> Iterator[Refusal]:
+    """What a pod with sealed delivery may not hold besides: a way of its own to what only the opener may see."""
+
+    def refuse(field: str, message: str) -> Refusal:
+        return Refusal(Reason.TEMPLATE_REFUSED, f"{path}.template.{field}", message, permanent=True)
+
+    spec = task.template.get("spec")
+    if not isinstance(spec, dict) or next(_misshapen(task.template), None) is not None:
+        return
+    for index, volume in enumerate(spec.get("volumes") or []):
+        sources = (volume.get("projected") or {}).get("sources") if isinstance(volume, dict) else None
+        if any(
+            isinstance(source, dict) and (source.get("podCertificate") or {}).get("signerName") == SIGNER
+            for source in sources or []
+        ):
+            yield refuse(
+                f"spec.volumes[{index}]",
+                f"asks {SIGNER} for a certificate, which is done for it, once; remove the volume",
+            )
+    for field in CONTAINER_FIELDS:
+        for number, container in enumerate(spec.get(field) or []):
+            where = f"spec.{field}[{number}]"
+            if str(container.get("name", "")).startswith(OURS):
+                yield refuse(f"{where}.name", f"names that begin with {OURS} are ours; choose another")
+            for index, mount in enumerate(container.get("volumeMounts") or []):
+                if isinstance(mount, dict) and str(mount.get("name", "")).startswith(OURS):
+                    yield refuse(
+                        f"{where}.volumeMounts[{index}].name",
+                        f"volumes whose names begin with {OURS} are mounted by Runkeys alone; remove it",
+                    )
+            for index, variable in enumerate(container.get("env") or []):
+                origin = variable.get("valueFrom") if isinstance(variable, dict) else None
+                reference = origin.get("fileKeyRef") if isinstance(origin, dict) else None
+                if isinstance(reference, dict) and str(reference.get("volumeName", "")).startswith(OURS):
+                    yield refuse(
+                        f"{where}.env[{index}].valueFrom.fileKeyRef",
+                        "reads what was delivered sealed; list the container under containers instead",
+                    )
 
 
 def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Iterator[Refusal]:

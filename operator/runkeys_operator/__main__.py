@@ -98,6 +98,11 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
     help="The operator's own namespace, where the sealing keys are. Without it nothing sealed can be opened.",
 )
 @_option("--key-rotation-days", type=click.IntRange(0, 3650), default=30, help="0: only by `keys rotate`.")
+@_option(
+    "--sealed-delivery-image",
+    help="Deliver sealed where that is asked for, with this image to open it in pods: the operator's own.",
+    default="",
+)
 @click.version_option(__version__, prog_name="runkeys-operator")
 @click.pass_context
 def main(

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from runkeys.naming import LABEL_RUN
+from runkeys.needs import SealedOffer
 
 from . import credentials, handlers, metrics, preflight
 from ._kopf import kopf, stop_asking_for_kinds
@@ -27,12 +28,13 @@ from .errors import ApiError, BackgroundError, LoginError, Unauthorized
 from .guard import Guard
 from .health import Health
 from .keys import Keys
-from .kube import BINDINGS, JOBS, PODS, REVEALS, RUNS, Kube
+from .kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS, Kube
 from .lease import Lease, LeaseName
 from .login import Login
 from .logs import describe, get_logger
 from .reconcile.key import Key
 from .reconcile.queue import ReconcileQueue
+from .reconcile.requests import OF_SIGNER
 from .reconcile.sweep import BOUND, OPEN
 from .watch import Watch
 
@@ -50,7 +52,7 @@ class Options:
 
     No `lease`: there is no other operator. `identity` empty: one that nobody else ever has.
     `operator_namespace`: where the sealing keys are; None: nothing sealed can be opened. `key_rotation_days` 0: keys
-    are made by command only.
+    are made by command only. `sealed_delivery_image`: what opens in pods what is delivered sealed; empty: nothing is.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -64,6 +66,7 @@ class Options:
     identity: str = ""
     operator_namespace: str | None = None
     key_rotation_days: int = 30
+    sealed_delivery_image: str = ""
 
 
 class Engine(handlers.EventSink, Protocol):
@@ -89,6 +92,7 @@ class MakeEngine(Protocol):
         namespaces: tuple[str, ...],
         keys: Keys,
         guard: Guard,
+        offer: SealedOffer,
     ) -> Engine:
         """Called once, before anything is watched."""
 
@@ -124,9 +128,12 @@ async def serve(options: Options, make_engine: MakeEngine) -> None:
             days = options.key_rotation_days
             keys = Keys(kube, options.operator_namespace, rotate_after=timedelta(days=days) if days else None)
             guard = Guard(kube, namespaces, options.operator_namespace)
-            engine = make_engine(kube, queue, namespaces, keys, guard)
+            offer = await preflight.sealed_offer(kube, options.sealed_delivery_image, namespaces)
+            engine = make_engine(kube, queue, namespaces, keys, guard, offer)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
-            await _Operator(options, session, health, kube, queue, engine, keys, guard, lease).run(namespaces)
+            await _Operator(
+                options, session, health, kube, queue, engine, keys, guard, lease, sealed=bool(offer.image)
+            ).run(namespaces)
     finally:
         await session.close()
 
@@ -150,7 +157,10 @@ class _Operator:
         keys: Keys,
         guard: Guard,
         lease: Lease | None,
+        *,
+        sealed: bool,
     ) -> None:
+        self._sealed = sealed
         self._kube = kube
         self._keys = keys
         self._guard = guard
@@ -173,7 +183,7 @@ class _Operator:
         self._served = namespaces or (None,)
         self._closed_watches = {
             resource.path(namespace)
-            for resource in (RUNS, BINDINGS, REVEALS, PODS, JOBS)
+            for resource in (RUNS, BINDINGS, REVEALS, PODS, JOBS, *([REQUESTS] if self._sealed else []))
             for namespace in self._served
         }
         if self._lease is not None:
@@ -246,6 +256,7 @@ class _Operator:
                 (JOBS, self._engine.saw_job, LABEL_RUN, ""),
                 # First seen when bound: the moment its Secret is due.
                 (PODS, self._engine.saw_pod, LABEL_RUN, BOUND),
+                *([(REQUESTS, self._engine.saw_request, "", OF_SIGNER)] if self._sealed else []),
             ):
                 watch = Watch(
                     *(self._kube, resource, namespace, saw),

@@ -27,6 +27,9 @@ class EventSink(Protocol):
     def saw_reveal(self, event: Event) -> None:
         """Of a SecretReveal."""
 
+    def saw_request(self, event: Event) -> None:
+        """Of a PodCertificateRequest of our signer."""
+
     def saw_pod(self, event: Event) -> None:
         """Of a pod that has a run's label and a node."""
 

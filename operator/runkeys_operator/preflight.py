@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+from runkeys.needs import NO_OFFER, SealedOffer
+from runkeys.template import SIGNER
+
 from .authorize import LOCAL_REVIEWS
 from .errors import ApiError, NotFound, StartError, TooManyRequests, Unauthorized, Unreachable
-from .kube import BINDINGS, EVENTS, JOBS, LEASES, PODS, REVEALS, RUNS, SECRETS, Json, Kube, Resource
+from .kube import BINDINGS, EVENTS, JOBS, LEASES, PODS, REQUESTS, REVEALS, RUNS, SECRETS, Json, Kube, Resource
 from .lease import LeaseName
 from .logs import get_logger
 from .reconcile.sweep import EXPIRES, LIVE, OPEN
@@ -57,6 +60,49 @@ NEEDED = (
     *(Right(verb, REVEALS) for verb in ("get", "list", "watch", "delete")),
     Right("patch", REVEALS, "status"),
 )
+
+
+# With sealedDelivery.enabled besides. The right to sign is for the cluster as a whole.
+NEEDED_SEALED = (
+    *(Right(verb, REQUESTS) for verb in ("list", "watch", "delete")),
+    Right("patch", REQUESTS, "status"),
+)
+
+
+async def sealed_offer(kube: Kube, image: str, namespaces: tuple[str, ...]) -> SealedOffer:
+    """Whether this operator and this cluster can deliver sealed; said once here, and to each run that asks for it."""
+    if not image:
+        return NO_OFFER
+    problem = ""
+    try:
+        served = {entry["name"] for entry in await kube.discover(REQUESTS)}
+    except NotFound:
+        served = set()
+    if not {REQUESTS.plural, f"{REQUESTS.plural}/status"} <= served:
+        problem = (
+            f"the API server does not serve {REQUESTS} in {REQUESTS.version}, which takes Kubernetes 1.37 or later with"
+            " the feature gate PodCertificateRequest on"
+        )
+    else:
+        for namespace in namespaces or (None,):
+            missing = await _missing(kube, namespace, NEEDED_SEALED)
+            if missing:
+                problem = problem or _refusal(namespace, missing)
+        if not problem and not await _may_sign(kube):
+            problem = (
+                f"the operator may not sign for {SIGNER} (see the chart's ClusterRole for sealed delivery)"
+            )
+    if problem:
+        log.error("no sealed delivery: %s", problem)
+        return SealedOffer(problem=problem)
+    log.info("sealed delivery is offered")
+    return SealedOffer(image=image)
+
+
+async def _may_sign(kube: Kube) -> bool:
+    attributes = {"verb": "sign", "group": REQUESTS.group, "resource": "signers", "name": SIGNER}
+    review = await kube.create(_ACCESS_REVIEWS, None, {"spec": {"resourceAttributes": attributes}})
+    return bool(review["status"].get("allowed"))
 
 
 def rights_on(lease: LeaseName) -> tuple[Right, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from runkeys.naming import SERVICE_ACCOUNT
 from runkeys_operator.keys import PRIVATE, PUBLIC
-from runkeys_operator.preflight import NEEDED
+from runkeys_operator.preflight import NEEDED, NEEDED_SEALED
 from tests.e2e.cluster.audit import AuditEvent, AuditLog
 from tests.e2e.operators import RELEASE
 
@@ -17,7 +17,10 @@ _REVIEWS = ("selfsubjectrulesreviews", "selfsubjectaccessreviews", "selfsubjectr
 _POLICIES = tuple(
     f"{kind}admission{what}" for kind in ("validating", "mutating") for what in ("policies", "policybindings")
 )
-_GRANTED = {(right.verb, f"{right.resource.plural}/{right.subresource}".rstrip("/")) for right in NEEDED}
+_GRANTED = {
+    (right.verb, f"{right.resource.plural}/{right.subresource}".rstrip("/"))
+    for right in (*NEEDED, *NEEDED_SEALED)
+}
 
 
 def is_an_operators(event: AuditEvent) -> bool:

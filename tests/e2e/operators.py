@@ -82,6 +82,7 @@ def install_rights(
     others: tuple[str, ...] = (),
     *,
     policies: bool = True,
+    sets: tuple[str, ...] = (),
 ) -> str:
     """What the chart gives an operator that lives in ``namespace`` and serves it, without its Deployment.
 
@@ -90,19 +91,20 @@ def install_rights(
     :param sources: Secrets that each namespace lets the operator read.
     :param others: further namespaces that it serves.
     :param policies: False where nothing is to be made anyway: without them an operator makes nothing.
+    :param sets: further values of the chart.
     :return: name of the service account.
     """
     from tests.e2e.cluster import build
 
     served = (namespace, *others)
-    sets = [f"watchNamespaces={{{','.join(served)}}}", "installRoles=false"]
-    sets += [] if policies else ["installPolicies=false"]
+    values = [f"watchNamespaces={{{','.join(served)}}}", "installRoles=false", *sets]
+    values += [] if policies else ["installPolicies=false"]
     for index, name in enumerate(served if sources else ()):
-        sets.append(f"sources[{index}].namespace={name}")
-        sets.append(f"sources[{index}].secretNames={{{','.join(sources)}}}")
+        values.append(f"sources[{index}].namespace={name}")
+        values.append(f"sources[{index}].secretNames={{{','.join(sources)}}}")
     account = ""
     helm, mutating = str(build.program("helm")), fills_in(cluster.client)
-    for manifest in _rendered(helm, tuple(sets), namespace, mutating=mutating):
+    for manifest in _rendered(helm, tuple(values), namespace, mutating=mutating):
         if manifest["kind"] in ("Deployment", "PodDisruptionBudget", "CustomResourceDefinition"):
             continue
         if manifest["kind"] == "ServiceAccount":

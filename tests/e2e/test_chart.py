@@ -93,6 +93,30 @@ class TestRendered:
 
         assert comparable(rights_only(template(cluster, *values))) == comparable(reviewed)
 
+    def test_sealed_delivery_adds_these_rights_and_no_others(self, cluster: Cluster) -> None:
+        without = comparable(rights_only(template(cluster, *EVERYWHERE)))
+        found = comparable(rights_only(template(cluster, *EVERYWHERE, "--set=sealedDelivery.enabled=true")))
+        group = {"apiGroups": ["certificates.k8s.io"]}
+        name = "runkeys-system.runkeys-sealed-delivery"
+        [operators] = [m for m in without if (m["kind"], m["metadata"]["name"]) == ("ClusterRole", "runkeys")]
+        operators["rules"] += [
+            {**group, "resources": ["podcertificaterequests"], "verbs": ["list", "watch", "delete"]},
+            {**group, "resources": ["podcertificaterequests/status"], "verbs": ["patch"]},
+        ]
+        role = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": name},
+        }
+        signs = {"resources": ["signers"], "resourceNames": ["runkeys.dev/recipient"], "verbs": ["sign"]}
+        bound = {
+            **role,
+            "kind": "ClusterRoleBinding",
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": "runkeys", "namespace": "runkeys-system"}],
+        }
+        assert found == comparable([*without, {**role, "rules": [{**group, **signs}]}, bound])
+
     def test_rights_are_those_that_the_operator_asks_for(self, cluster: Cluster) -> None:
         [role] = [
             m for m in template(cluster) if m["kind"] == "ClusterRole" and m["metadata"]["name"] == "runkeys"

@@ -37,6 +37,10 @@ def planted(verb: str, resource: str, name: str = "", subresource: str = "") -> 
         planted("get", "configmaps", "somebody's"),
         planted("update", "leases", "somebody's"),
         planted("delete", "leases", "runkeys"),
+        planted("create", "podcertificaterequests"),
+        planted("get", "podcertificaterequests", "req-a"),
+        planted("patch", "podcertificaterequests", "req-a"),
+        planted("update", "podcertificaterequests", "req-a", "status"),
     ],
     ids=str,
 )

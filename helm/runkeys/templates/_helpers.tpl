@@ -74,6 +74,16 @@ and asks for no blockOwnerDeletion.
 - apiGroups: [authorization.k8s.io]
   resources: [localsubjectaccessreviews]
   verbs: [create]
+{{- if .Values.sealedDelivery.enabled }}
+# Sealed delivery: the requests of pods, which are answered once and then deleted. Which signer's it may answer is in
+# sealed-delivery.yaml.
+- apiGroups: [certificates.k8s.io]
+  resources: [podcertificaterequests]
+  verbs: [list, watch, delete]
+- apiGroups: [certificates.k8s.io]
+  resources: [podcertificaterequests/status]
+  verbs: [patch]
+{{- end }}
 {{- end }}
 
 {{/* Labels and annotations of what is there only for a hook: .at, .weight, .root. */}}

@@ -12,6 +12,7 @@ from runkeys.api.reveal import SecretReveal, SecretRevealSpec, SecretRevealStatu
 from runkeys.api.run import (
     AttemptStatus,
     Exposure,
+    SealedDelivery,
     Task,
     TaskSecret,
     TaskStatus,
@@ -30,6 +31,7 @@ __all__ = [
     "Condition",
     "Exposure",
     "LabelSelector",
+    "SealedDelivery",
     "SecretBinding",
     "SecretKeySelector",
     "SecretReveal",

@@ -27,6 +27,11 @@ RELEASE_POLICY = cel(
 )
 
 
+SECRET, SEALED = "Secret", "Sealed"
+
+DELIVERY = cel(("self in ['Secret', 'Sealed']", "delivery must be Secret or Sealed"))
+
+
 class SecretKeySelector(ApiModel):
     """One key of an existing Secret in the binding's own namespace."""
 
@@ -173,6 +178,14 @@ class SecretBindingSpec(ApiModel):
         " has ended. OnStart: once each of them has started, since the kubelet reads the values when it makes a"
         " container. A task may ask for OnStart by itself.",
         json_schema_extra=RELEASE_POLICY,
+    )
+    delivery: str = Field(
+        default=SECRET,
+        description="How the values reach a pod. Secret: by a Secret, which lives as long as releasePolicy says."
+        " Sealed: by a certificate that carries them sealed to a key of that pod, so that they are never in the"
+        " cluster's store; takes Kubernetes 1.37 and sealedDelivery.enabled of the chart. A run is refused where that"
+        " is not there. A task may ask for Sealed by itself.",
+        json_schema_extra=DELIVERY,
     )
     max_lifetime_seconds: int = Field(
         default=3600,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from runkeys.api.binding import RELEASE_POLICY, SEALED_TEXT
+from runkeys.api.binding import DELIVERY, RELEASE_POLICY, SEALED_TEXT
 from runkeys.api.common import (
     API_VERSION,
     ApiModel,
@@ -290,6 +290,12 @@ class Task(ApiModel):
         " leave them until the end. OnCompletion, and unset: as the bindings say.",
         json_schema_extra=RELEASE_POLICY,
     )
+    delivery: str | None = Field(
+        default=None,
+        description="Sealed asks for the values to be in the pod only and never in a Secret, even if the bindings would"
+        " do with one. Secret, and unset: as the bindings say.",
+        json_schema_extra=DELIVERY,
+    )
     containers: list[Annotated[str, Field(min_length=1, max_length=63)]] = Field(
         default_factory=list,
         description="Names of the containers that get secrets, env, input, output and data pools. Default: the"
@@ -446,6 +452,16 @@ class Exposure(ApiModel):
     )
 
 
+class SealedDelivery(ApiModel):
+    """How far the sealed delivery of an attempt has come; its values are in no Secret at any time."""
+
+    request: str = Field(
+        description="uid of the pod's PodCertificateRequest that is answered; no other one is.", max_length=64
+    )
+    delivered: Time | None = Field(default=None, description="When it was answered.")
+    opened: Time | None = Field(default=None, description="When the pod had opened the answer.")
+
+
 class AttemptStatus(ApiModel):
     """One attempt of a task: a Job of its own and, for a task with secrets, a Secret of the same name."""
 
@@ -465,6 +481,9 @@ class AttemptStatus(ApiModel):
     reason: str = Field(default="", description="Why it ended so, for programs.", max_length=1024)
     release_policy: str = Field(
         default="", description="When its values leave the cluster, as it was when they came.", max_length=32
+    )
+    sealed: SealedDelivery | None = Field(
+        default=None, description="Of sealed delivery: which request was answered, and when."
     )
     exposures: list[Exposure] = Field(
         default_factory=list, description="When its values were in the cluster.", max_length=4
@@ -520,8 +539,8 @@ class WorkflowRunStatus(ApiModel):
     completion_time: Time | None = Field(default=None, description="When the run finished, in whatever way.")
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="Authorized, SecretsReady, SecretsReleased, Complete, Failed, Reconciling, Stalled, and InputUsed"
-        " for a run with sealedInput.",
+        description="Authorized, SecretsReady, SecretsReleased, Complete, Failed, Reconciling, Stalled, InputUsed"
+        " for a run with sealedInput, and RequestsRefused where a pod asked for a sealed delivery that it did not get.",
         max_length=16,
         json_schema_extra=list_map("type"),
     )

@@ -20,7 +20,7 @@ from runkeys.cli.base import Settings, command
 from runkeys.cli.output import NOTHING, print_object, print_table
 from runkeys.cli.runs import read_manifest
 from runkeys.client import Client
-from runkeys.needs import Bindings, SealedValue, SecretReference, TaskNeeds, bindings_of, task_needs
+from runkeys.needs import ANYWHERE, Bindings, SealedValue, SecretReference, TaskNeeds, bindings_of, task_needs
 from runkeys.observation import Finding, Memory, Observation
 from runkeys.plan import plan as plan_of
 from runkeys.problems import Denied, Invalid, NotFound, Problem
@@ -93,7 +93,9 @@ def preview(client: Client, manifest: Json) -> Preview:
             found.refusals += [item for item in needs if item not in found.refusals]
     now = datetime.now(UTC)
     # That the values can be read is for the operator alone to see.
-    observation = Observation(run, bindings, {}, (), Memory(sources=Finding(now, None)), fresh=True)
+    observation = Observation(
+        run, bindings, {}, (), Memory(sources=Finding(now, None)), fresh=True, offer=ANYWHERE
+    )
     step = plan_of(observation, now)
     found.jobs = [dict(action.manifest) for action in step.actions if isinstance(action, CreateJob)]
     found.missing = list(_missing(client, run, bindings))

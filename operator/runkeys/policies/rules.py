@@ -11,6 +11,7 @@ from runkeys.naming import (
     LABEL_RUN_UID,
     LABEL_TASK,
     OBJECT_PREFIX,
+    RECIPIENT_VOLUME,
     SEALING_KEYS,
     SECRET_TYPE,
     SERVICE_ACCOUNT,
@@ -33,6 +34,7 @@ from runkeys.policies.cel import (
     text,
 )
 from runkeys.status import FINAL_PHASES
+from runkeys.template import SIGNER
 
 MOST_BINDINGS = 8
 """As many can a run name."""
@@ -347,6 +349,12 @@ def _pods(_: Account) -> Object:
             " given",
         ),
         check(
+            "request.?subResource.orValue('') != 'ephemeralcontainers'"
+            f" || !object.spec.?volumes.orValue([]).exists(v, v.name == {text(RECIPIENT_VOLUME)})",
+            "the secrets of a run are delivered into the pod, so no container can be added to it: it could mount what"
+            " holds them",
+        ),
+        check(
             f"request.operation != 'UPDATE' || {labels}.all(l,"
             " object.metadata.?labels[?l] == oldObject.metadata.?labels[?l])",
             f"the labels {', '.join(_RUN_LABELS)} say which pods are a run's, and cannot be changed",
@@ -452,6 +460,16 @@ def _operator(account: Account) -> Object:
     return policy(rules, checks, variables, ("is-the-operator", f"{WHO} == {text(account.username)}"))
 
 
+def _recipients(_: Account) -> Object:
+    """Only the kubelet of the node that a request names asks for sealed secrets: the key in it is the pod's then."""
+    only = check(
+        f"object.spec.signerName != {text(SIGNER)} || {WHO} == 'system:node:' + object.spec.nodeName",
+        f"a PodCertificateRequest for {SIGNER} is made by the kubelet of the pod's node alone; ask for secrets in a"
+        " WorkflowRun of your own",
+    )
+    return policy([rule("CREATE", "podcertificaterequests", group="certificates.k8s.io")], [only])
+
+
 def requester() -> Object:
     """Fills in who makes a run or asks for a value.
 
@@ -478,4 +496,5 @@ VALIDATING_RULES: dict[str, Callable[[Account], Object]] = {
     "names": _names,
     "pods": _pods,
     "operator": _operator,
+    "recipients": _recipients,
 }

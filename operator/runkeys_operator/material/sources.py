@@ -7,7 +7,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 
-from runkeys import sealing
+from runkeys import delivery, sealing
 from runkeys.api import SecretKeySelector
 from runkeys.needs import SealedValue, SecretReference
 from runkeys.refusal import Reason, Refusal
@@ -64,6 +64,7 @@ class Sources:
                     )
                 value = _value_at(namespace, reference, reference.source, data)
             values[reference.key] = _fit(reference, value)
+        _check_sealed(references, values)
         total = sum(len(value) for value in values.values())
         if total > MAX_ATTEMPT_BYTES:
             raise SourceRefusedError(
@@ -193,6 +194,43 @@ def _fit(reference: SecretReference, value: bytes) -> bytes:
             )
         )
     return value
+
+
+def _check_sealed(references: Sequence[SecretReference], values: Mapping[str, bytes]) -> None:
+    """Refuse what a certificate, or the kubelet's file of variables, would not carry exactly as it is."""
+    for reference in references:
+        if not reference.sealed or reference.file:
+            continue
+        reason = delivery.not_carried(reference.variable, values[reference.key])
+        if reason is not None:
+            raise SourceRefusedError(
+                Refusal(
+                    Reason.VALUE_NOT_CARRIED,
+                    reference.field,
+                    f"{reference.what} {reason}; with delivery: Sealed deliver it as a file (file), or change the"
+                    " value",
+                    permanent=not reference.binding,
+                )
+            )
+    for task in sorted(
+        {item.field.rsplit(".", 1)[0].rpartition("[")[0] for item in references if item.sealed}
+    ):
+        mine = {
+            item.key: values[item.key]
+            for item in references
+            if item.sealed and item.field.startswith(f"{task}[")
+        }
+        size = delivery.packed_size(mine)
+        if size > delivery.MAX_TASK_BYTES:
+            raise SourceRefusedError(
+                Refusal(
+                    Reason.VALUE_TOO_LARGE,
+                    task,
+                    f"the secrets of this task have {size} bytes together, and delivery: Sealed carries at most"
+                    f" {delivery.MAX_TASK_BYTES}; split the task, or deliver by a Secret",
+                    permanent=False,
+                )
+            )
 
 
 def _is_utf8(value: bytes) -> bool:

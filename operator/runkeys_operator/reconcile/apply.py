@@ -17,8 +17,11 @@ from runkeys.actions import (
     CheckSources,
     CreateJob,
     DeleteJob,
+    DeleteRequest,
     DeleteRun,
     DeleteSecret,
+    Deliver,
+    DenyRequest,
     Diagnose,
     EnsureSecret,
     PatchStatus,
@@ -26,7 +29,7 @@ from runkeys.actions import (
     Refresh,
 )
 from runkeys.api import AttemptStatus, WorkflowRun, WorkflowRunStatus
-from runkeys.observation import Finding, JobView, Memory, Observation, SecretMemory
+from runkeys.observation import Finding, JobView, Memory, Observation, RequestView, SecretMemory
 from runkeys.refusal import Reason, Refusal
 from runkeys.status import finished
 from runkeys_operator import metrics
@@ -37,6 +40,7 @@ from runkeys_operator.kube import JOBS, RUNS, SECRETS, Kube
 from runkeys_operator.material.sources import SourceRefusedError, Sources
 from runkeys_operator.reconcile.diagnose import why_no_pod
 from runkeys_operator.reconcile.events import announce
+from runkeys_operator.reconcile.requests import Delivery
 from runkeys_operator.reconcile.store import Store
 
 log = logging.getLogger(__name__)
@@ -52,7 +56,10 @@ OneAtATime = (
     CheckSources
     | DeleteJob
     | DeleteRun
+    | DeleteRequest
     | DeleteSecret
+    | Deliver
+    | DenyRequest
     | Diagnose
     | EnsureSecret
     | PatchStatus
@@ -87,10 +94,12 @@ class Applier:
         sources: Sources,
         jobs: Store[JobView],
         guard: Guard,
+        delivery: Delivery,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._kube = kube
         self._guard = guard
+        self._delivery = delivery
         self._jobs = jobs
         self._sources = sources
         self._authorizer = Authorizer(kube)
@@ -123,6 +132,12 @@ class Applier:
                 return await self._delete_secret(action, obs)
             case EnsureSecret():
                 return await self._ensure_secret(action, obs)
+            case Deliver():
+                return await self._deliver(action, obs)
+            case DenyRequest():
+                return self._with_requests(obs, await self._delivery.deny(action.request, action.message))
+            case DeleteRequest():
+                return self._with_requests(obs, await self._delivery.delete(action.request))
             case PatchStatus():
                 return await self._patch_status(action, obs)
             case CheckSources():
@@ -169,15 +184,9 @@ class Applier:
 
     async def _ensure_secret(self, action: EnsureSecret, obs: Observation) -> Observation:
         namespace = obs.run.metadata.namespace
-        denied = await self._guard.refusal()
-        denied = denied or await self._authorizer.refusal(obs.run, action.references, obs.bindings)
-        if denied is not None:
-            found = replace(obs.memory.about(action.task), sources=Finding(self._now(), denied))
-            return _remember(obs, obs.memory.with_task(action.task, found))
-        try:
-            values = await self._sources.resolve(namespace, action.references)
-        except SourceRefusedError as error:
-            found = replace(obs.memory.about(action.task), sources=Finding(self._now(), error.refusal))
+        values = await self._values(action, obs)
+        if isinstance(values, Refusal):
+            found = replace(obs.memory.about(action.task), sources=Finding(self._now(), values))
             return _remember(obs, obs.memory.with_task(action.task, found))
         # Without an intent to write one was there: its request may have been sent, and may still be under way.
         unsure = action.intent is None
@@ -200,6 +209,33 @@ class Applier:
             metrics.late_secrets.inc()
         log.info("secret made", extra=_about(obs, action.name))
         return _made(obs, action.job_uid, replace(secret, made_at=asked, estimated=unsure))
+
+    async def _values(self, action: EnsureSecret | Deliver, obs: Observation) -> dict[str, bytes] | Refusal:
+        """The values of an attempt, or why it may not have them now."""
+        denied = await self._guard.refusal()
+        denied = denied or await self._authorizer.refusal(obs.run, action.references, obs.bindings)
+        if denied is not None:
+            return denied
+        try:
+            return await self._sources.resolve(obs.run.metadata.namespace, action.references)
+        except SourceRefusedError as error:
+            return error.refusal
+
+    async def _deliver(self, action: Deliver, obs: Observation) -> Observation:
+        values = await self._values(action, obs)
+        if isinstance(values, Refusal):
+            found = replace(obs.memory.about(action.task), sources=Finding(self._now(), values))
+            return _remember(obs, obs.memory.with_task(action.task, found))
+        if action.intent is not None:
+            obs = await self._patch_status(PatchStatus(action.intent), obs)
+        answered = await self._delivery.answer(action.request, values, self._now())
+        if answered.state == "Issued":
+            log.info("delivered sealed", extra=_about(obs, action.job_name))
+        return replace(self._with_requests(obs, answered), fresh=False)
+
+    def _with_requests(self, obs: Observation, changed: RequestView) -> Observation:
+        others = (item for item in obs.requests if item.uid != changed.uid)
+        return replace(obs, requests=(*others, changed))
 
     async def _patch_status(self, action: PatchStatus, obs: Observation) -> Observation:
         metadata = obs.run.metadata

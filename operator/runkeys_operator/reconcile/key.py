@@ -37,4 +37,15 @@ class RevealKey(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
-Key = RunKey | BindingKey | RevealKey
+class RequestKey(NamedTuple):
+    """Names one PodCertificateRequest."""
+
+    namespace: str
+    name: str
+    kind: str = "PodCertificateRequest"
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+Key = RunKey | BindingKey | RevealKey | RequestKey

@@ -7,6 +7,7 @@ for the server's watch cache. Everything else goes by what the watches showed. L
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 
 from pydantic import ValidationError
@@ -14,12 +15,13 @@ from pydantic import ValidationError
 from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun
 from runkeys.attempts import jobs_with_secrets
 from runkeys.needs import Bindings, requester_of
-from runkeys.observation import JobView, Memory, Observation, PodView
+from runkeys.observation import JobView, Memory, Observation, PodView, RequestView
 from runkeys.status import finished
 from runkeys_operator.errors import NotFound
 from runkeys_operator.kube import BINDINGS, JOBS, PODS, RUNS, Json, Kube
 from runkeys_operator.reconcile.key import RunKey
 from runkeys_operator.reconcile.record import Record
+from runkeys_operator.reconcile.requests import Delivery
 from runkeys_operator.reconcile.store import Store
 
 OWNER = "spec.owner.username"
@@ -55,14 +57,22 @@ async def read_run(kube: Kube, key: RunKey) -> WorkflowRun | None:
 class Observer:
     """What is known of a run: at once from what was shown last, or read by name."""
 
-    def __init__(self, kube: Kube, jobs: Store[JobView], pods: Store[PodView]) -> None:
+    def __init__(self, kube: Kube, jobs: Store[JobView], pods: Store[PodView], delivery: Delivery) -> None:
         self._kube = kube
+        self._delivery = delivery
         self._jobs = jobs
         self._pods = pods
 
     def remembered(self, key: RunKey, last: Record) -> Observation:
         """The run as it was ``last``, with its Jobs and pods as they were shown since. No request."""
-        return replace(last.observation(), jobs=self._known_jobs(key), pods=self._pods.of(key))
+        pods = self._pods.of(key)
+        return replace(
+            last.observation(),
+            jobs=self._known_jobs(key),
+            pods=pods,
+            requests=self._requests(pods),
+            offer=self._delivery.offer,
+        )
 
     async def read(self, key: RunKey, run: WorkflowRun, memory: Memory) -> Observation:
         """Everything that the next step of ``run``, which was just read, depends on.
@@ -90,7 +100,20 @@ class Observer:
             ),
         )
         found = {job.name: job for job in jobs if job is not None}
-        return Observation(run, bindings, {**known, **found}, tuple(pods), memory, fresh=True)
+        return Observation(
+            run,
+            bindings,
+            {**known, **found},
+            tuple(pods),
+            memory,
+            fresh=True,
+            requests=self._requests(pods),
+            offer=self._delivery.offer,
+        )
+
+    def _requests(self, pods: Iterable[PodView]) -> tuple[RequestView, ...]:
+        """Taken from the watch: of a request only its answer changes, and to answer it twice the server refuses."""
+        return tuple(item for pod in pods for item in self._delivery.of(pod.uid))
 
     def _known_jobs(self, key: RunKey) -> dict[str, JobView]:
         """By name; of two that bore the same name the one that is there."""

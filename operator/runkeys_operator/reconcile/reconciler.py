@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from runkeys.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
+from runkeys.needs import NO_OFFER, SealedOffer
 from runkeys.observation import JobState, JobView, Memory, Observation, PodView, job_uid_of
 from runkeys.plan import plan, plan_farewell
 from runkeys.status import finished
@@ -22,10 +23,11 @@ from runkeys_operator.kube import RUNS, Kube
 from runkeys_operator.material.sources import Sources
 from runkeys_operator.reconcile.apply import Applier, utc_now
 from runkeys_operator.reconcile.bindings import BindingReconciler
-from runkeys_operator.reconcile.key import BindingKey, Key, RevealKey, RunKey
+from runkeys_operator.reconcile.key import BindingKey, Key, RequestKey, RevealKey, RunKey
 from runkeys_operator.reconcile.observe import Observer, UnreadableRunError, read_run
 from runkeys_operator.reconcile.queue import ReconcileQueue, Urgency
 from runkeys_operator.reconcile.record import Record, awaited, of_owner
+from runkeys_operator.reconcile.requests import Delivery, RequestReconciler
 from runkeys_operator.reconcile.reveals import RevealReconciler
 from runkeys_operator.reconcile.store import Store
 from runkeys_operator.reconcile.sweep import Sweeper
@@ -54,6 +56,7 @@ class Reconciler:
         namespaces: tuple[str, ...],
         keys: Keys,
         guard: Guard,
+        offer: SealedOffer = NO_OFFER,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._kube = kube
@@ -61,10 +64,13 @@ class Reconciler:
         self._now = clock
         self._jobs = Store(JobView.parse)
         self._pods = Store(PodView.parse)
-        self._observer = Observer(kube, self._jobs, self._pods)
+        delivery = Delivery(kube, offer)
+        self._observer = Observer(kube, self._jobs, self._pods, delivery)
         sources = Sources(kube, keys)
-        self._applier = Applier(kube, sources, self._jobs, guard, clock)
+        self._applier = Applier(kube, sources, self._jobs, guard, delivery, clock)
         self._bindings = BindingReconciler(kube, sources, clock)
+        self._delivery = delivery
+        self._requests = RequestReconciler(kube, delivery, self._pods)
         self._reveals = RevealReconciler(kube, sources, Authorizer(kube), clock)
         self._sweeper = Sweeper(kube, self._jobs, self._pods, namespaces)
         self._last: dict[RunKey, Record] = {}
@@ -121,6 +127,12 @@ class Reconciler:
         metadata = event["object"]["metadata"]
         if event.get("type") != "DELETED":
             self._queue.add(RevealKey(metadata["namespace"], metadata["name"]), urgency=Urgency.NEWS)
+
+    def saw_request(self, event: Mapping[str, Any]) -> None:
+        """A PodCertificateRequest of our signer was made or answered, or is there still."""
+        metadata = event["object"]["metadata"]
+        if self._delivery.saw(event["object"], deleted=event.get("type") == "DELETED"):
+            self._queue.add(RequestKey(metadata["namespace"], metadata["name"]), urgency=Urgency.PODS)
 
     def saw_pod(self, event: Mapping[str, Any]) -> None:
         """A pod with a run's label and a node was added, changed or deleted.
@@ -187,6 +199,13 @@ class Reconciler:
             except Conflict as error:
                 metrics.count_failure(key, error)
                 return 0.0
+        if isinstance(key, RequestKey):
+            run = await self._requests.reconcile(key)
+            if run is not None:
+                if run not in self._last:
+                    self._unread.add(run)
+                self._queue.add(run, urgency=Urgency.PODS)
+            return None
         try:
             return await self._reconcile_run(key)
         except Conflict as error:
@@ -315,6 +334,7 @@ class Reconciler:
         metrics.live.set(key, 0)
         metrics.overdue.set(key, 0)
         self._jobs.forget(key)
+        self._delivery.forget(pod.uid for pod in self._pods.of(key))
         self._pods.forget(key)
         self._unread.discard(key)
         for name in last.awaited if last is not None else ():

@@ -9,6 +9,7 @@ import asyncio
 import sys
 from typing import Any
 
+from runkeys.needs import SealedOffer
 from runkeys_operator import logs
 from runkeys_operator.__main__ import exit_code
 from runkeys_operator.app import Options
@@ -33,6 +34,7 @@ class Recorder:
         namespaces: tuple[str, ...],
         keys: Keys,
         guard: Guard,  # noqa: ARG002 -- it makes nothing
+        offer: SealedOffer,  # noqa: ARG002
     ) -> None:
         self._kube, self._queue, self._keys = kube, queue, keys
         say("engine", *namespaces)
@@ -46,6 +48,9 @@ class Recorder:
 
     def saw_reveal(self, event: Event) -> None:
         self._saw("reveal", event)
+
+    def saw_request(self, event: Event) -> None:
+        self._saw("request", event)
 
     def saw_pod(self, event: Event) -> None:
         self._saw("pod", event, event["object"]["spec"].get("nodeName"))

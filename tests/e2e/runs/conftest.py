@@ -25,12 +25,14 @@ def team_in(
     server: str | None = None,
     sources: tuple[str, ...] = (SOURCE,),
     others: tuple[str, ...] = (),
+    sets: tuple[str, ...] = (),
 ) -> Iterator[Team]:
     """A team in ``namespace``: rights, the sources' opt-in, an operator that is not started yet.
 
     :param others: further namespaces that the operator serves.
+    :param sets: further values of the chart.
     """
-    account = install_rights(cluster, namespace, sources, others)
+    account = install_rights(cluster, namespace, sources, others, sets=sets)
     arguments += tuple(part for name in others for part in ("--namespace", name))
     with operator_of(cluster, namespace, folder, *arguments, account=account, server=server) as operator:
         yield Team(cluster, namespace, operator)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,9 @@ class Life:
     """The shapes of everything that the operator writes meanwhile."""
     check: Callable[[Team, Object, Life], None] | None = None
     """Asserts that it ended well; None: as a run of one task does."""
+    arguments: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the operator's command line, and of `team_in`."""
 
 
 def succeed(team: Team) -> Object:
@@ -165,7 +168,15 @@ class Case:
         """Live it and check its end; adds which kills took place. Raises AssertionError."""
         # so long that it is not renewed meanwhile: how often it were would depend on the machine
         lease = ("--lease-seconds", "3600")
-        with team_in(self.node, namespace, self.folder, *lease, server=proxy.url) as team:
+        with team_in(
+            self.node,
+            namespace,
+            self.folder,
+            *lease,
+            *self.life.arguments,
+            server=proxy.url,
+            **self.life.options,
+        ) as team:
             killer = Killer(proxy, team.operator, self.kills, hits)
             try:
                 team.operator.start()

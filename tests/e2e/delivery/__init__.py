@@ -1,0 +1,1 @@
+"""Sealed delivery: values that are never in etcd."""

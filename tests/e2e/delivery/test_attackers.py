@@ -1,0 +1,197 @@
+"""Whoever asks for what is not theirs gets nothing, and the run says so."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import pytest
+from cryptography import x509
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from runkeys import opener as opening
+from tests.e2e.cluster.base import wait_until
+from tests.e2e.cluster.client import ApiError, Object
+from tests.e2e.runs.team import (
+    CHECKS_ITS_VARIABLE,
+    FINISHES_WHEN_TOLD,
+    TASK_IMAGE,
+    Team,
+    condition,
+    phase,
+    python,
+)
+
+pytestmark = pytest.mark.e2e
+
+GROUP = "certificates.k8s.io"
+REQUESTS = "podcertificaterequests"
+
+
+def path(team: Team, name: str = "") -> str:
+    return f"/apis/{GROUP}/v1/namespaces/{team.namespace}/{REQUESTS}/{name}".rstrip("/")
+
+
+def key_of_ours() -> tuple[ec.EllipticCurvePrivateKey, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return key, request.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def forged(team: Team, pod: Object, request: bytes, **changes: str) -> Object:
+    """A request as the kubelet makes it for the pod, with a key of somebody else's."""
+    account = team.client.get("serviceaccounts", "default", team.namespace)
+    node = team.client.get("nodes", pod["spec"]["nodeName"])
+    return {
+        "apiVersion": f"{GROUP}/v1",
+        "kind": "PodCertificateRequest",
+        "metadata": {"generateName": "req-", "namespace": team.namespace},
+        "spec": {
+            "signerName": "runkeys.dev/recipient",
+            "podName": pod["metadata"]["name"],
+            "podUID": pod["metadata"]["uid"],
+            "serviceAccountName": "default",
+            "serviceAccountUID": account["metadata"]["uid"],
+            "nodeName": node["metadata"]["name"],
+            "nodeUID": node["metadata"]["uid"],
+            "maxExpirationSeconds": 691200,
+            "stubPKCS10Request": base64.b64encode(request).decode(),
+            **changes,
+        },
+    }
+
+
+def make(team: Team, request: Object) -> str:
+    return str(team.client.request("POST", path(team), body=request)["metadata"]["name"])
+
+
+def certificates(team: Team, name: str = "") -> list[bytes]:
+    """Every certificate that etcd ever held in a request."""
+    key = f"/registry/{REQUESTS}/{team.namespace}/{name}"
+    values = [item.value or b"" for item in team.cluster.etcd.history(key, since=team.since)]
+    pem = rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
+    return [found for value in values for found in re.findall(pem, value, re.DOTALL)]
+
+
+def check_refused(team: Team, name: str, says: str) -> None:
+    """The run tells of the refusal, and the request never had an answer."""
+    found = team.wait_condition("job", "RequestsRefused", reason="RequestRefused")
+    message = condition(found, "RequestsRefused")["message"]
+    assert name in message
+    assert says in message
+    assert certificates(team, name) == []
+
+
+def test_who_reads_all_requests_learns_nothing(team: Team) -> None:
+    team.make_run()
+    found = team.wait_phase("job", "Succeeded", "Failed")
+    assert phase(found) == "Succeeded", found["status"]
+    (sealed,) = set(certificates(team))
+    pod = team.pod(found)
+    other, _ = key_of_ours()
+    key = other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with pytest.raises(InvalidTag):
+        opening.open_bundle(key + sealed + b"\n", team.namespace, pod["metadata"]["uid"])
+
+
+def test_nobody_but_a_kubelet_may_ask(team: Team) -> None:
+    team.make_run(command=python(FINISHES_WHEN_TOLD))
+    found = team.run()
+    pod = team.wait_running(found)
+    _, request = key_of_ours()
+    with pytest.raises(ApiError, match="made by the kubelet of the pod's node alone"):
+        make(team, forged(team, pod, request))
+    # other signers are none of our business
+    make(team, forged(team, pod, request, signerName="example.org/other"))
+    team.tell_to_finish(found)
+    assert phase(team.wait_phase("job", "Succeeded", "Failed")) == "Succeeded"
+
+
+def test_a_second_request_for_a_pod_is_refused_and_told(team: Team) -> None:
+    team.make_run(command=python(FINISHES_WHEN_TOLD))
+    found = team.run()
+    pod = team.wait_running(found)
+    _, request = key_of_ours()
+    with team.without_policies("recipients"):
+        name = make(team, forged(team, pod, request))
+        check_refused(team, name, "each attempt is answered once")
+    team.tell_to_finish(found)
+    ended = team.wait_phase("job", "Succeeded", "Failed")
+    assert phase(ended) == "Succeeded", ended["status"]
+    assert condition(ended, "RequestsRefused")["status"] == "True", "it is kept"
+
+
+def test_a_request_after_the_end_is_refused_and_told(team: Team) -> None:
+    team.make_run()
+    found = team.wait_phase("job", "Succeeded", "Failed")
+    _, request = key_of_ours()
+    with team.without_policies("recipients"):
+        name = make(team, forged(team, team.pod(found), request))
+        check_refused(team, name, "is over")
+
+
+def test_a_pod_that_no_run_made_gets_nothing(team: Team) -> None:
+    team.make_run(command=python(FINISHES_WHEN_TOLD))
+    found = team.run()
+    pod = team.wait_running(found)
+    names = {item["name"] for item in pod["spec"]["volumes"] if item["name"].startswith("runkeys-")}
+    name = f"{team.object_name(found)}-copy"
+    metadata = {
+        "name": name,
+        "namespace": team.namespace,
+        "ownerReferences": pod["metadata"]["ownerReferences"],
+    }
+    copied = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {
+            "restartPolicy": "Never",
+            "initContainers": [
+                {**item, "volumeMounts": [m for m in item["volumeMounts"] if m["name"] in names]}
+                for item in pod["spec"]["initContainers"]
+            ],
+            "containers": [{"name": "main", "image": TASK_IMAGE, "command": python(CHECKS_ITS_VARIABLE)}],
+            "volumes": [item for item in pod["spec"]["volumes"] if item["name"] in names],
+        },
+    }
+    # with the labels it is not even made
+    labelled = {**copied, "metadata": {**metadata, "labels": pod["metadata"]["labels"]}}
+    with pytest.raises(ApiError, match="are for pods of runs"):
+        team.client.create(labelled)
+    team.client.create(copied)
+
+    def denied() -> list[Object]:
+        listed = team.client.request("GET", path(team))["items"]
+        return [
+            item
+            for item in listed
+            if item["spec"]["podName"] == name
+            and [one["type"] for one in item.get("status", {}).get("conditions", [])] == ["Denied"]
+        ]
+
+    wait_until("its request to be refused", lambda: bool(denied()), 60)
+    (request,) = denied()
+    assert "no pod of a WorkflowRun" in request["status"]["conditions"][0]["message"]
+    assert certificates(team, request["metadata"]["name"]) == []
+    team.client.delete("pods", name, team.namespace)
+    team.tell_to_finish(found)
+    assert phase(team.wait_phase("job", "Succeeded", "Failed")) == "Succeeded"
+
+
+def test_no_container_is_added_to_a_pod_that_was_delivered_to(team: Team) -> None:
+    team.make_run(command=python(FINISHES_WHEN_TOLD))
+    found = team.run()
+    pod = team.wait_running(found)
+    mount = {"name": "runkeys-recipient", "mountPath": "/stolen"}
+    added = {"name": "thief", "image": TASK_IMAGE, "command": ["sleep", "9"], "volumeMounts": [mount]}
+    where = f"/api/v1/namespaces/{team.namespace}/pods/{pod['metadata']['name']}/ephemeralcontainers"
+    pod = team.client.request("GET", where)
+    pod["spec"]["ephemeralContainers"] = [added]
+    with pytest.raises(ApiError, match="no container can be added"):
+        team.client.request("PUT", where, body=pod)
+    team.tell_to_finish(found)
+    assert phase(team.wait_phase("job", "Succeeded", "Failed")) == "Succeeded"
