@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from runkeys.api.crd import KINDS, file_name, render
-from runkeys_operator.preflight import NEEDED
+from runkeys_operator.preflight import NEEDED, NEEDED_SEALED
 from tests.e2e.cluster import images
 from tests.e2e.cluster.base import Cluster, ClusterError
 from tests.e2e.cluster.cache import CHECKOUT
@@ -25,6 +25,7 @@ EXAMPLES = CHECKOUT / "examples"
 GOLDEN = Path(__file__).parent / "golden"
 
 EVERYWHERE: tuple[str, ...] = ()
+SEALED_DELIVERY = "--set=sealedDelivery.enabled=true"
 TWO_NAMESPACES = (
     "--set=watchNamespaces={team-a,team-b}",
     "--set=sources[0].namespace=team-a",
@@ -33,7 +34,7 @@ TWO_NAMESPACES = (
 # Values with tests of their own.
 ELSEWHERE = {
     *("sources", "crds", "drain", "podDisruptionBudget", "networkPolicy", "serviceMonitor", "prometheusRule"),
-    *("installPolicies", "installRoles"),
+    *("installPolicies", "installRoles", "sealedDelivery"),
     *("commonLabels", "deploymentAnnotations", "serviceAccountAnnotations"),
 }
 EVERYTHING = tuple(
@@ -134,6 +135,48 @@ class TestRendered:
         }
 
         assert granted == needed
+
+    def test_sealed_delivery_adds_the_reviewed_rights_and_changes_no_other(self, cluster: Cluster) -> None:
+        added, *besides = yaml.safe_load_all((GOLDEN / "rbac-sealed-delivery.yaml").read_text())
+        without, with_it = (
+            {f"{m['kind']} {m['metadata']['name']}": m for m in comparable(rights_only(found))}
+            for found in (template(cluster), template(cluster, SEALED_DELIVERY))
+        )
+        more = {
+            name: [rule for rule in role["rules"] if rule not in without[name]["rules"]]
+            for name, role in with_it.items()
+            if name in without and role != without[name]
+        }
+
+        assert more == added["added"]
+        for name, rules in more.items():
+            assert with_it[name] == {**without[name], "rules": [*without[name]["rules"], *rules]}
+        assert comparable([m for name, m in with_it.items() if name not in without]) == comparable(besides)
+        assert set(without) <= set(with_it)
+
+    def test_sealed_delivery_is_granted_as_the_operator_asks_for_it(self, cluster: Cluster) -> None:
+        added, *_ = yaml.safe_load_all((GOLDEN / "rbac-sealed-delivery.yaml").read_text())
+        granted = {
+            (verb, resource)
+            for rule in added["added"]["ClusterRole runkeys"]
+            for verb in rule["verbs"]
+            for resource in rule["resources"]
+        }
+        needed = {
+            (right.verb, f"{right.resource.plural}/{right.subresource}".rstrip("/"))
+            for right in NEEDED_SEALED
+        }
+
+        assert granted == needed
+        images_of = {
+            container["image"]
+            for manifest in template(cluster, SEALED_DELIVERY)
+            if manifest["kind"] == "Deployment"
+            for container in manifest["spec"]["template"]["spec"]["containers"]
+            for argument in container["args"]
+            if argument == f"--sealed-delivery-image={container['image']}"
+        }
+        assert len(images_of) == 1, "the operator opens in pods with its own image"
 
     def test_nothing_reaches_across_the_cluster_when_namespaces_are_named(self, cluster: Cluster) -> None:
         manifests = template(cluster, *TWO_NAMESPACES)
