@@ -12,13 +12,14 @@ from tests.e2e.cluster.cache import Claim, cache_dir
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.operators import install_crds
 
-from . import finished, imports, reaction, report, scale, start_latency, trust, workflow
+from . import finished, imports, reaction, report, scale, sealed_delivery, start_latency, trust, workflow
 from .kwok import fake_node
 
 NAME = "bench"
 PARTS = {
     "imports": imports.measure,
     "start": start_latency.measure,
+    "sealed-delivery": sealed_delivery.measure,
     "reaction": reaction.measure,
     "workflow": workflow.measure,
     "trust": trust.measure,

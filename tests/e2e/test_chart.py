@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from runkeys.api.crd import KINDS, file_name, render
-from runkeys_operator.preflight import NEEDED
+from runkeys_operator.preflight import NEEDED, NEEDED_SEALED
 from tests.e2e.cluster import images
 from tests.e2e.cluster.base import Cluster, ClusterError
 from tests.e2e.cluster.cache import CHECKOUT
@@ -25,6 +25,7 @@ EXAMPLES = CHECKOUT / "examples"
 GOLDEN = Path(__file__).parent / "golden"
 
 EVERYWHERE: tuple[str, ...] = ()
+SEALED_DELIVERY = "--set=sealedDelivery.enabled=true"
 TWO_NAMESPACES = (
     "--set=watchNamespaces={team-a,team-b}",
     "--set=sources[0].namespace=team-a",
@@ -33,7 +34,7 @@ TWO_NAMESPACES = (
 # Values with tests of their own.
 ELSEWHERE = {
     *("sources", "crds", "drain", "podDisruptionBudget", "networkPolicy", "serviceMonitor", "prometheusRule"),
-    *("installPolicies", "installRoles"),
+    *("installPolicies", "installRoles", "sealedDelivery"),
     *("commonLabels", "deploymentAnnotations", "serviceAccountAnnotations"),
 }
 EVERYTHING = tuple(
@@ -134,6 +135,32 @@ class TestRendered:
         }
 
         assert granted == needed
+
+    def test_sealed_delivery_is_granted_as_the_operator_asks_for_it(self, cluster: Cluster) -> None:
+        granted = {
+            (verb, resource)
+            for role in template(cluster, SEALED_DELIVERY)
+            if (role["kind"], role["metadata"]["name"]) == ("ClusterRole", "runkeys")
+            for rule in role["rules"]
+            for verb in rule["verbs"]
+            for resource in rule["resources"]
+            if rule["apiGroups"] == ["certificates.k8s.io"]
+        }
+        needed = {
+            (right.verb, f"{right.resource.plural}/{right.subresource}".rstrip("/"))
+            for right in NEEDED_SEALED
+        }
+
+        assert granted == needed
+        images_of = {
+            container["image"]
+            for manifest in template(cluster, SEALED_DELIVERY)
+            if manifest["kind"] == "Deployment"
+            for container in manifest["spec"]["template"]["spec"]["containers"]
+            for argument in container["args"]
+            if argument == f"--sealed-delivery-image={container['image']}"
+        }
+        assert len(images_of) == 1, "the operator opens in pods with its own image"
 
     def test_nothing_reaches_across_the_cluster_when_namespaces_are_named(self, cluster: Cluster) -> None:
         manifests = template(cluster, *TWO_NAMESPACES)

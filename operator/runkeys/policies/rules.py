@@ -445,6 +445,11 @@ def _operator(account: Account) -> Object:
             f" && oldObject.?status.?phase.orValue('') in {listed(FINAL_PHASES)})",
             "the operator deletes only runs that have ended and have ttlSecondsAfterFinished",
         ),
+        check(
+            "variables.kind != 'podcertificaterequests'"
+            f" || variables.target.spec.signerName == {text(SIGNER)}",
+            f"the operator answers and deletes only PodCertificateRequests for {SIGNER}",
+        ),
     ]
     variables = {
         "kind": "request.resource.resource",
@@ -456,6 +461,8 @@ def _operator(account: Account) -> Object:
         rule("CREATE UPDATE DELETE", "secrets"),
         rule("CREATE UPDATE DELETE", "jobs", group="batch"),
         ours("UPDATE DELETE", "workflowruns"),
+        rule("DELETE", "podcertificaterequests", group="certificates.k8s.io"),
+        rule("UPDATE", "podcertificaterequests/status", group="certificates.k8s.io"),
     ]
     return policy(rules, checks, variables, ("is-the-operator", f"{WHO} == {text(account.username)}"))
 

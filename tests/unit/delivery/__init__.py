@@ -1,0 +1,1 @@
+"""Sealed delivery: what is sealed to a pod's key, and which request is answered."""

@@ -1,0 +1,188 @@
+"""Which request of a pod is answered, which is refused and told, and which is deleted. Nothing is answered twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from runkeys.actions import Action, DeleteRequest, DenyRequest
+from runkeys.api import AttemptStatus, SealedDelivery, TaskStatus
+from runkeys.naming import OPENER
+from runkeys.observation import ContainerView, JobState, JobView, Memory, Observation, PodView, RequestView
+from runkeys.requests import due, followed, intended, refused, tidy_requests
+from tests.unit.plan.objects import bound_to, later, make_binding, make_run
+
+JOB = JobView("rk-vqe-work-1", "job-uid", "run-uid", later(0), JobState.ACTIVE, sealed=True)
+POD = PodView(
+    name="rk-vqe-work-1-abcde",
+    uid="pod-uid",
+    job_uid="job-uid",
+    phase="Pending",
+    bound_at=later(2),
+    service_account="runner",
+    containers=(ContainerView(OPENER, "ours:1"),),
+    node="node1",
+)
+REQUEST = RequestView(
+    name="req-1",
+    uid="req-1-uid",
+    version="10",
+    created=later(3),
+    pod_name=POD.name,
+    pod_uid=POD.uid,
+    node="node1",
+    service_account="runner",
+    public="AAAA",
+)
+NEWER = replace(REQUEST, name="req-2", uid="req-2-uid", version="20", created=later(9))
+ISSUED = replace(REQUEST, state="Issued", at=later(4))
+OPENED = replace(
+    POD,
+    phase="Running",
+    containers=(ContainerView(OPENER, "ours:1", exit_code=0, ended=True, ended_at=later(6)),),
+)
+ATTEMPT = AttemptStatus(number=1, job=JOB.name, job_uid=JOB.uid)
+
+
+def recorded(request: RequestView = REQUEST, **changes: Any) -> AttemptStatus:
+    """The attempt once it is on record that ``request`` is about to be answered."""
+    sealed = SealedDelivery(request=request.uid).model_copy(update=changes)
+    return ATTEMPT.model_copy(update={"sealed": sealed})
+
+
+def observed(
+    *requests: RequestView, pod: PodView = POD, attempt: AttemptStatus | None = ATTEMPT, job: JobView = JOB
+) -> Observation:
+    run = make_run()
+    tasks = [TaskStatus(name="work", state="Running", attempts=[attempt])] if attempt is not None else []
+    run = run.model_copy(update={"status": run.status.model_copy(update={"tasks": tasks})})
+    jobs = {job.name: job}
+    return Observation(run, bound_to(make_binding()), jobs, (pod,), Memory(), requests=requests)
+
+
+def denied(actions: tuple[Action, ...]) -> dict[str, str]:
+    return {item.request.name: item.message for item in actions if isinstance(item, DenyRequest)}
+
+
+def deleted(actions: tuple[Action, ...]) -> set[str]:
+    return {item.request.name for item in actions if isinstance(item, DeleteRequest)}
+
+
+def test_the_first_request_of_a_pod_is_answered() -> None:
+    obs = observed(REQUEST)
+    assert due(obs, POD, ATTEMPT) == REQUEST
+    assert tidy_requests(obs) == ()
+
+
+@pytest.mark.parametrize(
+    "attempt", [ATTEMPT, recorded()], ids=["at first", "after a crash behind the intent"]
+)
+def test_it_is_due_until_it_is_seen_to_be_answered(attempt: AttemptStatus) -> None:
+    assert due(observed(REQUEST, attempt=attempt), POD, attempt) == REQUEST
+
+
+@pytest.mark.parametrize(
+    ("requests", "attempt"),
+    [
+        ((ISSUED, NEWER), recorded()),
+        ((NEWER,), recorded()),
+        ((replace(REQUEST, gone=True, state="Issued"), NEWER), recorded()),
+        ((NEWER,), recorded(delivered=later(4))),
+        ((REQUEST,), recorded(delivered=later(4))),
+    ],
+    ids=["answered", "out of sight", "answered and gone", "on record", "the same, on record"],
+)
+def test_an_attempt_is_answered_once(requests: tuple[RequestView, ...], attempt: AttemptStatus) -> None:
+    obs = observed(*requests, attempt=attempt)
+    assert due(obs, POD, attempt) is None
+    pending = {item.name for item in requests if not item.state}
+    assert set(denied(tidy_requests(obs))) == pending
+    assert all("answered once" in message for message in denied(tidy_requests(obs)).values())
+
+
+def test_another_pod_of_the_same_attempt_gets_nothing() -> None:
+    attempt = recorded()
+    other = replace(POD, name="other", uid="other-uid")
+    asked = replace(REQUEST, uid="req-9-uid", pod_uid="other-uid", pod_name="other")
+    obs = observed(asked, pod=other, attempt=attempt)
+    assert due(obs, other, attempt) is None
+    assert "answered once" in denied(tidy_requests(obs))["req-1"]
+
+
+@pytest.mark.parametrize("attempt", [ATTEMPT, recorded()], ids=["no intent", "intent for the older"])
+def test_of_two_that_are_open_the_newest_has_a_key_that_still_lives(attempt: AttemptStatus) -> None:
+    obs = observed(NEWER, REQUEST, attempt=attempt)
+    assert due(obs, POD, attempt) == NEWER
+    assert set(denied(tidy_requests(obs))) == {"req-1"}
+    assert intended(attempt, NEWER).sealed == SealedDelivery(request=NEWER.uid)
+    # That is no attack, and nothing to tell.
+    after = replace(REQUEST, state="Denied", message=denied(tidy_requests(obs))["req-1"])
+    assert refused(observed(after, NEWER, attempt=attempt)) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"node": "node2"}, "names node node2, and the pod is bound to node1"),
+        ({"service_account": "admin"}, "names service account admin, and the pod runs as runner"),
+        ({"pod_name": "mine"}, "names pod mine"),
+    ],
+)
+def test_one_that_does_not_fit_its_pod_is_refused(changes: dict[str, Any], says: str) -> None:
+    obs = observed(replace(REQUEST, **changes))
+    assert due(obs, POD, ATTEMPT) is None
+    assert says in denied(tidy_requests(obs))["req-1"]
+
+
+@pytest.mark.parametrize(
+    ("pod", "attempt"),
+    [
+        (replace(POD, phase="Succeeded"), ATTEMPT),
+        (replace(POD, phase="Failed"), ATTEMPT),
+        (replace(POD, gone=True), ATTEMPT),
+        (POD, ATTEMPT.model_copy(update={"outcome": "Failed"})),
+    ],
+    ids=["succeeded", "failed", "gone", "attempt over"],
+)
+def test_after_the_end_there_is_no_answer_and_nothing_is_left(pod: PodView, attempt: AttemptStatus) -> None:
+    obs = observed(REQUEST, pod=pod, attempt=attempt)
+    assert due(obs, pod, attempt) is None
+    assert "is over" in denied(tidy_requests(obs))["req-1"]
+    assert deleted(tidy_requests(observed(ISSUED, pod=pod, attempt=attempt))) == {"req-1"}
+
+
+def test_a_job_that_was_made_for_a_secret_gets_no_answer() -> None:
+    obs = observed(REQUEST, job=replace(JOB, sealed=False))
+    assert "another way" in denied(tidy_requests(obs))["req-1"]
+
+
+def test_it_is_deleted_once_it_was_opened_and_not_before() -> None:
+    assert tidy_requests(observed(ISSUED, attempt=recorded())) == ()
+    assert deleted(tidy_requests(observed(ISSUED, pod=OPENED, attempt=recorded()))) == {"req-1"}
+    gone = replace(ISSUED, gone=True)
+    assert tidy_requests(observed(gone, pod=OPENED, attempt=recorded())) == ()
+
+
+def test_the_status_says_when_it_was_delivered_and_opened() -> None:
+    attempt = recorded()
+    seen = followed(attempt, observed(ISSUED, attempt=attempt), [POD])
+    assert (seen.sealed and seen.sealed.delivered, seen.sealed and seen.sealed.opened) == (later(4), None)
+    # The answer may never be seen; that the pod opened it says that it was there.
+    seen = followed(attempt, observed(attempt=attempt, pod=OPENED), [OPENED])
+    assert (seen.sealed and seen.sealed.delivered, seen.sealed and seen.sealed.opened) == (later(6), later(6))
+    assert followed(ATTEMPT, observed(ISSUED), [OPENED]) == ATTEMPT
+
+
+def test_an_opener_that_failed_has_opened_nothing() -> None:
+    attempt = recorded()
+    failed = replace(OPENED, containers=(replace(OPENED.containers[0], exit_code=1),))
+    seen = followed(attempt, observed(ISSUED, pod=failed, attempt=attempt), [failed])
+    assert seen.sealed is not None
+    assert seen.sealed.opened is None
+
+
+def test_what_was_refused_is_told() -> None:
+    obs = observed(replace(REQUEST, state="Denied", message="why"), ISSUED)
+    assert refused(obs) == f"PodCertificateRequest req-1 of pod {POD.name}: why"
