@@ -117,7 +117,6 @@ WRITES = frozenset(
         "patch secretbindings/status",
         "patch workflowruns/status",
         "create jobs",
-        "create events",
         f"patch {REQUESTS}/status",
         f"delete {REQUESTS}",
     )
