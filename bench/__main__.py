@@ -35,13 +35,18 @@ def main() -> int:
     """Exit status: 0 measured, whatever the verdicts; 1 it did not work."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", choices=[*PARTS, *LONG_PARTS], help="measure this part alone")
+    parser.add_argument(
+        "--name", default=NAME, help="of the node; of two with one name the later ends the other"
+    )
     parser.add_argument("--quick", action="store_true", help="few samples: shows that it works, not how fast")
     arguments = parser.parse_args()
     facts = {**report.machine(), "quick": arguments.quick}
     print(f"{facts['cores']} cores, Python {facts['python']}, load {facts['load']}", flush=True)
     figures: list[report.Figure] = []
     try:
-        _measure([arguments.only] if arguments.only else list(PARTS), arguments.quick, figures)
+        _measure(
+            [arguments.only] if arguments.only else list(PARTS), arguments.quick, figures, arguments.name
+        )
     except (ClusterError, BuildError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -52,10 +57,10 @@ def main() -> int:
     return 0
 
 
-def _measure(parts: list[str], quick: bool, figures: list[report.Figure]) -> None:
+def _measure(parts: list[str], quick: bool, figures: list[report.Figure], name: str) -> None:
     """Measure these parts, one after the other; each adds its figures."""
-    NodeCluster.clean_up(NAME)
-    with NodeCluster.start(NAME, claim=Claim(cache_dir() / "nodes" / f".{NAME}.claims")) as node:
+    NodeCluster.clean_up(name)
+    with NodeCluster.start(name, claim=Claim(cache_dir() / "nodes" / f".{name}.claims")) as node:
         install_crds(node)
         with fake_node(node):
             for part in parts:

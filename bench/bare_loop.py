@@ -71,6 +71,9 @@ class Loop:
         self._core = f"{server}/api/v1/namespaces/{namespace}"
         self._batch = f"{server}/apis/batch/v1/namespaces/{namespace}"
         self._ours = f"{server}/apis/runkeys.dev/v1alpha1/namespaces/{namespace}"
+        reviews = f"{server}/apis/authorization.k8s.io/v1/namespaces/{namespace}"
+        self._reviews = f"{reviews}/localsubjectaccessreviews"
+        self._namespace = namespace
         self._template = template
         self._watches = 0
         self._group = asyncio.TaskGroup()
@@ -147,8 +150,9 @@ class Loop:
 
     async def _start(self, run: str, uid: str) -> None:
         assert self._template is not None
-        await self._call("GET", f"{self._ours}/workflowruns/{run}")
+        found = await self._call("GET", f"{self._ours}/workflowruns/{run}")
         await self._call("GET", f"{self._ours}/secretbindings/keys")
+        await self._call("POST", self._reviews, self._may_use(found))
         await self._call("GET", f"{self._core}/secrets/source")
         await self._call("POST", f"{self._batch}/jobs", self._template.of(run, uid))
 
@@ -159,6 +163,7 @@ class Loop:
             self._call("GET", f"{self._ours}/secretbindings/keys"),
             self._call("GET", f"{self._core}/pods/{pod['name']}"),
         )
+        await self._call("POST", self._reviews, self._may_use(run))
         source = await self._call("GET", f"{self._core}/secrets/source")
         uid, now = pod["ownerReferences"][0]["uid"], datetime.now(UTC)
         intent = _patch(run["metadata"]["resourceVersion"], job, uid, now)
@@ -177,6 +182,30 @@ class Loop:
         }
         await self._call("POST", f"{self._core}/secrets", _encoded(secret))
         return answer["metadata"]["resourceVersion"], now
+
+    def _may_use(self, run: Json) -> bytes:
+        """Whether whoever made the run may use the binding; the answer is not looked at."""
+        requester = run["spec"]["requester"]
+        attributes = {
+            "verb": "use",
+            "group": "runkeys.dev",
+            "version": "v1alpha1",
+            "resource": "secretbindings",
+            "namespace": self._namespace,
+            "name": "keys",
+        }
+        return _encoded(
+            {
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "LocalSubjectAccessReview",
+                "metadata": {"namespace": self._namespace},
+                "spec": {
+                    "user": requester["username"],
+                    "groups": requester["groups"],
+                    "resourceAttributes": attributes,
+                },
+            }
+        )
 
     async def _drop(self, job: str) -> None:
         await self._made[job]

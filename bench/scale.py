@@ -230,6 +230,7 @@ def _figures(count: int, ours: _Side, bare: _Side) -> list[Figure]:
         mean("  reads by name a run", "", lambda sample: sample.calls.gets, _MOST_READS, 2),
         mean("  lists a run", "", lambda sample: sample.calls.lists, digits=2),
         mean("  writes a run", "", lambda sample: sample.calls.writes, digits=2),
+        mean("  reviews of access a run", "", lambda sample: sample.calls.reviews, digits=2),
         mean("  memory at most", "MB", lambda sample: sample.peak, digits=0),
         mean("  memory 5 s after the end", "MB", lambda sample: sample.after, digits=0),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 
@@ -29,7 +30,7 @@ PARTS = (
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_measures(node: NodeCluster, part: str) -> None:  # noqa: ARG001 -- it needs such a cluster too
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick", "--only", part],
+        [sys.executable, "-m", "bench", "--quick", "--only", part, "--name", f"bench-{secrets.token_hex(3)}"],
         cwd=CHECKOUT,
         env=os.environ | {"PYTHONPATH": f"{CHECKOUT / 'operator'}{os.pathsep}{CHECKOUT}"},
         capture_output=True,
