@@ -56,6 +56,7 @@ RUN: Object = {
                     "rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]
                 },
                 "releasePolicy": "OnStart",
+                "delivery": "Secret",
                 "containers": ["main"],
                 "env": [{"name": "FOO", "value": "bar"}],
                 "activeDeadlineSeconds": 900,
@@ -86,6 +87,7 @@ BINDING: Object = {
             {"runSelector": {}},
         ],
         "releasePolicy": "OnCompletion",
+        "delivery": "Sealed",
         "maxLifetimeSeconds": 60,
     },
 }
@@ -108,6 +110,7 @@ ENV_TAKEN = (
     "PATH, LD_*, KUBERNETES_* and PYTHON* change what a program runs and cannot be set; choose another"
 )
 RELEASE = "releasePolicy must be OnCompletion or OnStart"
+DELIVERY = "delivery must be Secret or Sealed"
 FILE = "a file name may hold letters, digits, '-', '_' and '.', and begins with none of '-' and '.'"
 PARAMETER = "a parameter name may hold letters, digits, '-' and '_', and begins with a letter or '_'"
 POOL = "a data pool's name may hold letters, digits, '-' and '_', and does not begin with '-'"
@@ -172,6 +175,7 @@ BAD_RUNS: list[tuple[str, Any, str]] = [
     ("spec.tasks.0.input.0.from", CANARY, f"spec.tasks[0].input[0].from: Forbidden: {FROM}"),
     ("spec.tasks.0.dataPools.0.name", f"{CANARY}.", f"spec.tasks[0].dataPools[0].name: Forbidden: {POOL}"),
     ("spec.tasks.0.releasePolicy", CANARY, f"spec.tasks[0].releasePolicy: Forbidden: {RELEASE}"),
+    ("spec.tasks.0.delivery", CANARY, f"spec.tasks[0].delivery: Forbidden: {DELIVERY}"),
     (
         "spec.tasks.0.runs",
         CANARY,
@@ -216,6 +220,7 @@ BAD_RUNS: list[tuple[str, Any, str]] = [
 ]
 BAD_BINDINGS: list[tuple[str, Any, str]] = [
     ("spec.releasePolicy", CANARY, f"spec.releasePolicy: Forbidden: {RELEASE}"),
+    ("spec.delivery", CANARY, f"spec.delivery: Forbidden: {DELIVERY}"),
     (
         "spec.access.0.runSelector.matchExpressions.0.operator",
         CANARY,
