@@ -58,6 +58,16 @@ def hello_run(namespace: str, name: str = "hello", command: list[str] | None = N
     return run
 
 
+def sealed_delivery(namespace: str) -> tuple[Object, Object]:
+    """The binding and the run of examples/sealed-delivery, for the image that every test cluster has."""
+    [binding] = _load("sealed-delivery/binding.yaml", namespace)
+    [rule] = binding["spec"]["access"]
+    rule["images"] = [TASK_IMAGE.replace(":1", ":*")]
+    [run] = _load("sealed-delivery/run.yaml", namespace)
+    run["spec"]["tasks"][0]["template"]["spec"]["containers"][0]["image"] = TASK_IMAGE
+    return binding, run
+
+
 def workflow(namespace: str, value: str) -> tuple[Object, Object, Object]:
     """The Secret, the binding and the run of examples/workflow, for the image that every test cluster has."""
     source = {

@@ -30,7 +30,7 @@ def sealed_team(new_team: TeamMaker, opener: None) -> Callable[..., Team]:  # no
     """Make a team whose one value is sealed in its binding, and delivered so."""
 
     def make(*, value: str | None = None, delivery: str = "Sealed", **options: Any) -> Team:
-        team = new_team(*IMAGE, **SEALED_TEAM, **options)
+        team = new_team(*IMAGE, **{**SEALED_TEAM, **options})
         if value is not None:
             team.value = value
         if options.get("start", True):

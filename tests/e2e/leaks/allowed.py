@@ -39,6 +39,14 @@ def variable(canary: Canary) -> bool:
     return canary.handed and not canary.as_file
 
 
+def delivered_variable(canary: Canary) -> bool:
+    return canary.delivered and not canary.as_file
+
+
+def delivered_and_live(canary: Canary) -> bool:
+    return canary.delivered and canary.live
+
+
 def source(canary: Canary) -> bool:
     return canary.source
 
@@ -50,6 +58,11 @@ def live(canary: Canary) -> bool:
 def sent(canary: Canary) -> bool:
     return canary.sent
 
+
+_CONTAINERD = (
+    r"containerd's files: (containerd/io\.containerd\.metadata\.v1\.bolt/meta\.db|"
+    r"containerd/\S+/config\.json)"
+)
 
 ETCD, WAL, DB, AUDIT = "etcd: secrets", "etcd's log on disk", "etcd's database on disk", "audit log"
 HARDENED_AWAY = frozenset((ETCD, WAL, DB, AUDIT))
@@ -106,7 +119,7 @@ ALLOWED = (
     ),
     Allowance(
         "containerd's files",
-        r"containerd's files: (containerd/io\.containerd\.metadata\.v1\.bolt/meta\.db|containerd/\S+/config\.json)",
+        _CONTAINERD,
         variable,
         "variables of a container, in the runtime's own state until its pod is removed; root on the node reads it",
     ),
@@ -115,5 +128,17 @@ ALLOWED = (
         r"kubelet's files: kubelet/pods/\S+/volumes/kubernetes\.io~(secret|projected)/\S+",
         live,
         "a file that was handed to a pod, on a tmpfs that goes with the pod; root on the node reads it",
+    ),
+    Allowance(
+        "containerd's files",
+        _CONTAINERD,
+        delivered_variable,
+        "variables of a container that was delivered to sealed: there as those from a Secret are",
+    ),
+    Allowance(
+        "kubelet's files",
+        r"kubelet's files: kubelet/pods/\S+/volumes/kubernetes\.io~empty-dir/runkeys-\S+",
+        delivered_and_live,
+        "what was opened in a pod that was delivered to sealed, on a tmpfs that goes with the pod",
     ),
 )

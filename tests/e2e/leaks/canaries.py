@@ -21,7 +21,8 @@ class Canary:
     :ivar name: which part of the load it belongs to.
     :ivar source: a test wrote it into a Secret that a binding refers to.
     :ivar handed: a task asked for it and was to have it, so it was in a run's Secret.
-    :ivar as_file: it was handed as a file and not as a variable.
+    :ivar delivered: a task was to have it by sealed delivery, so it was in its pod and in no Secret.
+    :ivar as_file: it was handed or delivered as a file and not as a variable.
     :ivar live: its run still goes on during the search.
     :ivar sent: a test sent it to the API server in the clear, in a request that had to be refused.
     """
@@ -30,6 +31,7 @@ class Canary:
     text: str
     source: bool = False
     handed: bool = False
+    delivered: bool = False
     as_file: bool = False
     live: bool = False
     sent: bool = False

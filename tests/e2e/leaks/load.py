@@ -30,6 +30,8 @@ class Stage(StrEnum):
     """Behind a proxy that has faults for it."""
     KILLED = "killed"
     """Behind a proxy that kills it."""
+    SEALED = "sealed"
+    """It delivers sealed, too."""
 
 
 @dataclass
@@ -113,7 +115,9 @@ class Scene:
         below = inside(self.node, self.node.paths / "kubelet" / "pods" / uid / "volumes")
         wait_until(
             f"{self.name}: the volumes to go",
-            lambda: not any(below.glob("kubernetes.io~projected/*/*")),
+            lambda: (
+                not any(any(below.glob(f"kubernetes.io~{kind}/*/*")) for kind in ("projected", "empty-dir"))
+            ),
             timeout=120,
         )
 

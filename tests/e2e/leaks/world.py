@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.e2e.cluster import images
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.cluster.node_config import NODE_NAME
 from tests.e2e.cluster.node_layout import NodeOptions
@@ -73,7 +74,8 @@ class World:
         if not here:
             return
         calm = stage is Stage.CALM
-        proxy = None if calm else self.ends.enter_context(ApiProxy(self.node))
+        troubled = stage in (Stage.FAULTY, Stage.KILLED)
+        proxy = self.ends.enter_context(ApiProxy(self.node)) if troubled else None
         others = (make_namespace(self.node.client, "doomed"),) if calm else ()
         team = self._team(stage, tuple(entry.name for entry in here), proxy, others)
         for entry in here:
@@ -83,14 +85,21 @@ class World:
         self, stage: Stage, names: tuple[str, ...], proxy: ApiProxy | None, others: tuple[str, ...]
     ) -> Team:
         port, style = _free_port(), "text" if proxy is None else "json"
+        arguments: tuple[str, ...] = ("--health-port", str(port), "--log-format", style)
+        sets: tuple[str, ...] = ()
+        if stage is Stage.SEALED:
+            self.node.load_image(images.operator_image())
+            arguments += ("--sealed-delivery-image", images.OPERATOR_IMAGE)
+            sets = ("sealedDelivery.enabled=true",)
         scope = team_in(
             self.node,
             make_namespace(self.node.client, f"load-{stage}"),
             self.folder,
-            *("--health-port", str(port), "--log-format", style),
+            *arguments,
             server=None if proxy is None else proxy.url,
             sources=names,
             others=others,
+            sets=sets,
         )
         team = self.ends.enter_context(scope)
         self.operators[port] = team.operator

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from runkeys.actions import CreateJob, EnsureSecret, PatchStatus
 from runkeys.observation import JobState
 from tests.unit.plan.objects import make_run, task
-from tests.unit.plan.world import World
+from tests.unit.plan.world import World, check_answers
 
 EVENTS: dict[str, Callable[[World], None]] = {
     "reconcile": World.reconcile,
@@ -35,7 +35,10 @@ EVENTS: dict[str, Callable[[World], None]] = {
     "two hours pass": lambda world: world.tick(7200),
 }
 
-histories = st.lists(st.sampled_from(sorted(EVENTS)), max_size=40)
+# Lists without a least length have five items on average, in which little can happen.
+histories = st.one_of(
+    *(st.lists(st.sampled_from(sorted(EVENTS)), min_size=least, max_size=40) for least in (0, 15))
+)
 
 
 def check(world: World) -> None:
@@ -115,6 +118,26 @@ def test_a_task_without_secrets_never_has_one(history: list[str]) -> None:
         assert not world.secrets
     world.bring_to_end()
     assert world.over
+    assert not any(isinstance(action, EnsureSecret) for action in world.history)
+
+
+ASKS_AGAIN = {**EVENTS, "kubelet starts again": World.restart_kubelet}
+GOES_ON = ("reconcile", "pod gets a node", "reconcile", "container starts", "kubelet starts again")
+
+
+@given(st.lists(st.sampled_from([*GOES_ON * 4, *sorted(ASKS_AGAIN)]), min_size=10, max_size=40))
+@settings(max_examples=400)
+def test_a_sealed_task_has_one_answer_for_each_pod_and_never_a_secret(history: list[str]) -> None:
+    world = World(run=make_run(tasks=[task(delivery="Sealed")]))
+    world.reconcile()
+    for name in history:
+        ASKS_AGAIN[name](world)
+        check_answers(world)
+        assert not world.secrets
+    world.bring_to_end()
+    check_answers(world)
+    assert world.over, f"never ends: {world.run.status.to_wire()}"
+    assert not world.requests_left, "an answer is left"
     assert not any(isinstance(action, EnsureSecret) for action in world.history)
 
 

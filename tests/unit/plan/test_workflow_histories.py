@@ -9,12 +9,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runkeys.actions import CreateJob, EnsureSecret, PatchStatus
+from runkeys.actions import CreateJob, Deliver, EnsureSecret, PatchStatus
 from runkeys.api import TaskStatus
 from runkeys.observation import JobState
 from runkeys.status import Outcome, State
 from tests.unit.plan.objects import make_run, task
-from tests.unit.plan.world import World
+from tests.unit.plan.world import World, check_answers
 
 Event = tuple[str, int]
 
@@ -24,9 +24,11 @@ OF_A_TASK: dict[str, Callable[[World, str], None]] = {
     "container ends": World.end_pod,
     "container fails": lambda world, name: world.end_pod(name, well=False),
     "drained": World.drain,
+    "kubelet starts again": World.restart_kubelet,
 }
 OF_ALL: dict[str, Callable[[World], None]] = {
     "reconcile": World.reconcile,
+    "pods get nodes": World.bind_pod,
     "Jobs finish": World.finish_jobs,
     "pods deleted": World.remove_pod,
     "Jobs deleted": World.remove_jobs,
@@ -43,12 +45,20 @@ OF_ALL: dict[str, Callable[[World], None]] = {
     "half a minute passes": lambda world: world.tick(31),
     "two hours pass": lambda world: world.tick(7200),
 }
-# Most of what happens is that work goes on.
-GOES_ON = ["reconcile", *OF_A_TASK, "Jobs finish", "reconcile", "ten seconds pass"]
-
-events = st.tuples(
-    st.one_of(st.sampled_from(GOES_ON), st.sampled_from(sorted([*OF_A_TASK, *OF_ALL]))), st.integers(0, 4)
-)
+GOES_ON = [
+    "reconcile",
+    "pods get nodes",
+    "reconcile",
+    "container starts",
+    "reconcile",
+    "container ends",
+    "Jobs finish",
+    "ten seconds pass",
+]
+# Most of what happens is that work goes on; else nearly every history would be over before a value was handed out.
+events = st.tuples(st.sampled_from([*GOES_ON * 6, *sorted([*OF_A_TASK, *OF_ALL])]), st.integers(0, 4))
+# Lists without a least length have five items on average, in which little can happen.
+histories = st.one_of(st.lists(events, max_size=12), st.lists(events, min_size=20, max_size=60))
 
 
 @st.composite
@@ -67,6 +77,8 @@ def graphs(draw: st.DrawFn) -> list[dict[str, Any]]:
         }
         if draw(st.booleans()):
             fields["secrets"] = []
+        elif draw(st.booleans()):
+            fields["delivery"] = "Sealed"
         tasks.append(task(**fields))
     return tasks
 
@@ -107,6 +119,7 @@ def check_now(world: World) -> None:
     for name in world.secrets:
         assert name in world.jobs, "a Secret without the Job that owns it"
         assert name in open_exposures or not world.run_there, "a Secret that the status does not speak of"
+    check_answers(world)
 
 
 def check_new(world: World, since: int) -> None:
@@ -119,11 +132,17 @@ def check_new(world: World, since: int) -> None:
             assert not world.run.spec.cancel
         if isinstance(action, EnsureSecret):
             assert tasks[action.task].secrets, "a Secret for a task that asks for none"
+            assert tasks[action.task].delivery != "Sealed", (
+                "a Secret for a task that asks for sealed delivery"
+            )
+        if isinstance(action, Deliver):
+            assert tasks[action.task].delivery == "Sealed"
 
 
 def check_end(world: World) -> None:
     assert world.over, f"never ends: {world.run.status.to_wire()}"
     assert not world.secrets, "a Secret is left"
+    assert not world.requests_left, "an answer is left"
     if not world.run_there:
         return
     assert not [job for job in world.jobs.values() if job.state is JobState.ACTIVE and not job.deleting]
@@ -162,7 +181,7 @@ def check_task(world: World, limit: int, found: TaskStatus) -> None:
             assert not any(outcome.counts for outcome in outcomes)
 
 
-@given(graphs(), st.lists(events, max_size=60))
+@given(graphs(), histories)
 @settings(max_examples=300, deadline=None)
 def test_any_graph_and_any_history_end_as_they_must(
     tasks: list[dict[str, Any]], history: list[Event]
@@ -194,20 +213,23 @@ def test_without_trouble_everything_succeeds_and_each_secret_is_made_once(
     world = World(run=make_run(tasks=tasks))
     world.bring_to_end()
     assert world.run.status.phase == "Succeeded"
-    ensured = Counter(action.task for action in world.history if isinstance(action, EnsureSecret))
-    assert ensured == {item["name"]: 1 for item in tasks if item["secrets"]}
+    for kind, sealed in ((EnsureSecret, False), (Deliver, True)):
+        done = Counter(action.task for action in world.history if isinstance(action, kind))
+        asked = [item for item in tasks if item["secrets"] and (item.get("delivery") == "Sealed") is sealed]
+        assert done == {item["name"]: 1 for item in asked}
+    assert len(world.answered) == sum(isinstance(action, Deliver) for action in world.history)
 
 
-@given(graphs(), st.lists(events, max_size=30), st.lists(events, max_size=30))
+@given(graphs(), histories)
 @settings(max_examples=100, deadline=None)
 def test_a_pass_looks_at_the_state_and_never_at_the_event(
-    tasks: list[dict[str, Any]], first: list[Event], second: list[Event]
+    tasks: list[dict[str, Any]], history: list[Event]
 ) -> None:
     """Passes after each event or only now and then: both come to an end with nothing left."""
     often, seldom = (World(run=make_run(tasks=tasks)) for _ in range(2))
     for world, every in ((often, True), (seldom, False)):
         world.reconcile()
-        for event in first + second:
+        for event in history:
             if "lost" not in event[0]:
                 happen(world, event)
                 if every:

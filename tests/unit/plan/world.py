@@ -16,15 +16,19 @@ from runkeys.actions import (
     CheckSources,
     CreateJob,
     DeleteJob,
+    DeleteRequest,
     DeleteRun,
     DeleteSecret,
+    Deliver,
+    DenyRequest,
     Diagnose,
     EnsureSecret,
     PatchStatus,
     Refresh,
 )
 from runkeys.api import WorkflowRun
-from runkeys.needs import Bindings
+from runkeys.naming import OPENER, RECIPIENT_VOLUME
+from runkeys.needs import ANYWHERE, Bindings
 from runkeys.observation import (
     ContainerView,
     Finding,
@@ -33,6 +37,7 @@ from runkeys.observation import (
     Memory,
     Observation,
     PodView,
+    RequestView,
 )
 from runkeys.plan import plan, plan_farewell
 from runkeys.refusal import Reason, Refusal
@@ -58,6 +63,9 @@ class World:
     jobs: dict[str, JobView] = field(default_factory=dict)
     pods: dict[str, PodView] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
+    requests: dict[str, RequestView] = field(default_factory=dict)
+    answered: list[str] = field(default_factory=list)
+    """Uids of requests, each time that one is answered with values."""
     memory: Memory = field(default_factory=Memory)
     history: list[Action] = field(default_factory=list)
     lose_answer_in: int | None = None
@@ -105,15 +113,22 @@ class World:
     def _observe(self) -> Observation:
         bindings = self.bindings if self.fresh else Bindings({}, {})
         return Observation(
-            self.run, bindings, dict(self.jobs), tuple(self.pods.values()), self.memory, self.fresh
+            self.run,
+            bindings,
+            dict(self.jobs),
+            tuple(self.pods.values()),
+            self.memory,
+            self.fresh,
+            tuple(self.requests.values()),
+            ANYWHERE,
         )
 
     def _do(self, action: Action) -> None:
         if isinstance(action, Refresh):
             self.fresh = True
             return
-        assert self.fresh or not isinstance(action, CheckSources | CreateJob | EnsureSecret)
-        if isinstance(action, EnsureSecret) and action.intent is not None and self.source_there:
+        assert self.fresh or not isinstance(action, CheckSources | CreateJob | EnsureSecret | Deliver)
+        if isinstance(action, EnsureSecret | Deliver) and action.intent is not None and self.source_there:
             self._do(PatchStatus(action.intent))
         self.history.append(action)
         self._change(action)
@@ -136,6 +151,8 @@ class World:
                     controller_uid=manifest["metadata"]["ownerReferences"][0]["uid"],
                     created=self.now,
                     deadline_seconds=manifest["spec"]["template"]["spec"].get("activeDeadlineSeconds"),
+                    sealed=RECIPIENT_VOLUME
+                    in [item["name"] for item in manifest["spec"]["template"]["spec"].get("volumes", [])],
                 )
             case DeleteJob(name, uid):
                 if name in self.jobs and self.jobs[name].uid == uid:
@@ -148,12 +165,25 @@ class World:
                 job = self.jobs.get(name)
                 # the garbage collector takes a Secret whose owner is not there
                 if self.source_there and job is not None and job.uid == job_uid:
+                    assert not job.sealed, "a Secret for a pod that is delivered to sealed"
                     self.secrets.add(name)
+            case Deliver(request=request) if self.source_there:
+                # as the API server does: a request is answered once, and one that is gone never
+                stored = self.requests[request.uid]
+                if not stored.state and not stored.gone:
+                    self.answered.append(request.uid)
+                    self.requests[request.uid] = replace(stored, state="Issued", at=self.now)
+            case DenyRequest(request, message):
+                stored = self.requests[request.uid]
+                if not stored.state and not stored.gone:
+                    self.requests[request.uid] = replace(stored, state="Denied", message=message)
+            case DeleteRequest(request):
+                self.requests[request.uid] = replace(self.requests[request.uid], gone=True)
             case DeleteSecret(name):
                 self.secrets.discard(name)
             case DeleteRun():
                 self.delete_run()
-            case CheckSources() | Diagnose() | Refresh():
+            case CheckSources() | Deliver() | Diagnose() | Refresh():
                 pass
 
     def _learn(self, action: Action) -> None:
@@ -177,6 +207,11 @@ class World:
                     secret = replace(memory.of(job_uid), made_at=self.now, estimated=intent is None)
                     self.memory = memory.with_secret(job_uid, secret)
                     self.fresh = False
+            case Deliver(task):
+                if missing is not None:
+                    found = replace(memory.about(task), sources=Finding(self.now, missing))
+                    self.memory = memory.with_task(task, found)
+                self.fresh = False
             case DeleteSecret(_, job_uid):
                 secret = memory.of(job_uid)
                 gone = replace(secret, gone_at=secret.gone_at or self.now, last_delete=self.now)
@@ -201,8 +236,37 @@ class World:
                     bound_at=self.now,
                     phase="Pending",
                     service_account="default",
-                    containers=(ContainerView("main", "ghcr.io/acme/app:1"),),
+                    containers=(*_opener(job), ContainerView("main", "ghcr.io/acme/app:1")),
+                    node="node1",
                 )
+                if job.sealed:
+                    self.ask(self.pods[uid])
+
+    def ask(self, pod: PodView) -> None:
+        """The kubelet makes a key for the pod and asks for what is sealed to it."""
+        number = next(self._uids)
+        self.requests[f"req-{number}"] = RequestView(
+            name=f"req-{number}",
+            uid=f"req-{number}",
+            version=str(number),
+            created=self.now,
+            pod_name=pod.name,
+            pod_uid=pod.uid,
+            node=pod.node,
+            service_account=pod.service_account,
+            public="AAAA",
+        )
+
+    def restart_kubelet(self, task: str = "") -> None:
+        """It has forgotten the keys of pods that wait, and asks again; the old key is nobody's any more."""
+        for job in self._jobs(task):
+            for pod in [item for item in self.pods.values() if item.job_uid == job.uid]:
+                if job.sealed and not pod.over and not pod.started:
+                    self.ask(pod)
+
+    def _newest_request(self, pod: PodView) -> RequestView | None:
+        mine = [item for item in self.requests.values() if item.pod_uid == pod.uid]
+        return max(mine, key=lambda item: int(item.version), default=None)
 
     def start_pod(self, task: str = "") -> None:
         """The kubelet starts the container, if every reference is there."""
@@ -211,10 +275,15 @@ class World:
             if job is None or pod.over or pod.started:
                 continue
             asks = next(item for item in self.run.spec.tasks if item.name == self.task_of[job.name]).secrets
-            if not asks or job.name in self.secrets:
-                self.pods[uid] = replace(
-                    pod, phase="Running", containers=(replace(pod.containers[0], started=True),)
-                )
+            *before, main = pod.containers
+            if job.sealed:
+                request = self._newest_request(pod)
+                if request is None or request.state != "Issued":
+                    continue
+                before = [replace(item, ended=True, exit_code=0, ended_at=self.now) for item in before]
+            elif asks and job.name not in self.secrets:
+                continue
+            self.pods[uid] = replace(pod, phase="Running", containers=(*before, replace(main, started=True)))
 
     def end_pod(self, task: str = "", *, well: bool = True, code: int = 1) -> None:
         """The process of every running container ends."""
@@ -222,8 +291,11 @@ class World:
         for uid, pod in self.pods.items():
             if pod.started and not pod.over and pod.job_uid in mine:
                 output = self.outputs.get(mine[pod.job_uid], "")
-                ended = replace(pod.containers[0], ended=True, exit_code=0 if well else code, output=output)
-                self.pods[uid] = replace(pod, phase="Succeeded" if well else "Failed", containers=(ended,))
+                *before, main = pod.containers
+                ended = replace(main, ended=True, exit_code=0 if well else code, output=output)
+                self.pods[uid] = replace(
+                    pod, phase="Succeeded" if well else "Failed", containers=(*before, ended)
+                )
 
     def drain(self, task: str = "") -> None:
         """The node is drained: the pod ends as one that was taken off it, and its Job says so."""
@@ -316,6 +388,28 @@ class World:
         self.reconcile()
 
     @property
+    def requests_left(self) -> list[RequestView]:
+        """Those that are there and were answered, so that they hold something."""
+        return [item for item in self.requests.values() if item.state == "Issued" and not item.gone]
+
+    @property
     def over(self) -> bool:
         """Whether the run is final or gone."""
         return not self.run_there or finished(self.run.status)
+
+
+def _opener(job: JobView) -> tuple[ContainerView, ...]:
+    return (ContainerView(OPENER, ANYWHERE.image),) if job.sealed else ()
+
+
+def check_answers(world: World) -> None:
+    """What holds of the requests of pods after every event."""
+    pods = [world.requests[uid].pod_uid for uid in world.answered]
+    assert len(set(pods)) == len(pods), "a pod was answered twice"
+    recorded = {
+        attempt.sealed.request
+        for status in world.run.status.tasks
+        for attempt in status.attempts
+        if attempt.sealed is not None
+    }
+    assert recorded >= set(world.answered), "an answer that the status does not speak of"
