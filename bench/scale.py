@@ -129,12 +129,12 @@ _SERVERS: dict[str, Callable[[Team, Object], AbstractContextManager[Process]]] =
 
 
 def _sample(node: NodeCluster, who: str, count: int) -> Sample:
-    task = {"template": pod_template(_start_after(count), _RUN)}
+    task = {"template": pod_template(start_after(count), _RUN)}
     with team(node, f"{who}-{count}", tidy=True) as made, _SERVERS[who](made, task) as process:
         mark, before = node.audit.mark(), process.cpu_seconds()
         process.forget_peak()
         make_runs(made, count, task)
-        _wait_none(made, process, "status.phase!=Succeeded", _LONGEST + count / 10)
+        wait_none(made, process, "status.phase!=Succeeded", _LONGEST + count / 10)
         cpu = (process.cpu_seconds() - before) / count * 1000
         peak = process.peak()
         time.sleep(5)
@@ -146,11 +146,11 @@ def make_live(made: Team, count: int) -> None:
 
     Others may have succeeded before.
     """
-    task = {"template": pod_template(_start_after(count), _LIVE_FOR)}
+    task = {"template": pod_template(start_after(count), _LIVE_FOR)}
     make_runs(made, count, task)
     process = Process(made.operator.pid)
     for fields in ("status.live!=1", "status.phase!=Running"):
-        _wait_none(made, process, f"{fields},status.phase!=Succeeded")
+        wait_none(made, process, f"{fields},status.phase!=Succeeded")
 
 
 def make_runs(made: Team, count: int, task: Object) -> None:
@@ -158,12 +158,12 @@ def make_runs(made: Team, count: int, task: Object) -> None:
         list(pool.map(lambda number: made.make_run(f"run-{number:04d}", task=task), range(count)))
 
 
-def _start_after(count: int) -> float:
+def start_after(count: int) -> float:
     """Seconds: a pod of the fake node waits for no Secret, so it waits for a time that is long enough."""
     return 5 + count / 25
 
 
-def _wait_none(made: Team, process: Process, fields: str, longest: float = _LONGEST) -> None:
+def wait_none(made: Team, process: Process, fields: str, longest: float = _LONGEST) -> None:
     """Wait until no run is left that the field selector finds; what is listed becomes less and less."""
 
     def none() -> bool:
@@ -191,7 +191,7 @@ class _Side:
 
 def _figures(count: int, ours: _Side, bare: _Side) -> list[Figure]:
     """What ``count`` runs at once gave, ours against the bare loop's."""
-    pods = _start_after(count) + _RUN
+    pods = start_after(count) + _RUN
 
     def rate(what: str, seconds: Callable[[Calls], float]) -> Figure:
         mine, theirs = (count / side.mean(lambda sample: seconds(sample.calls)) for side in (ours, bare))

@@ -20,14 +20,16 @@ _LONGEST = 300.0
 
 
 @contextmanager
-def team(node: NodeCluster, hint: str, *arguments: str, tidy: bool = False) -> Iterator[Team]:
+def team(
+    node: NodeCluster, hint: str, *arguments: str, tidy: bool = False, sets: tuple[str, ...] = ()
+) -> Iterator[Team]:
     """A fresh namespace with a source and a binding; its operator is not started yet, and ended afterwards.
 
     :param arguments: of the operator. :param tidy: remove the namespace afterwards and wait until it is gone, so that
-        nothing of it is still being done while something else is measured.
+        nothing of it is still being done while something else is measured. :param sets: values of the chart.
     """
     namespace = make_namespace(node.client, hint)
-    with team_in(node, namespace, node.scratch, "--log-level", "info", *arguments) as made:
+    with team_in(node, namespace, node.scratch, "--log-level", "info", *arguments, sets=sets) as made:
         made.make_source()
         made.make_binding()
         yield made

@@ -169,14 +169,14 @@ class World:
                     self.secrets.add(name)
             case Deliver(request=request) if self.source_there:
                 # as the API server does: a request is answered once, and one that is gone never
-                stored = self.requests[request.uid]
-                if not stored.state and not stored.gone:
+                asked = self.requests[request.uid]
+                if not asked.state and not asked.gone:
                     self.answered.append(request.uid)
-                    self.requests[request.uid] = replace(stored, state="Issued", at=self.now)
+                    self.requests[request.uid] = replace(asked, state="Issued", at=self.now)
             case DenyRequest(request, message):
-                stored = self.requests[request.uid]
-                if not stored.state and not stored.gone:
-                    self.requests[request.uid] = replace(stored, state="Denied", message=message)
+                asked = self.requests[request.uid]
+                if not asked.state and not asked.gone:
+                    self.requests[request.uid] = replace(asked, state="Denied", message=message)
             case DeleteRequest(request):
                 self.requests[request.uid] = replace(self.requests[request.uid], gone=True)
             case DeleteSecret(name):
