@@ -16,7 +16,7 @@ _CHUNK = 64 * 1024
 
 
 def policy(level: str = "default") -> dict[str, Any]:
-    """Return an audit policy: ``default`` keeps bodies of runkeys.dev and batch only, any other level all alike.
+    """Return an audit policy: ``default`` keeps bodies of runkeys.dev, Jobs and certificates; any other level all alike.
 
     ``level`` may be the path of a policy in YAML, too.
     """
@@ -25,7 +25,7 @@ def policy(level: str = "default") -> dict[str, Any]:
         return given
     ours = {
         "level": "RequestResponse",
-        "resources": [{"group": "runkeys.dev"}, {"group": "batch"}],
+        "resources": [{"group": group} for group in ("runkeys.dev", "batch", "certificates.k8s.io")],
         "omitManagedFields": True,
     }
     return {
