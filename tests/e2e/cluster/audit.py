@@ -16,7 +16,7 @@ _CHUNK = 64 * 1024
 
 
 def policy(level: str = "default") -> dict[str, Any]:
-    """Return an audit policy: ``default`` keeps bodies of our kinds, Jobs and certificates; other levels treat all alike.
+    """Return an audit policy: ``default`` keeps bodies of our kinds, Jobs and certificates, any other level all alike.
 
     ``level`` may be the path of a policy in YAML, too.
     """

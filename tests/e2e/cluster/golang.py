@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import shutil
@@ -75,9 +76,26 @@ def _text(version: Version) -> str:
     return ".".join(str(part) for part in version)
 
 
+_ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
+
+
 def build_module(source: Path, program: Path) -> Path:
     """Build a small Go program of the tests; modules come from the module proxy. Returns the program."""
-    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
     command = [str(go_command((1, 26))), "build", "-trimpath", "-buildvcs=false", "-o", str(program), "."]
-    subprocess.run(command, cwd=source, env=environment, check=True, timeout=280)
+    subprocess.run(command, cwd=source, env=os.environ | _ENVIRONMENT, check=True, timeout=280)
     return program
+
+
+def module_folder(source: Path, module: str) -> Path:
+    """Where the module's files are, in the version that ``source``'s go.mod and go.sum pin; downloaded if need be."""
+    command = [str(go_command((1, 26))), "mod", "download", "-json", module]
+    done = subprocess.run(
+        command,
+        cwd=source,
+        env=os.environ | _ENVIRONMENT,
+        check=True,
+        timeout=280,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return Path(json.loads(done.stdout)["Dir"])

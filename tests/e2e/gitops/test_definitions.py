@@ -1,0 +1,62 @@
+"""The example's Application, ConfigMap and Kustomizations against the definitions of the kinds that they are of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster.base import ClusterError
+from tests.e2e.cluster.golang import module_folder
+from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.conftest import OwnNode
+from tests.e2e.examples import EXAMPLES
+
+PINS = Path(__file__).parent / "schemas_go"
+DEFINITIONS = {
+    "github.com/argoproj/argo-cd/v3": "manifests/crds/application-crd.yaml",
+    "github.com/fluxcd/kustomize-controller": (
+        "config/crd/bases/kustomize.toolkit.fluxcd.io_kustomizations.yaml"
+    ),
+}
+MANIFESTS = ("argocd/application.yaml", "argocd/argocd-cm.yaml", "flux/kustomizations.yaml")
+NAMESPACES = ("argocd", "flux-system")
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+
+@pytest.fixture
+def tools(own_node: OwnNode) -> NodeCluster:
+    """An API server that knows the kinds of Argo CD and Flux, which do not run there."""
+    node = own_node()
+    for module, path in DEFINITIONS.items():
+        # They are too large for the annotation of a plain apply.
+        node.kubectl("create", "-f", str(module_folder(PINS, module) / path))
+    node.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    for name in NAMESPACES:
+        node.kubectl("create", "namespace", name)
+    return node
+
+
+def test_they_are_what_the_tools_take_and_a_misspelt_field_is_not(tools: NodeCluster) -> None:
+    assert {str(path.relative_to(EXAMPLES / "gitops")) for path in manifests()} == set(MANIFESTS)
+    for path in manifests():
+        tools.kubectl("create", "--dry-run=server", "--validate=strict", "-f", str(path))
+    # the twin
+    for name, right, wrong in (
+        ("argocd/application.yaml", "repoURL", "repoUrl"),
+        ("flux/kustomizations.yaml", "dependsOn", "dependOn"),
+    ):
+        text = (EXAMPLES / "gitops" / name).read_text()
+        assert right in text
+        with pytest.raises(ClusterError, match=f"unknown field .*{wrong}"):
+            tools.kubectl(
+                *("create", "--dry-run=server", "--validate=strict", "-f", "-"),
+                input=text.replace(right, wrong),
+            )
+
+
+def manifests() -> list[Path]:
+    """What a tool is given about itself: everything but the run that it makes as a hook, which is of our kind."""
+    found = [path for tool in ("argocd", "flux") for path in (EXAMPLES / "gitops" / tool).glob("*.yaml")]
+    return [path for path in found if path.name != "hook.yaml"]
