@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,10 +12,12 @@ from runkeys.access import Subject
 from runkeys.actions import Action, CreateJob, DeleteJob, DeleteSecret, Deliver, Diagnose, EnsureSecret
 from runkeys.api import AttemptStatus, Exposure, TaskStatus, WorkflowRun, WorkflowRunStatus
 from runkeys.api.binding import ON_START, SEALED
+from runkeys.exposures import closed, job_of, may_exist, tidy
 from runkeys.graph import ALWAYS, inputs_of
 from runkeys.naming import OPENER, attempt_name, object_labels
 from runkeys.needs import TaskNeeds, access_refusal, offer_refusal, requester_of, task_needs
 from runkeys.observation import ContainerView, JobState, JobView, Observation, PodView, SecretMemory
+from runkeys.outcomes import at_fault, outcome_of
 from runkeys.refusal import Reason, Refusal
 from runkeys.status import Outcome, State, TaskResult, Verdict
 from runkeys.template import carriers
@@ -43,9 +44,6 @@ MOST_DISRUPTIONS = 10
 
 OUTPUT_PATIENCE = timedelta(seconds=60)
 """How long the pod of a Job that succeeded is waited for, if its output is wanted and no watch has shown it yet."""
-
-MAX_OUTPUT_BYTES = 4095
-"""The kubelet cuts a termination message at 4096 bytes, and those of all containers of a pod at 12 KiB."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +90,6 @@ class Start:
     outputs: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Tidied:
-    """Attempts that are over, with what is left to be done about them."""
-
-    attempts: tuple[AttemptStatus, ...]
-    actions: tuple[Action, ...]
-    due: tuple[datetime, ...]
-    held_by: tuple[str, ...]
-
-
 class TaskPlanner:
     """Plans one task of a run that goes on."""
 
@@ -126,7 +114,7 @@ class TaskPlanner:
             verdict = Verdict(State(self._status.state), self._status.reason, self._status.message)
             return self._step(verdict, (), output=self._status.output)
         if self._open is not None:
-            job = _job_of(self.obs, self._open)
+            job = job_of(self.obs, self._open)
             return self._lost(self._open) if job is None else self._attempt(job, self._open)
         ended = self._verdict_of(self._over.attempts)
         if ended is not None:
@@ -237,7 +225,7 @@ class TaskPlanner:
             return self._step(
                 self._running(job, pods), (attempt,), releases=(DeleteSecret(job.name, job.uid),)
             )
-        attempt = requests.followed(_dated(_close(obs, attempt), pods), obs, pods)
+        attempt = requests.followed(_dated(closed(obs, attempt), pods), obs, pods)
         if job.state is not JobState.ACTIVE:
             return self._ended(job, pods, attempt)
         if stop is not None:
@@ -382,7 +370,7 @@ class TaskPlanner:
             if deadline <= self.now:
                 seen = next((c for pod in current for c in pod.containers if c.waiting), None)
                 found = f" (container {seen.name}: {seen.waiting})" if seen else ""
-                return _at_fault(
+                return at_fault(
                     current,
                     Reason.START_DEADLINE_EXCEEDED,
                     f"no container started within {self.task.start_deadline_seconds} s of the pod getting a"
@@ -391,7 +379,7 @@ class TaskPlanner:
             self._due.append(deadline)
         limit = self._lifetime(job, attempt)
         if limit is not None and limit + STOP_MARGIN <= self.now:
-            return _at_fault(
+            return at_fault(
                 current,
                 Reason.LIFETIME_EXCEEDED,
                 "the pod was still there after the longest time that its bindings allow",
@@ -443,86 +431,15 @@ class TaskPlanner:
 
     def _ended(self, job: JobView, pods: list[PodView], attempt: AttemptStatus) -> Step:
         """The Job is: what came of it."""
-        if job.state is JobState.SUCCEEDED:
-            if not self.task.record_output:
-                return self._end(Outcome.SUCCEEDED, "", "", attempt, ended=job.finished_at)
+        if job.state is JobState.SUCCEEDED and self.task.record_output:
             last = (job.finished_at or self.now) + OUTPUT_PATIENCE
-            there = [pod for pod in pods if pod.over and not pod.gone]
-            if not there and last > self.now:
+            if not any(pod.over and not pod.gone for pod in pods) and last > self.now:
                 self._due.append(last)
                 return self._step(Verdict(State.RUNNING), (attempt,))
-            outcome, reason, message, output = self._output(there)
-            return self._end(outcome, reason, message, attempt, ended=job.finished_at, output=output)
-        if any(pod.disrupted for pod in pods) or job.reason == "PodFailurePolicy":
-            reason, message = Reason.DISRUPTED, f"the pod was taken off its node: {job.message}"
-            return self._end(Outcome.DISRUPTED, reason, message, attempt, ended=job.finished_at)
-        if any(pod.reason == "DeadlineExceeded" for pod in pods):
-            reason, message = Reason.DEADLINE_EXCEEDED, "the pod was active for longer than it may be"
-            return self._end(Outcome.FAILED, reason, message, attempt, ended=job.finished_at)
-        codes = [
-            f"container {container.name} exited with code {container.exit_code}"
-            for pod in pods
-            for container in pod.containers
-            if container.exit_code
-        ]
-        message = "; ".join(codes) or job.message
-        match self._policy_says(pods):
-            case "FailJob":
-                message = f"{message}, after which its podFailurePolicy tries no more"
-                return self._end(
-                    Outcome.FAILED, Reason.FAILED_FOR_GOOD, message, attempt, ended=job.finished_at
-                )
-            case "Ignore":
-                return self._end(
-                    Outcome.DISRUPTED, Reason.JOB_FAILED, message, attempt, ended=job.finished_at
-                )
-        return self._end(Outcome.FAILED, Reason.JOB_FAILED, message, attempt, ended=job.finished_at)
-
-    def _policy_says(self, pods: list[PodView]) -> str:
-        """The action of the first rule that the exit codes match."""
-        policy = self.task.pod_failure_policy
-        ended = [
-            (container.name, container.exit_code)
-            for pod in pods
-            for container in pod.containers
-            if container.exit_code
-        ]
-        for rule in policy.rules if policy is not None else ():
-            codes = rule.on_exit_codes
-            for name, code in ended:
-                if codes.container_name in (None, name) and (code in codes.values) == (
-                    codes.operator == "In"
-                ):
-                    return rule.action
-        return ""
-
-    def _output(self, pods: list[PodView]) -> tuple[Outcome, str, str, Any]:
-        where = "/var/runtime/output/output.json"
-        if not pods:
-            message = "its pod was deleted before its output could be read"
-            return Outcome.LOST, Reason.OUTPUT_MISSING, message, None
-        containers = [item for pod in pods for item in pod.containers]
-        text = next((item.output for item in containers if item.name == self._carriers[0]), "")
-        limit = min(MAX_OUTPUT_BYTES, 12 * 1024 // max(1, len(containers)) - 1)
-        size = len(text.encode())
-        if size > limit:
-            return (
-                Outcome.FAILED,
-                Reason.OUTPUT_TOO_LARGE,
-                f"{where} has more than the {limit} bytes that can be kept; write what is larger to a data pool",
-                None,
-            )
-        if not text.strip():
-            return Outcome.SUCCEEDED, "", "", None
-        try:
-            return Outcome.SUCCEEDED, "", "", json.loads(text)
-        except ValueError:
-            return (
-                Outcome.FAILED,
-                Reason.OUTPUT_INVALID,
-                f"{where} is not JSON; write one JSON document, in place (a file that is renamed to it is not seen)",
-                None,
-            )
+        found = outcome_of(self.task, job, pods)
+        return self._end(
+            found.outcome, found.reason, found.message, attempt, ended=job.finished_at, output=found.output
+        )
 
     def _lost(self, recorded: AttemptStatus) -> Step:
         known = self.obs.jobs.get(recorded.job)
@@ -536,7 +453,7 @@ class TaskPlanner:
         if may_exist(recorded, secret) and not secret.held_by:
             release = DeleteSecret(recorded.job, recorded.job_uid)
             return self._step(running, (recorded,), releases=(release,))
-        attempt, spec = _close(self.obs, recorded), self.obs.run.spec
+        attempt, spec = closed(self.obs, recorded), self.obs.run.spec
         if spec.cancel and self.task.runs != ALWAYS:
             return self._end(Outcome.CANCELLED, Reason.CANCELLED, "cancelled by spec.cancel", attempt)
         if spec.suspend:
@@ -661,83 +578,6 @@ def trusted(obs: Observation, job: JobView) -> bool:
     return job.uid in obs.memory.jobs_made or any(
         attempt.job_uid == job.uid for task in obs.run.status.tasks for attempt in task.attempts
     )
-
-
-def may_exist(attempt: AttemptStatus | None, secret: SecretMemory) -> bool:
-    """Whether the Secret of an attempt may be in the cluster."""
-    if secret.gone_at is not None:
-        return False
-    intended = attempt is not None and any(exposure.deleted is None for exposure in attempt.exposures)
-    return intended or secret.made_at is not None
-
-
-def tidy(obs: Observation, attempts: tuple[AttemptStatus, ...], now: datetime) -> Tidied:
-    """Attempts that are over: their Secrets stay gone, and Jobs that still run are ended."""
-    actions: list[Action] = []
-    due: list[datetime] = []
-    held: list[str] = []
-    for attempt in attempts:
-        job, secret = _job_of(obs, attempt), obs.memory.of(attempt.job_uid)
-        held += secret.held_by
-        if any(exposure.deleted is None or exposure.estimated for exposure in attempt.exposures):
-            when = _delete_again(obs, attempt, secret, job, now)
-            if when is not None and when <= now:
-                actions.append(DeleteSecret(attempt.job, attempt.job_uid))
-            elif when is not None:
-                due.append(when)
-        if job is not None and job.state is JobState.ACTIVE and not job.deleting:
-            actions.append(DeleteJob(job.name, job.uid))
-    closed = tuple(_close(obs, attempt) for attempt in attempts)
-    return Tidied(closed, tuple(actions), tuple(due), tuple(held))
-
-
-def _delete_again(
-    obs: Observation, attempt: AttemptStatus, secret: SecretMemory, job: JobView | None, now: datetime
-) -> datetime | None:
-    """When to delete the Secret of an attempt that is over (once more); None: never.
-
-    A create request that was never answered may still be on its way (a proxy, a process that was paused),
-    so the deletion is repeated 30, 60, 120… seconds after the end for as long as the Job exists; without
-    its Job a Secret is collected by Kubernetes itself.
-    """
-    last = secret.last_delete
-    if any(exposure.deleted is None for exposure in attempt.exposures) and secret.gone_at is None:
-        return now if last is None else last + RETRY_AFTER
-    ended = attempt.end_time or obs.run.status.completion_time
-    if job is None or ended is None:
-        return None
-    step = RETRY_AFTER
-    while last is not None and ended + step <= last:
-        step *= 2
-    return ended + step
-
-
-def _job_of(obs: Observation, attempt: AttemptStatus) -> JobView | None:
-    """The Job of an attempt, if it is there; another one may bear its name."""
-    job = obs.jobs.get(attempt.job)
-    return job if job is not None and job.uid == attempt.job_uid and not job.gone else None
-
-
-def _close(obs: Observation, attempt: AttemptStatus) -> AttemptStatus:
-    """``attempt`` with the end of its exposure, once the server confirmed it, and its exact beginning."""
-    secret = obs.memory.of(attempt.job_uid)
-    if secret.gone_at is None or not attempt.exposures or attempt.exposures[-1].deleted is not None:
-        return attempt
-    exact = secret.made_at is not None and not secret.estimated
-    created = secret.made_at if secret.made_at is not None and exact else attempt.exposures[-1].created
-    closed = Exposure(created=created, deleted=max(secret.gone_at, created), estimated=not exact)
-    return attempt.model_copy(update={"exposures": [*attempt.exposures[:-1], closed]})
-
-
-def _at_fault(pods: list[PodView], reason: Reason, message: str) -> tuple[Outcome, str, str]:
-    """How an attempt ends whose pod did not keep a time limit: not by its own fault if its node was lost meanwhile."""
-    if any(pod.disrupted for pod in pods):
-        return (
-            Outcome.DISRUPTED,
-            Reason.DISRUPTED,
-            f"the pod was to leave its node, which never said that it has: {message}",
-        )
-    return Outcome.FAILED, reason, message
 
 
 def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:

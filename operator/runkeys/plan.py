@@ -42,10 +42,9 @@ from runkeys.attempts import (
     Step,
     TaskPlanner,
     attempts_of,
-    may_exist,
-    tidy,
     trusted,
 )
+from runkeys.exposures import may_exist, tidy
 from runkeys.graph import ALWAYS
 from runkeys.needs import SecretReference, TaskNeeds, offer_refusal, task_needs
 from runkeys.observation import Observation

@@ -1,0 +1,106 @@
+"""What came of an attempt whose Job has ended: by its pods, its exit codes, and what it wrote. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from runkeys.api import Task
+from runkeys.observation import JobState, JobView, PodView
+from runkeys.refusal import Reason
+from runkeys.status import Outcome
+from runkeys.template import carriers
+
+MAX_OUTPUT_BYTES = 4095
+"""The kubelet cuts a termination message at 4096 bytes, and those of all containers of a pod at 12 KiB."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt ended, and what it wrote if that is wanted."""
+
+    outcome: Outcome
+    reason: str = ""
+    message: str = ""
+    output: Any = None
+
+
+def outcome_of(task: Task, job: JobView, pods: list[PodView]) -> Ended:
+    """How the attempt ended of which ``job`` has: of its pods, those that are gone had been seen before."""
+    if job.state is JobState.SUCCEEDED:
+        return _output(task, pods) if task.record_output else Ended(Outcome.SUCCEEDED)
+    if any(pod.disrupted for pod in pods) or job.reason == "PodFailurePolicy":
+        return Ended(Outcome.DISRUPTED, Reason.DISRUPTED, f"the pod was taken off its node: {job.message}")
+    if any(pod.reason == "DeadlineExceeded" for pod in pods):
+        message = "the pod was active for longer than it may be"
+        return Ended(Outcome.FAILED, Reason.DEADLINE_EXCEEDED, message)
+    codes = exit_codes(pods)
+    told = "; ".join(f"container {name} exited with code {code}" for name, code in codes) or job.message
+    match _policy_says(task, codes):
+        case "FailJob":
+            message = f"{told}, after which its podFailurePolicy tries no more"
+            return Ended(Outcome.FAILED, Reason.FAILED_FOR_GOOD, message)
+        case "Ignore":
+            return Ended(Outcome.DISRUPTED, Reason.JOB_FAILED, told)
+    return Ended(Outcome.FAILED, Reason.JOB_FAILED, told)
+
+
+def exit_codes(pods: list[PodView]) -> list[tuple[str, int]]:
+    """Containers that ended with an exit code other than 0."""
+    return [
+        (container.name, container.exit_code)
+        for pod in pods
+        for container in pod.containers
+        if container.exit_code
+    ]
+
+
+def _policy_says(task: Task, codes: list[tuple[str, int]]) -> str:
+    """The action of the first rule that the exit codes match."""
+    policy = task.pod_failure_policy
+    for rule in policy.rules if policy is not None else ():
+        wanted = rule.on_exit_codes
+        for name, code in codes:
+            listed = code in wanted.values
+            if wanted.container_name in (None, name) and listed == (wanted.operator == "In"):
+                return rule.action
+    return ""
+
+
+def _output(task: Task, pods: list[PodView]) -> Ended:
+    where = "/var/runtime/output/output.json"
+    there = [pod for pod in pods if pod.over and not pod.gone]
+    if not there:
+        message = "its pod was deleted before its output could be read"
+        return Ended(Outcome.LOST, Reason.OUTPUT_MISSING, message)
+    containers = [item for pod in there for item in pod.containers]
+    text = next((item.output for item in containers if item.name == carriers(task)[0]), "")
+    limit = min(MAX_OUTPUT_BYTES, 12 * 1024 // max(1, len(containers)) - 1)
+    if len(text.encode()) > limit:
+        return Ended(
+            Outcome.FAILED,
+            Reason.OUTPUT_TOO_LARGE,
+            f"{where} has more than the {limit} bytes that can be kept; write what is larger to a data pool",
+        )
+    if not text.strip():
+        return Ended(Outcome.SUCCEEDED)
+    try:
+        return Ended(Outcome.SUCCEEDED, output=json.loads(text))
+    except ValueError:
+        return Ended(
+            Outcome.FAILED,
+            Reason.OUTPUT_INVALID,
+            f"{where} is not JSON; write one JSON document, in place (a file that is renamed to it is not seen)",
+        )
+
+
+def at_fault(pods: list[PodView], reason: Reason, message: str) -> tuple[Outcome, str, str]:
+    """How an attempt ends whose pod did not keep a time limit: not by its own fault if its node was lost meanwhile."""
+    if any(pod.disrupted for pod in pods):
+        return (
+            Outcome.DISRUPTED,
+            Reason.DISRUPTED,
+            f"the pod was to leave its node, which never said that it has: {message}",
+        )
+    return Outcome.FAILED, reason, message
