@@ -13,6 +13,10 @@ from runkeys.observation import Observation, PodView, RequestView
 from runkeys.status import finished
 
 _AGAIN = "this pod was answered before, and each attempt is answered once; make a new attempt"
+_OPENED = (
+    "this pod has opened its values already, and each attempt is answered once; a kubelet that was started again asks"
+    " anew, which is harmless"
+)
 _OVER = "the attempt that this pod belongs to is over"
 _NEWER = "the kubelet has made a newer request for this pod, which is answered instead"
 _NOT_SEALED = "this pod is given its secrets another way; ask for delivery: Sealed in the run"
@@ -99,7 +103,9 @@ def _why_not(obs: Observation, pod: PodView, attempt: AttemptStatus | None) -> s
     if _is_over(obs, pod, attempt):
         return _OVER
     there = [item for item in obs.requests if item.pod_uid == pod.uid]
-    if _opened(pod) or any(item.state == "Issued" for item in there):
+    if _opened(pod):
+        return _OPENED
+    if any(item.state == "Issued" for item in there):
         return _AGAIN
     sealed = attempt.sealed if attempt is not None else None
     if sealed is None:
