@@ -91,7 +91,7 @@ release-artifacts: venv ## wheel, sdist, chart package, SBOM and checksums, into
 	@$(PY) -m scripts.release dist
 
 .PHONY: policies
-policies: venv ## write policies/ and the chart's template from operator/runkeys/policies.py
+policies: venv ## write policies/ and the chart's template from operator/runkeys/policies/
 	@$(PY) -m runkeys.policies write policies/ helm/runkeys/templates/policies.yaml
 
 .PHONY: lock

@@ -182,9 +182,9 @@ class SecretBindingSpec(ApiModel):
     delivery: str = Field(
         default=SECRET,
         description="How the values reach a pod. Secret: by a Secret, which lives as long as releasePolicy says."
-        " Sealed: by a certificate that carries them sealed to a key of that pod, so that they are never in the"
-        " cluster's store; takes Kubernetes 1.37 and sealedDelivery.enabled of the chart. A run is refused where that"
-        " is not there. A task may ask for Sealed by itself.",
+        " Sealed: by a certificate that carries them sealed to a key of that pod, so that no Secret is made for a run;"
+        " takes Kubernetes 1.37 and sealedDelivery.enabled of the chart. A run waits where that is not there. A task"
+        " may ask for Sealed by itself.",
         json_schema_extra=DELIVERY,
     )
     max_lifetime_seconds: int = Field(

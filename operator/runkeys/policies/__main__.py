@@ -10,7 +10,7 @@ from pathlib import Path
 from runkeys.policies import API, MUTATING, Account, build
 from runkeys.policies.cel import Object
 
-HEADER = "# Generated from operator/runkeys/policies.py by `make policies`. Do not edit.\n"
+HEADER = "# Generated from operator/runkeys/policies/ by `make policies`. Do not edit.\n"
 
 _NAMESPACE, _NAME, _SERVED = "RELEASE-NAMESPACE", "ACCOUNT-NAME", "SERVED-NAMESPACE"
 _SELECTOR = re.compile(r"( +)namespaceSelector:\n(?:\1 +.*\n|\1- .*\n)*?\1 +.*" + _SERVED + r"\n")
