@@ -20,7 +20,7 @@ DEFINITIONS = {
     ),
 }
 MANIFESTS = ("argocd/application.yaml", "argocd/argocd-cm.yaml", "flux/kustomizations.yaml")
-NAMESPACES = ("argocd", "flux-system")
+NAMESPACES = ("argocd", "team-a")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
