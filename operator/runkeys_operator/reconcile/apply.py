@@ -212,8 +212,10 @@ class Applier:
 
     async def _values(self, action: EnsureSecret | Deliver, obs: Observation) -> dict[str, bytes] | Refusal:
         """The values of an attempt, or why it may not have them now."""
-        denied = await self._guard.refusal()
-        denied = denied or await self._authorizer.refusal(obs.run, action.references, obs.bindings)
+        unguarded, denied = await asyncio.gather(
+            self._guard.refusal(), self._authorizer.refusal(obs.run, action.references, obs.bindings)
+        )
+        denied = unguarded or denied
         if denied is not None:
             return denied
         try:

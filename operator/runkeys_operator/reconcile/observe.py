@@ -74,8 +74,26 @@ class Observer:
             offer=self._delivery.offer,
         )
 
-    async def read(self, key: RunKey, run: WorkflowRun, memory: Memory) -> Observation:
-        """Everything that the next step of ``run``, which was just read, depends on.
+    async def run(
+        self, key: RunKey, before: WorkflowRun | None
+    ) -> tuple[WorkflowRun | None, Bindings | None]:
+        """The run, read by name, and at the same time its bindings, if they are known from the run ``before``.
+
+        :return: without bindings if the run turned out to name others.
+        :raises UnreadableRunError: if it does not fit the models.
+        """
+        if before is None:
+            return await read_run(self._kube, key), None
+        run, bindings = await asyncio.gather(
+            read_run(self._kube, key), _bindings(self._kube, before, wanted=not finished(before.status))
+        )
+        same = run is not None and _names(run) == _names(before)
+        return run, bindings if same else None
+
+    async def read(
+        self, key: RunKey, run: WorkflowRun, memory: Memory, bindings: Bindings | None = None
+    ) -> Observation:
+        """Everything that the next step of ``run``, which was just read, depends on; ``bindings`` if they were, too.
 
         A Job on record that no watch has shown is asked for: after a start it may only not have been seen yet.
         """
@@ -89,8 +107,8 @@ class Observer:
         ]
         # No other pod can be given a Secret, and then how it looks by now is of no account.
         with_secrets = jobs_with_secrets(run) if not over else set()
-        bindings, jobs, pods = await asyncio.gather(
-            _bindings(self._kube, run, wanted=not over),
+        read, jobs, pods = await asyncio.gather(
+            _known(bindings) if bindings is not None else _bindings(self._kube, run, wanted=not over),
             asyncio.gather(*(_job(self._kube, namespace, name) for name in unseen)),
             asyncio.gather(
                 *(
@@ -100,10 +118,14 @@ class Observer:
             ),
         )
         found = {job.name: job for job in jobs if job is not None}
+        # A task that has ended while the answers were under way need not wait for another pass.
+        for name, job in self._known_jobs(key).items():
+            if name not in found or job.uid == found[name].uid:
+                found[name] = job
         return Observation(
             run,
-            bindings,
-            {**known, **found},
+            read,
+            found,
             tuple(pods),
             memory,
             fresh=True,
@@ -118,6 +140,15 @@ class Observer:
     def _known_jobs(self, key: RunKey) -> dict[str, JobView]:
         """By name; of two that bore the same name the one that is there."""
         return {job.name: job for job in sorted(self._jobs.of(key), key=lambda job: not job.gone)}
+
+
+def _names(run: WorkflowRun) -> tuple[object, ...]:
+    """What decides which bindings are read for a run."""
+    return run.metadata.uid, finished(run.status), run.spec.bindings, run.spec.requester
+
+
+async def _known(bindings: Bindings) -> Bindings:
+    return bindings
 
 
 def _matters(attempt: AttemptStatus) -> bool:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from runkeys.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
+from runkeys.api import WorkflowRun
 from runkeys.needs import NO_OFFER, SealedOffer
 from runkeys.observation import JobState, JobView, Memory, Observation, PodView, job_uid_of
 from runkeys.plan import plan, plan_farewell
@@ -24,7 +25,7 @@ from runkeys_operator.material.sources import Sources
 from runkeys_operator.reconcile.apply import Applier, utc_now
 from runkeys_operator.reconcile.bindings import BindingReconciler
 from runkeys_operator.reconcile.key import BindingKey, Key, RequestKey, RevealKey, RunKey
-from runkeys_operator.reconcile.observe import Observer, UnreadableRunError, read_run
+from runkeys_operator.reconcile.observe import Observer, UnreadableRunError
 from runkeys_operator.reconcile.queue import ReconcileQueue, Urgency
 from runkeys_operator.reconcile.record import Record, awaited, of_owner
 from runkeys_operator.reconcile.requests import Delivery, RequestReconciler
@@ -239,10 +240,13 @@ class Reconciler:
         far = EXPIRIES_EVERY.total_seconds()
         return step.look_again if step.look_again is not None and step.look_again <= far else None
 
-    async def _read(self, key: RunKey) -> Observation | None:
-        """Everything about the run, read by name; None if it is gone, and then what it had goes too."""
+    async def _read(self, key: RunKey, before: WorkflowRun | None = None) -> Observation | None:
+        """Everything about the run, read by name; None if it is gone, and then what it had goes too.
+
+        :param before: the run as it was known, by which its bindings can be asked for at the same time.
+        """
         self._unread.discard(key)
-        run = await read_run(self._kube, key)
+        run, bindings = await self._observer.run(key, before)
         last = self._last.get(key)
         if last is not None and (run is None or run.metadata.uid != last.uid):
             await self._farewell(key, last)
@@ -250,7 +254,7 @@ class Reconciler:
         if run is None:
             self._forget(key)
             return None
-        obs = await self._observer.read(key, run, last.memory if last is not None else Memory())
+        obs = await self._observer.read(key, run, last.memory if last is not None else Memory(), bindings)
         for name in awaited(obs):
             self._users[RunKey(key.namespace, name)].add(key)
         return obs
@@ -266,7 +270,7 @@ class Reconciler:
             if not step.actions:
                 return step
             if step.actions == (Refresh(),):
-                fresh = await self._read(key)
+                fresh = await self._read(key, obs.run)
                 if fresh is None:
                     return None
                 obs = fresh
