@@ -158,11 +158,10 @@ class Loop:
 
     async def _make(self, job: str, pod: Json) -> tuple[str, datetime]:
         labels, run_url = pod["labels"], f"{self._ours}/workflowruns/{pod['labels'][LABEL_RUN]}"
-        run = await self._call("GET", run_url)
-        await asyncio.gather(
-            self._call("GET", f"{self._ours}/secretbindings/keys"),
-            self._call("GET", f"{self._core}/pods/{pod['name']}"),
+        run, _ = await asyncio.gather(
+            self._call("GET", run_url), self._call("GET", f"{self._ours}/secretbindings/keys")
         )
+        await self._call("GET", f"{self._core}/pods/{pod['name']}")
         await self._call("POST", self._reviews, self._may_use(run))
         source = await self._call("GET", f"{self._core}/secrets/source")
         uid, now = pod["ownerReferences"][0]["uid"], datetime.now(UTC)
