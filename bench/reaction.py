@@ -18,7 +18,7 @@ from .process import bare_loop
 from .report import Figure, compared
 from .team import job_of, team
 
-_AIM = 1.5
+_AIM = 1.2
 _TASK = {"template": pod_template(start=0.2, run=0.1)}
 _LONGEST = 60.0
 

@@ -24,7 +24,7 @@ from .process import Process, bare_loop
 from .report import Figure, Spread
 from .team import team
 
-_MOST_MB = 120
+_MOST_MB = 90
 _MOST_GROWTH = 1.2
 _MOST_SLOWER = 1.67  # at least 0.6 of the bare loop's runs/s
 _MOST_CPU_MS = 10
