@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from runkeys.template import SIGNER
 from tests.e2e.cluster import images
-from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.client import ApiError, Object
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.team import TASK_IMAGE, Team
 
@@ -159,6 +160,17 @@ def _kubelet(made: Team, count: int) -> Iterator[None]:
     path = f"/apis/certificates.k8s.io/v1/namespaces/{made.namespace}/{_REQUESTS}"
     done = threading.Event()
 
+    def ask(body: Object) -> None:
+        for left in reversed(range(100)):
+            try:
+                client.request("POST", path, body=body)
+                return
+            except ApiError as error:
+                # The API server's own cache of pods may not have come to the node yet; a kubelet tries again, too.
+                if error.status != 403 or not left:
+                    raise
+            time.sleep(0.01)
+
     def follow() -> None:
         seen: set[str] = set()
         with ThreadPoolExecutor(8) as pool:
@@ -168,7 +180,7 @@ def _kubelet(made: Team, count: int) -> Iterator[None]:
                 if pod["spec"].get("nodeName") == NODE and uid not in seen:
                     seen.add(uid)
                     body = _asked(pod, requests.pop(), *uids)
-                    asked.append(pool.submit(client.request, "POST", path, body=body))
+                    asked.append(pool.submit(ask, body))
                 if len(seen) == count or done.is_set():
                     break
             for each in asked:
