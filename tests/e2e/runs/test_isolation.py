@@ -119,7 +119,14 @@ def forge_pod(team: Team, found: Object, **metadata: Any) -> Object:
         **metadata,
         "labels": our_labels(found) | metadata.get("labels", {}),
     }
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec(name)}
+    # From the start: of two pods without a node the Job controller removes the newer one, and this would be that one.
+    node = team.client.list("nodes")[0]["metadata"]["name"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {**pod_spec(name), "nodeName": node},
+    }
     with team.without_policies("pods"):  # which would refuse it
         return team.client.create(pod)
 
