@@ -47,7 +47,7 @@ def held(team: Team) -> Object:
     team.wait_run("job", is_on_record, says="the Job on record")
     team.operator.kill()
     team.let_go(found)
-    wait_until("the kubelet to ask", lambda: len(requests_of(team)) == 1, 60)
+    wait_until("the kubelet to ask", lambda: len(requests_of(team)) == 1)
     return found
 
 
@@ -72,7 +72,7 @@ def test_the_kubelet_starts_again_while_its_request_is_open(team: Team, node: No
     held(team)
     (first,) = requests_of(team)
     node.restart("kubelet")
-    wait_until("the kubelet to ask again", lambda: len(requests_of(team)) == 2, 90)
+    wait_until("the kubelet to ask again", lambda: len(requests_of(team)) == 2)
     team.operator.start()
     check_ended_well(team)
     (attempt,) = team.run()["status"]["tasks"][0]["attempts"]
@@ -105,7 +105,7 @@ def check(team: Team, found: Object, life: kills.Life) -> None:
     attempts = found["status"]["tasks"][0]["attempts"]
     assert len(attempts) == 1
     assert attempts[0]["sealed"]["delivered"] <= attempts[0]["sealed"]["opened"]
-    wait_until("no request to be left", lambda: requests_of(team) == [], 60)
+    wait_until("no request to be left", lambda: requests_of(team) == [])
     assert set(team.cluster.etcd.find(team.value.encode(), since=team.since)) == set()
 
 

@@ -16,7 +16,7 @@ import urllib3
 
 from tests.e2e.cluster.audit import AuditEvent
 from tests.e2e.cluster.base import Cluster, wait_until
-from tests.e2e.cluster.client import ApiError, Object
+from tests.e2e.cluster.client import PATIENCE, ApiError, Object
 from tests.e2e.cluster.faults import Action, LoseAnswer, Request, Reset
 from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.operators import RELEASE, Operator, install_rights, operator_of
@@ -24,8 +24,6 @@ from tests.e2e.runs.team import CHECKS_ITS_VARIABLE, SOURCE, Team, condition, ex
 
 LEASE_SECONDS = 4
 NAMES = ("one", "two")
-PATIENCE = 60
-"""Longest wait for something that takes seconds on a quiet machine."""
 _AT_ONCE = 6
 _MUTATING = ("create", "update", "patch", "delete", "deletecollection")
 

@@ -11,12 +11,12 @@ import pytest
 
 from tests.conftest import FULL
 from tests.e2e.cluster.base import Cluster, wait_until
+from tests.e2e.cluster.client import PATIENCE
 from tests.e2e.cluster.faults import matching
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.ha.pair import (
     LEASE_SECONDS,
-    PATIENCE,
     Load,
     Pair,
     PairMaker,

@@ -40,7 +40,7 @@ def test_a_component_is_away_for_longer_than_the_lease(
                 wait_seconds(AWAY_SECONDS)
                 mark = pair.team.cluster.audit.mark()
                 node.start_component(component)
-                node.client.wait_ready(timeout=60)
+                node.client.wait_ready()
                 pair.wait_for_writes(pair.leader(), 9, mark)
             check(pair, load, f"{TIMES} times without {component} for {AWAY_SECONDS} s", capsys)
         # whoever ended did so because the other one leads, and not for want of an answer

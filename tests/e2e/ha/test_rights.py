@@ -8,7 +8,8 @@ import urllib.request
 import pytest
 
 from tests.e2e.cluster.base import wait_until
-from tests.e2e.ha.pair import PATIENCE, Pair, PairMaker, out_of_turn
+from tests.e2e.cluster.client import PATIENCE
+from tests.e2e.ha.pair import Pair, PairMaker, out_of_turn
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, python
 from tests.e2e.runs.test_readiness import port
 

@@ -55,9 +55,7 @@ def move(node: NodeCluster, team: Team, requester: Object, source: str, target: 
     node.kubectl("uncordon", target)
     with a_stream_of_runs(team, requester, f"during-{source}") as short:
         drain(node, source)
-        wait_until(
-            f"the operators to run on {target}", lambda: nodes_of_operators(node) == [target, target], 90
-        )
+        wait_until(f"the operators to run on {target}", lambda: nodes_of_operators(node) == [target, target])
         becomes_available(node, SYSTEM)
     node.kubectl("uncordon", source)
     return [*long, *short]

@@ -154,7 +154,7 @@ def run_deleted(scene: Scene) -> Play:
     yield
     scene.team.wait_running(made)
     scene.team.client.delete("workflowruns", scene.name, scene.team.namespace)
-    scene.team.client.wait_gone("secrets", scene.team.object_name(made), scene.team.namespace, 60)
+    scene.team.client.wait_gone("secrets", scene.team.object_name(made), scene.team.namespace)
 
 
 @entry()
@@ -163,7 +163,7 @@ def pod_deleted(scene: Scene) -> Play:
     yield
     pod = scene.team.wait_running(made)
     scene.team.client.delete("pods", pod["metadata"]["name"], scene.team.namespace)
-    scene.team.client.wait_gone("secrets", scene.team.object_name(made), scene.team.namespace, 60)
+    scene.team.client.wait_gone("secrets", scene.team.object_name(made), scene.team.namespace)
     scene.team.client.patch("workflowruns", scene.name, scene.team.namespace, {"spec": {"cancel": True}})
     scene.team.wait_phase(scene.name, "Cancelled", "Failed")
 
@@ -176,7 +176,7 @@ def namespace_deleted(scene: Scene) -> Play:
     yield
     team.wait_running(made)
     team.client.delete("namespaces", team.namespace)
-    team.client.wait_gone("namespaces", team.namespace, None, 120)
+    team.client.wait_gone("namespaces", team.namespace, None)
 
 
 # what cannot be had

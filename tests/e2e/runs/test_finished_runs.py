@@ -19,7 +19,7 @@ def swept(team: Team, proxy: ApiProxy, times: int) -> list[Request]:
     before = len(proxy.requests)
     lists = matching("list", "workflowruns")
     done = sum(lists(request) and request.ended is not None for request in proxy.requests)
-    proxy.wait_for(lists, 60, count=done + times)
+    proxy.wait_for(lists, count=done + times)
     assert team.operator.running
     return proxy.requests[before:]
 
@@ -97,7 +97,7 @@ def test_a_time_to_live_that_ended_while_the_operator_was_away(new_team: TeamMak
         team.wait_phase(name, "Succeeded")
     team.operator.kill()
     team.operator.start()
-    team.client.wait_gone("workflowruns", "short", team.namespace, timeout=60)
+    team.client.wait_gone("workflowruns", "short", team.namespace)
     assert {run["metadata"]["name"] for run in team.client.list("workflowruns", team.namespace)} == {
         "long",
         "none",
@@ -114,4 +114,4 @@ def test_a_time_to_live_that_is_set_after_the_end(new_team: TeamMaker) -> None:
     # noticed within ten minutes, or at the next start
     team.operator.kill()
     team.operator.start()
-    team.client.wait_gone("workflowruns", "job", team.namespace, timeout=60)
+    team.client.wait_gone("workflowruns", "job", team.namespace)

@@ -147,7 +147,7 @@ def check_it_ended_well(team: Team, found: Object, life: Life) -> None:
     assert team.secret_story() == ["made", "gone"]
 
     # what is said of the binding is true again
-    team.client.wait_for("secretbindings", "keys", team.namespace, is_ready, 30)
+    team.client.wait_for("secretbindings", "keys", team.namespace, is_ready)
 
     # one container saw the right value: none ran twice, none with another
     saw = hashlib.sha256(b"seen " + team.value.encode()).hexdigest().encode()

@@ -159,7 +159,7 @@ def test_no_container_starts_without_or_with_anothers_value(own_node: OwnNode, t
             proxy.before_forward = None
             assert {condition(run, "SecretsReleased")["status"] for run in runs} == {"True"}
             wait_until(
-                "nothing to be left", lambda: node.etcd.keys(f"/registry/secrets/{namespace}/rk-") == [], 120
+                "nothing to be left", lambda: node.etcd.keys(f"/registry/secrets/{namespace}/rk-") == []
             )
 
 

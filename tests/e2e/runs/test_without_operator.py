@@ -44,7 +44,7 @@ def disown(team: Team, found: Object) -> None:
 
 def check_kubernetes_removed(team: Team, found: Object, mark: int, *, after: str, by: str) -> None:
     """The Job went by ``by`` at the call ``after``, then its Secret by the garbage collector."""
-    team.client.wait_gone("secrets", team.object_name(found), team.namespace, timeout=60)
+    team.client.wait_gone("secrets", team.object_name(found), team.namespace)
     calls = team.calls(mark, after, "delete secrets")
     assert [(call.user, f"{call.verb} {call.resource}") for call in calls] == [
         (by, after),
@@ -98,8 +98,8 @@ def test_twin_without_its_owner_reference_the_secret_stays(team: Team, node: Nod
     shorten_the_time_to_live(team, found)
     team.tell_to_finish(found)
     # what the Job still owns has been collected, so that the collector has been here
-    team.client.wait_gone("jobs", name, team.namespace, timeout=60)
-    team.client.wait_gone("secrets", "control", team.namespace, timeout=60)
+    team.client.wait_gone("jobs", name, team.namespace)
+    team.client.wait_gone("secrets", "control", team.namespace)
     assert team.live_secrets() == [name]
     assert len(team.calls(mark, "delete secrets")) == 1
 

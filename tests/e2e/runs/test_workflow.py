@@ -293,8 +293,8 @@ def test_on_start_the_secret_is_gone_while_the_pod_still_runs(
     mark = node.audit.mark()
     run = make(team, task("a", code, secrets=[asked], releasePolicy="OnStart"))
     name = object_name(run, "a")
-    team.client.wait_for("jobs", name, team.namespace, bool, timeout=30, what="to be made")
-    wait_until("the Secret to be gone", lambda: team.secret_story(name) == ["made", "gone"], 60, every=0.05)
+    team.client.wait_for("jobs", name, team.namespace, bool, what="to be made")
+    wait_until("the Secret to be gone", lambda: team.secret_story(name) == ["made", "gone"], every=0.05)
     pod = pod_of(team, run, "a")
     pod = team.client.get("pods", pod["metadata"]["name"], team.namespace)
     assert pod["status"]["phase"] == "Running"
@@ -328,7 +328,7 @@ def test_suspended_while_it_runs_and_resumed(team: Team) -> None:
     found = team.wait_phase("flow", "Suspended")
     assert outcomes(found, "a") == ["Suspended"]
     check_nothing_is_left_yet(team, found)
-    team.client.wait_gone("jobs", object_name(run, "a"), team.namespace, 30)
+    team.client.wait_gone("jobs", object_name(run, "a"), team.namespace)
     team.client.patch("workflowruns", "flow", team.namespace, {"spec": {"suspend": False}})
     wait_pod(team, run, "a", attempt=2)
     finish(team, run, "a", 2)

@@ -104,7 +104,7 @@ def test_each_damage_is_told_and_its_repair_is_noticed(new_team: TeamMaker) -> N
     port = free_port()
     team = new_team("--sweep-seconds", "1", "--health-port", str(port))
     account = Account.service_account(team.namespace, "runkeys")
-    wait_until("the operator to be ready", lambda: readiness(port) in ("ready\n", "leader\n"), 60)
+    wait_until("the operator to be ready", lambda: readiness(port) in ("ready\n", "leader\n"))
     for what, damage in DAMAGES.items():
         name = account.name_of(damage.name)
         before = team.client.get(damage.plural, name)
@@ -121,11 +121,10 @@ def test_each_damage_is_told_and_its_repair_is_noticed(new_team: TeamMaker) -> N
         wait_until(
             f"{what}: {says!r} to be told",
             lambda told=told, says=says: told in readiness(port) and says in readiness(port),  # type: ignore[misc]
-            30,
         )
         assert f"{told}" in team.operator.text(), "it is in the log, too"
         restore(team, damage.plural, before)
-        wait_until("the operator to be ready again", lambda: readiness(port) in ("ready\n", "leader\n"), 30)
+        wait_until("the operator to be ready again", lambda: readiness(port) in ("ready\n", "leader\n"))
     assert team.operator.text().count("the admission policies are in force") == len(DAMAGES) + 1
 
 
@@ -137,9 +136,7 @@ def test_nothing_is_made_until_they_are_back(new_team: TeamMaker) -> None:
     held = team.make_run("held", pod=HELD_BACK)
     team.pod(held)
     with team.without_policies("pods"):
-        wait_until(
-            "the operator to notice", lambda: "is missing, so nothing holds" in team.operator.text(), 30
-        )
+        wait_until("the operator to notice", lambda: "is missing, so nothing holds" in team.operator.text())
         team.let_go(held)
         team.make_run("new")
         for name in ("held", "new"):
@@ -167,9 +164,7 @@ def test_what_is_there_goes_although_they_are_missing(new_team: TeamMaker) -> No
     found = team.make_run(command=["python3", "-c", "import time; time.sleep(600)"])
     team.wait_running(found)
     with team.without_policies("use"):
-        wait_until(
-            "the operator to notice", lambda: "is missing, so nothing holds" in team.operator.text(), 30
-        )
+        wait_until("the operator to notice", lambda: "is missing, so nothing holds" in team.operator.text())
         team.client.patch("workflowruns", "job", team.namespace, {"spec": {"cancel": True}})
         team.wait_phase("job", "Cancelled")
         assert team.secret_story() == ["made", "gone"]
