@@ -80,7 +80,6 @@ def shell(script: Path, *arguments: str | Path) -> list[str | Path]:
     return ["sh", "-c", 'echo here; read -r _; exec "$@"', "sh", script, *arguments]
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("code", [IMAGES, PROGRAMS, GO_PROGRAM], ids=["images", "programs", "go-program"])
 def test_all_get_the_same_files_and_each_is_made_once(tmp_path: Path, code: str) -> None:
     cache = tmp_path / "cache"
@@ -97,7 +96,6 @@ def test_all_get_the_same_files_and_each_is_made_once(tmp_path: Path, code: str)
     assert [path for path in cache.rglob("*") if ".new" in path.name] == []
 
 
-@pytest.mark.timeout(900)
 def test_the_python_environment_is_made_once(tmp_path: Path) -> None:
     [pinned] = re.findall(
         r"^iniconfig==.*(?:\n    .*)*", (CHECKOUT / "requirements" / "dev.txt").read_text(), re.MULTILINE

@@ -18,7 +18,7 @@ from tests.e2e.conftest import OwnNode, make_namespace
 from tests.e2e.operators import CHART, RELEASE
 from tests.unit.cli.terminal import Terminal
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 SYSTEM = "runkeys-system"
 # Kubernetes' own, which come and go with time.
@@ -35,7 +35,7 @@ def install(cluster: Cluster, release: str, namespace: str, *values: str) -> Non
     )
 
 
-def becomes_available(cluster: Cluster, namespace: str, seconds: int = 60) -> None:
+def becomes_available(cluster: Cluster, namespace: str, seconds: int = 180) -> None:
     """Wait for the Deployment, whose pod is ready when its probe says so."""
     cluster.kubectl(
         *("-n", namespace, "wait", "--for=condition=Available", "deployment", "--all"),
@@ -54,8 +54,8 @@ def runs_the_example(node: NodeCluster, namespace: str) -> None:
     client.create(examples.hello_binding(namespace))
     client.create(examples.hello_run(namespace))
     node.kubectl(
-        *("-n", namespace, "wait", "--for=condition=SecretsReleased", "wfr/hello", "--timeout=60s"),
-        timeout=90,
+        *("-n", namespace, "wait", "--for=condition=SecretsReleased", "wfr/hello", "--timeout=180s"),
+        timeout=240,
     )
     run = client.get("workflowruns", "hello", namespace)
     assert run["status"]["phase"] == "Succeeded", run["status"]

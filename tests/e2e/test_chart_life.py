@@ -26,7 +26,7 @@ from tests.e2e.operators import CHART, RELEASE, Operator
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, phase, python
 from tests.e2e.test_chart_install import SYSTEM, becomes_available, install, settled_node, uninstall
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.e2e
 
 PREVIOUS = "5258a6f29e93cc2864490e239d62308c8208dcb5"
 """The state from which people may come: the commit of the release before. Nothing was released yet, so it is the last

@@ -19,7 +19,7 @@ from tests.e2e.sealed.people import give, may_not_use, may_use, person, public_k
 from tests.oldest.test_matrix import FillsIn
 from tests.unit.cli.terminal import Terminal
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 
 GITOPS = CHECKOUT / "docs" / "gitops.md"

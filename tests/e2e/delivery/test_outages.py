@@ -124,14 +124,14 @@ WRITES = frozenset(
 
 
 @pytest.mark.proof
-@pytest.mark.xdist_group("heavy")
-@pytest.mark.timeout(7200 if FULL else 600)
+@pytest.mark.xdist_group("kills")
+@pytest.mark.timeout(7200 if FULL else 900)
 @pytest.mark.usefixtures("crds", "opener")
 def test_a_sealed_run_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:
     life = kills.Life(succeed, "Succeeded", WRITES, check, arguments=IMAGE, options=SEALED_TEAM)
     rehearsed = kills.rehearse(node, tmp_path, life)
     assert {text.removesuffix("*") for text in rehearsed if text.endswith("*")} == WRITES
-    cases = kills.kills_of(rehearsed, 4, "kills of a sealed run")
+    own = WRITES if FULL else WRITES - kills.SUCCEEDS.writes
+    cases = kills.kills_of(rehearsed, own, 6, "kills of a sealed run")
     hits = kills.play_all([kills.Case(node, tmp_path, life, (each,)) for each in cases])
-    kills.check_every_write_was_hit(hits, WRITES)
-    assert len(hits) >= 0.8 * len(cases), "kills that did not come prove nothing"
+    kills.check_hits(cases, hits, own)

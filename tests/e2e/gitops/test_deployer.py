@@ -16,7 +16,7 @@ from tests.e2e.sealed.people import may
 
 __all__ = ["checkout"]
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 
 class Deployer:

@@ -17,8 +17,7 @@ from tests.e2e.operators import install_crds
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.proof,
-    pytest.mark.xdist_group("heavy"),
-    pytest.mark.timeout(1200 if FULL else 420),
+    pytest.mark.timeout(1200 if FULL else 900),
 ]
 
 TIMES = 5 if FULL else 1

@@ -125,8 +125,12 @@ def suspended(scene: Scene) -> Play:
 @entry()
 def deadline(scene: Scene) -> Play:
     command = takes_variable(scene.given().text, then="time.sleep(600)")
-    scene.submit(command=command, task={"activeDeadlineSeconds": 3})
+    found = scene.submit(command=command, task={"activeDeadlineSeconds": 1234})
     yield
+    pod = scene.team.wait_running(found)
+    # Brought near from outside: seconds from the start would be over before a slow start.
+    soon = {"spec": {"activeDeadlineSeconds": 1}}
+    scene.team.client.patch("pods", pod["metadata"]["name"], scene.team.namespace, soon)
     scene.ends("Failed", "DeadlineExceeded")
 
 
@@ -134,7 +138,7 @@ def deadline(scene: Scene) -> Play:
 def never_starts(scene: Scene) -> Play:
     scene.given()
     main = {"name": "main", "image": "localhost/nowhere:1", "imagePullPolicy": "Never"}
-    scene.submit(task={"startDeadlineSeconds": 3}, pod={"containers": [main]})
+    scene.submit(task={"startDeadlineSeconds": 20}, pod={"containers": [main]})
     yield
     scene.ends("Failed", "StartDeadlineExceeded")
 

@@ -35,7 +35,7 @@ from tests.e2e.runs.workflows import (
     wait_pod,
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 PRINTS_AND_WAITS = """
 print("sha256", sha(os.environ["SECRET_API_TOKEN"]), flush=True)
@@ -345,7 +345,7 @@ def test_a_drained_node(own_node: OwnNode, tmp_path: Path) -> None:
     with alone(node, tmp_path) as team:
         run = make(team, task("a", PRINTS_AND_WAITS, secret=True))
         pod = wait_printed(team, run)
-        node.kubectl("drain", NODE_NAME, "--timeout=60s", timeout=90)
+        node.kubectl("drain", NODE_NAME, "--timeout=180s", timeout=240)
         wait_for_want_of_a_node(team, run, 2)
         assert team.secret_story() == ["made", "gone"]
         node.kubectl("uncordon", NODE_NAME)

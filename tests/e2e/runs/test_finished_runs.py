@@ -87,7 +87,7 @@ def test_a_time_to_live_that_ended_while_the_operator_was_away(new_team: TeamMak
     team.make_source()
     team.make_binding()
     times: dict[str, dict[str, Any]] = {
-        "short": {"ttlSecondsAfterFinished": 5},
+        "short": {"ttlSecondsAfterFinished": 1800},
         "long": {"ttlSecondsAfterFinished": 3600},
         "none": {},
     }
@@ -96,6 +96,7 @@ def test_a_time_to_live_that_ended_while_the_operator_was_away(new_team: TeamMak
     for name in ("short", "long", "none"):
         team.wait_phase(name, "Succeeded")
     team.operator.kill()
+    team.client.patch("workflowruns", "short", team.namespace, {"spec": {"ttlSecondsAfterFinished": 0}})
     team.operator.start()
     team.client.wait_gone("workflowruns", "short", team.namespace)
     assert {run["metadata"]["name"] for run in team.client.list("workflowruns", team.namespace)} == {

@@ -32,8 +32,7 @@ from tests.e2e.runs.workflows import make, task
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.proof,
-    pytest.mark.xdist_group("heavy"),
-    pytest.mark.timeout(14_400 if FULL else 600),
+    pytest.mark.timeout(14_400 if FULL else 900),
 ]
 
 RUNS, AT_ONCE = (1000, 20) if FULL else (24, 12)

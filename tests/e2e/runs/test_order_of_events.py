@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.cluster.client import Object
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, exposures, phase, python
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 
 def pause(team: Team) -> None:

@@ -22,7 +22,7 @@ from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import Team
 from tests.e2e.test_chart_install import install
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 BACKLOG = 150
 WORKERS = 4

@@ -15,7 +15,7 @@ from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import Team, phase
 from tests.e2e.runs.workflows import make, object_name, states, task
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 NAMES = ("a", "b", "c", "d")
 CREATE, DELETE = matching("create", "jobs"), matching("delete", "jobs")

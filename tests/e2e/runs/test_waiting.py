@@ -77,7 +77,7 @@ def test_a_pod_that_cannot_start_loses_its_secret_at_the_start_deadline(
 ) -> None:
     mark = node.audit.mark()
     team.make_run(
-        task={"startDeadlineSeconds": 3},
+        task={"startDeadlineSeconds": 20},
         pod={"containers": [{"name": "main", "image": "localhost/nowhere:1", "imagePullPolicy": "Never"}]},
     )
     found = team.wait_phase("job", "Failed", "Succeeded")
@@ -103,7 +103,7 @@ def test_twin_without_the_right_to_delete_the_secret_stays_and_the_run_does_not_
     mark = node.audit.mark()
     with team.without_right("delete", "secrets"):
         found = team.make_run(
-            task={"startDeadlineSeconds": 5},
+            task={"startDeadlineSeconds": 20},
             pod={
                 "containers": [{"name": "main", "image": "localhost/nowhere:1", "imagePullPolicy": "Never"}]
             },

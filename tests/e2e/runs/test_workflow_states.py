@@ -10,7 +10,7 @@ from tests.e2e.cluster.client import Object
 from tests.e2e.runs.team import HELD_BACK, Team, condition, exposures, phase
 from tests.e2e.runs.workflows import make, object_name, outcomes, pod_of, states, task, wait_pod
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 WAITS = """
 print("sha256", sha(os.environ["SECRET_API_TOKEN"]), flush=True)

@@ -18,7 +18,7 @@ from tests.e2e.sdk.conftest import UserMaker, ok
 from tests.e2e.sealed.people import may, sealed_entry
 from tests.unit.cli.terminal import Terminal
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 
 def example(name: str, image: str) -> Object:

@@ -20,7 +20,7 @@ from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
 from tests.e2e.sealed.people import give
 from tests.e2e.trust.golden import check_golden, told
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 EVERYTHING = ["create", "get", "list", "watch", "patch", "update", "delete"]
 RIGHTS: list[Object] = [

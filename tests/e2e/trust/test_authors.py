@@ -16,7 +16,7 @@ from tests.e2e.runs.team import SOURCE, Team, binding, canary, run
 from tests.e2e.sealed.people import give, may
 from tests.e2e.trust.golden import check_golden, told
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 EDITS: Object = {

@@ -14,10 +14,11 @@ import pytest
 from runkeys.policies import Account
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import HELD_BACK, Team, condition, phase
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 POLICIES, BINDINGS = "validatingadmissionpolicies", "validatingadmissionpolicybindings"
 
@@ -128,8 +129,12 @@ def test_each_damage_is_told_and_its_repair_is_noticed(new_team: TeamMaker) -> N
     assert team.operator.text().count("the admission policies are in force") == len(DAMAGES) + 1
 
 
-def test_nothing_is_made_until_they_are_back(new_team: TeamMaker) -> None:
-    """One run is new, of another the pod waits for its Secret, when the policy goes."""
+def test_nothing_is_made_until_they_are_back_and_then_at_once(new_team: TeamMaker, node: NodeCluster) -> None:
+    """One run is new, of another the pod waits for its Secret, when the policy goes.
+
+    Both go on before a run that is made when they are back: an upgrade, which replaces policies, is no pause.
+    """
+    mark = node.audit.mark()
     team = new_team("--sweep-seconds", "1")
     team.make_source()
     team.make_binding()
@@ -150,10 +155,17 @@ def test_nothing_is_made_until_they_are_back(new_team: TeamMaker) -> None:
         assert team.jobs() == [team.object_name(held)]
         events = team.client.list("events", team.namespace, fields="reason=PoliciesMissing")
         assert {event["involvedObject"]["name"] for event in events} == {"held", "new"}
-    for name in ("held", "new"):
+    in_force = "the admission policies are in force"
+    wait_until("the operator to notice", lambda: team.operator.text().count(in_force) == 2)
+    team.make_run("witness")
+    for name in ("held", "new", "witness"):
         found = team.wait_phase(name, "Succeeded", "Failed")
         assert phase(found) == "Succeeded", found["status"]
-    assert sorted(team.secret_story()) == ["gone", "gone", "made", "made"]
+    assert sorted(team.secret_story()) == ["gone"] * 3 + ["made"] * 3
+    made = [f"{call.resource} {call.name}" for call in team.calls(mark, "create jobs", "create secrets")]
+    names = {name: team.object_name(team.run(name)) for name in ("held", "new", "witness")}
+    assert made.index(f"jobs {names['new']}") < made.index(f"jobs {names['witness']}")
+    assert made.index(f"secrets {names['held']}") < made.index(f"secrets {names['witness']}")
 
 
 def test_what_is_there_goes_although_they_are_missing(new_team: TeamMaker) -> None:

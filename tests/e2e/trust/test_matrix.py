@@ -20,7 +20,7 @@ from tests.e2e.runs.team import HELD_BACK, TASK_IMAGE, Team, binding, condition,
 from tests.e2e.trust.actors import Actor, actors
 from tests.e2e.trust.golden import check_golden, plain, told
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 WIDE: Object = {"access": [{"runSelector": {}}]}
 NARROW = [{"runSelector": {"matchLabels": {"app": "nothing"}}}]
