@@ -55,7 +55,9 @@ def write_config(paths: NodePaths, record: NodeRecord) -> None:
     _write_json(paths / "audit-policy.yaml", policy(record.options.audit))
     (paths / "containerd.toml").write_text(_containerd(paths))
     environment = {
-        "PATH": f"{build.GROUPS['containerd'].bin}:{build.GROUPS['runc'].bin}:{os.environ['PATH']}"
+        "PATH": f"{build.GROUPS['containerd'].bin}:{build.GROUPS['runc'].bin}:{os.environ['PATH']}",
+        # Collect garbage less often: processors are what such a machine lacks, not memory.
+        "GOGC": "400",
     }
     commands = {name: {"argv": argv, "env": environment} for name, argv in _commands(paths, record).items()}
     _write_json(paths.commands, commands)
