@@ -33,6 +33,7 @@ from runkeys.policies.cel import (
     rule,
     text,
 )
+from runkeys.policies.shown import shown
 from runkeys.status import FINAL_PHASES
 from runkeys.template import SIGNER
 
@@ -502,6 +503,7 @@ VALIDATING_RULES: dict[str, Callable[[Account], Object]] = {
     "status": _status,
     "names": _names,
     "pods": _pods,
+    "shown": shown,
     "operator": _operator,
     "recipients": _recipients,
 }
