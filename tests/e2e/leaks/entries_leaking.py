@@ -169,7 +169,7 @@ def termination_message(scene: Scene) -> Iterator[None]:
     _wait_ended(scene)
 
 
-@leaks("etcd: events", "log of kubelet")
+@leaks("etcd: events")
 def failing_probe(scene: Scene) -> Iterator[None]:
     scene.given()
     _with_variable(scene, command=GOES_ON, readinessProbe={**PRINTS, "periodSeconds": 1})
