@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from runkeys.api.common import (
     API_VERSION,
+    OBJECT_NAME,
     ApiModel,
     Condition,
     CrdInfo,
@@ -39,6 +40,7 @@ class SecretKeySelector(ApiModel):
         description="Name of the Secret. Its namespace must grant the operator `get` on it by name.",
         min_length=1,
         max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     key: str = Field(description="Key in the Secret's data.", min_length=1, max_length=253)
 

@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from runkeys.api.binding import DELIVERY, RELEASE_POLICY, SEALED_TEXT
 from runkeys.api.common import (
     API_VERSION,
+    OBJECT_NAME,
     ApiModel,
     Condition,
     CrdInfo,
@@ -60,7 +61,11 @@ class BindingReference(ApiModel):
     )
 
     name: str | None = Field(
-        default=None, description="Name of the SecretBinding.", min_length=1, max_length=253
+        default=None,
+        description="Name of the SecretBinding.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     personal: bool | None = Field(
         default=None,
@@ -170,7 +175,10 @@ class DataPool(ApiModel):
         ),
     )
     persistent_volume_claim: str = Field(
-        description="Name of a PersistentVolumeClaim in the run's namespace.", min_length=1, max_length=253
+        description="Name of a PersistentVolumeClaim in the run's namespace.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     read_only: bool = Field(default=False, description="Whether the task may only read it.")
 
@@ -374,7 +382,11 @@ class WorkflowRunSpec(ApiModel):
     )
 
     service_account_name: str = Field(
-        default="default", description="Service account of the pods.", min_length=1, max_length=253
+        default="default",
+        description="Service account of the pods.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     bindings: list[BindingReference] = Field(
         default_factory=list,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from runkeys.access import REVEAL, USE, grant
+from runkeys.access import REVEAL, USE
 from runkeys.api import GROUP
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, filled, match, may, ours, policy, text
-from runkeys.policies.shared import GRANT, LAST_APPLIED, SUBJECT, changed, use_granted_by
+from runkeys.policies.shared import GRANT, LAST_APPLIED, SUBJECT, changed, granted_by
 
 MOST_BINDINGS = 8
 """As many can a run name."""
@@ -24,7 +24,7 @@ def use(_: Account) -> Object:
                 filled(
                     "<who> may not use SecretBinding <binding>; whoever administers the namespace can allow it: "
                     f"{GRANT}",
-                    **use_granted_by(name),
+                    **granted_by(USE, name),
                 ),
             )
         )
@@ -42,8 +42,8 @@ def reveal(_: Account) -> Object:
             "whoever asks for a value may not reveal the SecretBinding",
             filled(
                 "<who> may not reveal SecretBinding <binding>; whoever administers the namespace can allow it: "
-                + grant(REVEAL, "<namespace>", "<binding>", "<subject>"),
-                **use_granted_by(name),
+                + GRANT,
+                **granted_by(REVEAL, name),
             ),
         ),
     ]
