@@ -132,7 +132,10 @@ ACCESS = "an access rule must give runSelector, serviceAccountNames or images"
 RUN_NAME = "metadata.name of a WorkflowRun may have at most 63 characters"
 
 # Where the good example is changed, to what, and what the answer must say.
-OBJECT_NAME = "it must be the name of an object: lower-case letters, digits, '-' and '.', with a letter or digit at the ends"
+OBJECT_NAME = (
+    "it must be the name of an object: lower-case letters, digits, '-' and '.',"
+    " with a letter or digit at the ends"
+)
 BAD_RUNS: list[tuple[str, Any, str]] = [
     ("spec.bindings.0.name", f"{CANARY}'; x", f"spec.bindings[0].name: Forbidden: {OBJECT_NAME}"),
     ("spec.serviceAccountName", f"{CANARY} x", f"spec.serviceAccountName: Forbidden: {OBJECT_NAME}"),

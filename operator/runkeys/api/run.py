@@ -39,12 +39,16 @@ MAX_SEALED_INPUT = 90_000
 """Characters of the longest sealed input: a value of 64 KiB. What is longer belongs into a binding."""
 
 
+MOST_GROUPS = 4096
+"""So many groups can whoever makes a run be in; an identity provider's token with more hardly fits into a request."""
+
+
 class Requester(ApiModel):
     """Who made a run."""
 
     username: str = Field(description="User name, as the API server knows it.", min_length=1, max_length=512)
     groups: list[Annotated[str, Field(max_length=512)]] = Field(
-        default_factory=list, description="Groups of the user, when the run was made.", max_length=256
+        default_factory=list, description="Groups of the user, when the run was made.", max_length=MOST_GROUPS
     )
 
 

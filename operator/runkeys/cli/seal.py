@@ -100,6 +100,8 @@ def _seal_file(settings: Settings, file: BindingFile, key: PublicKey | None, *, 
         except sealing.SealError as error:
             raise Invalid(f"{file.path}, line {item.line}: {item.where}: {error}") from None
         done.append(item.name)
+        if item.file:
+            settings.say(f"{file.path}: {item.where} is sealed with what is in {item.file}")
         return text
 
     text = file.sealed(sealed)
