@@ -88,7 +88,7 @@ def scene_of(team: Team) -> Scene:
     pod = team.wait_running(found)
     give(team, "mallory", "mallory", RIGHTS)
     mallory = team.client.as_user("mallory")
-    wait_until("mallory to be let in", lambda: may_list(mallory, team.namespace), 10)
+    wait_until("mallory to be let in", lambda: may_list(mallory, team.namespace))
     return Scene(team, mallory, team.object_name(found), pod["metadata"]["name"])
 
 

@@ -20,7 +20,7 @@ from tests.e2e.trust import attacks_on_jobs, secret_fields
 from tests.e2e.trust.golden import check_golden, told
 from tests.e2e.trust.scene import Attack, Scene, container, patch, pod_spec, scene_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 
 def posing(scene: Scene, dry: dict[str, Any]) -> object:
