@@ -26,7 +26,7 @@ class Subject:
     run_labels: Mapping[str, str]
     service_account: str
     images: Sequence[str]
-    """Images of all containers: init, main and ephemeral."""
+    """Images of all containers: init, main and ephemeral, and those that are mounted as volumes."""
     requester: str
     """Username of whoever made the run; empty if that is not known."""
 

@@ -36,8 +36,21 @@ def carriers(task: Task) -> list[str]:
 
 
 def images(template: Mapping[str, Any]) -> list[str]:
-    """Images of all containers of a pod template."""
-    return [str(container.get("image", "")) for container in containers(template)]
+    """Images of a pod template: of all containers, and those that are mounted as volumes."""
+    spec = template.get("spec")
+    found = [str(container.get("image", "")) for container in containers(template)]
+    return found + volume_images(spec if isinstance(spec, dict) else {})
+
+
+def volume_images(spec: Mapping[str, Any]) -> list[str]:
+    """Images that a pod mounts as volumes: a container may well run what is in them."""
+    volumes = spec.get("volumes")
+    mounted = [
+        volume["image"]
+        for volume in (volumes if isinstance(volumes, list) else [])
+        if isinstance(volume, dict) and isinstance(volume.get("image"), dict)
+    ]
+    return [str(image.get("reference", "")) for image in mounted]
 
 
 def template_refusals(

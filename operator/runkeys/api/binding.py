@@ -127,8 +127,9 @@ class AccessRule(ApiModel):
     )
     images: list[Annotated[str, Field(min_length=1, max_length=512)]] | None = Field(
         default=None,
-        description="Image patterns; every container of the pod must match one. `*` stands for any text within"
-        " a path part, `**` also across them; a pattern with a digest must be equal to the image.",
+        description="Image patterns; every container of the pod, and every image that it mounts as a volume, must match"
+        " one. `*` stands for any text within a path part, `**` also across them; a pattern with a digest must be equal"
+        " to the image.",
         min_length=1,
         max_length=64,
     )
