@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from runkeys.api.common import (
     API_VERSION,
+    OBJECT_NAME,
     ApiModel,
     Condition,
     CrdInfo,
@@ -39,6 +40,7 @@ class SecretKeySelector(ApiModel):
         description="Name of the Secret. Its namespace must grant the operator `get` on it by name.",
         min_length=1,
         max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     key: str = Field(description="Key in the Secret's data.", min_length=1, max_length=253)
 
@@ -125,8 +127,9 @@ class AccessRule(ApiModel):
     )
     images: list[Annotated[str, Field(min_length=1, max_length=512)]] | None = Field(
         default=None,
-        description="Image patterns; every container of the pod must match one. `*` stands for any text within"
-        " a path part, `**` also across them; a pattern with a digest must be equal to the image.",
+        description="Image patterns; every container of the pod, and every image that it mounts as a volume, must match"
+        " one. `*` stands for any text within a path part, `**` also across them; a pattern with a digest must be equal"
+        " to the image.",
         min_length=1,
         max_length=64,
     )

@@ -8,7 +8,16 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from runkeys.api.binding import MAX_SEALED
-from runkeys.api.common import API_VERSION, ApiModel, CrdInfo, ObjectMeta, PrinterColumn, Time, cel
+from runkeys.api.common import (
+    API_VERSION,
+    OBJECT_NAME,
+    ApiModel,
+    CrdInfo,
+    ObjectMeta,
+    PrinterColumn,
+    Time,
+    cel,
+)
 from runkeys.api.run import Requester
 
 
@@ -26,7 +35,11 @@ class SecretRevealSpec(ApiModel):
     )
 
     binding: str | None = Field(
-        default=None, description="Name of the SecretBinding.", min_length=1, max_length=253
+        default=None,
+        description="Name of the SecretBinding.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     personal: bool | None = Field(
         default=None, description="The personal binding of whoever asks, instead of one by its name."
