@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runkeys.api import Task, WorkflowRun
+from runkeys.documents import TOO_DEEP
 from runkeys.refusal import Reason, Refusal
 
 ALWAYS = "Always"
@@ -18,6 +19,9 @@ MAX_INPUT_BYTES = 200 * 1024
 def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
     """What is wrong with the ``dependsOn`` and ``input`` of task ``index``. All of it only a new run can mend."""
     task, path = run.spec.tasks[index], f"spec.tasks[{index}]"
+    if run.spec.input_is_too_deep:
+        message = f"{TOO_DEEP}; make a new run with a flatter one, or hand it on as text"
+        yield Refusal(Reason.INVALID, "spec.input", message, permanent=True)
     earlier = [item.name for item in run.spec.tasks[:index]]
     last = {item.name for item in run.spec.tasks if item.runs == ALWAYS}
     everywhere = [item.name for item in run.spec.tasks]

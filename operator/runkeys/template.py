@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from runkeys.api import GROUP, Task
+from runkeys.documents import TOO_DEEP, is_too_deep
 from runkeys.refusal import Reason, Refusal
 
 RUNTIME = "/var/runtime"
@@ -61,6 +62,9 @@ def template_refusals(
     def refuse(field: str, message: str, reason: Reason = Reason.TEMPLATE_REFUSED) -> Refusal:
         return Refusal(reason, f"{at}.{field}", message, permanent=True)
 
+    if is_too_deep(template):
+        yield Refusal(Reason.TEMPLATE_REFUSED, at, f"{TOO_DEEP}; no pod is", permanent=True)
+        return
     misshapen = next(_misshapen(template), None)
     if misshapen is not None:
         yield refuse(*misshapen)

@@ -17,7 +17,7 @@ from yarl import URL
 
 from .credentials import Access
 from .errors import LoginError
-from .kube import Connection
+from .kube import METADATA_LIST, METADATA_ONLY, Connection
 
 # A projected token is rotated when 80 % of its life is over, and the old one stays valid: a minute is plenty.
 _TOKEN_AGE = 60.0
@@ -72,7 +72,7 @@ class Login:
         if before and clock() - before[-1] < 1:
             await asyncio.sleep(1)
         before.append(clock())
-        return _open(self._load(), _WatchNotice(watch_opened))
+        return _open(self._load(), _metadata_only, _WatchNotice(watch_opened))
 
     async def close(self) -> None:
         """Close the sessions for our own calls."""
@@ -92,6 +92,22 @@ def _open(access: Access, *middlewares: aiohttp.ClientMiddlewareType) -> Connect
         proxy=access.proxy,
     )
     return Connection(server, http)
+
+
+async def _metadata_only(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Has kopf's lists and watches bring the metadata of objects only, which kopf has no setting for.
+
+    People may write as much as they like into a binding, and a page of kopf's holds 500. Its lists of kinds, groups
+    and versions are no objects, and stay as they are.
+    """
+    query = request.url.query
+    if query.get("watch") == "true":
+        request.headers[hdrs.ACCEPT] = f"{METADATA_ONLY},application/json"
+    elif "limit" in query:
+        request.headers[hdrs.ACCEPT] = f"{METADATA_LIST},application/json"
+    return await handler(request)
 
 
 class _WatchNotice:

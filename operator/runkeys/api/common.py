@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
+from runkeys.documents import shallow
 from runkeys.group import API_VERSION, GROUP, VERSION
 
 __all__ = ["API_VERSION", "GROUP", "VERSION"]
@@ -41,6 +42,13 @@ MicroTime = Annotated[datetime, PlainSerializer(_micro, return_type=str, when_us
 
 Time = Annotated[datetime, PlainSerializer(_seconds, return_type=str, when_used="json")]
 """A moment in UTC with whole seconds, as Kubernetes' Time."""
+
+
+Document = Annotated[Any, BeforeValidator(shallow)]
+"""Any JSON. What is too deep is cut, and has to be refused by whoever would use it."""
+
+DocumentObject = Annotated[dict[str, Any], BeforeValidator(shallow)]
+"""The same, of an object."""
 
 
 class ApiModel(BaseModel):

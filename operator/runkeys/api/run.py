@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -13,6 +14,8 @@ from runkeys.api.common import (
     ApiModel,
     Condition,
     CrdInfo,
+    Document,
+    DocumentObject,
     MicroTime,
     ObjectMeta,
     PrinterColumn,
@@ -20,6 +23,7 @@ from runkeys.api.common import (
     cel,
     list_map,
 )
+from runkeys.documents import MAX_DEPTH, is_too_deep
 
 _ENV_NAME = cel(
     (
@@ -271,7 +275,8 @@ class Task(ApiModel):
     record_output: bool = Field(
         default=False,
         description="Whether the JSON document that its first container with secrets writes to"
-        " /var/runtime/output/output.json, at most 4095 bytes, is kept in the run's status, for later tasks.",
+        f" /var/runtime/output/output.json, at most 4095 bytes and {MAX_DEPTH} levels deep, is kept in the"
+        " run's status, for later tasks.",
     )
     backoff_limit: int = Field(
         default=0,
@@ -323,8 +328,9 @@ class Task(ApiModel):
         ge=1,
         le=604800,
     )
-    template: dict[str, Any] = Field(
-        description="PodTemplateSpec of the task's pod, as in batch/v1 Job. restartPolicy is Never.",
+    template: DocumentObject = Field(
+        description="PodTemplateSpec of the task's pod, as in batch/v1 Job. restartPolicy is Never. At most"
+        f" {MAX_DEPTH} levels deep.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
 
@@ -381,9 +387,10 @@ class WorkflowRunSpec(ApiModel):
         description="The SecretBindings that the tasks' secrets are looked up in.",
         max_length=8,
     )
-    input: dict[str, Any] = Field(
+    input: DocumentObject = Field(
         default_factory=dict,
-        description="A JSON document for the tasks, which take parts of it by their own input. Not for secrets.",
+        description="A JSON document for the tasks, which take parts of it by their own input. Not for secrets. At"
+        f" most {MAX_DEPTH} levels deep.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
     sealed_input: dict[
@@ -435,6 +442,11 @@ class WorkflowRunSpec(ApiModel):
         max_length=64,
         json_schema_extra=list_map("name"),
     )
+
+    @cached_property
+    def input_is_too_deep(self) -> bool:
+        """Whether ``input`` has been cut."""
+        return is_too_deep(self.input)
 
 
 class Exposure(ApiModel):
@@ -507,7 +519,7 @@ class TaskStatus(ApiModel):
         max_length=128,
         json_schema_extra=list_map("number"),
     )
-    output: Any = Field(
+    output: Document = Field(
         default=None,
         description="The JSON document that it wrote, if recordOutput asks for it.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
