@@ -20,7 +20,7 @@ def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
     """What is wrong with the ``dependsOn`` and ``input`` of task ``index``. All of it only a new run can mend."""
     task, path = run.spec.tasks[index], f"spec.tasks[{index}]"
     if run.spec.input_is_too_deep:
-        message = f"{TOO_DEEP}; make a new run with a flatter one, or hand it on as text"
+        message = f"{TOO_DEEP}; make a new run with a flatter one, or with the deep part as a text"
         yield Refusal(Reason.INVALID, "spec.input", message, permanent=True)
     earlier = [item.name for item in run.spec.tasks[:index]]
     last = {item.name for item in run.spec.tasks if item.runs == ALWAYS}

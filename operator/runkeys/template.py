@@ -63,7 +63,8 @@ def template_refusals(
         return Refusal(reason, f"{at}.{field}", message, permanent=True)
 
     if is_too_deep(template):
-        yield Refusal(Reason.TEMPLATE_REFUSED, at, f"{TOO_DEEP}; no pod is", permanent=True)
+        message = f"{TOO_DEEP}, as no pod is; take out what does not belong there"
+        yield Refusal(Reason.TEMPLATE_REFUSED, at, message, permanent=True)
         return
     misshapen = next(_misshapen(template), None)
     if misshapen is not None:

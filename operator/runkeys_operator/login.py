@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
@@ -72,7 +73,9 @@ class Login:
         if before and clock() - before[-1] < 1:
             await asyncio.sleep(1)
         before.append(clock())
-        return _open(self._load(), _metadata_only, _WatchNotice(watch_opened))
+        return _open(
+            self._load(), _metadata_only, _WatchNotice(watch_opened), response_class=_NeverWithoutItems
+        )
 
     async def close(self) -> None:
         """Close the sessions for our own calls."""
@@ -81,7 +84,11 @@ class Login:
                 await connection.http.close()
 
 
-def _open(access: Access, *middlewares: aiohttp.ClientMiddlewareType) -> Connection:
+def _open(
+    access: Access,
+    *middlewares: aiohttp.ClientMiddlewareType,
+    response_class: type[aiohttp.ClientResponse] = aiohttp.ClientResponse,
+) -> Connection:
     server = access.server.rstrip("/")
     http = aiohttp.ClientSession(
         # No limit: every watch holds a connection for itself, four for each namespace.
@@ -90,6 +97,7 @@ def _open(access: Access, *middlewares: aiohttp.ClientMiddlewareType) -> Connect
         headers={hdrs.USER_AGENT: "runkeys-operator"},
         middlewares=[*middlewares, *([_BearerToken(server, access.token)] if access.token else [])],
         proxy=access.proxy,
+        response_class=response_class,
     )
     return Connection(server, http)
 
@@ -108,6 +116,16 @@ async def _metadata_only(
     elif "limit" in query:
         request.headers[hdrs.ACCEPT] = f"{METADATA_LIST},application/json"
     return await handler(request)
+
+
+class _NeverWithoutItems(aiohttp.ClientResponse):
+    """A list of metadata that is empty has null for its items, over which kopf stumbles."""
+
+    async def json(self, **options: Any) -> Any:
+        found = await super().json(**options)
+        if isinstance(found, dict) and found.get("items", ()) is None:
+            found["items"] = []
+        return found
 
 
 class _WatchNotice:

@@ -14,9 +14,9 @@ from tests.e2e.cluster.client import KubeClient, Object
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import Team, condition, phase, run
 from tests.e2e.runs.workflows import container, make, task
+from tests.e2e.sealed.people import give
 from tests.e2e.trust.actors import EDITS
 from tests.e2e.trust.golden import check_golden, plain
-from tests.e2e.trust.test_attacks import give
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -50,7 +50,7 @@ def objects(levels: int) -> Any:
 
 def hostile(namespace: str) -> dict[str, Object]:
     """Runs by their names, each of which could stop whoever reads it."""
-    own = {"bindings": [], "sealedInput": {"x": "rk1.nothing"}, "task": {"secrets": []}}
+    own: dict[str, Any] = {"bindings": [], "sealedInput": {"x": "rk1.nothing"}, "task": {"secrets": []}}
     pod = {"containers": [container("")], "affinity": nested(LEVELS)}
     return {
         "deep-input": run(namespace, "deep-input", input={"x": nested(LEVELS)}, **own),
@@ -115,8 +115,7 @@ def test_a_run_that_is_too_deep_to_be_read_stops_itself_only(new_team: TeamMaker
     process = team.operator.pid
     check_healthy(team, "beside-the-list")
     for name, found in hostile(team.namespace).items():
-        name = f"{name}-watched"
-        apply(attacker, {**found, "metadata": {**found["metadata"], "name": name}})
+        apply(attacker, {**found, "metadata": {**found["metadata"], "name": f"{name}-watched"}})
     check_healthy(team, "beside-the-watch")
     rows = {}
     for name in [*hostile(team.namespace), *(f"{name}-watched" for name in hostile(team.namespace))]:
