@@ -59,6 +59,11 @@ def _cut(text: bytes) -> bytes:
     return b"".join(kept)
 
 
+def compact(document: Any) -> str:
+    """The shortest JSON of a document."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
 def is_too_deep(document: Any) -> bool:
     """Whether it has more than ``MAX_DEPTH`` levels of objects and lists."""
     level = [document] if isinstance(document, dict | list) else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from runkeys.api import GROUP, Task
@@ -18,6 +18,9 @@ SIGNER = f"{GROUP}/recipient"
 
 OURS = "runkeys-"
 """What the names of our volumes and containers in a pod begin with."""
+
+MOST_CONTAINERS = 100
+"""Of a pod. Each image of theirs is compared with what a binding allows."""
 
 CONTAINER_FIELDS = ("initContainers", "containers")
 _SECRET_REFERENCES = ("secretKeyRef", "secretRef", "secretName", "nodePublishSecretRef", "secretFile")
@@ -71,6 +74,9 @@ def template_refusals(
         yield refuse(*misshapen)
         return
     spec = template["spec"]
+    if (count := len(containers(template))) > MOST_CONTAINERS:
+        yield refuse("spec", f"has {count} containers; the pod of a task may have at most {MOST_CONTAINERS}")
+        return
     names = [str(container.get("name", "")) for container in containers(template)]
     for name in carriers(task):
         if name not in names:
@@ -96,7 +102,7 @@ def template_refusals(
             "would let containers that do not get the secrets read them from the others' processes; remove it or"
             " list every container under containers",
         )
-    yield from _expansions(spec, secret_names, refuse)
+    yield from _expansions(spec, frozenset(secret_names), refuse)
 
 
 def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
@@ -253,7 +259,7 @@ def secret_references(node: Any, path: str) -> Iterator[str]:
             yield from secret_references(value, f"{path}[{index}]")
 
 
-def _expansions(spec: Mapping[str, Any], secret_names: Sequence[str], refuse: _Refuse) -> Iterator[Refusal]:
+def _expansions(spec: Mapping[str, Any], secret_names: Collection[str], refuse: _Refuse) -> Iterator[Refusal]:
     # Kubernetes expands $(NAME) in command, args and env before the container starts: a command line is
     # readable by every process on the node, and a copy in another variable outlives our own handling.
     for field in CONTAINER_FIELDS:
@@ -274,7 +280,7 @@ def _expansions(spec: Mapping[str, Any], secret_names: Sequence[str], refuse: _R
                     )
 
 
-def _expands(text: object, names: Sequence[str]) -> bool:
+def _expands(text: object, names: Collection[str]) -> bool:
     if not isinstance(text, str):
         return False
     # $$(NAME) is an escaped $(NAME)

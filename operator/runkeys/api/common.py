@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -59,6 +60,20 @@ class ApiModel(BaseModel):
     def to_wire(self) -> dict[str, Any]:
         """As JSON for the API server: camelCase, times as strings, fields without a value left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _cut(most: int, text: Any) -> Any:
+    return f"{text[: most - 1]}…" if isinstance(text, str) and len(text) > most else text
+
+
+StatusReason = Annotated[str, BeforeValidator(partial(_cut, 1024))]
+"""Text of a status for programs, cut to what its schema allows, whoever it is from.
+
+One that is too long would have the API server refuse the whole status, again and again.
+"""
+
+StatusMessage = Annotated[str, BeforeValidator(partial(_cut, 4096))]
+"""The same for people."""
 
 
 class ObjectMeta(BaseModel):
@@ -133,8 +148,8 @@ class Condition(ApiModel):
 
     type: str = Field(description="What the condition is about, e.g. SecretsReleased.", max_length=316)
     status: str = Field(description="True, False or Unknown.", max_length=16)
-    reason: str = Field(description="One word for programs, e.g. BindingNotFound.", max_length=1024)
-    message: str = Field(
+    reason: StatusReason = Field(description="One word for programs, e.g. BindingNotFound.", max_length=1024)
+    message: StatusMessage = Field(
         default="", description="What was found and what to do, for people. Never a value.", max_length=32768
     )
     last_transition_time: Time = Field(description="When status last changed.")

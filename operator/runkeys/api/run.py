@@ -19,11 +19,13 @@ from runkeys.api.common import (
     MicroTime,
     ObjectMeta,
     PrinterColumn,
+    StatusMessage,
+    StatusReason,
     Time,
     cel,
     list_map,
 )
-from runkeys.documents import MAX_DEPTH, is_too_deep
+from runkeys.documents import MAX_DEPTH, compact, is_too_deep
 
 _ENV_NAME = cel(
     (
@@ -448,6 +450,11 @@ class WorkflowRunSpec(ApiModel):
         """Whether ``input`` has been cut."""
         return is_too_deep(self.input)
 
+    @cached_property
+    def input_sizes(self) -> dict[str, int]:
+        """Characters of the JSON of each part of ``input``. Many tasks may take the same one, and each many times."""
+        return {key: len(compact(value)) for key, value in self.input.items()}
+
 
 class Exposure(ApiModel):
     """A time during which the values of an attempt were in the cluster."""
@@ -490,7 +497,7 @@ class AttemptStatus(ApiModel):
         " for backoffLimit.",
         max_length=32,
     )
-    reason: str = Field(default="", description="Why it ended so, for programs.", max_length=1024)
+    reason: StatusReason = Field(default="", description="Why it ended so, for programs.", max_length=1024)
     release_policy: str = Field(
         default="", description="When its values leave the cluster, as it was when they came.", max_length=32
     )
@@ -509,8 +516,8 @@ class TaskStatus(ApiModel):
     state: str = Field(
         description="Pending, Waiting, Running, Succeeded, Failed, Skipped or Cancelled.", max_length=32
     )
-    reason: str = Field(default="", description="Why, for programs.", max_length=1024)
-    message: str = Field(
+    reason: StatusReason = Field(default="", description="Why, for programs.", max_length=1024)
+    message: StatusMessage = Field(
         default="", description="Why and what to do, for people. Never a value.", max_length=4096
     )
     attempts: list[AttemptStatus] = Field(

@@ -77,10 +77,13 @@ class BindingReconciler:
             field=f"spec.secrets[{index}].{'sealed' if entry.secret_key_ref is None else 'secretKeyRef'}",
         )
         refusal = await self._sources.check(binding.metadata.namespace, [reference])
-        found = EntryStatus(name=entry.name, ready=refusal is None, key_id=_key_id(entry))
-        if refusal is None:
-            return found
-        return found.model_copy(update={"reason": refusal.reason.value, "message": refusal.message})
+        return EntryStatus(
+            name=entry.name,
+            ready=refusal is None,
+            key_id=_key_id(entry),
+            reason=refusal.reason.value if refusal is not None else "",
+            message=refusal.message if refusal is not None else "",
+        )
 
     def _status(self, binding: SecretBinding, entries: list[EntryStatus]) -> SecretBindingStatus:
         bad = [entry for entry in entries if not entry.ready]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from runkeys.needs import NO_OFFER, SealedOffer
 from runkeys.observation import JobState, JobView, Memory, Observation, PodView, job_uid_of
 from runkeys.plan import plan, plan_farewell
 from runkeys.status import finished
+from runkeys.template import containers
 from runkeys_operator import metrics
 from runkeys_operator.authorize import Authorizer
 from runkeys_operator.errors import Conflict
@@ -37,6 +39,9 @@ log = logging.getLogger(__name__)
 
 _MOST_STEPS, _STEPS_A_TASK = 20, 6
 """More rounds than any run needs in one pass; a plan that does not settle is a defect, and waits its turn."""
+
+_PARTS_AT_ONCE = 64
+"""Tasks, secrets, inputs and containers of a run that is planned in the event loop, in a few milliseconds at most."""
 
 EXPIRIES_EVERY = timedelta(minutes=10)
 """Between two looks for finished runs whose time to live is over. What ends within it is on time; later ends are
@@ -275,7 +280,7 @@ class Reconciler:
     async def _advance(self, key: RunKey, obs: Observation) -> Plan | None:
         """Plan and act until nothing is left to do, and return the last plan; None if the run is gone."""
         for _ in range(_MOST_STEPS + _STEPS_A_TASK * len(obs.run.spec.tasks)):
-            step = plan(obs, self._now())
+            step = await self._plan(obs)
             since = (obs.memory.stale_since or self._now()) if step.stale else None
             if step.status is not None and since != obs.memory.stale_since:
                 obs = replace(obs, memory=replace(obs.memory, stale_since=since))
@@ -292,6 +297,15 @@ class Reconciler:
                 self._leaving.add(obs.run.metadata.uid)
             obs = await self._apply(key, step.actions, obs)
         raise RuntimeError(f"the plan for {key} does not settle")
+
+    async def _plan(self, obs: Observation) -> Plan:
+        """Plan; a run for which that takes long keeps neither the lease nor the probes nor other runs waiting."""
+        now = self._now()
+        parts = sum(
+            1 + len(task.secrets) + len(task.input) + len(containers(task.template))
+            for task in obs.run.spec.tasks
+        )
+        return plan(obs, now) if parts <= _PARTS_AT_ONCE else await asyncio.to_thread(plan, obs, now)
 
     async def _apply(self, key: RunKey, actions: Iterable[Action], obs: Observation) -> Observation:
         """Act, and remember at once: if one action fails, what others achieved must not be forgotten."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.client import KubeClient, Object
+from tests.e2e.cluster.client import ApiError, KubeClient, Object
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import Team, condition, phase, run
+from tests.e2e.runs.team import SOURCE, Team, condition, phase, run
 from tests.e2e.runs.workflows import container, make, task
 from tests.e2e.sealed.people import give
 from tests.e2e.trust.actors import EDITS
@@ -149,3 +149,79 @@ def test_an_output_that_is_too_deep_fails_its_task_and_leaves_nothing(team: Team
     check_golden("hostile-output.txt", {"output of 300 levels": told(found, team)}, tmp_path)
     assert team.secret_story() == ["made", "gone"]
     check_healthy(team, "afterwards")
+
+
+LONG = "x" * 250
+
+
+def test_a_message_is_cut_where_the_status_has_no_more_room(team: Team) -> None:
+    pod = {"containers": [{**container(""), "name": LONG * 40}]}
+    team.make_run(
+        "of-a-template", bindings=[], task={"secrets": [], "containers": ["none"], "template": {"spec": pod}}
+    )
+    keys = {f"{number:02}{LONG}": "x" for number in range(40)}
+    team.client.patch(
+        "secrets", SOURCE, team.namespace, {"stringData": {"token": team.value, **keys}}, "merge"
+    )
+    wanted = {"name": "token", "secretKeyRef": {"name": SOURCE, "key": f"no-{LONG}"}}
+    team.make_binding("of-a-source", secrets=[wanted])
+    team.make_run("of-a-source", bindings=[{"name": "of-a-source"}])
+    check_healthy(team, "beside")
+    found = team.wait_phase("of-a-template", "Failed")
+    message = found["status"]["tasks"][0]["message"]
+    assert message.startswith("spec.tasks[0].containers: no container is called 'none'; the template has xxx")
+    assert (len(message), message[-1]) == (4096, "…")
+    told = team.wait_condition("of-a-source", "SecretsReady", "False", "SourceKeyMissing")
+    assert " and 21 more" in condition(told, "SecretsReady")["message"]
+    team.client.wait_for(
+        "secretbindings",
+        "of-a-source",
+        team.namespace,
+        lambda item: "and 21 more" in item.get("status", {}).get("entries", [{}])[0].get("message", ""),
+        60,
+    )
+
+
+PATTERN, IMAGE = "*a" * 6 + "b", "a" * 120
+
+
+def test_a_pattern_that_takes_long_to_match_keeps_nobody_waiting(team: Team) -> None:
+    """Six stars took six seconds of all that the operator does, with twelve it would still be at it."""
+    for name, pattern in (("slow", PATTERN), ("slower", PATTERN.replace("b", "*a" * 6 + "b"))):
+        team.make_binding(name, access=[{"images": [pattern]}])
+        pod = {"containers": [{**container(""), "image": IMAGE}]}
+        team.make_run(name, bindings=[{"name": name}], task=asks(pod))
+    check_healthy(team, "beside")
+    for name in ("slow", "slower"):
+        team.wait_condition(name, "Authorized", "False", "AccessDenied")
+    with pytest.raises(ApiError) as refused:
+        team.make_binding("slowest", access=[{"images": ["*a" * 17]}])
+    assert "an image pattern may hold at most 16 stars; write several patterns" in refused.value.message
+
+
+def asks(pod: Object) -> Object:
+    return {"secrets": [{"name": "x", "secret": "token"}], "template": {"spec": pod}}
+
+
+def test_the_largest_runs_keep_nobody_waiting(team: Team) -> None:
+    """Each of these took seconds to half a minute of all that the operator does, whenever it was looked at."""
+    here = team.namespace
+    taking = [
+        {**task(f"t{number}"), "input": [{"name": f"p{k}", "from": "input.big"} for k in range(32)]}
+        for number in range(64)
+    ]
+    team.client.create(run(here, "input", input={"big": ["x" * 10] * 60_000}, tasks=taking, bindings=[]))
+    entries = [{"name": f"e{k}", "secretKeyRef": {"name": SOURCE, "key": "token"}} for k in range(512)]
+    for number in range(8):
+        team.make_binding(
+            f"b{number}", secrets=[{**entry, "name": f"b{number}-{entry['name']}"} for entry in entries]
+        )
+    asking = [
+        {**task(f"t{number}"), "secrets": [{"name": f"p{k}", "secret": f"none-{k}"} for k in range(64)]}
+        for number in range(64)
+    ]
+    team.client.create(run(here, "secrets", bindings=[{"name": f"b{k}"} for k in range(8)], tasks=asking))
+    check_healthy(team, "beside")
+    team.wait_phase("input", "Failed")
+    found = team.wait_condition("secrets", "Stalled", "True", "SecretNotFound")
+    assert "they have: b0-e0, b0-e1, " in condition(found, "Stalled")["message"]
