@@ -10,7 +10,7 @@ from typing import Any
 from runkeys import opener
 from runkeys.api import API_VERSION, GROUP, Task, WorkflowRun
 from runkeys.api.binding import SEALED
-from runkeys.graph import encoded
+from runkeys.documents import compact
 from runkeys.kubelet import OURS, OUTPUT, RUNTIME, SECRETS_VOLUME
 from runkeys.naming import (
     OPENER,
@@ -117,7 +117,7 @@ def _pod_template(
     metadata = template.setdefault("metadata", None) or {}
     template["metadata"] = {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}
     if inputs:
-        annotations = {f"{_INPUT}.{parameter}": encoded(value) for parameter, value in inputs.items()}
+        annotations = {f"{_INPUT}.{parameter}": compact(value) for parameter, value in inputs.items()}
         template["metadata"]["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
     spec = template["spec"]
     spec["restartPolicy"] = "Never"

@@ -6,11 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from runkeys.api import GROUP, Task
+from runkeys.documents import TOO_DEEP, is_too_deep
 from runkeys.kubelet import OURS, RUNTIME, TERMINATION_LOG, copies, expands, expansions, is_taken
 from runkeys.refusal import Reason, Refusal
 
 SIGNER = f"{GROUP}/recipient"
 """The signer that pods ask for the certificate which carries their values."""
+
+MOST_CONTAINERS = 100
+"""Of a pod. Each image of theirs is compared with what a binding allows."""
 
 CONTAINER_FIELDS = ("initContainers", "containers")
 _SECRET_REFERENCES = ("secretKeyRef", "secretRef", "secretName", "nodePublishSecretRef", "secretFile")
@@ -67,11 +71,18 @@ def template_refusals(
     def refuse(field: str, message: str, reason: Reason = Reason.TEMPLATE_REFUSED) -> Refusal:
         return Refusal(reason, f"{at}.{field}", message, permanent=True)
 
+    if is_too_deep(template):
+        message = f"{TOO_DEEP}, as no pod is; take out what does not belong there"
+        yield Refusal(Reason.TEMPLATE_REFUSED, at, message, permanent=True)
+        return
     misshapen = next(_misshapen(template), None)
     if misshapen is not None:
         yield refuse(*misshapen)
         return
     spec = template["spec"]
+    if (count := len(containers(template))) > MOST_CONTAINERS:
+        yield refuse("spec", f"has {count} containers; the pod of a task may have at most {MOST_CONTAINERS}")
+        return
     names = [str(container.get("name", "")) for container in containers(template)]
     for name in carriers(task):
         if name not in names:

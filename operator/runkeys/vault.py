@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from runkeys import sealing
+from runkeys import documents, sealing
 from runkeys.api import SecretBinding
 from runkeys.api.common import API_VERSION, GROUP
 from runkeys.client import MERGE_PATCH, Client
@@ -245,7 +245,7 @@ def _parsed(raw: dict[str, Any]) -> SecretBinding:
 
 def _changed(raw: dict[str, Any]) -> dict[str, Any]:
     try:
-        found = json.loads((raw["metadata"].get("annotations") or {}).get(CHANGED, "{}"))
+        found = documents.read((raw["metadata"].get("annotations") or {}).get(CHANGED, "{}"))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

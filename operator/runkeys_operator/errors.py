@@ -8,10 +8,11 @@ Answers about Secrets lose their message too, since a refused value is quoted in
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
+
+from runkeys import documents
 
 _LONGEST_MESSAGE = 1000
 # Reasons are CamelCase words. Anything else comes from a webhook or a proxy and may say anything.
@@ -192,7 +193,7 @@ def from_response(
 
 def _status_object(body: bytes) -> dict[str, Any] | None:
     try:
-        answer = json.loads(body)
+        answer = documents.read(body)
     except ValueError:
         return None
     return answer if isinstance(answer, dict) and answer.get("kind") == "Status" else None

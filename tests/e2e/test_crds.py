@@ -128,6 +128,7 @@ ONE_SOURCE = "an entry has exactly one source: give secretKeyRef or sealed"
 OWNER = "owner is immutable once a binding exists: make a new binding"
 SCOPE_ALONE = "scope is about a sealed value: give sealed, or leave scope out"
 OPERATOR = "operator must be In, NotIn, Exists or DoesNotExist"
+STARS = "an image pattern may hold at most 16 stars; write several patterns"
 ACCESS = "an access rule must give runSelector, serviceAccountNames or images"
 RUN_NAME = "metadata.name of a WorkflowRun may have at most 63 characters"
 
@@ -239,6 +240,7 @@ BAD_BINDINGS: list[tuple[str, Any, str]] = [
     ),
     ("spec.access.1", {}, f"spec.access[1]: Forbidden: {ACCESS}"),
     ("spec.access.0.images", [], "spec.access[0].images in body should have at least 1 items"),
+    ("spec.access.0.images", ["*a" * 17], f"spec.access[0].images[0]: Forbidden: {STARS}"),
     ("spec.secrets", [], "spec.secrets in body should have at least 1 items"),
     ("spec.secrets.0.secretKeyRef", None, f"spec.secrets[0]: Forbidden: {ONE_SOURCE}"),
     ("spec.secrets.0.sealed", f"rk1.{CANARY}", f"spec.secrets[0]: Forbidden: {ONE_SOURCE}"),

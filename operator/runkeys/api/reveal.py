@@ -15,6 +15,8 @@ from runkeys.api.common import (
     CrdInfo,
     ObjectMeta,
     PrinterColumn,
+    StatusMessage,
+    StatusReason,
     Time,
     cel,
 )
@@ -73,8 +75,10 @@ class SecretRevealStatus(ApiModel):
         description="The value, sealed with spec.publicKey for this object.",
         max_length=MAX_SEALED,
     )
-    reason: str = Field(default="", description="Why there is no value, for programs.", max_length=1024)
-    message: str = Field(
+    reason: StatusReason = Field(
+        default="", description="Why there is no value, for programs.", max_length=1024
+    )
+    message: StatusMessage = Field(
         default="", description="Why there is none and what to do, for people.", max_length=4096
     )
 

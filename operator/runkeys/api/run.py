@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -14,13 +15,18 @@ from runkeys.api.common import (
     ApiModel,
     Condition,
     CrdInfo,
+    Document,
+    DocumentObject,
     MicroTime,
     ObjectMeta,
     PrinterColumn,
+    StatusMessage,
+    StatusReason,
     Time,
     cel,
     list_map,
 )
+from runkeys.documents import MAX_DEPTH, compact, is_too_deep
 
 _ENV_NAME = cel(
     (
@@ -283,7 +289,8 @@ class Task(ApiModel):
     record_output: bool = Field(
         default=False,
         description="Whether the JSON document that its first container with secrets writes to"
-        " /var/runtime/output/output.json, at most 4095 bytes, is kept in the run's status, for later tasks.",
+        f" /var/runtime/output/output.json, at most 4095 bytes and {MAX_DEPTH} levels deep, is kept in the"
+        " run's status, for later tasks.",
     )
     backoff_limit: int = Field(
         default=0,
@@ -335,8 +342,9 @@ class Task(ApiModel):
         ge=1,
         le=604800,
     )
-    template: dict[str, Any] = Field(
-        description="PodTemplateSpec of the task's pod, as in batch/v1 Job. restartPolicy is Never.",
+    template: DocumentObject = Field(
+        description="PodTemplateSpec of the task's pod, as in batch/v1 Job. restartPolicy is Never. At most"
+        f" {MAX_DEPTH} levels deep.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
 
@@ -397,9 +405,10 @@ class WorkflowRunSpec(ApiModel):
         description="The SecretBindings that the tasks' secrets are looked up in.",
         max_length=8,
     )
-    input: dict[str, Any] = Field(
+    input: DocumentObject = Field(
         default_factory=dict,
-        description="A JSON document for the tasks, which take parts of it by their own input. Not for secrets.",
+        description="A JSON document for the tasks, which take parts of it by their own input. Not for secrets. At"
+        f" most {MAX_DEPTH} levels deep.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
     sealed_input: dict[
@@ -452,6 +461,16 @@ class WorkflowRunSpec(ApiModel):
         json_schema_extra=list_map("name"),
     )
 
+    @cached_property
+    def input_is_too_deep(self) -> bool:
+        """Whether ``input`` has been cut."""
+        return is_too_deep(self.input)
+
+    @cached_property
+    def input_sizes(self) -> dict[str, int]:
+        """Characters of the JSON of each part of ``input``. Many tasks may take the same one, and each many times."""
+        return {key: len(compact(value)) for key, value in self.input.items()}
+
 
 class Exposure(ApiModel):
     """A time during which the values of an attempt were in the cluster."""
@@ -494,7 +513,7 @@ class AttemptStatus(ApiModel):
         " for backoffLimit.",
         max_length=32,
     )
-    reason: str = Field(default="", description="Why it ended so, for programs.", max_length=1024)
+    reason: StatusReason = Field(default="", description="Why it ended so, for programs.", max_length=1024)
     release_policy: str = Field(
         default="", description="When its values leave the cluster, as it was when they came.", max_length=32
     )
@@ -513,8 +532,8 @@ class TaskStatus(ApiModel):
     state: str = Field(
         description="Pending, Waiting, Running, Succeeded, Failed, Skipped or Cancelled.", max_length=32
     )
-    reason: str = Field(default="", description="Why, for programs.", max_length=1024)
-    message: str = Field(
+    reason: StatusReason = Field(default="", description="Why, for programs.", max_length=1024)
+    message: StatusMessage = Field(
         default="", description="Why and what to do, for people. Never a value.", max_length=4096
     )
     attempts: list[AttemptStatus] = Field(
@@ -523,7 +542,7 @@ class TaskStatus(ApiModel):
         max_length=128,
         json_schema_extra=list_map("number"),
     )
-    output: Any = Field(
+    output: Document = Field(
         default=None,
         description="The JSON document that it wrote, if recordOutput asks for it.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from runkeys import documents
 from runkeys.actions import (
     Action,
     CheckSources,
@@ -372,11 +373,11 @@ def _without_sealed_input(applied: str) -> str | None:
     if "sealedInput" not in applied:
         return None
     try:
-        document = json.loads(applied)
+        document = documents.read(applied)
         del document["spec"]["sealedInput"]
-    except (ValueError, TypeError, KeyError):
+        return json.dumps(document, separators=(",", ":")) + "\n"
+    except (ValueError, TypeError, KeyError, RecursionError):
         return ""  # it holds the word, and cannot be read: nothing of it may stay
-    return json.dumps(document, separators=(",", ":")) + "\n"
 
 
 def _made(obs: Observation, job_uid: str, secret: SecretMemory) -> Observation:
