@@ -17,6 +17,8 @@ _COLLECTORS = [
 ]
 # All controllers, where they have no accounts of their own (--use-service-account-credentials=false).
 CONTROLLER_MANAGER = "system:kube-controller-manager"
+JOB_CONTROLLERS = ["system:serviceaccount:kube-system:job-controller", CONTROLLER_MANAGER]
+"""Who makes the pods of Jobs."""
 
 
 SUBJECT = (

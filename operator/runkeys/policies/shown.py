@@ -6,11 +6,13 @@ from runkeys.api import GROUP
 from runkeys.kubelet import COPIED, EXPANDED, OURS, SECRETS_VOLUME, Copied
 from runkeys.naming import OBJECT_PREFIX
 from runkeys.policies.account import Account
-from runkeys.policies.cel import Object, check, listed, policy, rule, text
+from runkeys.policies.cel import WHO, Object, check, listed, policy, rule, text
+from runkeys.policies.shared import JOB_CONTROLLERS
 
 _FROM_A_RUN = (
     "is-of-a-run",
-    "object.metadata.?ownerReferences.orValue([]).exists(o, o.kind == 'Job'"
+    # Any other pod that refers to a run's Secret is refused: nobody has this policy go through a large pod of theirs.
+    f"{WHO} in {listed(JOB_CONTROLLERS)} && object.metadata.?ownerReferences.orValue([]).exists(o, o.kind == 'Job'"
     f" && o.name.startsWith({text(OBJECT_PREFIX)}))",
 )
 _CARRIES = (
@@ -21,6 +23,10 @@ _CHANGED = (
     f"it was not so in the WorkflowRun ({GROUP}), so look for what changes pods of this namespace when they are made:"
     " a mutating policy or webhook"
 )
+
+
+MOST_EXPANSIONS = 1000
+"""In one text. To go through more takes the API server a time that grows with the square."""
 
 
 def shown(_: Account) -> Object:
@@ -38,7 +44,8 @@ def shown(_: Account) -> Object:
     ]
     checks.append(
         check(
-            "variables.texts.all(c, c['texts'].all(t, ('(' + t.replace('$$', '')).split('$(').all(p,"
+            f"variables.texts.all(c, c['texts'].all(t, size(t.split('$(')) <= {MOST_EXPANSIONS}"
+            " && ('(' + t.replace('$$', '')).split('$(').all(p,"
             " !p.contains(')') || !(p.substring(0, p.indexOf(')')) in c['names']))))",
             f"{', '.join(EXPANDED)} of a container may not have $(NAME) of a variable that holds a secret of a run: its"
             f" value would be seen; {_CHANGED}",
