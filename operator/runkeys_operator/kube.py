@@ -24,6 +24,7 @@ from yarl import URL
 from runkeys import documents
 
 from . import metrics
+from .clock import ServerClock
 from .errors import Invalid, LoginError, Unauthorized, Unreachable, from_response
 from .logs import get_logger
 
@@ -126,11 +127,14 @@ class Kube:
     """The calls. Every method raises `ApiError`; `namespace` None means cluster scope.
 
     Objects are the API's own JSON. 15 seconds at most for each request, and what `permit` gives it if it is no read.
+
+    :ivar clock: the server's, as its answers show it.
     """
 
     def __init__(self, provider: SessionProvider, permit: Permit = _always) -> None:
         self._provider = provider
         self._permit = permit
+        self.clock = ServerClock()
 
     def __repr__(self) -> str:
         return "Kube()"
@@ -431,6 +435,7 @@ class Kube:
                 if failure.untrusted and not last_try and await self._provider.renew(connection):
                     continue
                 raise failure from None
+            self.clock.heard(response.headers.get("Date"))
             _count(request, str(response.status), time.monotonic() - began)
             if response.status == 401 and not last_try and await self._provider.renew(connection):
                 response.release()
