@@ -8,11 +8,11 @@ PY := .venv/bin/python
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 
-# End-to-end tests mostly wait: twice as many workers as a small machine has cores.
-WORKERS ?= 4
+# End-to-end tests mostly wait: three times as many workers as a small machine has cores.
+WORKERS ?= 6
 PYTEST = $(PY) -m pytest
-# The whole run is bounded as each test is, so that a hang ends with a report.
-BOUND = --session-timeout=4200
+# The whole run is bounded as each test is, so that a hang ends with a report. It is no measure of speed.
+BOUND = --session-timeout=4800
 CLUSTER = $(PY) -m tests.e2e.cluster
 
 .PHONY: help
@@ -28,7 +28,7 @@ demo-down: venv ## stop the demo's cluster
 	@$(PY) scripts/demo.py down
 
 .PHONY: test
-test: lint build-cluster ## lint, unit tests and end-to-end tests
+test: lint build-tests ## lint, unit tests and end-to-end tests
 	@$(PYTEST) -n $(WORKERS) --dist loadgroup $(BOUND) tests/unit tests/e2e
 
 .PHONY: unit
@@ -36,7 +36,7 @@ unit: venv ## unit tests only: no cluster, no root
 	@$(PYTEST) tests/unit $(ARGS)
 
 .PHONY: e2e
-e2e: build-cluster ## end-to-end tests only; ARGS='-k cancel' chooses
+e2e: build-tests ## end-to-end tests only; ARGS='-k cancel' chooses
 	@$(PYTEST) -n $(WORKERS) --dist loadgroup $(BOUND) tests/e2e $(ARGS)
 
 .PHONY: test-1.34
@@ -109,6 +109,10 @@ system: ## the system packages of the test cluster (apt, root only)
 .PHONY: build-cluster
 build-cluster: venv system ## the programs of the test cluster, from source
 	@$(CLUSTER) build
+
+.PHONY: build-tests
+build-tests: venv system ## everything else that the end-to-end tests need, too
+	@$(PY) -m tests.e2e.prepare
 
 .PHONY: cluster-up
 cluster-up: build-cluster ## start a cluster to try things on

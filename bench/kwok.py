@@ -60,7 +60,7 @@ def fake_node(node: NodeCluster) -> Iterator[None]:
     with (node.paths.logs / "kwok.log").open("wb") as log:
         kwok = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        node.client.wait_for("nodes", NODE, None, _is_ready, timeout=30, what="Ready")
+        node.client.wait_for("nodes", NODE, None, _is_ready, what="Ready")
         yield
     finally:
         kwok.kill()

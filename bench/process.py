@@ -73,7 +73,7 @@ def bare_loop(made: Team, task: Object | None = None) -> Iterator[Process]:
     with log.open("wb") as output:
         loop = subprocess.Popen(command, stdout=output, stderr=output, cwd=CHECKOUT)
     try:
-        wait_until("the bare loop", lambda: _serves(loop, log), timeout=15)
+        wait_until("the bare loop", lambda: _serves(loop, log))
         yield Process(loop.pid)
     finally:
         loop.kill()

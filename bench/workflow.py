@@ -55,7 +55,7 @@ def _chains(node: NodeCluster, times: int) -> list[Figure]:
             for job in bare.jobs():
                 bare.client.delete("jobs", job, bare.namespace, propagationPolicy="Background")
             for job in bare.jobs():
-                bare.client.wait_gone("jobs", job, bare.namespace, 30)
+                bare.client.wait_gone("jobs", job, bare.namespace)
     what = f"{_WIDTH * _LENGTH} tasks, {_WIDTH} wide: one's end to the next one's Job"
     return [compared(what, samples["ours"], samples["bare"], _AIM)]
 

@@ -152,7 +152,7 @@ def install(screen: Screen, cluster: Cluster) -> None:
 def prepare(screen: Screen, client: KubeClient, value: str) -> None:
     """What a team does once: its Secret, the operator's right to read that one, a binding."""
     client.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    client.wait_for("serviceaccounts", "default", NAMESPACE, bool, timeout=30)
+    client.wait_for("serviceaccounts", "default", NAMESPACE, bool)
     client.apply(examples.source_secret(NAMESPACE, value))
     for manifest in examples.source_role(NAMESPACE, RELEASE, OPERATOR_NAMESPACE):
         client.apply(manifest)

@@ -184,9 +184,12 @@ class TaskPlanner:
 
     def _refused_lately(self) -> Refusal | None:
         for finding in (self._memory.sources, self._memory.refused):
-            if finding is not None and finding.refusal is not None and finding.at + RETRY_AFTER > self.now:
-                self._due.append(finding.at + RETRY_AFTER)
-                return finding.refusal
+            if finding is None or finding.refusal is None or finding.at + RETRY_AFTER <= self.now:
+                continue
+            if finding.refusal.reason is Reason.POLICIES_MISSING and self.obs.policies_in_force:
+                continue
+            self._due.append(finding.at + RETRY_AFTER)
+            return finding.refusal
         return None
 
     def _claims_us(self, job: JobView) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from runkeys.api import WorkflowRun
 from runkeys.naming import RECIPIENT_VOLUME
 from runkeys.needs import NO_OFFER, Bindings, SealedOffer
-from runkeys.refusal import Refusal
+from runkeys.refusal import Reason, Refusal
 
 _JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 
@@ -287,6 +287,14 @@ class Memory:
         return replace(self, secrets={**self.secrets, job_uid: secret})
 
 
+def was_refused(memory: Memory, reason: Reason) -> bool:
+    """Whether something of the run was refused for this reason when it was last tried."""
+    findings = (finding for task in memory.tasks.values() for finding in (task.sources, task.refused))
+    return any(
+        item is not None and item.refusal is not None and item.refusal.reason is reason for item in findings
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One run and everything that its next step depends on.
@@ -298,6 +306,8 @@ class Observation:
         answers and watches showed last: good enough to take away, never to make.
     :ivar requests: by which those of ``pods`` that are delivered to sealed ask for it.
     :ivar offer: whether this operator can.
+    :ivar policies_in_force: the admission policies were, when they were last looked at: what was refused for want of
+        them need not wait any longer.
     """
 
     run: WorkflowRun
@@ -308,6 +318,7 @@ class Observation:
     fresh: bool = False
     requests: tuple[RequestView, ...] = ()
     offer: SealedOffer = NO_OFFER
+    policies_in_force: bool = False
 
 
 def job_uid_of(metadata: Mapping[str, Any]) -> str:

@@ -78,6 +78,9 @@ class Engine(handlers.EventSink, Protocol):
     async def sweep(self) -> None:
         """Add everything that needs a look to the queue."""
 
+    def policies_restored(self) -> None:
+        """Add what was refused while the admission policies were not in force."""
+
     async def expire(self) -> None:
         """Add what is at the end of its time to live. Called after each sweep."""
 
@@ -245,9 +248,14 @@ class _Operator:
             log.info("ready")
         self._health.ready = ready
 
+    def _policies_restored(self) -> None:
+        self._engine.policies_restored()
+        self._tell_ready()
+
     async def _start(self, **_: Any) -> None:
         self._spawn("workers", self._queue.run(self._engine.reconcile, self._options.workers))
         self._spawn("sweep", self._sweep())
+        self._spawn("policy check", self._guard.watch(self._policies_restored))
         for namespace in self._served:
             for resource, saw, labels, fields in (
                 # A run that ends leaves the watch, and is never listed again.

@@ -7,6 +7,7 @@ done with the sweep, and before something is made, unless the last look was a mo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -16,7 +17,7 @@ from runkeys.policies import MUTATING, VALIDATING, Account
 from runkeys.refusal import Reason, Refusal
 
 from . import metrics
-from .errors import Forbidden, NotFound
+from .errors import ApiError, Forbidden, NotFound
 from .kube import Json, Kube, Resource
 from .logs import get_logger
 
@@ -68,7 +69,13 @@ class Guard:
         self._built: Built | None = None
         self._looked_at: float | None = None
         self._looking = asyncio.Lock()
+        self._missing = asyncio.Event()
         self._refusal: Refusal | None = None
+
+    @property
+    def in_force(self) -> bool:
+        """Whether the policies were in force at the last look; False before the first."""
+        return self._looked_at is not None and self._refusal is None
 
     @property
     def problem(self) -> str:
@@ -86,6 +93,19 @@ class Guard:
                 await self._look()
             return self._refusal
 
+    async def watch(self, restored: Callable[[], None]) -> None:
+        """While they are not in force, look again each second, and say so once they are; never ends.
+
+        Policies are replaced by an upgrade, too: what was refused in that moment goes on at once.
+        """
+        while True:
+            await self._missing.wait()
+            await asyncio.sleep(_AGAIN_SECONDS)
+            with contextlib.suppress(ApiError):  # the next look may be answered
+                if await self.refusal() is None:
+                    self._missing.clear()
+                    restored()
+
     async def _look(self) -> None:
         began = self._now()
         built = self._built = self._built or await self._expect()
@@ -96,6 +116,8 @@ class Guard:
         elif refusal is None and (self._refusal is not None or self._looked_at is None):
             log.info("the admission policies are in force")
         self._refusal, self._looked_at = refusal, began
+        if refusal is not None:
+            self._missing.set()
         metrics.policies_in_force.set(refusal is None)
 
     async def _expect(self) -> Built:

@@ -118,5 +118,5 @@ def make_namespace(client: KubeClient, hint: str) -> str:
     name = f"{readable}-{secrets.token_hex(3)}"
     client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     # A pod made before its service account would be refused.
-    client.wait_for("serviceaccounts", "default", name, bool, timeout=30)
+    client.wait_for("serviceaccounts", "default", name, bool)
     return name

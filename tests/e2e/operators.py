@@ -19,13 +19,13 @@ from typing import Any
 import yaml
 
 from tests.e2e.cluster.base import Cluster, wait_until
-from tests.e2e.cluster.client import ApiError, KubeClient
+from tests.e2e.cluster.client import PATIENCE, ApiError, KubeClient
 from tests.e2e.cluster.resources import by_plural
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "runkeys"
 RELEASE = "runkeys"
-_STOP_SECONDS = 15
+_STOP_SECONDS = 60
 
 
 def install_crds(cluster: Cluster) -> None:
@@ -33,9 +33,7 @@ def install_crds(cluster: Cluster) -> None:
     for path in sorted((ROOT / "crds").glob("*.yaml")):
         crd = yaml.safe_load(path.read_text())
         cluster.client.apply(crd)
-        cluster.client.wait_for(
-            "customresourcedefinitions", crd["metadata"]["name"], None, _established, timeout=30
-        )
+        cluster.client.wait_for("customresourcedefinitions", crd["metadata"]["name"], None, _established)
 
 
 def _established(crd: dict[str, Any]) -> bool:
@@ -55,7 +53,8 @@ def _rendered(
         arguments += ["--api-versions", f"{_ADMISSION}/MutatingAdmissionPolicy"]
     command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, "--no-hooks", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return [item for item in yaml.safe_load_all(done.stdout) if item]
+    # In C: the policies are long, and every test reads them.
+    return [item for item in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if item]
 
 
 def fills_in(client: KubeClient) -> bool:
@@ -141,7 +140,7 @@ def wait_in_force(cluster: Cluster, namespace: str) -> None:
                 raise
             return False
 
-    wait_until(f"the policies for {namespace} to be in force", in_force, 60)
+    wait_until(f"the policies for {namespace} to be in force", in_force)
 
 
 def is_refused(client: KubeClient, manifest: dict[str, Any]) -> bool:
@@ -171,7 +170,7 @@ def settle_policies(cluster: Cluster, namespace: str) -> None:
         {"apiVersion": api, "kind": f"{kind}Binding", "metadata": {"name": name}, "spec": binding}
     )
     try:
-        wait_until("the API server to go by the policies", lambda: is_refused(cluster.client, marked), 15)
+        wait_until("the API server to go by the policies", lambda: is_refused(cluster.client, marked))
     finally:
         cluster.client.delete("validatingadmissionpolicybindings", name)
         cluster.client.delete("validatingadmissionpolicies", name)
@@ -268,11 +267,11 @@ class Operator:
         """Let it go on (SIGCONT)."""
         os.kill(self.pid, signal.SIGCONT)
 
-    def wait_serving(self, timeout: float = 30) -> None:
+    def wait_serving(self, timeout: float = PATIENCE) -> None:
         """Wait until this process, not one before it, says that it serves its namespace."""
         self.wait_says("serving", timeout)
 
-    def wait_says(self, words: str, timeout: float = 30) -> None:
+    def wait_says(self, words: str, timeout: float = PATIENCE) -> None:
         """Wait until this process, not one before it, printed these words."""
         until = time.monotonic() + timeout
         while words not in self.text()[self._printed_before :]:

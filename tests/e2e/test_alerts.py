@@ -18,8 +18,7 @@ from tests.e2e.cluster.cache import CHECKOUT
 FILES = CHECKOUT / "helm" / "runkeys" / "files"
 TESTS = sorted((CHECKOUT / "tests" / "alerts").glob("*.yaml"))
 
-# The first time, promtool is built from source.
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.e2e
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

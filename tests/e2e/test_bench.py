@@ -15,8 +15,6 @@ from tests.e2e.cluster.node import NodeCluster
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.proof,
-    pytest.mark.xdist_group("heavy"),
-    pytest.mark.timeout(1200),
 ]
 
 FULL = os.environ.get("RUNKEYS_PROOF") == "full"

@@ -573,7 +573,6 @@ class TestRights:
 
 @pytest.mark.usefixtures("crds")
 class TestInstalled:
-    @pytest.mark.timeout(300)
     def test_it_runs_the_example_under_the_strictest_pod_standard(
         self, cluster: Cluster, client: KubeClient, new_namespace: Callable[[], str]
     ) -> None:
@@ -627,8 +626,8 @@ class TestInstalled:
             cluster.kubectl("-n", served, "apply", "-f", "-", input=local)
 
         cluster.kubectl(
-            *("-n", served, "wait", "--for=condition=SecretsReleased", "wfr/hello", "--timeout=60s"),
-            timeout=90,
+            *("-n", served, "wait", "--for=condition=SecretsReleased", "wfr/hello", "--timeout=180s"),
+            timeout=240,
         )
 
         run = client.get("workflowruns", "hello", served)

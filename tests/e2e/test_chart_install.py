@@ -18,7 +18,7 @@ from tests.e2e.conftest import OwnNode, make_namespace
 from tests.e2e.operators import CHART, RELEASE
 from tests.unit.cli.terminal import Terminal
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 SYSTEM = "runkeys-system"
 # Kubernetes' own, which come and go with time.
@@ -35,7 +35,7 @@ def install(cluster: Cluster, release: str, namespace: str, *values: str) -> Non
     )
 
 
-def becomes_available(cluster: Cluster, namespace: str, seconds: int = 60) -> None:
+def becomes_available(cluster: Cluster, namespace: str, seconds: int = 180) -> None:
     """Wait for the Deployment, whose pod is ready when its probe says so."""
     cluster.kubectl(
         *("-n", namespace, "wait", "--for=condition=Available", "deployment", "--all"),
@@ -54,8 +54,8 @@ def runs_the_example(node: NodeCluster, namespace: str) -> None:
     client.create(examples.hello_binding(namespace))
     client.create(examples.hello_run(namespace))
     node.kubectl(
-        *("-n", namespace, "wait", "--for=condition=SecretsReleased", "wfr/hello", "--timeout=60s"),
-        timeout=90,
+        *("-n", namespace, "wait", "--for=condition=SecretsReleased", "wfr/hello", "--timeout=180s"),
+        timeout=240,
     )
     run = client.get("workflowruns", "hello", namespace)
     assert run["status"]["phase"] == "Succeeded", run["status"]
@@ -72,8 +72,8 @@ def settled_node(own_node: OwnNode) -> NodeCluster:
     node = own_node()
     for namespace in node.client.list("namespaces"):
         name = namespace["metadata"]["name"]
-        node.client.wait_for("serviceaccounts", "default", name, bool, timeout=30)
-        node.client.wait_for("configmaps", "kube-root-ca.crt", name, bool, timeout=30)
+        node.client.wait_for("serviceaccounts", "default", name, bool)
+        node.client.wait_for("configmaps", "kube-root-ca.crt", name, bool)
     return node
 
 
@@ -121,7 +121,7 @@ def test_it_serves_all_namespaces_and_leaves_only_kinds_and_keys(own_node: OwnNo
     for team in teams:
         assert node.client.find("workflowruns", "hello", team) is not None, "the teams' runs stay"
         node.client.delete("namespaces", team)
-        node.client.wait_gone("namespaces", team, None, timeout=60)
+        node.client.wait_gone("namespaces", team, None)
     assert kept(node) - before == {*NAMESPACE_ITSELF, *OF_THE_KINDS, *KEYS}
 
 
@@ -130,7 +130,7 @@ def uninstall(node: NodeCluster) -> None:
     pods = node.client.list("pods", SYSTEM)
     node.helm("uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait")
     for pod in pods:
-        node.client.wait_gone("pods", pod["metadata"]["name"], SYSTEM, timeout=60)
+        node.client.wait_gone("pods", pod["metadata"]["name"], SYSTEM)
 
 
 def test_the_command_line_installs_and_upgrades_it(own_node: OwnNode, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_twin_without_its_rights_it_is_not_available(
     for name in names:
         client.delete("pods", name, system)
     for name in names:
-        client.wait_gone("pods", name, system, timeout=60)
+        client.wait_gone("pods", name, system)
 
     with pytest.raises(ClusterError, match="timed out waiting"):
         becomes_available(cluster, system, seconds=8)

@@ -26,7 +26,7 @@ from tests.e2e.operators import CHART, RELEASE, Operator
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, phase, python
 from tests.e2e.test_chart_install import SYSTEM, becomes_available, install, settled_node, uninstall
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.e2e
 
 PREVIOUS = "5258a6f29e93cc2864490e239d62308c8208dcb5"
 """The state from which people may come: the commit of the release before. Nothing was released yet, so it is the last
@@ -134,7 +134,7 @@ def test_an_upgrade_while_runs_are_live(own_node: OwnNode, tmp_path: Path) -> No
         assert len(run_secrets(node, team)) >= len(long)
 
     # helm waits for the new ones, and not for the end of the old ones.
-    wait_until("only new operators to run", lambda: images_of(node) == {images.OPERATOR_IMAGE}, 60)
+    wait_until("only new operators to run", lambda: images_of(node) == {images.OPERATOR_IMAGE})
     for path in sorted((CHART / "files" / "crds").glob("*.yaml")):
         wanted = yaml.safe_load(path.read_text())
         there = node.client.get("customresourcedefinitions", wanted["metadata"]["name"])
@@ -204,7 +204,7 @@ def team_pod(team: Team, run: str, attempt: int, wanted: str = "Pending") -> str
         pods = team.client.list("pods", team.namespace, labels=f"batch.kubernetes.io/job-name={job}")
         return [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == wanted]
 
-    wait_until(f"the pod of {job} to be {wanted}", lambda: bool(there()), 60)
+    wait_until(f"the pod of {job} to be {wanted}", lambda: bool(there()))
     [name] = there()
     return name
 
@@ -230,7 +230,7 @@ def test_an_uninstall_that_cannot_drain_keeps_the_release(own_node: OwnNode, tmp
     team.wait_running(team.make_run("live", command=python(FINISHES_WHEN_TOLD)))
     node.kubectl("-n", SYSTEM, "scale", f"deployment/{RELEASE}", "--replicas=0")
     for pod in node.client.list("pods", SYSTEM):
-        node.client.wait_gone("pods", pod["metadata"]["name"], SYSTEM, timeout=60)
+        node.client.wait_gone("pods", pod["metadata"]["name"], SYSTEM)
 
     with pytest.raises(ClusterError):
         uninstall(node)
@@ -260,7 +260,7 @@ def test_helm_test_makes_a_run_and_sees_its_secret_go(own_node: OwnNode) -> None
     assert story == ["made", "gone"]
     for plural in ("workflowruns", "secretbindings"):
         assert node.client.list(plural, SYSTEM) == [], plural
-    wait_until("the run's Job to be collected", lambda: node.client.list("jobs", SYSTEM) == [], 60)
+    wait_until("the run's Job to be collected", lambda: node.client.list("jobs", SYSTEM) == [])
     assert "selftest" not in node.kubectl("-n", SYSTEM, "get", "sa,role,rolebinding,secret,pod", "-o", "name")
 
     # The twin: with no operator there it fails.

@@ -60,7 +60,7 @@ def run_job(client: KubeClient, namespace: str, manifest: Object) -> str:
     """Run a Job to its end and return what it printed."""
     client.create(manifest, namespace)
     name = manifest["metadata"]["name"]
-    done = client.wait_for("jobs", name, namespace, finished, timeout=60, what="to finish")
+    done = client.wait_for("jobs", name, namespace, finished, what="to finish")
     assert done["status"].get("succeeded") == 1, done["status"]
     pod = client.list("pods", namespace, labels=f"job-name={name}")[0]["metadata"]["name"]
     return client.logs(pod, namespace)
@@ -89,7 +89,7 @@ def by_way_of(proxy: ApiProxy, client: KubeClient, namespace: str) -> KubeClient
         return True
 
     # The server learns of a new right by a watch of its own.
-    wait_until("the right to be known", may_read, timeout=10)
+    wait_until("the right to be known", may_read)
     return client.with_token(token, server=proxy.url)
 
 
@@ -130,11 +130,11 @@ class TestNode:
     def test_a_deleted_job_takes_its_pod_along(self, client: KubeClient, namespace: str) -> None:
         client.create(job("stays", "sleep", "1000", terminationGracePeriodSeconds=1), namespace)
         by_job = "job-name=stays"
-        client.wait_for("jobs", "stays", namespace, lambda j: j["status"].get("ready") == 1, timeout=60)
+        client.wait_for("jobs", "stays", namespace, lambda j: j["status"].get("ready") == 1)
         pod = client.list("pods", namespace, labels=by_job)[0]["metadata"]["name"]
         client.patch("pods", pod, namespace, {"metadata": {"labels": {"seen": "yes"}}})
         client.delete("jobs", "stays", namespace)
-        client.wait_gone("pods", pod, namespace, timeout=60)
+        client.wait_gone("pods", pod, namespace)
 
     def test_kubectl_and_helm_talk_to_it(self, cluster: Cluster) -> None:
         assert " Ready " in cluster.kubectl("get", "nodes")
@@ -280,10 +280,10 @@ class TestProxy:
         path = f"/api/v1/namespaces/{namespace}/configmaps"
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
             through.request("POST", path, body=config_map("stubborn"), timeout=0.5)
-        held.wait_arrived(5)
+        held.wait_arrived()
         assert client.find("configmaps", "stubborn", namespace) is None
         held.release()
-        client.wait_for("configmaps", "stubborn", namespace, bool, timeout=10)
+        client.wait_for("configmaps", "stubborn", namespace, bool)
 
     def test_hooks_see_each_request_and_may_break_it(
         self, through: KubeClient, client: KubeClient, proxy: ApiProxy, namespace: str
@@ -319,7 +319,7 @@ class TestProxy:
         made.join(10)
         watch.close()  # type: ignore[attr-defined]
         # The proxy notices that its client has gone and lets go of the API server too.
-        [request] = proxy.wait_for(matching("watch"), timeout=10)
+        [request] = proxy.wait_for(matching("watch"))
         assert request.status == 200
 
 
@@ -377,13 +377,13 @@ class TestBreaking:
         with pytest.raises(WaitError):
             node.client.wait_for("jobs", "waits", namespace, lambda j: "startTime" in j["status"], timeout=1)
         node.resume("kube-controller-manager")
-        node.client.wait_for("jobs", "waits", namespace, finished, timeout=60)
+        node.client.wait_for("jobs", "waits", namespace, finished)
 
         node.kill("kube-apiserver")
         assert "kube-apiserver" not in node.component_pids()
         assert not node.client.is_ready()
         node.start_component("kube-apiserver")
-        node.client.wait_ready(timeout=30)
+        node.client.wait_ready()
 
         # A proxy ends even if the API server does not answer its goodbye, and no connection stays open.
         with ApiProxy(node) as proxy:

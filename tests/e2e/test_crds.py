@@ -317,7 +317,7 @@ def test_definitions_apply_on_their_own_and_again(own_node: OwnNode) -> None:
     folder = str(CHECKOUT / "crds")
 
     first = node.kubectl("apply", "-f", folder)
-    node.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", folder)
+    node.kubectl("wait", "--for=condition=Established", "--timeout=180s", "-f", folder)
     again = node.kubectl("apply", "-f", folder)
 
     assert [line.rpartition(" ")[2] for line in first.splitlines()] == ["created"] * len(KINDS)
@@ -423,7 +423,7 @@ def test_twin_a_rule_without_our_reason_repeats_the_value(cluster: Cluster) -> N
     definition = json.dumps(twin)
     cluster.kubectl("create", "-f", "-", input=definition)
     try:
-        cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", "-", input=definition)
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=180s", "-f", "-", input=definition)
         bad = changed(RUN, "spec.tasks.0.name", CANARY)
         body = {**bad, "apiVersion": f"{group}/v1alpha1", "kind": "Twin"}
         assert CANARY in refusal(cluster, *CREATE, body=body)

@@ -22,7 +22,7 @@ from tests.e2e.cluster.cache import CHECKOUT
 from tests.e2e.cluster.node import NodeCluster
 
 # One worker runs them all, one after the other: they share the demo's cluster, and the last one ends it.
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("heavy"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.e2e
 
 DEMO_SECONDS = 120
 

@@ -14,7 +14,7 @@ from tests.e2e.cluster.base import Cluster
 from tests.e2e.conftest import OwnNode, make_namespace
 from tests.e2e.test_chart_install import SYSTEM, becomes_available, runs_the_example, settled_node
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 Identity = tuple[str, str, str]
 

@@ -17,7 +17,7 @@ from tests.e2e.conftest import OwnNode
 from tests.e2e.test_chart import EVERYTHING, one, template, try_out
 from tests.e2e.test_chart_install import settled_node
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 MODULE = "github.com/prometheus-operator/prometheus-operator"
 
@@ -43,7 +43,7 @@ def test_the_api_server_takes_monitor_and_rules(own_node: OwnNode) -> None:
     for path in their_kinds():
         node.kubectl("apply", "--server-side", "-f", str(path))
         name = yaml.safe_load(path.read_text())["metadata"]["name"]
-        node.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+        node.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=180s")
     labels = (
         "--set=serviceMonitor.labels.release=prometheus",
         "--set=prometheusRule.labels.release=prometheus",

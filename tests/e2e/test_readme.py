@@ -20,7 +20,7 @@ from tests.e2e.conftest import OwnNode
 from tests.e2e.runs.team import TASK_IMAGE, canary
 from tests.unit.cli.terminal import environment
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("heavy"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 _BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TAG = images.OPERATOR_IMAGE.rpartition(":")[2]

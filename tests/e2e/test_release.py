@@ -18,7 +18,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 import runkeys
 from tests.e2e.cluster.cache import CHECKOUT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

@@ -35,9 +35,9 @@ pytestmark = pytest.mark.xdist_group("sealing-go")
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
+def ask() -> Ask:
     """Ask the Go program; all its answers come at once."""
-    program = build_module(SOURCE, tmp_path_factory.mktemp("go") / "sealing")
+    program = build_module(SOURCE)
 
     def run(**questions: object) -> dict[str, Any]:
         done = subprocess.run(

@@ -14,7 +14,7 @@ from tests.e2e.trust import golden
 from tests.e2e.trust.actors import Actor
 from tests.e2e.trust.test_matrix import ATTEMPTS, bindings_of, prepared
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 FORGED = "create with a forged requester"
 """Newer servers put the right one in; here it stays what it is, and is refused."""

@@ -19,7 +19,7 @@ from tests.e2e.sealed.people import give, may_not_use, may_use, person, public_k
 from tests.oldest.test_matrix import FillsIn
 from tests.unit.cli.terminal import Terminal
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 
 GITOPS = CHECKOUT / "docs" / "gitops.md"
@@ -59,7 +59,7 @@ def test_the_operator_acts_for_who_may_use_and_for_nobody_else(new_team: TeamMak
     client = FillsIn(alice.client)
     made = client.create(run(team.namespace, "allowed"))
     name = team.object_name(made)
-    team.client.wait_for("jobs", name, team.namespace, bool, 60)
+    team.client.wait_for("jobs", name, team.namespace, bool)
 
     # Revoked before the operator has ever seen the run.
     team.operator.kill()
@@ -70,7 +70,7 @@ def test_the_operator_acts_for_who_may_use_and_for_nobody_else(new_team: TeamMak
     assert "alice, who made the run, may not use SecretBinding keys" in condition(found, "Stalled")["message"]
     assert team.object_name(waits) not in team.jobs()
     may_use(team, "alice", "keys", role="use-again")
-    team.client.wait_for("jobs", team.object_name(waits), team.namespace, bool, 90)
+    team.client.wait_for("jobs", team.object_name(waits), team.namespace, bool)
     assert team.secret_story() == [], "no pod has a node here"
 
 
@@ -78,12 +78,12 @@ def test_twin_without_the_policies_it_makes_nothing(new_team: TeamMaker) -> None
     team = ready(new_team)
     client = FillsIn(person(team, "alice", use=("keys",)).client)
     with team.without_policies("use"):
-        wait_until("the operator to notice", lambda: "is missing" in team.operator.text(), 30)
+        wait_until("the operator to notice", lambda: "is missing" in team.operator.text())
         client.create(run(team.namespace, "waits"))
         team.wait_condition("waits", "Stalled", reason="PoliciesMissing")
         assert team.jobs() == []
     found = team.run("waits")
-    team.client.wait_for("jobs", team.object_name(found), team.namespace, bool, 90)
+    team.client.wait_for("jobs", team.object_name(found), team.namespace, bool)
 
 
 def test_the_command_line_fills_in_who_makes_the_run(new_team: TeamMaker, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_the_command_line_fills_in_who_makes_the_run(new_team: TeamMaker, tmp_pa
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run(team.namespace)))
     terminal.ok("run", "-f", "run.yaml")
     assert team.run()["spec"]["requester"]["username"] == user
-    team.client.wait_for("jobs", team.object_name(team.run()), team.namespace, bool, 60)
+    team.client.wait_for("jobs", team.object_name(team.run()), team.namespace, bool)
 
 
 def test_a_run_in_git_says_who_makes_it(new_team: TeamMaker, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from runkeys.needs import Bindings, requester_of
 from runkeys.observation import JobView, Memory, Observation, PodView, RequestView
 from runkeys.status import finished
 from runkeys_operator.errors import NotFound
+from runkeys_operator.guard import Guard
 from runkeys_operator.kube import BINDINGS, JOBS, PODS, RUNS, Json, Kube
 from runkeys_operator.reconcile.key import RunKey
 from runkeys_operator.reconcile.record import Record
@@ -72,8 +73,11 @@ async def read_run(kube: Kube, key: RunKey) -> WorkflowRun | None:
 class Observer:
     """What is known of a run: at once from what was shown last, or read by name."""
 
-    def __init__(self, kube: Kube, jobs: Store[JobView], pods: Store[PodView], delivery: Delivery) -> None:
+    def __init__(
+        self, kube: Kube, jobs: Store[JobView], pods: Store[PodView], delivery: Delivery, guard: Guard
+    ) -> None:
         self._kube = kube
+        self._guard = guard
         self._delivery = delivery
         self._jobs = jobs
         self._pods = pods
@@ -87,6 +91,7 @@ class Observer:
             pods=pods,
             requests=self._requests(pods),
             offer=self._delivery.offer,
+            policies_in_force=self._guard.in_force,
         )
 
     async def run(
@@ -146,6 +151,7 @@ class Observer:
             fresh=True,
             requests=self._requests(pods),
             offer=self._delivery.offer,
+            policies_in_force=self._guard.in_force,
         )
 
     def _requests(self, pods: Iterable[PodView]) -> tuple[RequestView, ...]:

@@ -13,8 +13,9 @@ from typing import Any
 from runkeys.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.needs import NO_OFFER, SealedOffer
-from runkeys.observation import JobState, JobView, Memory, Observation, PodView, job_uid_of
+from runkeys.observation import JobState, JobView, Memory, Observation, PodView, job_uid_of, was_refused
 from runkeys.plan import plan, plan_farewell
+from runkeys.refusal import Reason
 from runkeys.status import finished
 from runkeys.template import containers
 from runkeys_operator import metrics
@@ -72,7 +73,7 @@ class Reconciler:
         self._jobs = Store(JobView.parse)
         self._pods = Store(PodView.parse)
         delivery = Delivery(kube, offer)
-        self._observer = Observer(kube, self._jobs, self._pods, delivery)
+        self._observer = Observer(kube, self._jobs, self._pods, delivery, guard)
         sources = Sources(kube, keys)
         self._applier = Applier(kube, sources, self._jobs, guard, delivery, clock)
         self._bindings = BindingReconciler(kube, sources, clock, self._read_binding)
@@ -183,6 +184,12 @@ class Reconciler:
         job = next(job for job in self._jobs.of(key) if job.uid == uid)
         if job.state is not JobState.ACTIVE or job.deleting or job.gone:
             self._queue.add(key, urgency=Urgency.NEWS)
+
+    def policies_restored(self) -> None:
+        """The admission policies are in force again: runs that were refused for want of them go on."""
+        for key, last in self._last.items():
+            if self._queue.is_worked_on(key) or was_refused(last.memory, Reason.POLICIES_MISSING):
+                self._queue.add(key, urgency=Urgency.NEWS)
 
     async def sweep(self) -> None:
         """Look at everything that is open once, for what the watches did not show."""

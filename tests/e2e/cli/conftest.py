@@ -75,7 +75,7 @@ def user(team: Team, tmp_path: Path) -> UserMaker:
         more = {"KUBECONFIG": str(path), "RUNKEYS_OPERATOR_NAMESPACE": namespace}
         terminal = Terminal(folder, more)
         if may:
-            wait_until(f"{name} to be let in", lambda: terminal.run("status").code == 0, 30)
+            wait_until(f"{name} to be let in", lambda: terminal.run("status").code == 0)
         return terminal
 
     return make

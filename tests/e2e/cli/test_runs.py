@@ -157,7 +157,7 @@ def test_interrupted_the_run_goes_on_and_it_is_said_how_to_stop_it(team: Team, a
         text=True,
     )
     try:
-        team.client.wait_for("workflowruns", "job", team.namespace, bool, 60)
+        team.client.wait_for("workflowruns", "job", team.namespace, bool)
         team.wait_running(team.run())
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)

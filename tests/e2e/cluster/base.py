@@ -17,7 +17,7 @@ import yaml
 
 from . import build
 from .audit import AuditLog
-from .client import KubeClient
+from .client import PATIENCE, KubeClient
 from .etcd import EtcdReader
 
 
@@ -92,11 +92,11 @@ class Cluster(ABC):
             at["certificate-authority"] = str(self.ca_file)
         return write_kubeconfig(path, at, {"token": token}, namespace)
 
-    def kubectl(self, *args: str, input: str | None = None, timeout: float = 60) -> str:
+    def kubectl(self, *args: str, input: str | None = None, timeout: float = PATIENCE) -> str:
         """Run kubectl as administrator and return what it printed. Raises ClusterError with its error output."""
         return self.run(build.program("kubectl"), *args, input=input, timeout=timeout)
 
-    def helm(self, *args: str, input: str | None = None, timeout: float = 120) -> str:
+    def helm(self, *args: str, input: str | None = None, timeout: float = PATIENCE) -> str:
         """Run helm as administrator and return what it printed. Raises ClusterError with its error output."""
         return self.run(build.program("helm"), *args, input=input, timeout=timeout)
 
@@ -108,7 +108,7 @@ class Cluster(ABC):
         path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")])
         return os.environ | helm | {"KUBECONFIG": str(self.kubeconfig), "PATH": path}
 
-    def run(self, *command: str | Path, input: str | None = None, timeout: float = 60) -> str:
+    def run(self, *command: str | Path, input: str | None = None, timeout: float = PATIENCE) -> str:
         """Run a program against this cluster and return what it printed. Raises ClusterError with its error output."""
         try:
             done = subprocess.run(
@@ -179,7 +179,7 @@ class Cluster(ABC):
         self.kill(component)
         self.start_component(component)
         if component in ("kube-apiserver", "etcd"):
-            self.client.wait_ready(timeout=60)
+            self.client.wait_ready()
 
     def _not_offered(self, what: str) -> NotOffered:
         return NotOffered(f"The provider {self.provider!r} cannot {what}; the provider 'node' can.")
@@ -211,7 +211,9 @@ def write_kubeconfig(
     return path
 
 
-def wait_until(what: str, condition: Callable[[], bool], timeout: float, every: float = 0.02) -> None:
+def wait_until(
+    what: str, condition: Callable[[], bool], timeout: float = PATIENCE, every: float = 0.02
+) -> None:
     """Wait for a condition at most ``timeout`` seconds. Raises ClusterError that says what was waited for."""
     until = time.monotonic() + timeout
     while not condition():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,6 +44,46 @@ def file_lock(path: Path) -> Iterator[None]:
             yield
         finally:
             fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def made_once(target: Path, make: Callable[[Path], object]) -> Path:
+    """Return a file of the cache; when it is missing, ``make`` writes it to the path that it is given.
+
+    However many processes ask at once, one makes it and the others wait; none ever sees a part of it, even if the one
+    that makes it is killed. ``make`` must not ask for another file of the same folder: the folder is locked. A file
+    counts as used whenever it is asked for, see ``forget_unused``.
+    """
+    while not _use(target):
+        with file_lock(target.parent / ".lock"):
+            if target.exists():
+                continue
+            scratch = target.parent / ".new"
+            # What one who was killed left: nobody else makes anything here now.
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            make(scratch / target.name)
+            (scratch / target.name).rename(target)
+            shutil.rmtree(scratch)
+    return target
+
+
+def _use(path: Path) -> bool:
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def forget_unused(folder: Path, pattern: str, keep: int, seconds: float = 3600.0) -> None:
+    """Remove all but the last ``keep`` files that match, unless somebody asked for them within ``seconds``.
+
+    Another checkout may just have asked for one and be about to read it.
+    """
+    ages = sorted((time.time() - path.stat().st_mtime, path) for path in folder.glob(pattern))
+    for age, path in ages[keep:]:
+        if age > seconds:
+            path.unlink(missing_ok=True)
 
 
 class Claim:

@@ -30,7 +30,9 @@ _PATCHES = {
 
 # Admission policies look a kind up some seconds after its definition; until then the API server refuses it and says so.
 _NEW_KIND = b"There can be a delay between when CustomResourceDefinitions are created"
-_NEW_KIND_SECONDS = 30
+_NEW_KIND_SECONDS = 60
+PATIENCE = 180.0
+"""Longest wait for what takes moments on a quiet machine, in seconds: how long it takes is never what is tested."""
 
 
 class ApiError(Exception):
@@ -114,7 +116,7 @@ class KubeClient:
         query: Query | None = None,
         body: Any = None,
         content_type: str = "application/json",
-        timeout: float = 30,
+        timeout: float = 60,
     ) -> Any:
         """Send one request and return the decoded answer (text if it is no JSON). Raises ApiError."""
         until = time.monotonic() + _NEW_KIND_SECONDS
@@ -238,7 +240,7 @@ class KubeClient:
         name: str,
         namespace: str | None,
         condition: Callable[[Object], object],
-        timeout: float,
+        timeout: float = PATIENCE,
         what: str = "",
     ) -> Object:
         """Wait until an object exists and fulfils a condition; return it as it was then.
@@ -253,7 +255,7 @@ class KubeClient:
                 return last
         raise WaitError(_explain(f"{resource}/{name}: {what or 'the condition'}", timeout, last))
 
-    def wait_gone(self, resource: str, name: str, namespace: str | None, timeout: float) -> None:
+    def wait_gone(self, resource: str, name: str, namespace: str | None, timeout: float = PATIENCE) -> None:
         """Wait until there is no such object. Raises WaitError after ``timeout`` seconds."""
         last = self.find(resource, name, namespace)
         if last is None:
@@ -274,7 +276,7 @@ class KubeClient:
             return False
         return True
 
-    def wait_ready(self, timeout: float) -> None:
+    def wait_ready(self, timeout: float = PATIENCE) -> None:
         """Wait until the API server says it is ready. Raises WaitError after ``timeout`` seconds."""
         until = time.monotonic() + timeout
         while not self.is_ready():

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .client import PATIENCE
+
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get"}
 _OBJECT = re.compile(
     r"/(?:api/[^/]+|apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+)(?=/[^/]))?"
@@ -133,7 +135,7 @@ class Hold:
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self._lock = threading.Lock()
 
-    def wait_arrived(self, timeout: float) -> None:
+    def wait_arrived(self, timeout: float = PATIENCE) -> None:
         """Wait until a request is being held. Raises TimeoutError after ``timeout`` seconds."""
         if not self.arrived.wait(timeout):
             raise TimeoutError(f"no request to hold came within {timeout:g} s")

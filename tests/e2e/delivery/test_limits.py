@@ -107,5 +107,5 @@ def test_on_a_cluster_without_the_feature_it_is_refused(own_node: OwnNode, tmp_p
         team.make_binding("plain", secrets=[sealed_entry(team, team.value, binding="plain")])
         team.make_run("plain", bindings=[{"name": "plain"}])
         node.client.wait_for(
-            "jobs", team.object_name(team.run("plain")), namespace, lambda job: job["metadata"]["uid"], 60
+            "jobs", team.object_name(team.run("plain")), namespace, lambda job: job["metadata"]["uid"]
         )

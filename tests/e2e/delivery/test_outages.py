@@ -47,7 +47,7 @@ def held(team: Team) -> Object:
     team.wait_run("job", is_on_record, says="the Job on record")
     team.operator.kill()
     team.let_go(found)
-    wait_until("the kubelet to ask", lambda: len(requests_of(team)) == 1, 60)
+    wait_until("the kubelet to ask", lambda: len(requests_of(team)) == 1)
     return found
 
 
@@ -72,7 +72,7 @@ def test_the_kubelet_starts_again_while_its_request_is_open(team: Team, node: No
     held(team)
     (first,) = requests_of(team)
     node.restart("kubelet")
-    wait_until("the kubelet to ask again", lambda: len(requests_of(team)) == 2, 90)
+    wait_until("the kubelet to ask again", lambda: len(requests_of(team)) == 2)
     team.operator.start()
     check_ended_well(team)
     (attempt,) = team.run()["status"]["tasks"][0]["attempts"]
@@ -105,7 +105,7 @@ def check(team: Team, found: Object, life: kills.Life) -> None:
     attempts = found["status"]["tasks"][0]["attempts"]
     assert len(attempts) == 1
     assert attempts[0]["sealed"]["delivered"] <= attempts[0]["sealed"]["opened"]
-    wait_until("no request to be left", lambda: requests_of(team) == [], 60)
+    wait_until("no request to be left", lambda: requests_of(team) == [])
     assert set(team.cluster.etcd.find(team.value.encode(), since=team.since)) == set()
 
 
@@ -124,14 +124,14 @@ WRITES = frozenset(
 
 
 @pytest.mark.proof
-@pytest.mark.xdist_group("heavy")
-@pytest.mark.timeout(7200 if FULL else 600)
+@pytest.mark.xdist_group("kills")
+@pytest.mark.timeout(7200 if FULL else 900)
 @pytest.mark.usefixtures("crds", "opener")
 def test_a_sealed_run_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:
     life = kills.Life(succeed, "Succeeded", WRITES, check, arguments=IMAGE, options=SEALED_TEAM)
     rehearsed = kills.rehearse(node, tmp_path, life)
     assert {text.removesuffix("*") for text in rehearsed if text.endswith("*")} == WRITES
-    cases = kills.kills_of(rehearsed, 4, "kills of a sealed run")
+    own = WRITES if FULL else WRITES - kills.SUCCEEDS.writes
+    cases = kills.kills_of(rehearsed, own, 6, "kills of a sealed run")
     hits = kills.play_all([kills.Case(node, tmp_path, life, (each,)) for each in cases])
-    kills.check_every_write_was_hit(hits, WRITES)
-    assert len(hits) >= 0.8 * len(cases), "kills that did not come prove nothing"
+    kills.check_hits(cases, hits, own)

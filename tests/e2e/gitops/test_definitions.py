@@ -22,7 +22,7 @@ DEFINITIONS = {
 MANIFESTS = ("argocd/application.yaml", "argocd/argocd-cm.yaml", "flux/kustomizations.yaml")
 NAMESPACES = ("argocd", "team-a")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def tools(own_node: OwnNode) -> NodeCluster:
     for module, path in DEFINITIONS.items():
         # They are too large for the annotation of a plain apply.
         node.kubectl("create", "-f", str(module_folder(PINS, module) / path))
-    node.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    node.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=180s")
     for name in NAMESPACES:
         node.kubectl("create", "namespace", name)
     return node

@@ -16,7 +16,7 @@ from tests.e2e.sealed.people import may
 
 __all__ = ["checkout"]
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 
 class Deployer:
@@ -37,7 +37,7 @@ class Deployer:
     def wait_may_use(self, expected: bool) -> None:
         client = self.team.client.as_user(self.name)
         use = (client, self.team.namespace, "use", "secretbindings", "nightly")
-        wait_until(f"its right to be {expected}", lambda: may(*use) is expected, 10)
+        wait_until(f"its right to be {expected}", lambda: may(*use) is expected)
 
     def kubectl(self, *words: str | Path) -> str:
         """Raises ClusterError with what it said."""

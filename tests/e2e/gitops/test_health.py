@@ -88,6 +88,6 @@ def test_a_binding_whose_value_cannot_be_had(team: Team) -> None:
     def judged(item: Object) -> bool:
         return bool(item.get("status", {}).get("conditions"))
 
-    found = health(team.client.wait_for("secretbindings", "broken", team.namespace, judged, 60))
+    found = health(team.client.wait_for("secretbindings", "broken", team.namespace, judged))
     assert found.status == "Degraded"
     assert "absent" in found.message

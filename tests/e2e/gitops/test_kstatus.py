@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("kstatus-go")]
 
 
 @pytest.fixture(scope="module")
-def kstatus(tmp_path_factory: pytest.TempPathFactory) -> Ask:
+def kstatus() -> Ask:
     """Ask for the status of one object."""
-    program = build_module(SOURCES, tmp_path_factory.mktemp("go") / "kstatus")
+    program = build_module(SOURCES)
 
     def ask(item: Object) -> str:
         done = subprocess.run(
@@ -86,4 +86,4 @@ def test_what_cannot_go_on_has_failed(team: Team, kstatus: Ask) -> None:
     def judged(item: Object) -> bool:
         return bool(item.get("status", {}).get("conditions"))
 
-    assert kstatus(team.client.wait_for("secretbindings", "broken", team.namespace, judged, 60)) == "Failed"
+    assert kstatus(team.client.wait_for("secretbindings", "broken", team.namespace, judged)) == "Failed"

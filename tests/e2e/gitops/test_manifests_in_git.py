@@ -60,7 +60,7 @@ class Checkout:
         def judged(item: Object) -> bool:
             return bool(item.get("status", {}).get("observedGeneration") == item["metadata"]["generation"])
 
-        return self.team.client.wait_for("secretbindings", name, self.team.namespace, judged, 60)
+        return self.team.client.wait_for("secretbindings", name, self.team.namespace, judged)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_changed_run_is_refused_in_words_that_tools_know_and_runs_again_when_m
         checkout.kubectl("apply", "--server-side")
     # What tools do then, if the object's annotation says so.
     team.client.delete("workflowruns", "nightly", team.namespace)
-    team.client.wait_gone("workflowruns", "nightly", team.namespace, 60)
+    team.client.wait_gone("workflowruns", "nightly", team.namespace)
     checkout.kubectl("apply", "--server-side")
     second = team.wait_phase("nightly", "Succeeded")
     assert second["metadata"]["uid"] != first["metadata"]["uid"]

@@ -52,7 +52,7 @@ def spec(client: KubeClient, namespace: str) -> dict[str, object]:
     return found
 
 
-async def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 120) -> None:
     """Wait for it."""
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 -- it happens elsewhere

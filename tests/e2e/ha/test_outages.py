@@ -17,8 +17,7 @@ from tests.e2e.operators import install_crds
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.proof,
-    pytest.mark.xdist_group("heavy"),
-    pytest.mark.timeout(1200 if FULL else 420),
+    pytest.mark.timeout(1200 if FULL else 900),
 ]
 
 TIMES = 5 if FULL else 1
@@ -40,7 +39,7 @@ def test_a_component_is_away_for_longer_than_the_lease(
                 wait_seconds(AWAY_SECONDS)
                 mark = pair.team.cluster.audit.mark()
                 node.start_component(component)
-                node.client.wait_ready(timeout=60)
+                node.client.wait_ready()
                 pair.wait_for_writes(pair.leader(), 9, mark)
             check(pair, load, f"{TIMES} times without {component} for {AWAY_SECONDS} s", capsys)
         # whoever ended did so because the other one leads, and not for want of an answer

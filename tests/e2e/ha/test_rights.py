@@ -8,11 +8,12 @@ import urllib.request
 import pytest
 
 from tests.e2e.cluster.base import wait_until
-from tests.e2e.ha.pair import PATIENCE, Pair, PairMaker, out_of_turn
+from tests.e2e.cluster.client import PATIENCE
+from tests.e2e.ha.pair import Pair, PairMaker, out_of_turn
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, python
 from tests.e2e.runs.test_readiness import port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 
 def ready(number: int) -> str:

@@ -125,8 +125,12 @@ def suspended(scene: Scene) -> Play:
 @entry()
 def deadline(scene: Scene) -> Play:
     command = takes_variable(scene.given().text, then="time.sleep(600)")
-    scene.submit(command=command, task={"activeDeadlineSeconds": 3})
+    found = scene.submit(command=command, task={"activeDeadlineSeconds": 1234})
     yield
+    pod = scene.team.wait_running(found)
+    # Brought near from outside: seconds from the start would be over before a slow start.
+    soon = {"spec": {"activeDeadlineSeconds": 1}}
+    scene.team.client.patch("pods", pod["metadata"]["name"], scene.team.namespace, soon)
     scene.ends("Failed", "DeadlineExceeded")
 
 
@@ -134,7 +138,7 @@ def deadline(scene: Scene) -> Play:
 def never_starts(scene: Scene) -> Play:
     scene.given()
     main = {"name": "main", "image": "localhost/nowhere:1", "imagePullPolicy": "Never"}
-    scene.submit(task={"startDeadlineSeconds": 3}, pod={"containers": [main]})
+    scene.submit(task={"startDeadlineSeconds": 20}, pod={"containers": [main]})
     yield
     scene.ends("Failed", "StartDeadlineExceeded")
 
@@ -154,7 +158,7 @@ def run_deleted(scene: Scene) -> Play:
     yield
     scene.team.wait_running(made)
     scene.team.client.delete("workflowruns", scene.name, scene.team.namespace)
-    scene.team.client.wait_gone("secrets", scene.team.object_name(made), scene.team.namespace, 60)
+    scene.team.client.wait_gone("secrets", scene.team.object_name(made), scene.team.namespace)
 
 
 @entry()
@@ -163,7 +167,7 @@ def pod_deleted(scene: Scene) -> Play:
     yield
     pod = scene.team.wait_running(made)
     scene.team.client.delete("pods", pod["metadata"]["name"], scene.team.namespace)
-    scene.team.client.wait_gone("secrets", scene.team.object_name(made), scene.team.namespace, 60)
+    scene.team.client.wait_gone("secrets", scene.team.object_name(made), scene.team.namespace)
     scene.team.client.patch("workflowruns", scene.name, scene.team.namespace, {"spec": {"cancel": True}})
     scene.team.wait_phase(scene.name, "Cancelled", "Failed")
 
@@ -176,7 +180,7 @@ def namespace_deleted(scene: Scene) -> Play:
     yield
     team.wait_running(made)
     team.client.delete("namespaces", team.namespace)
-    team.client.wait_gone("namespaces", team.namespace, None, 120)
+    team.client.wait_gone("namespaces", team.namespace, None)
 
 
 # what cannot be had

@@ -87,7 +87,7 @@ def command_line(scene: Scene) -> Iterator[None]:
     scene.team.client.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
     yield
     scene.team.client.wait_for(
-        "pods", scene.name, scene.team.namespace, lambda pod: pod["status"]["phase"] == "Running", 120
+        "pods", scene.name, scene.team.namespace, lambda pod: pod["status"]["phase"] == "Running"
     )
 
 
@@ -96,7 +96,7 @@ def image(scene: Scene) -> Iterator[None]:
     """The value where an image belongs: the node says that it cannot find it."""
     _pod(scene, image=f"localhost/{scene.given().text}:1", imagePullPolicy="Always")
     yield
-    scene.team.client.wait_for("pods", scene.name, scene.team.namespace, _pull_failed, 120)
+    scene.team.client.wait_for("pods", scene.name, scene.team.namespace, _pull_failed)
 
 
 @leaks("log of the operator")

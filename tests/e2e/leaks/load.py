@@ -118,7 +118,6 @@ class Scene:
             lambda: (
                 not any(any(below.glob(f"kubernetes.io~{kind}/*/*")) for kind in ("projected", "empty-dir"))
             ),
-            timeout=120,
         )
 
 

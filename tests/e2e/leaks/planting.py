@@ -56,7 +56,7 @@ class Planting:
 
     def end(self) -> None:
         """Wait until the container has printed."""
-        self.node.client.wait_for("pods", "live", self.namespace, _runs, timeout=60)
+        self.node.client.wait_for("pods", "live", self.namespace, _runs)
 
     def _objects(self) -> Iterator[Object]:
         yield self._object("v1", "ConfigMap", data={"text": self.text})

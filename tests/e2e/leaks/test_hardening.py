@@ -18,7 +18,7 @@ from tests.e2e.leaks.load import ENTRIES
 from tests.e2e.leaks.scan import check
 from tests.e2e.leaks.world import world
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("heavy"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.e2e
 MODULES = (entries, entries_sealed)
 HARDENING = EXAMPLES / "hardening"
 

@@ -22,8 +22,7 @@ from tests.sampling import sample
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.proof,
-    pytest.mark.xdist_group("heavy"),
-    pytest.mark.timeout(1800 if FULL else 600),
+    pytest.mark.timeout(1800 if FULL else 900),
 ]
 MODULES = (entries, entries_delivered, entries_sealed)
 """Entries add themselves when these are imported."""

@@ -64,7 +64,7 @@ def submitter(team: Team) -> KubeClient:
             "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}],
         }
     )
-    wait_until("the rights", lambda: can(team, "create", "workflowruns.runkeys.dev"), 10)
+    wait_until("the rights", lambda: can(team, "create", "workflowruns.runkeys.dev"))
     return team.client.as_user(name)
 
 

@@ -43,6 +43,9 @@ class Recorder:
         self._saw("run", event)
         self._queue.add(RunKey(event["object"]["metadata"]["namespace"], event["object"]["metadata"]["name"]))
 
+    def policies_restored(self) -> None:
+        say("policies restored")
+
     def saw_binding(self, event: Event) -> None:
         self._saw("binding", event)
 

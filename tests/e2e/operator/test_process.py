@@ -17,7 +17,7 @@ import pytest
 
 from runkeys.policies import Account
 from tests.e2e.cluster.base import Cluster
-from tests.e2e.cluster.client import KubeClient
+from tests.e2e.cluster.client import PATIENCE, KubeClient
 from tests.e2e.cluster.faults import Answer, Request, matching
 from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.operators import RELEASE, ROOT, install_rights, settle_policies
@@ -48,14 +48,14 @@ class Process:
     def seen(self) -> list[str]:
         return [line for line in self.text.splitlines() if line.startswith("saw ")]
 
-    def wait_for(self, words: str, timeout: float = 30, count: int = 1) -> None:
+    def wait_for(self, words: str, timeout: float = PATIENCE, count: int = 1) -> None:
         until = time.monotonic() + timeout
         while self.text.count(words) < count:
             assert time.monotonic() < until, f"no {words!r} within {timeout} s:\n{self.text}"
             assert self.process.poll() is None or words in self.text, f"ended:\n{self.text}"
             time.sleep(0.02)
 
-    def end(self, sent: signal.Signals | None = None, timeout: float = 30) -> int:
+    def end(self, sent: signal.Signals | None = None, timeout: float = PATIENCE) -> int:
         if sent is not None:
             self.process.send_signal(sent)
         return self.process.wait(timeout)
@@ -185,7 +185,7 @@ def test_told_to_stop_when_idle_it_stops_at_once(start: Start) -> None:
 def test_told_to_stop_while_it_asks_for_the_kinds_it_stops_at_once(start: Start, proxy: ApiProxy) -> None:
     asked = proxy.hold(lambda request: request.path in ("/api", "/apis"), times=None)
     process = start()
-    asked.wait_arrived(30)
+    asked.wait_arrived()
     assert process.end(signal.SIGTERM) == 0
     assert "not everything ended by itself" not in process.text
 

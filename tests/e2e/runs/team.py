@@ -13,13 +13,11 @@ from runkeys.naming import attempt_name
 from runkeys.policies import Account
 from tests.e2e.cluster.audit import AuditEvent
 from tests.e2e.cluster.base import Cluster, ClusterError, wait_until
-from tests.e2e.cluster.client import ApiError, KubeClient, Object
+from tests.e2e.cluster.client import PATIENCE, ApiError, KubeClient, Object
 from tests.e2e.operators import Operator, settle_policies
 
 TASK_IMAGE = "localhost/runkeys-task:1"
 SOURCE = "source"
-RUN_SECONDS = 120
-"""Longest wait for something that takes seconds on a quiet machine."""
 
 
 def canary() -> str:
@@ -127,19 +125,19 @@ class Team:
         """The run as it is now."""
         return self.client.get("workflowruns", name, self.namespace)
 
-    def wait_run(self, name: str, what: Any, timeout: float = RUN_SECONDS, *, says: str = "") -> Object:
+    def wait_run(self, name: str, what: Any, timeout: float = PATIENCE, *, says: str = "") -> Object:
         """Wait until ``what(run)`` holds; shows the run and the operator's log if it never does."""
         try:
             return self.client.wait_for("workflowruns", name, self.namespace, what, timeout, says)
         except AssertionError as error:
             raise AssertionError(f"{error}\noperator's log:\n{self.operator.text()[-6000:]}") from None
 
-    def wait_phase(self, name: str, *phases: str, timeout: float = RUN_SECONDS) -> Object:
+    def wait_phase(self, name: str, *phases: str, timeout: float = PATIENCE) -> Object:
         """Wait until the run has one of ``phases``."""
         return self.wait_run(name, lambda found: phase(found) in phases, timeout, says=f"phase {phases}")
 
     def wait_condition(
-        self, name: str, kind: str, status: str = "True", reason: str = "", timeout: float = RUN_SECONDS
+        self, name: str, kind: str, status: str = "True", reason: str = "", timeout: float = PATIENCE
     ) -> Object:
         """Wait until the run's condition ``kind`` is ``status`` (and gives ``reason``)."""
 
@@ -154,7 +152,7 @@ class Team:
         metadata = found["metadata"]
         return attempt_name(metadata["name"], metadata["uid"], found["spec"]["tasks"][0]["name"], 1)
 
-    def wait_pod(self, found: Object, what: Any, timeout: float = RUN_SECONDS) -> Object:
+    def wait_pod(self, found: Object, what: Any, timeout: float = PATIENCE) -> Object:
         """Wait for the pod of the run's Job to fulfil ``what``."""
         name = self.object_name(found)
         self.client.wait_for(
@@ -281,9 +279,7 @@ class Team:
 
     def wait_may(self, expected: bool, verb: str, resource: str, name: str = "") -> None:
         """Wait until the API server knows of a changed right."""
-        wait_until(
-            f"{verb} {resource} to be {expected}", lambda: self.may(verb, resource, name) is expected, 10
-        )
+        wait_until(f"{verb} {resource} to be {expected}", lambda: self.may(verb, resource, name) is expected)
 
     def jobs(self) -> list[str]:
         """Names of the Jobs in the namespace."""

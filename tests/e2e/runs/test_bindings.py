@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.cluster.client import Object
-from tests.e2e.runs.team import RUN_SECONDS, Team
+from tests.e2e.runs.team import Team
 
 pytestmark = pytest.mark.e2e
 
@@ -22,7 +22,7 @@ def wait_ready(team: Team, name: str, status: str, reason: str) -> Object:
         )
 
     return team.client.wait_for(
-        "secretbindings", name, team.namespace, holds, RUN_SECONDS, f"Ready={status} {reason}"
+        "secretbindings", name, team.namespace, holds, what=f"Ready={status} {reason}"
     )
 
 

@@ -60,8 +60,8 @@ def check_the_operator_saw_to_it(team: Team, mark: int) -> None:
 
 def delete_the_run(team: Team, found: Object) -> None:
     team.client.delete("workflowruns", "job", team.namespace)
-    team.client.wait_gone("secrets", team.object_name(found), team.namespace, timeout=30)
-    team.client.wait_gone("jobs", team.object_name(found), team.namespace, timeout=30)
+    team.client.wait_gone("secrets", team.object_name(found), team.namespace)
+    team.client.wait_gone("jobs", team.object_name(found), team.namespace)
 
 
 # the run
@@ -71,7 +71,7 @@ def test_a_run_that_is_deleted_takes_its_secret_along(team: Team, node: NodeClus
     found, mark = running(team), node.audit.mark()
     delete_the_run(team, found)
     assert team.secret_story() == ["made", "gone"]
-    wait_until("the operator to be done", lambda: "secret gone" in team.operator.text(), timeout=30)
+    wait_until("the operator to be done", lambda: "secret gone" in team.operator.text())
     check_the_operator_saw_to_it(team, mark)
 
 
@@ -95,8 +95,8 @@ def test_a_finished_run_goes_when_its_time_to_live_is_over(team: Team, node: Nod
     mark = node.audit.mark()
     found = team.make_run(ttlSecondsAfterFinished=1)
     team.wait_phase("job", "Succeeded")
-    team.client.wait_gone("workflowruns", "job", team.namespace, timeout=30)
-    team.client.wait_gone("jobs", team.object_name(found), team.namespace, timeout=30)
+    team.client.wait_gone("workflowruns", "job", team.namespace)
+    team.client.wait_gone("jobs", team.object_name(found), team.namespace)
     assert team.secret_story() == ["made", "gone"]
     calls = team.calls(mark, "delete secrets", "delete workflowruns")
     assert [(call.user, call.resource) for call in calls] == [
@@ -109,7 +109,7 @@ def test_twin_without_a_time_to_live_the_run_stays(team: Team) -> None:
     team.make_run()
     team.wait_phase("job", "Succeeded")
     team.make_run("later", ttlSecondsAfterFinished=0)
-    team.client.wait_gone("workflowruns", "later", team.namespace, timeout=60)
+    team.client.wait_gone("workflowruns", "later", team.namespace)
     check_released(team.run("job"))
 
 
@@ -159,7 +159,7 @@ def test_a_source_deleted_before_the_pod_has_a_node(team: Team) -> None:
 def test_a_namespace_deleted_while_the_task_runs(team: Team, node: NodeCluster) -> None:
     found = running(team)
     team.client.delete("namespaces", team.namespace)
-    team.client.wait_gone("namespaces", team.namespace, None, timeout=60)
+    team.client.wait_gone("namespaces", team.namespace, None)
     assert team.secret_story(team.object_name(found)) == ["made", "gone"]
     assert node.etcd.keys(f"/registry/secrets/{team.namespace}/") == []
     assert team.operator.running, team.operator.text()
@@ -234,8 +234,8 @@ def check_cancelled(team: Team, found: Object, story: list[str]) -> None:
     assert (phase(found), found["status"]["tasks"][0]["reason"]) == ("Cancelled", "Cancelled")
     check_released(found)
     assert team.secret_story() == story
-    team.client.wait_gone("jobs", team.object_name(found), team.namespace, timeout=30)
-    wait_until("the pod to be gone", lambda: team.client.list("pods", team.namespace) == [], timeout=30)
+    team.client.wait_gone("jobs", team.object_name(found), team.namespace)
+    wait_until("the pod to be gone", lambda: team.client.list("pods", team.namespace) == [])
 
 
 def test_cancelled_before_it_starts(new_team: TeamMaker, node: NodeCluster) -> None:

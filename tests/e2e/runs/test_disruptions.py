@@ -35,7 +35,7 @@ from tests.e2e.runs.workflows import (
     wait_pod,
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 PRINTS_AND_WAITS = """
 print("sha256", sha(os.environ["SECRET_API_TOKEN"]), flush=True)
@@ -95,9 +95,7 @@ def wait_bound(team: Team, found: Object) -> str:
 def wait_printed(team: Team, found: Object, attempt: int = 1) -> str:
     """Wait until the task runs and has found the right value; the name of its pod."""
     pod = str(wait_pod(team, found, "a", attempt=attempt)["metadata"]["name"])
-    wait_until(
-        "the hash of the value", lambda: team.client.logs(pod, team.namespace) == printed_by(team), timeout=60
-    )
+    wait_until("the hash of the value", lambda: team.client.logs(pod, team.namespace) == printed_by(team))
     return pod
 
 
@@ -228,7 +226,7 @@ def test_an_eviction_while_the_operator_is_away_does_not_count(team: Team) -> No
     with stopped(team, away=True):
         evict(team, pod)
         wait_job_over(team, run)
-        team.client.wait_gone("pods", pod, team.namespace, 60)
+        team.client.wait_gone("pods", pod, team.namespace)
         # without the operator it is there for longer than its pod
         assert team.live_secrets() == [object_name(run, "a")]
     wait_printed(team, run, 2)
@@ -281,7 +279,7 @@ def test_twin_without_its_policy_the_job_does_not_say_that_it_was_disrupted(team
         with stopped(team, away=True):
             evict(team, pod)
             wait_job_over(team, run)
-            team.client.wait_gone("pods", pod, team.namespace, 60)
+            team.client.wait_gone("pods", pod, team.namespace)
         with pytest.raises(AssertionError, match="Failed"):
             check_it_did_not_count(team, run)
         check_it_counted(team)
@@ -316,7 +314,7 @@ def jobs_without_a_policy(team: Team) -> Iterator[None]:
     try:
         team.client.create(policy)
         team.client.create(use)
-        wait_until("the policy to act", lambda: not keeps_its_policy(team), timeout=60, every=0.2)
+        wait_until("the policy to act", lambda: not keeps_its_policy(team), every=0.2)
         yield
     finally:
         team.client.delete("mutatingadmissionpolicybindings", name, missing_ok=True)
@@ -347,7 +345,7 @@ def test_a_drained_node(own_node: OwnNode, tmp_path: Path) -> None:
     with alone(node, tmp_path) as team:
         run = make(team, task("a", PRINTS_AND_WAITS, secret=True))
         pod = wait_printed(team, run)
-        node.kubectl("drain", NODE_NAME, "--timeout=60s", timeout=90)
+        node.kubectl("drain", NODE_NAME, "--timeout=180s", timeout=240)
         wait_for_want_of_a_node(team, run, 2)
         assert team.secret_story() == ["made", "gone"]
         node.kubectl("uncordon", NODE_NAME)
@@ -451,12 +449,12 @@ def test_a_kubelet_that_comes_back(own_node: OwnNode, tmp_path: Path, away: bool
             pod, secret = wait_printed(team, run), object_name(run, "a")
             early = "releasePolicy" in how
             if early:
-                wait_until("the Secret to be gone", lambda: team.live_secrets() == [], timeout=60)
+                wait_until("the Secret to be gone", lambda: team.live_secrets() == [])
             with stopped(team, away):
                 node.kill("kubelet")
                 if meanwhile:
                     signal(node, "finish", run).touch()
-                    wait_until("the container's end", signal(node, "finished", run).exists, timeout=30)
+                    wait_until("the container's end", signal(node, "finished", run).exists)
                     # nobody says so: for all that is known the container runs, and its Secret is there
                     assert is_running(team.client.get("pods", pod, team.namespace))
                     assert team.live_secrets() == ([] if early else [secret])
@@ -464,9 +462,9 @@ def test_a_kubelet_that_comes_back(own_node: OwnNode, tmp_path: Path, away: bool
                 if away and meanwhile:
                     wait_job_over(team, run)
             if not meanwhile:
-                wait_until("the kubelet to answer", partial(answers, team, pod), timeout=60)
+                wait_until("the kubelet to answer", partial(answers, team, pod))
                 if early:
-                    wait_until("it to miss the Secret", partial(misses_a_volume, team, pod), timeout=60)
+                    wait_until("it to miss the Secret", partial(misses_a_volume, team, pod))
             signal(node, "finish", run).touch()
             found = ended(team, name)
             assert (phase(found), outcomes(found, "a")) == ("Succeeded", ["Succeeded"]), found["status"]
@@ -562,7 +560,7 @@ def test_twin_a_silent_node_that_nobody_gives_up_counts(own_node: OwnNode, tmp_p
         check_it_counted(team, "LifetimeExceeded")
         assert not disrupted_by(team, pod, "")
         node.start_component("kubelet")
-        team.client.wait_gone("pods", pod, team.namespace, 60)
+        team.client.wait_gone("pods", pod, team.namespace)
         assert team.jobs() == []
 
 

@@ -27,7 +27,7 @@ from tests.e2e.runs.team import (
     python,
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 NEVER = ("--sweep-seconds", "3600")
 MADE_AND_GONE = ["made", "gone"]
@@ -101,7 +101,7 @@ def test_a_write_that_fails_once(
     for name in FAULTS:
         team.make_run(name)
     for name in FAULTS:
-        check_it_ended_well(team, team.wait_phase(name, "Succeeded", "Failed", timeout=120))
+        check_it_ended_well(team, team.wait_phase(name, "Succeeded", "Failed"))
     assert {name: len(rule.hits) for name, rule in rules.items()} == dict.fromkeys(FAULTS, 1)
 
 
@@ -132,7 +132,7 @@ def test_a_secret_that_is_said_to_be_there_and_is_not(
     team = faulty_team()
     proxy.rule(matching("create", "secrets"), Answer(409, "AlreadyExists"), times=None)
     team.operator.start()
-    team.make_run(task={"startDeadlineSeconds": 4})
+    team.make_run(task={"startDeadlineSeconds": 20})
     found = team.wait_phase("job", "Succeeded", "Failed")
     assert (phase(found), found["status"]["tasks"][0]["reason"]) == ("Failed", "StartDeadlineExceeded")
     assert condition(found, "SecretsReleased")["status"] == "True"
@@ -158,7 +158,7 @@ def test_watches_that_break_all_the_time(faulty_team: Callable[..., Team], proxy
     proxy.after_answer = cut_all
     team.operator.start()
     team.make_run()
-    check_it_ended_well(team, team.wait_phase("job", "Succeeded", "Failed", timeout=120))
+    check_it_ended_well(team, team.wait_phase("job", "Succeeded", "Failed"))
 
 
 def silence(proxy: ApiProxy) -> list[Hold]:
@@ -167,7 +167,7 @@ def silence(proxy: ApiProxy) -> list[Hold]:
     for match in WATCHES_OF_ITS_TASK:
         proxy.cut(match)
     for hold in holds:
-        hold.wait_arrived(30)
+        hold.wait_arrived()
     return holds
 
 
@@ -178,7 +178,7 @@ def finish_unseen(team: Team, proxy: ApiProxy) -> tuple[Object, list[Hold]]:
     team.wait_running(found)
     holds = silence(proxy)
     team.tell_to_finish(found)
-    team.client.wait_for("jobs", team.object_name(found), team.namespace, ended, 60)
+    team.client.wait_for("jobs", team.object_name(found), team.namespace, ended)
     return found, holds
 
 
@@ -223,10 +223,10 @@ def finish_with_a_secret_on_its_way(team: Team, proxy: ApiProxy) -> tuple[Object
     held = proxy.hold(matching("create", "secrets"))
     team.operator.start()
     team.make_run()
-    held.wait_arrived(60)
+    held.wait_arrived()
     team.operator.kill()
     team.operator.start()
-    found = team.wait_phase("job", "Succeeded", "Failed", timeout=90)
+    found = team.wait_phase("job", "Succeeded", "Failed")
     check_it_ended_well(team, found)
     return found, held
 
@@ -244,7 +244,7 @@ def test_a_secret_that_arrives_after_the_end_is_deleted_again(cluster: Cluster, 
         twin.operator.kill()
         for team, hold in ((served, held), (twin, twins_held)):
             hold.release()
-            wait_until("the late Secret", partial(came_late, team), timeout=10)
+            wait_until("the late Secret", partial(came_late, team))
         check_released(served, found, 60)
 
         # the twin: the same without an operator, which would have had longer
@@ -261,9 +261,9 @@ def test_a_secret_that_arrives_after_its_job_is_collected_by_kubernetes(
     found, held = finish_with_a_secret_on_its_way(team, proxy)
     team.operator.kill()
     team.client.delete("jobs", team.object_name(found), team.namespace)
-    team.client.wait_gone("jobs", team.object_name(found), team.namespace, 30)
+    team.client.wait_gone("jobs", team.object_name(found), team.namespace)
     held.release()
-    wait_until("the late Secret", partial(came_late, team), timeout=10)
+    wait_until("the late Secret", partial(came_late, team))
     check_released(team, found, 60)
     assert team.secret_story() == MADE_AND_GONE * 2
 
@@ -283,5 +283,5 @@ def test_components_that_restart_in_the_middle(own_node: OwnNode, tmp_path: Path
             found = team.make_run(name, command=python(f"{CHECKS_ITS_VARIABLE};import time;time.sleep(3)"))
             team.wait_running(found)
             node.restart(component)
-            check_it_ended_well(team, team.wait_phase(name, "Succeeded", "Failed", timeout=90))
+            check_it_ended_well(team, team.wait_phase(name, "Succeeded", "Failed"))
         assert team.operator.running

@@ -24,7 +24,7 @@ def team(new_team: TeamMaker, proxy: ApiProxy) -> Team:
     team = new_team("--sweep-seconds", "3600", server=proxy.url)
     team.make_source()
     team.make_binding(access=[{"images": [TASK_IMAGE]}])
-    team.client.wait_for("secretbindings", "keys", team.namespace, is_ready, timeout=30)
+    team.client.wait_for("secretbindings", "keys", team.namespace, is_ready)
     public_key(team)  # by then nothing of the start is under way any more
     return team
 
@@ -76,7 +76,7 @@ def bound_at_the_last_moment(
     team.wait_condition("job", "Authorized", "True")
     silent = proxy.hold(matching("watch", watched), times=None)
     proxy.cut(matching("watch", watched))
-    silent.wait_arrived(30)
+    silent.wait_arrived()
     change(team, pod)
     team.let_go(found)
     return found
@@ -144,7 +144,7 @@ def test_a_pod_that_was_changed_at_the_last_moment(team: Team, proxy: ApiProxy) 
     team.wait_condition("job", "Authorized", "True")
     held = proxy.hold(matching("get", "workflowruns", name="job"))
     team.let_go(found)
-    held.wait_arrived(30)  # the operator has seen the node, and is about to read
+    held.wait_arrived()  # the operator has seen the node, and is about to read
     silence_pods(proxy)
     pod = team.pod(found)
     change = {"spec": {"containers": [{"name": "main", "image": OTHER_IMAGE}]}}
@@ -159,5 +159,5 @@ def test_a_pod_that_was_changed_at_the_last_moment(team: Team, proxy: ApiProxy) 
 def silence_pods(proxy: ApiProxy) -> Hold:
     silent = proxy.hold(matching("watch", "pods"), times=None)
     proxy.cut(matching("watch", "pods"))
-    silent.wait_arrived(30)
+    silent.wait_arrived()
     return silent

@@ -145,9 +145,7 @@ def forge_job(team: Team, name: str, metadata: dict[str, Any]) -> Object:
 
 
 def on_node(team: Team, name: str) -> Object:
-    return team.client.wait_for(
-        "pods", name, team.namespace, lambda pod: pod["spec"].get("nodeName"), timeout=30
-    )
+    return team.client.wait_for("pods", name, team.namespace, lambda pod: pod["spec"].get("nodeName"))
 
 
 def check_nothing_came_of_it(team: Team, pod_name: str) -> None:
@@ -198,9 +196,7 @@ def test_twin_a_pod_that_the_job_controller_counts_is_a_pod_of_the_job(swept: Te
         labels={f"{LABELS}/controller-uid": uid, f"{LABELS}/job-name": job["metadata"]["name"]},
         ownerReferences=[controller("Job", job)],
     )
-    swept.client.wait_for(
-        "secrets", swept.object_name(found), swept.namespace, bool, timeout=75, what="to be made"
-    )
+    swept.client.wait_for("secrets", swept.object_name(found), swept.namespace, bool, what="to be made")
     with pytest.raises(AssertionError):
         check_nothing_came_of_it(swept, pod["metadata"]["name"])
 

@@ -2,8 +2,9 @@
 
 A proxy between the operator and the API server numbers every request. A rehearsal shows which there are, from the
 operator's start to the end of a run. Then, for each of them, the operator is killed before the request is forwarded,
-or after its answer was lost, and is started again. Between them the two lives below hold every kind of write that the
-operator has the right to; a samples' run takes all writes and some of the reads, the full size takes all.
+or after its answer was lost, and is started again. Between them the lives hold every kind of write that the operator
+has the right to. A samples' run takes each kind of write in one of the lives, on both sides, and some of all the other
+requests; the full size takes all requests of all lives.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.proof,
     # Both lives take all of a small machine: one after the other.
-    pytest.mark.xdist_group("heavy"),
-    pytest.mark.timeout(7200 if FULL else 600),
+    pytest.mark.xdist_group("kills"),
+    pytest.mark.timeout(7200 if FULL else 900),
 ]
 
 AT_ONCE = 8
@@ -147,7 +148,7 @@ def check_it_ended_well(team: Team, found: Object, life: Life) -> None:
     assert team.secret_story() == ["made", "gone"]
 
     # what is said of the binding is true again
-    team.client.wait_for("secretbindings", "keys", team.namespace, is_ready, 30)
+    team.client.wait_for("secretbindings", "keys", team.namespace, is_ready)
 
     # one container saw the right value: none ran twice, none with another
     saw = hashlib.sha256(b"seen " + team.value.encode()).hexdigest().encode()
@@ -200,18 +201,21 @@ def rehearse(node: NodeCluster, folder: Path, life: Life) -> list[str]:
         return [shape(request) + ("*" if request.mutates else "") for request in proxy.requests]
 
 
-def kills_of(rehearsed: Sequence[str], reads: int, name: str) -> list[Kill]:
-    """Each write, and a sample of all requests by their numbers; before and after."""
+def kills_of(rehearsed: Sequence[str], writes: frozenset[str], size: int, name: str) -> list[Kill]:
+    """The first of each kind of these writes, and ``size`` of all other requests (all in full size).
+
+    Before and after. A write is known by its kind and how many of that there were, a read by its number.
+    """
     counts: Counter[str] = Counter()
-    writes, numbers = [], []
+    first: list[Kill] = []
+    others: list[Kill] = []
     for number, text in enumerate(rehearsed, start=1):
+        write = text.removesuffix("*")
         counts[text] += 1
         for when in When:
-            if text.endswith("*"):
-                writes.append(Kill(when, text.removesuffix("*"), counts[text]))
-            else:
-                numbers.append(Kill(when, "", number))
-    return writes + sample(numbers, reads, name=name)
+            kill = Kill(when, write, counts[text]) if text.endswith("*") else Kill(when, "", number)
+            (first if kill.shape in writes and kill.occurrence == 1 else others).append(kill)
+    return first + sample(others, size, name=name)
 
 
 def play_all(cases: Sequence[Case]) -> list[Hit]:
@@ -238,34 +242,35 @@ def play_all(cases: Sequence[Case]) -> list[Hit]:
     return [hit for _, hits, _ in played for hit in hits]
 
 
-def check_every_write_was_hit(hits: Sequence[Hit], writes: frozenset[str]) -> None:
-    """Both sides of every kind of write, and of no write that is not known here."""
-    assert {(shape(hit.request), hit.kill.when) for hit in hits if hit.request.mutates} == {
-        (write, when) for write in writes for when in When
-    }
+def check_hits(cases: Sequence[object], hits: Sequence[Hit], writes: frozenset[str]) -> None:
+    """Both sides of each of these kinds of write were hit, and nearly all that was to be hit."""
+    hit_writes = {(shape(hit.request), hit.kill.when) for hit in hits if hit.request.mutates}
+    assert hit_writes >= {(write, when) for write in writes for when in When}
+    assert len(hits) >= 0.8 * len(cases), "kills that did not come prove nothing"
 
 
 @pytest.mark.usefixtures("crds")
 def test_a_run_that_succeeds_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:
     rehearsed = rehearse(node, tmp_path, SUCCEEDS)
     assert {text.removesuffix("*") for text in rehearsed if text.endswith("*")} == SUCCEEDS.writes
-    kills: list[tuple[Kill, ...]] = [(kill,) for kill in kills_of(rehearsed, 8, "kills of a success")]
+    kills: list[tuple[Kill, ...]] = [
+        (kill,) for kill in kills_of(rehearsed, SUCCEEDS.writes, 6, "kills of a success")
+    ]
     # A Job whose creation nobody remembers is taken away before another is made: die there as well.
     forgotten = Kill(When.AFTER, "create jobs", 1)
     kills += [(forgotten, Kill(when, "delete jobs", 1)) for when in When]
     hits = play_all([Case(node, tmp_path, SUCCEEDS, each) for each in kills])
-    check_every_write_was_hit(hits, SUCCEEDS.writes | {"delete jobs"})
-    assert len(hits) >= 0.8 * len(kills), "kills that did not come prove nothing"
+    check_hits(kills, hits, SUCCEEDS.writes | {"delete jobs"})
 
 
 @pytest.mark.usefixtures("crds")
 def test_a_run_that_is_cancelled_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:
     rehearsed = rehearse(node, tmp_path, IS_CANCELLED)
     assert {text.removesuffix("*") for text in rehearsed if text.endswith("*")} == IS_CANCELLED.writes
-    kills = kills_of(rehearsed, 4, "kills of a cancelled run")
+    own = IS_CANCELLED.writes if FULL else IS_CANCELLED.writes - SUCCEEDS.writes
+    kills = kills_of(rehearsed, own, 6, "kills of a cancelled run")
     hits = play_all([Case(node, tmp_path, IS_CANCELLED, (each,)) for each in kills])
-    check_every_write_was_hit(hits, IS_CANCELLED.writes)
-    assert len(hits) >= 0.8 * len(kills), "kills that did not come prove nothing"
+    check_hits(kills, hits, own)
 
 
 @pytest.mark.parametrize(

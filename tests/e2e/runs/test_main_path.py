@@ -70,7 +70,7 @@ def test_five_writes(team: Team, node: NodeCluster) -> None:
     team.make_run()
     run = team.wait_phase("job", "Succeeded")
     # the audit log knows of a write once it is answered, which may be after others have seen it
-    wait_until("the operator to be answered", lambda: "status Succeeded" in team.operator.text(), 30)
+    wait_until("the operator to be answered", lambda: "status Succeeded" in team.operator.text())
     calls = calls_of(team, node, mark)
     writes = writes_of(team, calls, run)
     extra = extra_writes(writes, asked_at(team, node, mark)["job"])

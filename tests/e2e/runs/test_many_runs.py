@@ -21,8 +21,6 @@ from tests.e2e.runs.writes import FIVE, asked_at, calls_of, extra_writes, writes
 pytestmark = [
     pytest.mark.e2e,
     # Takes all of a small machine, as the proofs in this group do: one after the other.
-    pytest.mark.xdist_group("heavy"),
-    pytest.mark.timeout(400),
 ]
 
 RUNS = 200
@@ -72,7 +70,6 @@ def wait_ended(team: Team, count: int) -> list[Object]:
     return found
 
 
-@pytest.mark.timeout(240)
 def test_two_hundred_runs_at_once(team: Team, node: NodeCluster, capsys: pytest.CaptureFixture[str]) -> None:
     mark = node.audit.mark()
     make_runs(team, RUNS)

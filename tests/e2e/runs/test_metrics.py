@@ -64,7 +64,7 @@ def watched(new_team: TeamMaker) -> Watched:
     team.make_source()
     team.make_binding()
     team.operator.wait_serving()
-    wait_until("readiness", lambda: Watched(team, port).value("runkeys_ready") == 1, 30)
+    wait_until("readiness", lambda: Watched(team, port).value("runkeys_ready") == 1)
     return Watched(team, port)
 
 
@@ -80,7 +80,7 @@ def test_a_run_is_counted_and_measured(watched: Watched) -> None:
     run = team.wait_condition("job", "SecretsReleased")
 
     [exposure] = run["status"]["tasks"][0]["attempts"][0]["exposures"]
-    wait_until("the last Secret to be counted", lambda: watched.value("runkeys_live_secrets") == 0, 30)
+    wait_until("the last Secret to be counted", lambda: watched.value("runkeys_live_secrets") == 0)
     assert exposure["deleted"]
     assert watched.value("runkeys_secret_exposure_seconds_count", release_policy="OnCompletion") == 1
     assert watched.value("runkeys_pod_end_to_secret_gone_seconds_count") == 1
@@ -116,17 +116,16 @@ def test_failures_are_counted_by_reason_and_a_held_secret_is_overdue(watched: Wa
         wait_until(
             "a refusal to be counted",
             lambda: watched.value("runkeys_reconcile_errors_total", kind="run", reason="Forbidden") > 0,
-            60,
         )
         assert watched.value("runkeys_api_requests_total", verb="delete", resource="secrets", code="403") > 0
         assert watched.value("runkeys_live_secrets") == 1
 
-    wait_until("the Secret to be overdue", lambda: watched.value("runkeys_overdue_secrets") == 1, 60)
+    wait_until("the Secret to be overdue", lambda: watched.value("runkeys_overdue_secrets") == 1)
     finalizers([])
 
-    team.wait_condition("job", "SecretsReleased", timeout=90)
-    wait_until("nothing to be overdue", lambda: watched.value("runkeys_overdue_secrets") == 0, 60)
-    wait_until("nothing to be live", lambda: watched.value("runkeys_live_secrets") == 0, 60)
+    team.wait_condition("job", "SecretsReleased")
+    wait_until("nothing to be overdue", lambda: watched.value("runkeys_overdue_secrets") == 0)
+    wait_until("nothing to be live", lambda: watched.value("runkeys_live_secrets") == 0)
 
 
 def test_a_secret_that_the_kubelet_missed_is_late(watched: Watched) -> None:

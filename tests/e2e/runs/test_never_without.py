@@ -32,8 +32,7 @@ from tests.e2e.runs.workflows import make, task
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.proof,
-    pytest.mark.xdist_group("heavy"),
-    pytest.mark.timeout(14_400 if FULL else 600),
+    pytest.mark.timeout(14_400 if FULL else 900),
 ]
 
 RUNS, AT_ONCE = (1000, 20) if FULL else (24, 12)
@@ -159,7 +158,7 @@ def test_no_container_starts_without_or_with_anothers_value(own_node: OwnNode, t
             proxy.before_forward = None
             assert {condition(run, "SecretsReleased")["status"] for run in runs} == {"True"}
             wait_until(
-                "nothing to be left", lambda: node.etcd.keys(f"/registry/secrets/{namespace}/rk-") == [], 120
+                "nothing to be left", lambda: node.etcd.keys(f"/registry/secrets/{namespace}/rk-") == []
             )
 
 

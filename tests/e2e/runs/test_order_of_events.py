@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.cluster.client import Object
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, exposures, phase, python
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 
 def pause(team: Team) -> None:
@@ -63,7 +63,7 @@ def test_it_was_away_while_the_pod_ended(team: Team, leave: Step, come_back: Ste
     team.wait_running(found)
     leave(team)
     team.tell_to_finish(found)
-    team.client.wait_for("jobs", team.object_name(found), team.namespace, ended, 60)
+    team.client.wait_for("jobs", team.object_name(found), team.namespace, ended)
     # the twin: without the operator the Secret is there, and the check sees it
     with pytest.raises(AssertionError):
         check_nothing_is_left(team)
@@ -98,4 +98,4 @@ def test_it_was_away_while_the_run_was_cancelled(team: Team, leave: Step, come_b
     team.wait_phase("job", "Cancelled")
     check_nothing_is_left(team)
     assert team.secret_story() == ["made", "gone"]
-    team.client.wait_gone("jobs", team.object_name(found), team.namespace, 30)
+    team.client.wait_gone("jobs", team.object_name(found), team.namespace)

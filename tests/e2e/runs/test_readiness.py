@@ -22,7 +22,7 @@ from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import Team
 from tests.e2e.test_chart_install import install
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 BACKLOG = 150
 WORKERS = 4
@@ -85,10 +85,10 @@ def test_a_run_applied_when_the_deployment_is_ready(
     )
     install(node, release, system, *sets, f"--set=sources[0].secretNames={{{examples.SOURCE}}}")
     mark = node.audit.mark()
-    node.client.wait_for("deployments", release, system, available, timeout=90)
+    node.client.wait_for("deployments", release, system, available)
     node.client.create(examples.hello_run(served))
     account = f"system:serviceaccount:{system}:{release}"
-    node.client.wait_for("workflowruns", "hello", served, has_job(node, served), timeout=60)
+    node.client.wait_for("workflowruns", "hello", served, has_job(node, served))
     calls = between(node, mark, account, served, "hello")
     # it heard of it by its watch: no list lies between
     assert [f"{call.verb} {call.resource}" for call in calls if call.verb == "list"] == []
@@ -126,9 +126,9 @@ def test_a_run_applied_when_ready_overtakes_a_backlog(new_team: TeamMaker, node:
         )
     mark = node.audit.mark()
     team.operator.start()
-    wait_until("the operator to be ready", lambda: is_ready(number), 60, every=0.005)
+    wait_until("the operator to be ready", lambda: is_ready(number), every=0.005)
     team.make_run("new")
-    team.client.wait_for("workflowruns", "new", team.namespace, has_job(node, team.namespace), timeout=60)
+    team.client.wait_for("workflowruns", "new", team.namespace, has_job(node, team.namespace))
     account = f"system:serviceaccount:{team.namespace}:runkeys"
     calls = between(node, mark, account, team.namespace, "new")
     # Those that were begun go to their end; of those that wait none goes first. The first sweep may list meanwhile.
@@ -145,8 +145,8 @@ def test_twin_an_operator_that_waits_in_line_is_seen(new_team: TeamMaker, node: 
         )
     team.make_run("younger")  # lists are in the order of names
     team.operator.start()
-    team.client.wait_for("workflowruns", "younger", team.namespace, has_job(node, team.namespace), timeout=60)
-    wait_until("the operator to be ready", lambda: is_ready(number), 60)
+    team.client.wait_for("workflowruns", "younger", team.namespace, has_job(node, team.namespace))
+    wait_until("the operator to be ready", lambda: is_ready(number))
     account = f"system:serviceaccount:{team.namespace}:runkeys"
     assert len(others(between(node, mark, account, team.namespace, "younger"), "younger")) > 3 * WORKERS
 
@@ -156,9 +156,9 @@ def test_not_ready_before_each_watch_is_open(new_team: TeamMaker, proxy: ApiProx
     held = proxy.hold(matching("watch", watched))
     team, number = served(new_team, proxy)
     team.operator.start()
-    held.wait_arrived(60)
-    proxy.wait_for(matching("list", "workflowruns"), 30, count=3)  # the watch's, and both of the first sweep
-    wait_until("the operator to be alive", lambda: answers(number, "healthz"), 30)
+    held.wait_arrived()
+    proxy.wait_for(matching("list", "workflowruns"), count=3)  # the watch's, and both of the first sweep
+    wait_until("the operator to be alive", lambda: answers(number, "healthz"))
     assert not is_ready(number)
     held.release()
-    wait_until("the operator to be ready", lambda: is_ready(number), 30)
+    wait_until("the operator to be ready", lambda: is_ready(number))

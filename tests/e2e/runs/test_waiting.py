@@ -77,7 +77,7 @@ def test_a_pod_that_cannot_start_loses_its_secret_at_the_start_deadline(
 ) -> None:
     mark = node.audit.mark()
     team.make_run(
-        task={"startDeadlineSeconds": 3},
+        task={"startDeadlineSeconds": 20},
         pod={"containers": [{"name": "main", "image": "localhost/nowhere:1", "imagePullPolicy": "Never"}]},
     )
     found = team.wait_phase("job", "Failed", "Succeeded")
@@ -88,7 +88,7 @@ def test_a_pod_that_cannot_start_loses_its_secret_at_the_start_deadline(
     assert team.secret_story() == ["made", "gone"]
 
     # the Secret does not wait for the pod to go
-    team.client.wait_gone("jobs", team.object_name(found), team.namespace, timeout=30)
+    team.client.wait_gone("jobs", team.object_name(found), team.namespace)
     calls = team.calls(mark, "create secrets", "delete secrets", "delete jobs")
     assert [f"{call.verb} {call.resource}" for call in calls] == [
         "create secrets",
@@ -103,7 +103,7 @@ def test_twin_without_the_right_to_delete_the_secret_stays_and_the_run_does_not_
     mark = node.audit.mark()
     with team.without_right("delete", "secrets"):
         found = team.make_run(
-            task={"startDeadlineSeconds": 5},
+            task={"startDeadlineSeconds": 20},
             pod={
                 "containers": [{"name": "main", "image": "localhost/nowhere:1", "imagePullPolicy": "Never"}]
             },
@@ -117,7 +117,6 @@ def test_twin_without_the_right_to_delete_the_secret_stays_and_the_run_does_not_
                     mark, verb="delete", resource="secrets", namespace=team.namespace
                 )
             ),
-            timeout=30,
         )
         assert team.live_secrets() == [name]
         assert condition(team.run(), "SecretsReleased").get("status") != "True"
@@ -136,7 +135,7 @@ def _quota(team: Team) -> Callable[[], None]:
     }
     team.client.create(quota)
     team.client.wait_for(
-        "resourcequotas", "none", team.namespace, lambda item: item.get("status", {}).get("hard"), timeout=30
+        "resourcequotas", "none", team.namespace, lambda item: item.get("status", {}).get("hard")
     )
     return lambda: team.client.delete("resourcequotas", "none", team.namespace)
 

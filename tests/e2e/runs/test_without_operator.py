@@ -35,6 +35,13 @@ def shorten_the_time_to_live(team: Team, found: Object) -> Object:
     return job
 
 
+def bring_the_deadline_near(team: Team, found: Object) -> None:
+    """End the time of a pod that runs: a deadline of seconds from the start would be over before a slow start."""
+    pod = team.pod(found)
+    assert pod["spec"]["activeDeadlineSeconds"] == 1234
+    team.client.patch("pods", pod["metadata"]["name"], team.namespace, {"spec": {"activeDeadlineSeconds": 1}})
+
+
 def disown(team: Team, found: Object) -> None:
     """Take the owner reference off the Secret."""
     change = {"metadata": {"ownerReferences": None}}
@@ -44,7 +51,7 @@ def disown(team: Team, found: Object) -> None:
 
 def check_kubernetes_removed(team: Team, found: Object, mark: int, *, after: str, by: str) -> None:
     """The Job went by ``by`` at the call ``after``, then its Secret by the garbage collector."""
-    team.client.wait_gone("secrets", team.object_name(found), team.namespace, timeout=60)
+    team.client.wait_gone("secrets", team.object_name(found), team.namespace)
     calls = team.calls(mark, after, "delete secrets")
     assert [(call.user, f"{call.verb} {call.resource}") for call in calls] == [
         (by, after),
@@ -54,14 +61,15 @@ def check_kubernetes_removed(team: Team, found: Object, mark: int, *, after: str
 
 
 def test_a_secret_goes_with_its_job_after_the_pods_deadline(team: Team, node: NodeCluster) -> None:
-    found, mark = orphaned(team, activeDeadlineSeconds=6), node.audit.mark()
+    found, mark = orphaned(team, activeDeadlineSeconds=1234), node.audit.mark()
     job = shorten_the_time_to_live(team, found)
 
     # the bound that holds without us: the pod's own deadline, then the Job's time to live
     assert job["spec"]["ttlSecondsAfterFinished"] == 900
-    assert job["spec"]["template"]["spec"]["activeDeadlineSeconds"] == 6
+    assert job["spec"]["template"]["spec"]["activeDeadlineSeconds"] == 1234
     assert job["spec"]["backoffLimit"] == 0
 
+    bring_the_deadline_near(team, found)
     ended = team.wait_pod(found, lambda pod: pod["status"]["phase"] == "Failed")
     assert ended["status"]["reason"] == "DeadlineExceeded"
     check_kubernetes_removed(team, found, mark, after="delete jobs", by=TTL_CONTROLLER)
@@ -98,8 +106,8 @@ def test_twin_without_its_owner_reference_the_secret_stays(team: Team, node: Nod
     shorten_the_time_to_live(team, found)
     team.tell_to_finish(found)
     # what the Job still owns has been collected, so that the collector has been here
-    team.client.wait_gone("jobs", name, team.namespace, timeout=60)
-    team.client.wait_gone("secrets", "control", team.namespace, timeout=60)
+    team.client.wait_gone("jobs", name, team.namespace)
+    team.client.wait_gone("secrets", "control", team.namespace)
     assert team.live_secrets() == [name]
     assert len(team.calls(mark, "delete secrets")) == 1
 

@@ -10,7 +10,7 @@ from tests.e2e.cluster.client import Object
 from tests.e2e.runs.team import HELD_BACK, Team, condition, exposures, phase
 from tests.e2e.runs.workflows import make, object_name, outcomes, pod_of, states, task, wait_pod
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 WAITS = """
 print("sha256", sha(os.environ["SECRET_API_TOKEN"]), flush=True)
@@ -83,7 +83,7 @@ def check_no_job_runs(team: Team) -> None:
         name = job["metadata"]["name"]
         ended = any(item["type"] in ("Complete", "Failed") for item in job["status"].get("conditions", []))
         if not ended:
-            team.client.wait_gone("jobs", name, team.namespace, 30)
+            team.client.wait_gone("jobs", name, team.namespace)
 
 
 @AWAY
@@ -119,8 +119,8 @@ def test_suspended_and_resumed(team: Team, bring: Callable[[Team], Object], away
     name = "b" if bring is is_between_two_tasks else "a"
     attempt = 1 if bring is waits_for_its_binding else 2
     secret = object_name(run, name, attempt)
-    team.client.wait_for("jobs", secret, team.namespace, bool, timeout=60)
-    team.client.wait_for("secrets", secret, team.namespace, bool, timeout=60)
+    team.client.wait_for("jobs", secret, team.namespace, bool)
+    team.client.wait_for("secrets", secret, team.namespace, bool)
 
 
 def test_twin_a_run_that_nobody_suspends_goes_on(team: Team) -> None:

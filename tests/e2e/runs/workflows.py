@@ -81,7 +81,7 @@ def outcomes(found: Object, name: str) -> list[str]:
 def pod_of(team: Team, found: Object, name: str, attempt: int = 1) -> Object:
     """The pod of an attempt, waited for."""
     job = object_name(found, name, attempt)
-    team.client.wait_for("jobs", job, team.namespace, bool, timeout=120, what="to be made")
+    team.client.wait_for("jobs", job, team.namespace, bool, what="to be made")
     labels = f"batch.kubernetes.io/job-name={job}"
     for _, pod in team.client.watch("pods", team.namespace, timeout=60, labels=labels):
         return pod
@@ -91,9 +91,7 @@ def pod_of(team: Team, found: Object, name: str, attempt: int = 1) -> Object:
 def wait_pod(team: Team, found: Object, name: str, phase: str = "Running", attempt: int = 1) -> Object:
     """Wait for the pod of an attempt to be in ``phase``."""
     pod = pod_of(team, found, name, attempt)["metadata"]["name"]
-    return team.client.wait_for(
-        "pods", pod, team.namespace, lambda item: item["status"]["phase"] == phase, timeout=120
-    )
+    return team.client.wait_for("pods", pod, team.namespace, lambda item: item["status"]["phase"] == phase)
 
 
 def output(team: Team, found: Object, name: str, attempt: int = 1, container: str = "main") -> str:

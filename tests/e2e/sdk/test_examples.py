@@ -18,7 +18,7 @@ from tests.e2e.sdk.conftest import UserMaker, ok
 from tests.e2e.sealed.people import may, sealed_entry
 from tests.unit.cli.terminal import Terminal
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 
 def example(name: str, image: str) -> Object:
@@ -160,7 +160,7 @@ def test_a_cron_job_makes_a_run_each_time(team: Team, sdk_image: str) -> None:
     nightly = f"system:serviceaccount:{team.namespace}:nightly"
     for number in (1, 2):
         team.cluster.kubectl("-n", team.namespace, "create", "job", f"now-{number}", "--from=cronjob/nightly")
-        team.client.wait_for("jobs", f"now-{number}", team.namespace, has_ended, 90)
+        team.client.wait_for("jobs", f"now-{number}", team.namespace, has_ended)
         job = team.client.get("jobs", f"now-{number}", team.namespace)
         assert job["status"].get("succeeded") == 1, team.cluster.kubectl(
             "-n", team.namespace, "logs", f"job/now-{number}"

@@ -103,7 +103,7 @@ def test_after_ones_own_the_shared_bindings_of_the_config_are_looked_at(team: Te
         f'default = "lab"\n[configs.lab]\ncontext = "{context}"\nbindings = ["keys"]\n'
     )
     own = DIGEST.replace("'n'", "'token'")
-    wait_until("the right to be known", lambda: python(alice, own % "").code == 0, 60)
+    wait_until("the right to be known", lambda: python(alice, own % "").code == 0)
     assert ok(alice, own % "").split() == [team.digest]
     mine = canary()
     ok(alice, SET.replace("'n'", "'token'"), stdin=mine)

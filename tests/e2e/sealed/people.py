@@ -47,7 +47,7 @@ def person(team: Team, name: str, *, use: tuple[str, ...] = ()) -> Person:
     for binding in use:
         may_use(team, name, binding)
     client = team.client.as_user(name)
-    wait_until(f"{name} to be let in", lambda: may(client, team.namespace, "create", "workflowruns"), 10)
+    wait_until(f"{name} to be let in", lambda: may(client, team.namespace, "create", "workflowruns"))
     return Person(name, team, client)
 
 
@@ -72,7 +72,6 @@ def may_use(team: Team, user: str, binding: str, role: str = "") -> None:
     wait_until(
         f"{user} to be given {binding}",
         lambda: may(client, team.namespace, "use", "secretbindings", binding),
-        10,
     )
 
 
@@ -83,7 +82,6 @@ def may_not_use(team: Team, user: str, binding: str) -> None:
     wait_until(
         f"{user} to have lost {binding}",
         lambda: not may(client, team.namespace, "use", "secretbindings", binding),
-        10,
     )
 
 
@@ -124,7 +122,7 @@ def public_key(team: Team) -> PublicKey:
     """What to seal with, waited for until the operator has published it."""
     try:
         found = team.client.wait_for(
-            "configmaps", PUBLIC, team.namespace, lambda item: CURRENT in item.get("data", {}), 60
+            "configmaps", PUBLIC, team.namespace, lambda item: CURRENT in item.get("data", {})
         )
     except AssertionError as error:
         raise AssertionError(f"{error}\noperator's log:\n{team.operator.text()[-6000:]}") from None

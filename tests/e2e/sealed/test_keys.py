@@ -165,7 +165,7 @@ def test_a_new_cluster_opens_with_the_keys_of_the_old_one(
     node.client.create(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team.namespace}}
     )  # values are bound to the namespace's name
-    node.client.wait_for("serviceaccounts", "default", team.namespace, bool, 30)
+    node.client.wait_for("serviceaccounts", "default", team.namespace, bool)
     (tmp_path / "new").mkdir()
     with team_in(node, team.namespace, tmp_path / "new") as new:
         new.operator.start()
@@ -176,7 +176,7 @@ def test_a_new_cluster_opens_with_the_keys_of_the_old_one(
         assert "restore that key from its backup" in condition(found, "Stalled")["message"]
 
         new.client.patch("secrets", PRIVATE, team.namespace, restored)
-        found = new.wait_phase("job", "Succeeded", "Failed", timeout=75)
+        found = new.wait_phase("job", "Succeeded", "Failed")
         assert phase(found) == "Succeeded", found["status"]
         assert team.digest in new.output(found)
         assert public_key(new) == own, "an older key is restored; the newest goes on sealing"

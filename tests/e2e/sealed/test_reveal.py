@@ -32,7 +32,6 @@ class Question:
             self.made["metadata"]["name"],
             self.team.namespace,
             lambda item: item.get("status", {}).get("answeredTime"),
-            60,
         )
         status: Object = found["status"]
         return status
@@ -69,9 +68,7 @@ def asker(team: Team, name: str, *, reveal: tuple[str, ...] = ()) -> Person:
         named = {"apiGroups": ["runkeys.dev"], "resources": ["secretbindings"], "verbs": ["reveal"]}
         rules.append({**named, "resourceNames": list(reveal)})
     give(team, f"asks-{name}", name, rules)
-    wait_until(
-        f"{name} to be let ask", lambda: may(who.client, team.namespace, "create", "secretreveals"), 10
-    )
+    wait_until(f"{name} to be let ask", lambda: may(who.client, team.namespace, "create", "secretreveals"))
     return who
 
 
@@ -119,7 +116,7 @@ def test_the_one_who_may_reads_it_once_and_everybody_can_see_that(
 
     # and after its minute it is gone
     for item in (question, other):
-        team.client.wait_gone("secretreveals", item.made["metadata"]["name"], team.namespace, 90)
+        team.client.wait_gone("secretreveals", item.made["metadata"]["name"], team.namespace)
 
 
 def test_nobody_else_is_told(sealed_team: Team) -> None:
@@ -163,7 +160,6 @@ def test_a_right_that_is_gone_when_the_operator_sees_the_question(sealed_team: T
     wait_until(
         "alice to have lost it",
         lambda: not may(alice.client, team.namespace, "reveal", "secretbindings", "keys"),
-        10,
     )
     team.operator.start()
     status = gone.answer()

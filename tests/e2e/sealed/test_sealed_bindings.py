@@ -48,7 +48,6 @@ assert sha((runtime / "secrets" / "shared.txt").read_bytes()) == {team.digest!r}
         "keys",
         team.namespace,
         lambda item: condition(item, "Ready")["status"] == "True",
-        30,
     )
     key_id = shared["sealed"].split(".")[1]
     assert binding["status"]["secrets"] == "2/2"
@@ -109,7 +108,7 @@ def test_what_does_not_open_is_named_and_no_secret_is_made(team: Team, node: Nod
         assert entry["sealed"] not in str(found["status"])
         assert condition(found, "SecretsReady")["reason"] == reason
         binding = team.client.wait_for(
-            "secretbindings", name, team.namespace, lambda item: bool(condition(item, "Ready")), 30
+            "secretbindings", name, team.namespace, lambda item: bool(condition(item, "Ready"))
         )
         assert binding["status"]["entries"][0]["reason"] == reason
     assert (team.jobs(), team.secret_story()) == ([], [])
@@ -121,7 +120,7 @@ def test_what_does_not_open_is_named_and_no_secret_is_made(team: Team, node: Nod
         team.namespace,
         {"spec": {"secrets": [sealed_entry(team, team.value, binding="cut")]}},
     )
-    found = team.wait_phase("cut", "Succeeded", "Failed", timeout=75)
+    found = team.wait_phase("cut", "Succeeded", "Failed")
     assert phase(found) == "Succeeded", found["status"]
     check_value_is_nowhere_else(team, node, team.value, mark)
 
@@ -142,6 +141,5 @@ def test_five_hundred_entries_in_one_binding(team: Team) -> None:
         "keys",
         team.namespace,
         lambda item: condition(item, "Ready")["status"] == "True",
-        30,
     )
     assert binding["status"]["secrets"] == "500/500"

@@ -27,7 +27,6 @@ def test_without_the_right_no_run_is_made_and_the_printed_command_grants_it(team
     wait_until(
         "alice to be let use keys",
         lambda: may(alice.client, team.namespace, "use", "secretbindings", "keys"),
-        10,
     )
     alice.submit()
     assert phase(team.wait_phase("job", "Succeeded", "Failed")) == "Succeeded"
@@ -39,7 +38,7 @@ def test_a_name_that_a_shell_would_obey_is_one_word_of_the_command(team: Team) -
     mallory = person(team, "mallory")
     give(team, "edit-odd", name, [{"apiGroups": ["runkeys.dev"], "resources": ["*"], "verbs": ["create"]}])
     odd = replace(mallory, name=name, client=team.client.as_user(name))
-    wait_until("it to be let in", lambda: may(odd.client, team.namespace, "create", "workflowruns"), 10)
+    wait_until("it to be let in", lambda: may(odd.client, team.namespace, "create", "workflowruns"))
     with pytest.raises(ApiError) as refused:
         odd.submit()
     at_admission = refused.value.message.rpartition(" create rolebinding ")[2]
@@ -52,9 +51,7 @@ def test_a_name_that_a_shell_would_obey_is_one_word_of_the_command(team: Team) -
     assert team.operator.stop() == 0
     odd.submit()
     team.client.delete("rolebindings", "use-odd", team.namespace)
-    wait_until(
-        "it to be lost", lambda: not may(odd.client, team.namespace, "use", "secretbindings", "keys"), 10
-    )
+    wait_until("it to be lost", lambda: not may(odd.client, team.namespace, "use", "secretbindings", "keys"))
     team.operator.start()
     found = team.wait_condition("job", "Stalled", reason="UseDenied")
     told = condition(found, "Stalled")["message"].rpartition(" create rolebinding ")[2]
@@ -68,7 +65,7 @@ def test_the_command_adds_the_next_user_to_those_that_there_are(team: Team) -> N
             user.submit()
         obey(team, refused.value.message)
     for name in ("alice", "bob"):
-        wait_until(f"{name} to be let use keys", partial(uses, team, name), 10)
+        wait_until(f"{name} to be let use keys", partial(uses, team, name))
 
 
 def uses(team: Team, name: str) -> bool:
@@ -101,7 +98,7 @@ def test_a_right_that_is_gone_when_the_operator_sees_the_run(team: Team) -> None
     assert (team.jobs(), team.secret_story()) == ([], [])
 
     obey(team, message)
-    found = team.wait_phase("job", "Succeeded", "Failed", timeout=75)
+    found = team.wait_phase("job", "Succeeded", "Failed")
     assert phase(found) == "Succeeded", found["status"]
 
 
@@ -159,4 +156,4 @@ def test_a_personal_binding_serves_its_owner_and_nobody_else(team: Team) -> None
     found = team.wait_condition("both", "Stalled", reason="NameCollision")
     assert "(of-alice, of-alice-too); delete all but one" in condition(found, "Stalled")["message"]
     alice.client.delete("secretbindings", "of-alice-too", team.namespace)
-    assert phase(team.wait_phase("both", "Succeeded", "Failed", timeout=75)) == "Succeeded"
+    assert phase(team.wait_phase("both", "Succeeded", "Failed")) == "Succeeded"

@@ -63,7 +63,7 @@ class Actor:
     def _wait(self, expected: bool, binding: str) -> None:
         what = f"{self.kind} to {'' if expected else 'not '}use {binding}"
         arguments = (self.client, self.team.namespace, "use", "secretbindings", binding)
-        wait_until(what, lambda: may(*arguments) is expected, 10)
+        wait_until(what, lambda: may(*arguments) is expected)
 
 
 def actors(team: Team) -> list[Actor]:
@@ -95,7 +95,6 @@ def actors(team: Team) -> list[Actor]:
         wait_until(
             f"{actor.kind} to be let in",
             lambda client=actor.client: may(client, here, "create", "workflowruns"),  # type: ignore[misc]
-            10,
         )
     return found
 

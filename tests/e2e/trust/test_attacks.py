@@ -20,7 +20,7 @@ from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
 from tests.e2e.sealed.people import give
 from tests.e2e.trust.golden import check_golden, told
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 EVERYTHING = ["create", "get", "list", "watch", "patch", "update", "delete"]
 RIGHTS: list[Object] = [
@@ -203,7 +203,7 @@ def scene_of(team: Team) -> Scene:
     pod = team.wait_running(found)
     give(team, "mallory", "mallory", RIGHTS)
     mallory = team.client.as_user("mallory")
-    wait_until("mallory to be let in", lambda: may_list(mallory, team.namespace), 10)
+    wait_until("mallory to be let in", lambda: may_list(mallory, team.namespace))
     return Scene(team, mallory, team.object_name(found), pod["metadata"]["name"])
 
 

@@ -16,7 +16,7 @@ from tests.e2e.runs.team import SOURCE, Team, binding, canary, run
 from tests.e2e.sealed.people import give, may
 from tests.e2e.trust.golden import check_golden, told
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 EDITS: Object = {
@@ -32,7 +32,7 @@ def author(team: Team, name: str, *secrets: str, edits: Object = EDITS) -> KubeC
     get = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": list(secrets), "verbs": ["get"]}
     give(team, f"author-{name}", name, [edits, *([get] if secrets else [])])
     client = team.client.as_user(name)
-    wait_until(f"{name} to be let in", lambda: may(client, team.namespace, "create", "secretbindings"), 10)
+    wait_until(f"{name} to be let in", lambda: may(client, team.namespace, "create", "secretbindings"))
     return client
 
 

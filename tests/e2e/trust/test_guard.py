@@ -14,10 +14,11 @@ import pytest
 from runkeys.policies import Account
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import Object
+from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import HELD_BACK, Team, condition, phase
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 POLICIES, BINDINGS = "validatingadmissionpolicies", "validatingadmissionpolicybindings"
 
@@ -104,7 +105,7 @@ def test_each_damage_is_told_and_its_repair_is_noticed(new_team: TeamMaker) -> N
     port = free_port()
     team = new_team("--sweep-seconds", "1", "--health-port", str(port))
     account = Account.service_account(team.namespace, "runkeys")
-    wait_until("the operator to be ready", lambda: readiness(port) in ("ready\n", "leader\n"), 60)
+    wait_until("the operator to be ready", lambda: readiness(port) in ("ready\n", "leader\n"))
     for what, damage in DAMAGES.items():
         name = account.name_of(damage.name)
         before = team.client.get(damage.plural, name)
@@ -121,25 +122,26 @@ def test_each_damage_is_told_and_its_repair_is_noticed(new_team: TeamMaker) -> N
         wait_until(
             f"{what}: {says!r} to be told",
             lambda told=told, says=says: told in readiness(port) and says in readiness(port),  # type: ignore[misc]
-            30,
         )
         assert f"{told}" in team.operator.text(), "it is in the log, too"
         restore(team, damage.plural, before)
-        wait_until("the operator to be ready again", lambda: readiness(port) in ("ready\n", "leader\n"), 30)
+        wait_until("the operator to be ready again", lambda: readiness(port) in ("ready\n", "leader\n"))
     assert team.operator.text().count("the admission policies are in force") == len(DAMAGES) + 1
 
 
-def test_nothing_is_made_until_they_are_back(new_team: TeamMaker) -> None:
-    """One run is new, of another the pod waits for its Secret, when the policy goes."""
+def test_nothing_is_made_until_they_are_back_and_then_at_once(new_team: TeamMaker, node: NodeCluster) -> None:
+    """One run is new, of another the pod waits for its Secret, when the policy goes.
+
+    Both go on before a run that is made when they are back: an upgrade, which replaces policies, is no pause.
+    """
+    mark = node.audit.mark()
     team = new_team("--sweep-seconds", "1")
     team.make_source()
     team.make_binding()
     held = team.make_run("held", pod=HELD_BACK)
     team.pod(held)
     with team.without_policies("pods"):
-        wait_until(
-            "the operator to notice", lambda: "is missing, so nothing holds" in team.operator.text(), 30
-        )
+        wait_until("the operator to notice", lambda: "is missing, so nothing holds" in team.operator.text())
         team.let_go(held)
         team.make_run("new")
         for name in ("held", "new"):
@@ -153,10 +155,17 @@ def test_nothing_is_made_until_they_are_back(new_team: TeamMaker) -> None:
         assert team.jobs() == [team.object_name(held)]
         events = team.client.list("events", team.namespace, fields="reason=PoliciesMissing")
         assert {event["involvedObject"]["name"] for event in events} == {"held", "new"}
-    for name in ("held", "new"):
+    in_force = "the admission policies are in force"
+    wait_until("the operator to notice", lambda: team.operator.text().count(in_force) == 2)
+    team.make_run("witness")
+    for name in ("held", "new", "witness"):
         found = team.wait_phase(name, "Succeeded", "Failed")
         assert phase(found) == "Succeeded", found["status"]
-    assert sorted(team.secret_story()) == ["gone", "gone", "made", "made"]
+    assert sorted(team.secret_story()) == ["gone"] * 3 + ["made"] * 3
+    made = [f"{call.resource} {call.name}" for call in team.calls(mark, "create jobs", "create secrets")]
+    names = {name: team.object_name(team.run(name)) for name in ("held", "new", "witness")}
+    assert made.index(f"jobs {names['new']}") < made.index(f"jobs {names['witness']}")
+    assert made.index(f"secrets {names['held']}") < made.index(f"secrets {names['witness']}")
 
 
 def test_what_is_there_goes_although_they_are_missing(new_team: TeamMaker) -> None:
@@ -167,9 +176,7 @@ def test_what_is_there_goes_although_they_are_missing(new_team: TeamMaker) -> No
     found = team.make_run(command=["python3", "-c", "import time; time.sleep(600)"])
     team.wait_running(found)
     with team.without_policies("use"):
-        wait_until(
-            "the operator to notice", lambda: "is missing, so nothing holds" in team.operator.text(), 30
-        )
+        wait_until("the operator to notice", lambda: "is missing, so nothing holds" in team.operator.text())
         team.client.patch("workflowruns", "job", team.namespace, {"spec": {"cancel": True}})
         team.wait_phase("job", "Cancelled")
         assert team.secret_story() == ["made", "gone"]

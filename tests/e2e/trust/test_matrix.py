@@ -20,7 +20,7 @@ from tests.e2e.runs.team import HELD_BACK, TASK_IMAGE, Team, binding, condition,
 from tests.e2e.trust.actors import Actor, actors
 from tests.e2e.trust.golden import check_golden, plain, told
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 WIDE: Object = {"access": [{"runSelector": {}}]}
 NARROW = [{"runSelector": {"matchLabels": {"app": "nothing"}}}]
@@ -177,7 +177,7 @@ def test_the_policy_is_away_when_the_run_is_made(
     everybody = prepared(team)
     rows = {}
     with team.without_policies("use"):
-        wait_until("the operator to notice", lambda: "is missing" in team.operator.text(), 30)
+        wait_until("the operator to notice", lambda: "is missing" in team.operator.text())
         for actor in everybody:
             actor.client.create(run(team.namespace, actor.kind))
         # Without the right the run is not even tried; with it, it waits for the policy.

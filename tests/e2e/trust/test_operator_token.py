@@ -14,7 +14,7 @@ from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
 from tests.e2e.trust.golden import check_golden, told
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 Act = Callable[[KubeClient, Team, str], object]
 """With the operator's client, its team, and the name of a run's Job and Secret."""
