@@ -131,7 +131,7 @@ class AuditLog:
         for line in self._raw_lines(since):
             if named not in line:
                 continue
-            raw = json.loads(line)
+            raw = documents.read(line)
             event = AuditEvent(raw)
             wanted = (
                 raw["stage"] in ("ResponseComplete", "Panic")
@@ -148,13 +148,6 @@ class AuditLog:
         """Return every entry whose text holds these bytes, of whatever stage."""
         return [AuditEvent(documents.read(line)) for line in self._raw_lines(since) if needle in line]
 
-<<<<<<< HEAD
-    def _lines(self, since: int) -> Iterator[dict[str, Any]]:
-        for line in self._raw_lines(since):
-            yield documents.read(line)
-
-=======
->>>>>>> main
     def _raw_lines(self, since: int) -> Iterator[bytes]:
         if not self.path.exists():
             return
