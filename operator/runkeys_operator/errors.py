@@ -174,7 +174,9 @@ def from_response(
         # Something in between said 404. To believe it would be to believe that a Secret is gone.
         kind = ServerError
     answer = answer or {}
-    details = answer.get("details") or {}
+    details = answer.get("details")
+    details = details if isinstance(details, dict) else {}
+    causes = details.get("causes")
     reason = str(answer.get("reason") or "")
     if kind is Conflict and reason == "AlreadyExists":
         kind = AlreadyExists
@@ -186,7 +188,8 @@ def from_response(
         request=request,
         causes=tuple(
             Cause(str(cause.get("reason") or ""), str(cause.get("field") or ""))
-            for cause in details.get("causes") or ()
+            for cause in (causes if isinstance(causes, list) else ())
+            if isinstance(cause, dict)
         ),
     )
 
@@ -204,6 +207,6 @@ def _retry_after(headers: Mapping[str, str], details: Mapping[str, Any]) -> floa
         if value is not None:
             try:
                 return max(0.0, float(value))
-            except ValueError:
+            except (ValueError, TypeError, OverflowError):
                 continue  # a date: allowed by HTTP, never sent by an API server
     return None

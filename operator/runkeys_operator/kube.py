@@ -24,6 +24,7 @@ from yarl import URL
 from runkeys import documents
 
 from . import metrics
+from .clock import ServerClock
 from .errors import Invalid, LoginError, Unauthorized, Unreachable, from_response
 from .logs import get_logger
 
@@ -126,11 +127,14 @@ class Kube:
     """The calls. Every method raises `ApiError`; `namespace` None means cluster scope.
 
     Objects are the API's own JSON. 15 seconds at most for each request, and what `permit` gives it if it is no read.
+
+    :ivar clock: the server's, as its answers show it.
     """
 
     def __init__(self, provider: SessionProvider, permit: Permit = _always) -> None:
         self._provider = provider
         self._permit = permit
+        self.clock = ServerClock()
 
     def __repr__(self) -> str:
         return "Kube()"
@@ -175,9 +179,9 @@ class Kube:
         query = {"limit": str(size), **_selectors(label_selector, field_selector)}
         accept = METADATA_LIST if metadata_only else ""
         while True:
-            page = await self._call("list", "GET", resource, namespace, query=query, accept=accept)
-            token = page["metadata"].get("continue")
-            yield Page(page.pop("items", None) or [], page["metadata"]["resourceVersion"])
+            answer = await self._call("list", "GET", resource, namespace, query=query, accept=accept)
+            page, token = _page(answer, f"list {resource}")
+            yield page
             if not token:
                 return
             query["continue"] = token
@@ -431,6 +435,7 @@ class Kube:
                 if failure.untrusted and not last_try and await self._provider.renew(connection):
                     continue
                 raise failure from None
+            self.clock.heard(response.headers.get("Date"))
             _count(request, str(response.status), time.monotonic() - began)
             if response.status == 401 and not last_try and await self._provider.renew(connection):
                 response.release()
@@ -449,6 +454,16 @@ def _count(request: str, code: str, seconds: float | None = None) -> None:
 def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
     found = {"labelSelector": label_selector, "fieldSelector": field_selector}
     return {name: text for name, text in found.items() if text}
+
+
+def _page(answer: Json, request: str) -> tuple[Page, str]:
+    """The page, and the token by which the next one is asked for; empty after the last."""
+    metadata, items = answer.get("metadata"), answer.pop("items", None) or []
+    if isinstance(metadata, dict) and isinstance(items, list):
+        version, token = metadata.get("resourceVersion"), metadata.get("continue") or ""
+        if isinstance(version, str) and isinstance(token, str):
+            return Page(items, version), token
+    raise Unreachable(_NO_API_SERVER, request=request)
 
 
 def _event(line: bytes, request: str) -> Json | None:

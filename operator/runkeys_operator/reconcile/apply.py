@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from runkeys import documents
@@ -81,11 +81,6 @@ class _JobAnswer:
     refused: ApiError | None = None
 
 
-def utc_now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(UTC)
-
-
 class Applier:
     """The only writer to the cluster. Raises :class:`ApiError` where trying again is all there is to do."""
 
@@ -96,7 +91,7 @@ class Applier:
         jobs: Store[JobView],
         guard: Guard,
         delivery: Delivery,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime],
     ) -> None:
         self._kube = kube
         self._guard = guard

@@ -25,7 +25,7 @@ from runkeys_operator.guard import Guard
 from runkeys_operator.keys import Keys
 from runkeys_operator.kube import RUNS, Kube
 from runkeys_operator.material.sources import Sources
-from runkeys_operator.reconcile.apply import Applier, utc_now
+from runkeys_operator.reconcile.apply import Applier
 from runkeys_operator.reconcile.bindings import BindingReconciler, report_unreadable
 from runkeys_operator.reconcile.key import BindingKey, Key, RequestKey, RevealKey, RunKey
 from runkeys_operator.reconcile.observe import Observer, UnreadableError
@@ -64,10 +64,11 @@ class Reconciler:
         keys: Keys,
         guard: Guard,
         offer: SealedOffer = NO_OFFER,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._kube = kube
         self._queue = queue
+        clock = clock or kube.clock.now
         self._now = clock
         self._jobs = Store(JobView.parse)
         self._pods = Store(PodView.parse)

@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 
 from runkeys.observation import JobView, PodView
 from runkeys_operator.errors import ApiError, Unreachable
+from runkeys_operator.guard import Guard
+from runkeys_operator.keys import Keys
 from runkeys_operator.kube import RUNS, Connection, Kube
 from runkeys_operator.reconcile import sweep
-from runkeys_operator.reconcile.key import RunKey
+from runkeys_operator.reconcile.key import Key, RunKey
+from runkeys_operator.reconcile.queue import ReconcileQueue
+from runkeys_operator.reconcile.reconciler import Reconciler
 from runkeys_operator.reconcile.store import Store
 from runkeys_operator.reconcile.sweep import Sweeper
 from runkeys_operator.watch import Watch
@@ -84,12 +88,15 @@ class Answers:
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
+        self.status = "200 OK"
+        self.asked: list[str] = []
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
-            await reader.readuntil(b"\r\n\r\n")
+            self.asked.append((await reader.readuntil(b"\r\n\r\n")).decode().partition(" HTTP/")[0])
             if self.bodies:
-                writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + self.bodies.pop(0))
+                head = f"HTTP/1.1 {self.status}\r\nConnection: close\r\n\r\n".encode()
+                writer.write(head + self.bodies.pop(0))
             await writer.drain()
         writer.close()
 
@@ -106,9 +113,9 @@ class Session:
 
 
 @asynccontextmanager
-async def answering(*bodies: bytes) -> AsyncIterator[Kube]:
+async def answering(*bodies: bytes, status: str = "200 OK") -> AsyncIterator[Kube]:
     answers = Answers()
-    answers.bodies = list(bodies)
+    answers.bodies, answers.status = list(bodies), status
     server = await asyncio.start_server(answers, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     async with server, aiohttp.ClientSession() as http:
@@ -208,6 +215,43 @@ def test_a_sweep_finds_the_runs_beside_any_object(hostile: list[bytes]) -> None:
     assert {RunKey("team-a", "before"), RunKey("team-a", "after")} <= run(look)
 
 
+bodies = st.binary(max_size=60) | st.builds(
+    lambda kind, part, value: json.dumps(
+        {"kind": kind, "metadata": {"resourceVersion": "1"}, "items": [], "code": 500, part: value}
+    ).encode(),
+    st.sampled_from(["Status", "List"]),
+    st.sampled_from(["metadata", "items", "details", "reason", "message", "code"]),
+    json_values | st.fixed_dictionaries({"causes": json_values, "retryAfterSeconds": json_values}),
+)
+"""What might stand where a list or a refusal is expected."""
+
+
+@settings(deadline=None, max_examples=100)
+@given(bodies, st.sampled_from(["200 OK", "403 Forbidden", "500 Error"]))
+def test_an_answer_that_is_none_is_a_failed_request(body: bytes, status: str) -> None:
+    async def ask() -> None:
+        async with answering(body, status=status) as kube:
+            await kube.list(RUNS, None)
+
+    with suppress(ApiError):
+        run(ask)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    json_values
+    | st.fixed_dictionaries({"code": json_values, "details": json_values, "kind": st.just("Status")})
+)
+def test_an_error_in_a_watch_is_an_error_of_the_api(found: Any) -> None:
+    async def watch() -> None:
+        async with answering(event(json.dumps(found).encode(), "ERROR") + b"\n") as kube:
+            async for _ in kube.watch(RUNS, None, since="1", opened=lambda: None):
+                pytest.fail("it showed something")
+
+    with pytest.raises(ApiError):
+        run(watch)
+
+
 def test_a_page_that_is_no_json_is_a_failed_request() -> None:
     async def ask() -> None:
         async with answering(b"[" * DEEP) as kube:
@@ -215,3 +259,24 @@ def test_a_page_that_is_no_json_is_a_failed_request() -> None:
 
     with pytest.raises(ApiError, match="not from an API server"):
         run(ask)
+
+
+async def test_that_a_run_cannot_be_read_is_said_once() -> None:
+    """To say it changes the run, which the watch shows, upon which it is read again."""
+    key = RunKey("team-a", "later")
+    raw = {"metadata": metadata("later"), "spec": {"tasks": [], "ofALaterVersion": 1}}
+    condition = {"type": "Stalled", "status": "True", "reason": "Invalid", "observedGeneration": 1}
+    message = "this version of Runkeys cannot read it: spec.tasks: List should have at least 1 item after"
+    message += " validation, not 0; spec.ofALaterVersion: Extra inputs are not permitted"
+    told = {**condition, "message": message, "lastTransitionTime": "2026-01-05T12:00:00Z"}
+    status = {"observedGeneration": 1, "conditions": [told]}
+    answers = Answers()
+    answers.bodies = [json.dumps(item).encode() for item in (raw, {}, {**raw, "status": status})]
+    server = await asyncio.start_server(answers, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with server, aiohttp.ClientSession() as http:
+        kube = Kube(Session(Connection(f"http://{host}:{port}", http)))
+        reconciler = Reconciler(kube, ReconcileQueue[Key](), (), Keys(kube, None), Guard(kube, (), None))
+        assert await reconciler.reconcile(key) is None
+        assert await reconciler.reconcile(key) is None
+    assert [request.partition(" ")[0] for request in answers.asked] == ["GET", "PATCH", "GET"]
