@@ -95,24 +95,26 @@ RECONCILED = " --dry-run=client -o yaml | kubectl auth reconcile -f -"
 def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
     """The command that allows somebody ``verb`` on a binding; `kubectl create role` takes no verbs of ours.
 
-    :param subject: see :func:`subject_of`.
+    :param binding: its name; empty: all of the namespace. :param subject: see :func:`subject_of`.
     """
+    name = f"{verb}-{binding}" if binding else f"{verb}-all-bindings"
+    named = {"resourceNames": [binding]} if binding else {}
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
-        "metadata": {"name": f"{verb}-{binding}"},
+        "metadata": {"name": name},
         "rules": [
             {
                 "apiGroups": [GROUP],
                 "resources": [SecretBinding.CRD.plural],
-                "resourceNames": [binding],
+                **named,
                 "verbs": [verb],
             }
         ],
     }
     return (
         f"echo '{json.dumps(role, separators=(',', ':'))}' | kubectl -n {namespace} apply -f - &&"
-        f" kubectl -n {namespace} create rolebinding {verb}-{binding} --role={verb}-{binding} {subject}{RECONCILED}"
+        f" kubectl -n {namespace} create rolebinding {name} --role={name} {subject}{RECONCILED}"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from runkeys.access import RECONCILED, REVEAL, USE, grant
 from runkeys.api import GROUP
+from runkeys.api.binding import NAMESPACE
 from runkeys.naming import (
     LABEL_RUN,
     LABEL_RUN_UID,
@@ -63,6 +64,7 @@ _SUBJECT = (
 """How `kubectl create rolebinding` names whoever asks; the same as :func:`runkeys.access.subject_of`."""
 
 _GRANT = grant(USE, "<namespace>", "<binding>", "<subject>")
+_GRANT_ALL = grant(USE, "<namespace>", "", "<subject>")
 
 
 def _use_granted_by(binding: str) -> dict[str, str]:
@@ -201,7 +203,7 @@ def _plaintext(_: Account) -> Object:
 
 
 def _bindings(_: Account) -> Object:
-    """A personal binding is its owner's. Another one takes `use` to write, and any `get` on what it refers to."""
+    """A personal binding is its owner's. Another one takes `use` to write or delete, and `get` on what it refers to."""
     name = "variables.target.metadata.name"
     get = (
         "kubectl -n <namespace> create role get-<secret> --verb=get --resource=secrets --resource-name=<secret>"
@@ -221,11 +223,25 @@ def _bindings(_: Account) -> Object:
             ),
         ),
         check(
-            f"!variables.changed || variables.owner != '' || {may(USE, GROUP, 'secretbindings', name)}",
-            "whoever writes a SecretBinding must be allowed to use it",
+            "variables.owner != '' || (request.operation == 'UPDATE' && !variables.changed)"
+            f" || {may(USE, GROUP, 'secretbindings', name)}",
+            "whoever writes or deletes a SecretBinding must be allowed to use it",
             filled(
-                "<who> may not use SecretBinding <binding>, so may not write it either; whoever administers the"
+                "<who> may not use SecretBinding <binding>, so may not write or delete it; whoever administers the"
                 f" namespace can allow it: {_GRANT}",
+                **_use_granted_by(name),
+            ),
+        ),
+        check(
+            "!variables.changed || variables.owner != ''"
+            f" || !object.spec.secrets.exists(e, e.?scope.orValue('') == {text(NAMESPACE)})"
+            f" || {may(USE, GROUP, 'secretbindings')}",
+            "whoever writes entries with `scope: Namespace` into a shared SecretBinding must be allowed to use all"
+            " SecretBindings of the namespace",
+            filled(
+                "<who> may not use all SecretBindings of the namespace, so may not write entries with `scope:"
+                " Namespace`, which open what was sealed for any of them; leave scope out and seal for this"
+                f" SecretBinding, or have whoever administers the namespace allow it: {_GRANT_ALL}",
                 **_use_granted_by(name),
             ),
         ),

@@ -117,7 +117,7 @@ class RevealReconciler:
         reference = SecretReference(
             variable="",
             file="value",
-            source=source_of(namespace, name, entry),
+            source=source_of(namespace, binding, entry),
             binding=name,
             entry=entry_name,
             field="spec.entry",

@@ -127,7 +127,7 @@ def test_twin_with_the_right_the_same_run_gets_its_secret(team: Team) -> None:
 
 
 def personal(team: Team, name: str, owner: str) -> None:
-    entry = sealed_entry(team, team.value, binding=name)
+    entry = sealed_entry(team, team.value, owner=owner)
     team.client.as_user(owner).create(
         {
             "apiVersion": "runkeys.dev/v1alpha1",
