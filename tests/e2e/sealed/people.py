@@ -51,14 +51,6 @@ def person(team: Team, name: str, *, use: tuple[str, ...] = ()) -> Person:
     return Person(name, team, client)
 
 
-def requester(client: KubeClient) -> Object:
-    """Who the API server takes a client for, as ``spec.requester``."""
-    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
-    answer = client.request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body=review)
-    user = answer["status"]["userInfo"]
-    return {"username": user["username"], "groups": user["groups"]}
-
-
 def may_use(team: Team, user: str, binding: str, role: str = "") -> None:
     """Let a user use a binding. ``role``: a name for it, if the user's cannot be part of one."""
     rule = {
