@@ -155,9 +155,9 @@ RECONCILED = " --dry-run=client -o yaml | kubectl auth reconcile -f -"
 def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
     """The command that allows somebody ``verb`` on a binding; `kubectl create role` takes no verbs of ours.
 
-    :param subject: see :func:`subject_of`.
+    :param binding: its name; empty: all of the namespace. :param subject: see :func:`subject_of`.
     """
-    name = f"{verb}-{binding}"
+    name = _role_name(verb, binding)
     return (
         f"{shell('echo', role(verb, binding))} | {kubectl(namespace, 'apply', '-f', '-')} &&"
         f" {kubectl(namespace, 'create', 'rolebinding', name, f'--role={name}')} {subject}{RECONCILED}"
@@ -165,21 +165,19 @@ def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
 
 
 def role(verb: str, binding: str) -> str:
-    """The Role that allows ``verb`` on a binding, as JSON."""
+    """The Role that allows ``verb`` on a binding (empty: on all of the namespace), as JSON."""
+    rule: dict[str, list[str]] = {"apiGroups": [GROUP], "resources": [SecretBinding.CRD.plural]}
     made = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
-        "metadata": {"name": f"{verb}-{binding}"},
-        "rules": [
-            {
-                "apiGroups": [GROUP],
-                "resources": [SecretBinding.CRD.plural],
-                "resourceNames": [binding],
-                "verbs": [verb],
-            }
-        ],
+        "metadata": {"name": _role_name(verb, binding)},
+        "rules": [{**rule, **({"resourceNames": [binding]} if binding else {}), "verbs": [verb]}],
     }
     return json.dumps(made, separators=(",", ":"), ensure_ascii=False)
+
+
+def _role_name(verb: str, binding: str) -> str:
+    return f"{verb}-{binding or 'all-bindings'}"
 
 
 def subject_of(username: str) -> str:

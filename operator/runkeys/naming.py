@@ -34,6 +34,9 @@ SECRET_TYPE = f"{GROUP}/run-secret"
 SEALING_KEYS = "runkeys-sealing-keys"
 """The Secret with the private sealing keys, in the operator's namespace."""
 
+PUBLIC_KEYS = "runkeys-public-keys"
+"""The ConfigMap beside it with the public ones."""
+
 SERVICE_ACCOUNT = "system:serviceaccount:"
 """What usernames of service accounts begin with; namespace and name follow."""
 

@@ -145,13 +145,22 @@ def bindings_of(run: WorkflowRun, bindings: Bindings) -> dict[str, str]:
     return names
 
 
-def source_of(namespace: str, binding: str, entry: BindingEntry) -> SecretKeySelector | SealedValue:
-    """Where the value of a binding's entry comes from."""
+def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> SecretKeySelector | SealedValue:
+    """Where the value of a binding's entry comes from.
+
+    Anybody may give a personal binding any name, so neither its name nor a ``scope`` opens anything there: its owner
+    does, who alone may write it.
+    """
     if entry.secret_key_ref is not None:
         return entry.secret_key_ref
-    if entry.scope == NAMESPACE:
-        return SealedValue(entry.sealed or "", sealing.NamespaceEntry(namespace, entry.name))
-    return SealedValue(entry.sealed or "", sealing.BindingEntry(namespace, binding, entry.name))
+    context: sealing.Context
+    if binding.spec.owner is not None:
+        context = sealing.PersonalEntry(namespace, binding.spec.owner.username, entry.name)
+    elif entry.scope == NAMESPACE:
+        context = sealing.NamespaceEntry(namespace, entry.name)
+    else:
+        context = sealing.BindingEntry(namespace, binding.metadata.name, entry.name)
+    return SealedValue(entry.sealed or "", context)
 
 
 def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | tuple[Refusal, ...]:
@@ -321,7 +330,7 @@ def _resolve(run: WorkflowRun, item: TaskSecret, where: str, entries: _Entries) 
         return found
     binding, entry = found
     name = binding.metadata.name
-    value = source_of(run.metadata.namespace, name, entry)
+    value = source_of(run.metadata.namespace, binding, entry)
     return SecretReference(variable_of(item), item.file or "", value, name, entry.name, f"{where}.secret")
 
 

@@ -95,7 +95,9 @@ class Context:
 
     def __post_init__(self) -> None:
         if type(self) is Context:
-            raise TypeError("Context names no place; use BindingEntry, NamespaceEntry or RunInput")
+            raise TypeError(
+                "Context names no place; use BindingEntry, PersonalEntry, NamespaceEntry or RunInput"
+            )
         for field in fields(self):
             part: str = getattr(self, field.name)
             if not part:
@@ -110,7 +112,7 @@ class Context:
 
 @dataclass(frozen=True)
 class BindingEntry(Context):
-    """An entry of one binding: the default."""
+    """An entry of one shared binding: the default. Who may write under that name is up to the right ``use``."""
 
     label: ClassVar[str] = "binding-entry"
     namespace: str
@@ -123,14 +125,32 @@ class BindingEntry(Context):
 
 @dataclass(frozen=True)
 class NamespaceEntry(Context):
-    """An entry of that name in whichever binding of a namespace, for bindings whose names tools change."""
+    """An entry of that name in whichever shared binding of a namespace, for bindings whose names tools change."""
 
     label: ClassVar[str] = "namespace-entry"
     namespace: str
     entry: str
 
     def __str__(self) -> str:
-        return f"entry {self.entry} of any SecretBinding in namespace {self.namespace}"
+        return f"entry {self.entry} of any shared SecretBinding in namespace {self.namespace}"
+
+
+@dataclass(frozen=True)
+class PersonalEntry(Context):
+    """An entry of a user's personal binding, whatever that is called: anybody may take a name, nobody an owner's.
+
+    So what was sealed for a shared binding opens in no personal one, and in nobody else's.
+    """
+
+    label: ClassVar[str] = "personal-entry"
+    namespace: str
+    owner: str
+    entry: str
+
+    def __str__(self) -> str:
+        return (
+            f"entry {self.entry} of the personal SecretBinding of {self.owner} in namespace {self.namespace}"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class Vault:
         if not name or len(name) > 253:
             raise Invalid("the name of a secret has 1 to 253 characters")
         key = self._client.public_key(say)
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             raw = self._read()
             if raw is None and self._named is not None:
                 raise NotFound(
@@ -97,7 +98,7 @@ class Vault:
                 )
             try:
                 if raw is None:
-                    self._create(name, value, key)
+                    self._create(name, value, key, taken=attempt > 0)
                 else:
                     self._replace(raw, name, value, key)
             except Conflict:
@@ -183,11 +184,13 @@ class Vault:
             raise Invalid(f"you have several personal bindings ({names}); delete all but one")
         return found[0] if found else None
 
-    def _create(self, name: str, value: bytes, key: sealing.PublicKey) -> None:
+    def _create(self, name: str, value: bytes, key: sealing.PublicKey, *, taken: bool) -> None:
         client = self._client
         owner = client.requester["username"]
-        binding = personal_name(owner)
-        spec = {"owner": {"username": owner}, "secrets": [self._entry(binding, name, value, key)]}
+        # Anybody may have taken the usual name; the binding is found by its owner, so that any will do.
+        binding = f"{personal_name(owner)}-{secrets.token_hex(4)}" if taken else personal_name(owner)
+        place = sealing.PersonalEntry(client.namespace, owner, name)
+        spec = {"owner": {"username": owner}, "secrets": [_entry(name, place, value, key)]}
         metadata = {
             "name": binding,
             "namespace": client.namespace,
@@ -197,21 +200,19 @@ class Vault:
         client.create(client.path("secretbindings"), body)
 
     def _replace(self, raw: dict[str, Any], name: str, value: bytes, key: sealing.PublicKey) -> None:
-        binding, entries = raw["metadata"]["name"], list(raw["spec"]["secrets"])
-        entry = self._entry(binding, name, value, key)
+        entries, owner = list(raw["spec"]["secrets"]), raw["spec"].get("owner")
+        place: sealing.Context = (
+            sealing.PersonalEntry(self._client.namespace, owner["username"], name)
+            if owner
+            else sealing.BindingEntry(self._client.namespace, raw["metadata"]["name"], name)
+        )
+        entry = _entry(name, place, value, key)
         places = [number for number, item in enumerate(entries) if item["name"] == name]
         if places:
             entries[places[0]] = entry
         else:
             entries.append(entry)
         self._patch(raw, entries, {**_changed(raw), name: _moment()})
-
-    def _entry(self, binding: str, name: str, value: bytes, key: sealing.PublicKey) -> dict[str, str]:
-        place = sealing.BindingEntry(self._client.namespace, binding, name)
-        try:
-            return {"name": name, "sealed": sealing.seal(value, place, key)}
-        except sealing.SealError as error:
-            raise Invalid(str(error)) from None
 
     def _patch(self, raw: dict[str, Any], entries: list[Any], changed: dict[str, str | None]) -> None:
         kept = json.dumps({entry: at for entry, at in changed.items() if at is not None})
@@ -229,6 +230,13 @@ class Vault:
 def personal_name(username: str) -> str:
     """Name of a user's personal binding: user names have characters that names of objects have not."""
     return f"personal-{hashlib.sha256(username.encode()).hexdigest()[:10]}"
+
+
+def _entry(name: str, place: sealing.Context, value: bytes, key: sealing.PublicKey) -> dict[str, str]:
+    try:
+        return {"name": name, "sealed": sealing.seal(value, place, key)}
+    except sealing.SealError as error:
+        raise Invalid(str(error)) from None
 
 
 def _parsed(raw: dict[str, Any]) -> SecretBinding:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from runkeys import sealing
-from runkeys.naming import SEALING_KEYS
+from runkeys.naming import PUBLIC_KEYS, SEALING_KEYS
 from runkeys.sealing import Keyring, PrivateKey
 
 from . import metrics
@@ -31,7 +31,7 @@ log = get_logger(__name__)
 PRIVATE = SEALING_KEYS
 """Name of the Secret."""
 
-PUBLIC = "runkeys-public-keys"
+PUBLIC = PUBLIC_KEYS
 """Name of the ConfigMap. `current` is what to seal with; `key-<id>` are all of them."""
 
 CURRENT = "current"

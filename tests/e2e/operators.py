@@ -12,13 +12,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from runkeys.policies import Account
 from runkeys.policies.operator import LABEL_RUNS
+from runkeys_operator.admission import SETTLES
 from tests.e2e.cluster.base import Cluster, wait_until
 from tests.e2e.cluster.client import PATIENCE, ApiError, KubeClient
 from tests.e2e.cluster.resources import by_plural
@@ -125,12 +128,7 @@ def wait_in_force(cluster: Cluster, namespace: str) -> None:
     metadata = {"name": "rk-in-force", "namespace": namespace}
     spec: dict[str, Any] = {"tasks": [{"name": "t", "template": {}}]}
     if not fills_in(cluster.client):
-        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
-        answer = cluster.client.request(
-            "POST", f"/apis/{review['apiVersion']}/selfsubjectreviews", body=review
-        )
-        user = answer["status"]["userInfo"]
-        spec["requester"] = {"username": user["username"], "groups": user["groups"]}
+        spec["requester"] = requester_of(cluster.client)
     run = {"apiVersion": "runkeys.dev/v1alpha1", "kind": "WorkflowRun", "metadata": metadata, "spec": spec}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
 
@@ -144,6 +142,39 @@ def wait_in_force(cluster: Cluster, namespace: str) -> None:
             return False
 
     wait_until(f"the policies for {namespace} to be in force", in_force)
+    wait_believed(cluster, namespace)
+
+
+def installed_policies(cluster: Cluster, namespace: str) -> list[tuple[str, dict[str, Any]]]:
+    """The policies and bindings of the operator that lives in a namespace, each with its kind."""
+    mine = f".{Account.service_account(namespace, 'runkeys').suffix}"
+    kinds = ["Validating", "Mutating"] if fills_in(cluster.client) else ["Validating"]
+    return [
+        (f"{kind}AdmissionPolicy{end}", found)
+        for kind in kinds
+        for plural, end in (("admissionpolicies", ""), ("admissionpolicybindings", "Binding"))
+        for found in cluster.client.list(f"{kind.lower()}{plural}")
+        if found["metadata"]["name"].endswith(mine)
+    ]
+
+
+def wait_believed(cluster: Cluster, namespace: str) -> None:
+    """Wait until an operator believes what is made from now on: its policies are there for long enough."""
+    made = [
+        datetime.fromisoformat(found["metadata"]["creationTimestamp"])
+        for _, found in installed_policies(cluster, namespace)
+    ]
+    wait_until(
+        f"what is made in {namespace} to be believed", lambda: datetime.now(UTC) >= max(made) + SETTLES
+    )
+
+
+def requester_of(client: KubeClient) -> dict[str, Any]:
+    """Who the API server takes a client for, as ``spec.requester``."""
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    answer = client.request("POST", f"/apis/{review['apiVersion']}/selfsubjectreviews", body=review)
+    user = answer["status"]["userInfo"]
+    return {"username": user["username"], "groups": user["groups"]}
 
 
 def is_refused(client: KubeClient, manifest: dict[str, Any]) -> bool:

@@ -247,6 +247,11 @@ BAD_BINDINGS: list[tuple[str, Any, str]] = [
     ("spec.secrets.0.scope", "Strict", f"spec.secrets[0]: Forbidden: {SCOPE_ALONE}"),
     ("spec.secrets.1.scope", CANARY, "spec.secrets[1].scope: Forbidden: scope must be Strict or Namespace"),
     ("spec.secrets.1.sealed", CANARY, f"spec.secrets[1].sealed: Forbidden: {SEALED}"),
+    (
+        "spec.owner",
+        {"username": "alice"},
+        "spec: Forbidden: scope: Namespace is for shared bindings; a value of",
+    ),
     ("spec.owner", {"username": ""}, "spec.owner.username in body should be at least 1 chars long"),
     ("spec.secrets.0.secretKeyRef.key", CANARY * 20, "spec.secrets[0].secretKeyRef.key: Too long"),
     ("spec.maxLifetimeSeconds", 0, "spec.maxLifetimeSeconds in body should be greater than or equal to 1"),
@@ -416,7 +421,8 @@ def test_a_run_is_fixed_but_for_cancel_and_ttl(cluster: Cluster, client: KubeCli
 
 
 def test_the_owner_of_a_binding_is_fixed(cluster: Cluster, client: KubeClient, namespace: str) -> None:
-    client.create(changed(BINDING, "spec.owner", {"username": "alice"}), namespace)
+    strict = changed(BINDING, "spec.secrets.1.scope", None)
+    client.create(changed(strict, "spec.owner", {"username": "alice"}), namespace)
     for change in ({"username": "bob"}, None):
         patch = json.dumps({"spec": {"owner": change}})
         answer = refusal(cluster, "-n", namespace, "patch", "rkb", "good", "--type=merge", "-p", patch)

@@ -82,7 +82,9 @@ def test_twin_without_the_policies_it_makes_nothing(new_team: TeamMaker) -> None
         client.create(run(team.namespace, "waits"))
         team.wait_condition("waits", "Stalled", reason="PoliciesMissing")
         assert team.jobs() == []
-    found = team.run("waits")
+    found = team.wait_phase("waits", "Failed")
+    assert condition(found, "Stalled")["reason"] == "RequesterUnknown", "it was made while they were away"
+    found = client.create(run(team.namespace, "again"))
     team.client.wait_for("jobs", team.object_name(found), team.namespace, bool)
 
 

@@ -64,6 +64,11 @@ MAX_ENTRIES = 512
 
 STRICT, NAMESPACE = "Strict", "Namespace"
 
+PERSONAL_SCOPE = (
+    "scope: Namespace is for shared bindings; a value of a personal binding is for its owner, whatever the binding's"
+    " name: leave scope out"
+)
+
 
 class BindingEntry(ApiModel):
     """One secret under the name by which tasks ask for it."""
@@ -101,7 +106,8 @@ class BindingEntry(ApiModel):
         default=None,
         description="What a sealed value is bound to, as it was when it was sealed. Strict, and unset: the namespace,"
         " this binding and the entry's name. Namespace: the namespace and the entry's name, for tools that give"
-        " bindings other names.",
+        " bindings other names; who writes such an entry must be allowed to use all bindings of the namespace. In a"
+        " personal binding a value is always bound to the namespace, the owner and the entry's name.",
         json_schema_extra=cel(("self in ['Strict', 'Namespace']", "scope must be Strict or Namespace")),
     )
 
@@ -167,7 +173,11 @@ class SecretBindingSpec(ApiModel):
             (
                 "has(self.owner) == has(oldSelf.owner) && (!has(self.owner) || self.owner == oldSelf.owner)",
                 "owner is immutable once a binding exists: make a new binding",
-            )
+            ),
+            (
+                "!has(self.owner) || self.secrets.all(e, !has(e.scope) || e.scope != 'Namespace')",
+                PERSONAL_SCOPE,
+            ),
         )
     )
 

@@ -25,12 +25,14 @@ class Entry:
     """An entry of a SecretBinding in a file.
 
     :ivar namespace: of the binding; empty if the file does not say.
+    :ivar owner: username of a personal binding's owner; empty for a shared one.
     :ivar line: where it begins, from 1.
     :ivar source: ``value`` or ``valueFrom`` if it is in the clear, else empty.
     """
 
     namespace: str
     binding: str
+    owner: str
     name: str
     scope: str
     line: int
@@ -75,16 +77,18 @@ class BindingFile:
             for binding in _bindings(document):
                 metadata = _get(binding, "metadata")
                 namespace, name = _text(metadata, "namespace"), _text(metadata, "name")
-                secrets = _get(_get(binding, "spec"), "secrets")
+                spec = _get(binding, "spec")
+                secrets, owner = _get(spec, "secrets"), _text(_get(spec, "owner"), "username")
                 for node in secrets.value if isinstance(secrets, yaml.SequenceNode) else []:
                     if isinstance(node, yaml.MappingNode):
-                        yield self._entry(namespace, name, node)
+                        yield self._entry(namespace, name, owner, node)
 
-    def _entry(self, namespace: str, binding: str, node: yaml.MappingNode) -> Entry:
+    def _entry(self, namespace: str, binding: str, owner: str, node: yaml.MappingNode) -> Entry:
         source = next((key for key in (VALUE, VALUE_FROM) if _get(node, key) is not None), "")
         return Entry(
             namespace,
             binding,
+            owner,
             _text(node, "name"),
             _text(node, "scope"),
             node.start_mark.line + 1,

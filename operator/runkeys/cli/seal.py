@@ -10,7 +10,7 @@ import click
 import yaml
 
 from runkeys import sealing
-from runkeys.api.binding import NAMESPACE, STRICT
+from runkeys.api.binding import NAMESPACE, PERSONAL_SCOPE, STRICT
 from runkeys.cli.base import Settings, command
 from runkeys.cli.binding_files import SEALED, BindingFile, Entry
 from runkeys.cli.printing import data, echo
@@ -35,6 +35,9 @@ _STORED_KEY = re.compile(r"[0-9]{8}T[0-9]{6}Z\.[0-9a-f]{16}")
 @click.option("--binding", help="Seal one value for an entry of this binding.")
 @click.option("--entry", help="Name of the entry.")
 @click.option(
+    "--owner", help="Seal one value for an entry of this user's personal binding, instead of --binding."
+)
+@click.option(
     "--scope",
     type=click.Choice([STRICT, NAMESPACE]),
     default=None,
@@ -52,6 +55,7 @@ def seal(
     public_key: str | None,
     binding: str | None,
     entry: str | None,
+    owner: str | None,
     scope: str | None,
     from_file: str | None,
 ) -> None:
@@ -66,12 +70,12 @@ def seal(
     if check:
         _check(settings, paths)
         return
-    if paths and (entry or binding or from_file):
+    if paths and (entry or binding or owner or from_file):
         raise Usage("give either files, or one value with --binding and --entry")
     if not paths and not entry:
         raise Usage("give files to seal (-f), or --binding and --entry for one value")
     if not paths:
-        context = _context(settings, binding or "", entry or "", scope or STRICT)
+        context = _context(settings, binding or "", owner or "", entry or "", scope or STRICT)
         # The key first: nobody types a password to learn then that it cannot be used.
         single = _public_key(settings, public_key)
         echo(sealing.seal(read_value(f"entry {entry}", from_file), context, single))
@@ -123,6 +127,10 @@ def _context_in_file(settings: Settings, file: BindingFile, item: Entry) -> seal
         raise Invalid(f"{where}: an entry needs a name; write it")
     if item.scope not in ("", STRICT, NAMESPACE):
         raise Invalid(f"{where}: scope must be {STRICT} or {NAMESPACE}")
+    if item.owner:
+        if item.scope == NAMESPACE:
+            raise Invalid(f"{where}: {PERSONAL_SCOPE}")
+        return sealing.PersonalEntry(namespace, item.owner, item.name)
     if item.scope == NAMESPACE:
         return sealing.NamespaceEntry(namespace, item.name)
     if not item.binding:
@@ -130,13 +138,21 @@ def _context_in_file(settings: Settings, file: BindingFile, item: Entry) -> seal
     return sealing.BindingEntry(namespace, item.binding, item.name)
 
 
-def _context(settings: Settings, binding: str, entry: str, scope: str) -> sealing.Context:
+def _context(settings: Settings, binding: str, owner: str, entry: str, scope: str) -> sealing.Context:
     if settings.namespace is None:
         raise Usage("a value is bound to its namespace; give -n")
+    if owner:
+        if binding:
+            raise Usage(
+                "a value is for a shared binding (--binding) or a personal one (--owner); give one of the two"
+            )
+        if scope == NAMESPACE:
+            raise Usage(f"--scope: {PERSONAL_SCOPE}")
+        return sealing.PersonalEntry(settings.namespace, owner, entry)
     if scope == NAMESPACE:
         return sealing.NamespaceEntry(settings.namespace, entry)
     if not binding:
-        raise Usage("a value is bound to its binding; give --binding, or --scope Namespace")
+        raise Usage("a value is bound to its binding; give --binding, or --owner, or --scope Namespace")
     return sealing.BindingEntry(settings.namespace, binding, entry)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from runkeys.access import RECONCILED, USE
 from runkeys.api import GROUP
+from runkeys.api.binding import NAMESPACE
 from runkeys.policies.account import Account
-from runkeys.policies.cel import WHO, Object, check, filled, may, ours, policy, word
-from runkeys.policies.shared import GRANT, NOT_COLLECTED, SUBJECT, TARGET, granted_by
+from runkeys.policies.cel import WHO, Object, check, filled, may, ours, policy, text, word
+from runkeys.policies.shared import GRANT, NOT_COLLECTED, SUBJECT, TARGET, granted_by, granted_by_all
 
 MOST_SOURCES = 16
 """So many different Secrets can a binding refer to, unless its author may get all of the namespace."""
 
 
 def bindings(_: Account) -> Object:
-    """A personal binding is its owner's. Another one takes `use` to write, and any `get` on what it refers to."""
+    """A personal binding is its owner's. Another one takes `use` to write or delete, and `get` on what it refers to."""
     name = "variables.target.metadata.name"
     get = f"kubectl -n <namespace> create role <role> --verb=get --resource=secrets <resource>{RECONCILED}"
     bind = f"kubectl -n <namespace> create rolebinding <role> <option> <subject>{RECONCILED}"
@@ -31,12 +32,26 @@ def bindings(_: Account) -> Object:
             ),
         ),
         check(
-            f"!variables.changed || variables.owner != '' || {may(USE, GROUP, 'secretbindings', name)}",
-            "whoever writes a SecretBinding must be allowed to use it",
+            "variables.owner != '' || (request.operation == 'UPDATE' && !variables.changed)"
+            f" || {may(USE, GROUP, 'secretbindings', name)}",
+            "whoever writes or deletes a SecretBinding must be allowed to use it",
             filled(
-                "<who> may not use SecretBinding <binding>, so may not write it either; whoever administers the"
+                "<who> may not use SecretBinding <binding>, so may not write or delete it; whoever administers the"
                 f" namespace can allow it: {GRANT}",
                 **granted_by(USE, name),
+            ),
+        ),
+        check(
+            "!variables.changed || variables.owner != ''"
+            f" || !object.spec.secrets.exists(e, e.?scope.orValue('') == {text(NAMESPACE)})"
+            f" || {may(USE, GROUP, 'secretbindings')}",
+            "whoever writes entries with `scope: Namespace` into a shared SecretBinding must be allowed to use all"
+            " SecretBindings of the namespace",
+            filled(
+                "<who> may not use all SecretBindings of the namespace, so may not write entries with `scope:"
+                " Namespace`, which open what was sealed for any of them; leave scope out and seal for this"
+                f" SecretBinding, or have whoever administers the namespace allow it: {GRANT}",
+                **granted_by_all(USE),
             ),
         ),
         check(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from runkeys.access import RECONCILED, role
 from runkeys.naming import SERVICE_ACCOUNT
 from runkeys.policies.cel import WHO, filled, in_quotes, listed, quoted, text, word
+from runkeys.words import shell
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -50,6 +51,18 @@ def granted_by(verb: str, binding: str) -> dict[str, str]:
         subject="variables.subject",
     )
     return {"who": WHO, "binding": binding, "grant": command}
+
+
+def granted_by_all(verb: str) -> dict[str, str]:
+    """The same for all bindings of the namespace: nothing of that command is anybody's choice."""
+    name = f"{verb}-all-bindings"
+    command = filled(
+        f"{shell('echo', role(verb, ''))} | kubectl -n <namespace> apply -f - && kubectl -n <namespace> create"
+        f" rolebinding {name} --role={name} <subject>{RECONCILED}",
+        namespace="request.namespace",
+        subject="variables.subject",
+    )
+    return {"who": WHO, "grant": command}
 
 
 TARGET = "request.operation == 'DELETE' ? oldObject : object"

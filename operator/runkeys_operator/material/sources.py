@@ -13,7 +13,7 @@ from runkeys.access import subject_of
 from runkeys.api import SecretKeySelector
 from runkeys.needs import SealedValue, SecretReference
 from runkeys.refusal import Reason, Refusal, listed
-from runkeys.words import kubectl
+from runkeys.words import kubectl, shell
 from runkeys_operator.errors import ApiError, Forbidden, NotFound
 from runkeys_operator.keys import Keys, KeysError
 from runkeys_operator.kube import SECRETS, Kube, Resource
@@ -254,9 +254,20 @@ def _is_utf8(value: bytes) -> bool:
 
 def _placed(context: sealing.Context) -> str:
     """What people have often overlooked about the place of a value."""
+    if isinstance(context, sealing.PersonalEntry):
+        return (
+            " (a value of a personal binding is sealed for its owner, and what was sealed for a binding's name, as"
+            f" earlier versions did, does not open there; its owner sets it again: {_set_again(context)})"
+        )
     if not isinstance(context, sealing.BindingEntry):
         return ""
     return (
         " (a strict value is for one name and namespace of its binding, which kustomize's namePrefix, nameSuffix and"
         " namespace change: seal for those that come out, or with scope: Namespace)"
     )
+
+
+def _set_again(context: sealing.PersonalEntry) -> str:
+    # An entry may be called anything, and whoever reads this will paste it.
+    ends = "-- " if context.entry.startswith("-") else ""
+    return f"runkeys -n {context.namespace} secret set {ends}{shell(context.entry)}"

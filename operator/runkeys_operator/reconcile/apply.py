@@ -30,6 +30,7 @@ from runkeys.actions import (
     Refresh,
 )
 from runkeys.api import AttemptStatus, WorkflowRun, WorkflowRunStatus
+from runkeys.needs import SecretReference
 from runkeys.observation import Finding, JobView, Memory, Observation, RequestView, SecretMemory
 from runkeys.refusal import Reason, Refusal
 from runkeys.status import finished
@@ -211,7 +212,7 @@ class Applier:
         unguarded, denied = await asyncio.gather(
             self._guard.refusal(), self._authorizer.refusal(obs.run, action.references, obs.bindings)
         )
-        denied = unguarded or denied
+        denied = unguarded or self._doubt(action.references, obs) or denied
         if denied is not None:
             return denied
         try:
@@ -255,8 +256,19 @@ class Applier:
         await announce(self._kube, obs.run, action.status, self._now())
         return replace(obs, run=WorkflowRun.parse(raw), memory=replace(obs.memory, stale_since=None))
 
+    def _doubt(self, references: Sequence[SecretReference], obs: Observation) -> Refusal | None:
+        """Why the run is not believed to be of whom it names. For good, so it is asked while the policies are there."""
+        if not references:
+            return None
+        metadata = obs.run.metadata
+        return self._guard.doubt(
+            "the run", metadata.namespace, metadata.creation_timestamp, references[0].field
+        )
+
     async def _check_sources(self, action: CheckSources, obs: Observation) -> Observation:
-        refusal = await self._authorizer.refusal(obs.run, action.references, obs.bindings)
+        unguarded = await self._guard.refusal()
+        refusal = None if unguarded is not None else self._doubt(action.references, obs)
+        refusal = refusal or await self._authorizer.refusal(obs.run, action.references, obs.bindings)
         refusal = refusal or await self._sources.check(obs.run.metadata.namespace, action.references)
         return _remember(obs, replace(obs.memory, sources=Finding(self._now(), refusal)))
 

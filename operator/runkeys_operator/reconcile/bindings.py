@@ -71,7 +71,7 @@ class BindingReconciler:
         reference = SecretReference(
             variable="",
             file=entry.name,  # whether it is fit for a variable is for a task to say
-            source=source_of(binding.metadata.namespace, binding.metadata.name, entry),
+            source=source_of(binding.metadata.namespace, binding, entry),
             binding=binding.metadata.name,
             entry=entry.name,
             field=f"spec.secrets[{index}].{'sealed' if entry.secret_key_ref is None else 'secretKeyRef'}",

@@ -79,7 +79,7 @@ class Reconciler:
         self._bindings = BindingReconciler(kube, sources, clock, self._read_binding)
         self._delivery = delivery
         self._requests = RequestReconciler(kube, delivery, self._pods)
-        self._reveals = RevealReconciler(kube, sources, Authorizer(kube), clock)
+        self._reveals = RevealReconciler(kube, sources, Authorizer(kube), guard, clock)
         self._sweeper = Sweeper(kube, self._jobs, self._pods, namespaces)
         self._last: dict[RunKey, Record] = {}
         # Runs that were changed, or may have been, since they were read.

@@ -6,9 +6,10 @@ asker's key and for that one object. Before the answer an Event on the binding s
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
@@ -20,7 +21,8 @@ from runkeys.api.reveal import SecretReveal, SecretRevealStatus
 from runkeys.needs import SecretReference, source_of
 from runkeys.refusal import Reason, Refusal
 from runkeys_operator.authorize import Authorizer
-from runkeys_operator.errors import AlreadyExists, Conflict, NotFound
+from runkeys_operator.errors import Conflict, NotFound
+from runkeys_operator.guard import REMEDY, Guard
 from runkeys_operator.kube import BINDINGS, EVENTS, REVEALS, Kube
 from runkeys_operator.material.sources import SourceRefusedError, Sources
 from runkeys_operator.reconcile.key import RevealKey
@@ -30,6 +32,12 @@ log = logging.getLogger(__name__)
 
 KEPT = timedelta(seconds=60)
 """How long the object stays, answered or not."""
+
+
+_NOBODY_KNOWS = (
+    "so nobody can tell who asks, and nothing is told. Have the policies of this version installed again (helm upgrade,"
+    " or kubectl apply -f policies/), and ask again"
+)
 
 
 class _DeniedError(Exception):
@@ -42,9 +50,15 @@ class RevealReconciler:
     """Brings one SecretReveal to its end."""
 
     def __init__(
-        self, kube: Kube, sources: Sources, authorizer: Authorizer, clock: Callable[[], datetime]
+        self,
+        kube: Kube,
+        sources: Sources,
+        authorizer: Authorizer,
+        guard: Guard,
+        clock: Callable[[], datetime],
     ) -> None:
         self._kube = kube
+        self._guard = guard
         self._sources = sources
         self._authorizer = authorizer
         self._now = clock
@@ -106,6 +120,7 @@ class RevealReconciler:
             raise _DeniedError(
                 Refusal(Reason.INVALID, "spec.publicKey", str(error), permanent=True)
             ) from None
+        await self._admitted(reveal)
         binding = await self._binding(reveal)
         await self._authorize(reveal, binding)
         name = binding.metadata.name
@@ -117,7 +132,7 @@ class RevealReconciler:
         reference = SecretReference(
             variable="",
             file="value",
-            source=source_of(namespace, name, entry),
+            source=source_of(namespace, binding, entry),
             binding=name,
             entry=entry_name,
             field="spec.entry",
@@ -127,6 +142,19 @@ class RevealReconciler:
         return sealing.seal(
             values[reference.key], sealing.RevealAnswer(namespace, reveal.metadata.uid), public_key
         )
+
+    async def _admitted(self, reveal: SecretReveal) -> None:
+        """Only the policies say who asks. They are looked at after the question, so that they were there before it."""
+        metadata = reveal.metadata
+        refusal = await self._guard.refusal(anew=True)
+        if refusal is not None:
+            message = refusal.message.removesuffix(REMEDY) + _NOBODY_KNOWS
+            raise _DeniedError(replace(refusal, message=message))
+        refusal = self._guard.doubt(
+            "the SecretReveal", metadata.namespace, metadata.creation_timestamp, "spec.requester"
+        )
+        if refusal is not None:
+            raise _DeniedError(refusal)
 
     async def _binding(self, reveal: SecretReveal) -> SecretBinding:
         namespace, name = reveal.metadata.namespace, reveal.spec.binding
@@ -176,14 +204,20 @@ class RevealReconciler:
             raise _DeniedError(Refusal(Reason.REVEAL_DENIED, "spec.binding", denied, permanent=True))
 
     async def _tell(self, reveal: SecretReveal, binding: SecretBinding) -> None:
-        """Say on the binding who reads what. Without that there is no answer."""
+        """Say on the binding who reads what. Without that there is no answer.
+
+        Nobody can know the name before and take it, so that the Event would be missing. If the answer got lost it is
+        said twice.
+        """
         metadata, asked = binding.metadata, reveal.metadata
         moment = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        digest = hashlib.sha256(asked.uid.encode()).hexdigest()[:10]
         event = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{metadata.name[:200]}.{digest}", "namespace": metadata.namespace},
+            "metadata": {
+                "name": f"{metadata.name[:200]}.{secrets.token_hex(8)}",
+                "namespace": metadata.namespace,
+            },
             "involvedObject": {
                 "apiVersion": API_VERSION,
                 "kind": "SecretBinding",
@@ -200,10 +234,7 @@ class RevealReconciler:
             "lastTimestamp": moment,
             "count": 1,
         }
-        try:
-            await self._kube.create(EVENTS, metadata.namespace, event)
-        except AlreadyExists:
-            return  # it was told, and the answer got lost
+        await self._kube.create(EVENTS, metadata.namespace, event)
 
     async def _delete(self, key: RevealKey, uid: str) -> None:
         try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 
 import pytest
 
+from runkeys.vault import personal_name
 from tests.e2e.cli.conftest import UserMaker
+from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import TASK_IMAGE, Team, canary, python
+from tests.e2e.runs.team import TASK_IMAGE, Team, binding, canary, condition, python
 from tests.e2e.sealed.people import may_use, sealed_entry
 from tests.unit.cli.terminal import Terminal
 
@@ -81,13 +84,51 @@ def test_read_back_with_a_question_on_a_terminal(alice: Terminal) -> None:
     assert "nothing" in absent.err
 
 
+def test_what_an_earlier_version_sealed_is_told_with_the_command_that_sets_it_again(
+    team: Team, alice: Terminal
+) -> None:
+    """It was sealed for the name of the binding, which anybody could take."""
+    owner, value, name = f"system:serviceaccount:{team.namespace}:alice", canary(), "it's old"
+    made = binding(
+        team.namespace,
+        "hers",
+        owner={"username": owner},
+        secrets=[sealed_entry(team, value, binding="hers", entry=name)],
+    )
+    team.client.as_user(owner).create(made)
+
+    def told(found: Object) -> str:
+        return str(condition(found, "Ready").get("message", ""))
+
+    found = team.client.wait_for("secretbindings", "hers", team.namespace, lambda item: bool(told(item)))
+    assert condition(found, "Ready")["reason"] == "SealContextMismatch"
+    command = told(found).rpartition("sets it again: ")[2].removesuffix(")")
+    program, *words = shlex.split(command)
+    assert (program, words[-1]) == ("runkeys", name)
+    alice.ok(*words, stdin=value)
+    assert uses(alice, name, value) == 0
+
+
+def test_whoever_takes_the_usual_name_of_a_personal_binding_stops_nobody(
+    team: Team, alice: Terminal, user: UserMaker
+) -> None:
+    user("bob")
+    here, value = team.namespace, canary()
+    bob = f"system:serviceaccount:{here}:bob"
+    taken = personal_name(f"system:serviceaccount:{here}:alice")
+    own = [sealed_entry(team, "bob's", owner=bob)]
+    team.client.as_user(bob).create(binding(here, taken, owner={"username": bob}, secrets=own))
+    alice.ok("secret", "set", "token", stdin=value)
+    assert uses(alice, "token", value) == 0
+
+
 def test_of_a_shared_binding(team: Team, alice: Terminal, user: UserMaker) -> None:
     team.make_binding("shared", secrets=[sealed_entry(team, "old", binding="shared")])
     (alice.folder / "pem").write_bytes(b"line 1\nline 2\n")
     words = ("secret", "set", "cert", "--binding", "shared", "--from-file", "pem")
     refused = alice.run(*words)
     assert refused.code == 4
-    assert "may not use SecretBinding shared, so may not write it either" in refused.err
+    assert "may not use SecretBinding shared, so may not write or delete it" in refused.err
     may_use(team, f"system:serviceaccount:{team.namespace}:alice", "shared")
     alice.ok(*words)
     assert alice.ok("secret", "list", "--binding", "shared", "-o", "name") == "cert\ntoken\n"

@@ -135,7 +135,7 @@ def expanded_command(scene: Scene) -> Iterator[None]:
     _with_variable(scene, command=GOES_ON, args=[f"$({VARIABLE})"])
     yield
     scene.team.client.wait_for(
-        "pods", scene.name, scene.team.namespace, lambda pod: pod["status"]["phase"] == "Running", 120
+        "pods", scene.name, scene.team.namespace, lambda pod: pod["status"]["phase"] == "Running"
     )
 
 
@@ -194,7 +194,7 @@ def _with_variable(scene: Scene, **container: Any) -> None:
 def _wait_ended(scene: Scene) -> None:
     over = ("Failed", "Succeeded")
     scene.team.client.wait_for(
-        "pods", scene.name, scene.team.namespace, lambda pod: pod["status"]["phase"] in over, 120
+        "pods", scene.name, scene.team.namespace, lambda pod: pod["status"]["phase"] in over
     )
 
 

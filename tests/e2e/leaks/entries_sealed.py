@@ -82,7 +82,7 @@ def personal_binding(scene: Scene) -> Play:
         binding(
             scene.team.namespace,
             scene.name,
-            secrets=[sealed_entry(scene.team, value, binding=scene.name)],
+            secrets=[sealed_entry(scene.team, value, owner=owner.name)],
             owner={"username": owner.name},
         )
     )

@@ -6,15 +6,26 @@ import hashlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from runkeys.naming import attempt_name
+from runkeys.naming import PUBLIC_KEYS, attempt_name
 from runkeys.policies import Account
+from runkeys.sealing import PrivateKey
+from runkeys_operator.admission import Record
+from runkeys_operator.guard import KEPT
 from tests.e2e.cluster.audit import AuditEvent
 from tests.e2e.cluster.base import Cluster, ClusterError, wait_until
 from tests.e2e.cluster.client import PATIENCE, ApiError, KubeClient, Object
-from tests.e2e.operators import Operator, settle_policies
+from tests.e2e.operators import (
+    Operator,
+    fills_in,
+    installed_policies,
+    requester_of,
+    settle_policies,
+    wait_believed,
+)
 
 TASK_IMAGE = "localhost/runkeys-task:1"
 SOURCE = "source"
@@ -236,24 +247,73 @@ class Team:
             self.wait_may(True, verb, resource)
 
     @contextmanager
-    def without_policies(self, *names: str) -> Iterator[None]:
+    def without_policies(self, *names: str, believed: bool = True) -> Iterator[None]:
         """Take admission policies of the operator's away for a while, by their bindings: ``names``, ``pods`` and so on.
+
+        ``requester`` is the one that fills in who makes a run. With ``believed`` the operator goes on with what was
+        made before; else it may not know any more that the policies were there then.
 
         To show what the policy alone prevents, or to plant what it would refuse and see what stands behind it.
         """
+        if believed and self.operator.running:
+            self._have_looked()
         account = Account.service_account(self.namespace, "runkeys")
-        plural = "validatingadmissionpolicybindings"
-        taken = [self.client.get(plural, account.name_of(name)) for name in names]
-        for item in taken:
+        kinds = {True: "mutatingadmissionpolicybindings", False: "validatingadmissionpolicybindings"}
+        taken = [
+            (plural, self.client.get(plural, account.name_of(name)))
+            for name in names
+            for plural in [kinds[name == "requester"]]
+        ]
+        for plural, item in taken:
             self.client.delete(plural, item["metadata"]["name"])
         settle_policies(self.cluster, self.namespace)
         try:
             yield
         finally:
-            for item in taken:
+            for _, item in taken:
                 metadata = {key: item["metadata"][key] for key in ("name", "labels")}
                 self.client.create({**item, "metadata": metadata})
             settle_policies(self.cluster, self.namespace)
+            wait_believed(self.cluster, self.namespace)
+            if believed and not self.operator.running:
+                self._vouch()
+
+    def _have_looked(self) -> None:
+        """Have the operator look at the policies now, as it does when it is asked, and so believe what was made."""
+        moment = datetime.now(UTC) + timedelta(seconds=2)
+        wait_until("what was made to be two seconds old", lambda: datetime.now(UTC) > moment)
+        spec = {"personal": True, "entry": "none", "publicKey": PrivateKey.generate().public.text}
+        if not fills_in(self.client):
+            spec["requester"] = requester_of(self.client)
+        made = self.client.create(
+            {
+                "apiVersion": "runkeys.dev/v1alpha1",
+                "kind": "SecretReveal",
+                "metadata": {"generateName": "looks-", "namespace": self.namespace},
+                "spec": spec,
+            }
+        )
+        name = made["metadata"]["name"]
+        self.client.wait_for(
+            *("secretreveals", name, self.namespace),
+            lambda item: item.get("status", {}).get("answeredTime"),
+        )
+        self.client.delete("secretreveals", name, self.namespace)
+
+    def _vouch(self) -> None:
+        """Write down for the operator, which cannot have seen it, that they were not away."""
+        found = self.client.get("configmaps", PUBLIC_KEYS, self.namespace)
+        record = Record.parse((found["metadata"].get("annotations") or {}).get(KEPT, ""))
+        if record is not None:
+            policies = {
+                f"{kind}/{item['metadata']['name']}": (
+                    item["metadata"]["uid"],
+                    item["metadata"]["generation"],
+                )
+                for kind, item in installed_policies(self.cluster, self.namespace)
+            }
+            change = {"metadata": {"annotations": {KEPT: replace(record, policies=policies).wire()}}}
+            self.client.patch("configmaps", PUBLIC_KEYS, self.namespace, change)
 
     def may(self, verb: str, resource: str, name: str = "") -> bool:
         """Whether the operator's account has a right on ``resource``, e.g. ``secrets`` or ``jobs.batch``."""

@@ -38,7 +38,7 @@ def places(team: Team, proxy: ApiProxy, namespace: str) -> list[int]:
     make_run(team, namespace, "mine")
     held = proxy.hold(CREATE, times=WORKERS)
     team.operator.start()
-    held.wait_arrived(60)
+    held.wait_arrived()
     team.operator.wait_says("ready", 60)
     held.release()
     made = proxy.wait_for(makes_job, 120, CROWD + 1)

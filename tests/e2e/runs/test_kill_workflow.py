@@ -17,6 +17,7 @@ from runkeys_operator.lease import LeaseName
 from tests.conftest import FULL
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.operators import requester_of as requester
 from tests.e2e.runs.team import Team, condition, exposures, phase
 from tests.e2e.runs.test_kill_at_every_call import (
     ALWAYS,
@@ -31,7 +32,7 @@ from tests.e2e.runs.test_kill_at_every_call import (
     rehearse,
 )
 from tests.e2e.runs.workflows import make, object_name, outcomes, states, task
-from tests.e2e.sealed.people import requester, sealed
+from tests.e2e.sealed.people import sealed
 
 pytestmark = [
     pytest.mark.e2e,

@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
-from runkeys.sealing import BindingEntry, Context, PublicKey, RunInput, seal
+from runkeys.sealing import BindingEntry, Context, PersonalEntry, PublicKey, RunInput, seal
 from runkeys_operator.keys import CURRENT, PUBLIC
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import KubeClient, Object
@@ -49,14 +49,6 @@ def person(team: Team, name: str, *, use: tuple[str, ...] = ()) -> Person:
     client = team.client.as_user(name)
     wait_until(f"{name} to be let in", lambda: may(client, team.namespace, "create", "workflowruns"))
     return Person(name, team, client)
-
-
-def requester(client: KubeClient) -> Object:
-    """Who the API server takes a client for, as ``spec.requester``."""
-    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
-    answer = client.request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body=review)
-    user = answer["status"]["userInfo"]
-    return {"username": user["username"], "groups": user["groups"]}
 
 
 def may_use(team: Team, user: str, binding: str, role: str = "") -> None:
@@ -134,9 +126,14 @@ def sealed(team: Team, context: Context, value: str) -> str:
     return seal(value.encode(), context, public_key(team))
 
 
-def sealed_entry(team: Team, value: str, *, binding: str = "keys", entry: str = "token") -> Object:
-    """An entry of a binding, sealed for that place."""
-    return {"name": entry, "sealed": sealed(team, BindingEntry(team.namespace, binding, entry), value)}
+def sealed_entry(
+    team: Team, value: str, *, binding: str = "keys", entry: str = "token", owner: str = ""
+) -> Object:
+    """An entry of a shared binding, or of the personal one of ``owner``, sealed for that place."""
+    place: Context = BindingEntry(team.namespace, binding, entry)
+    if owner:
+        place = PersonalEntry(team.namespace, owner, entry)
+    return {"name": entry, "sealed": sealed(team, place, value)}
 
 
 def check_value_is_nowhere_else(team: Team, node: NodeCluster, value: str, mark: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from dataclasses import dataclass, replace
 
 import pytest
@@ -129,7 +130,7 @@ def test_nobody_else_is_told(sealed_team: Team) -> None:
             "metadata": {"name": "hers", "namespace": team.namespace},
             "spec": {
                 "owner": {"username": "alice"},
-                "secrets": [sealed_entry(team, team.value, binding="hers")],
+                "secrets": [sealed_entry(team, team.value, owner="alice")],
             },
         }
     )
@@ -171,7 +172,7 @@ def test_a_right_that_is_gone_when_the_operator_sees_the_question(sealed_team: T
 def test_somebody_elses_personal_binding_is_not_told_whatever_the_right(sealed_team: Team) -> None:
     team = sealed_team
     bob = asker(team, "bob", reveal=("hers",))
-    entry = sealed_entry(team, team.value, binding="hers")
+    entry = sealed_entry(team, team.value, owner="alice")
     person(team, "alice").client.create(
         {
             "apiVersion": "runkeys.dev/v1alpha1",
@@ -189,6 +190,60 @@ def test_twin_with_the_right_bob_is_told(sealed_team: Team) -> None:
     bob = asker(sealed_team, "bob", reveal=("keys",))
     question = ask(bob)
     assert question.open(question.answer()["sealed"]) == sealed_team.value
+
+
+def test_whoever_takes_the_name_of_the_event_first_does_not_keep_it_away(sealed_team: Team) -> None:
+    """The name was a hash of the question's uid, which the asker knows before the operator has seen it."""
+    team = sealed_team
+    alice = asker(team, "alice", reveal=("keys",))
+    give(
+        team,
+        "events-alice",
+        "alice",
+        [{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}],
+    )
+    team.operator.wait_serving()
+    assert team.operator.stop() == 0
+    question = ask(alice)
+    uid = question.made["metadata"]["uid"]
+    name = f"keys.{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
+    about = {"kind": "SecretBinding", "name": "keys", "namespace": team.namespace}
+    metadata = {"name": name, "namespace": team.namespace}
+    alice.client.create(
+        {"apiVersion": "v1", "kind": "Event", "metadata": metadata, "involvedObject": about, "type": "Normal"}
+    )
+    team.operator.start()
+    assert question.open(question.answer()["sealed"]) == team.value
+    assert len(told_of(team, question)) == 1
+
+
+def test_twin_without_the_event_there_is_no_answer(sealed_team: Team, node: NodeCluster) -> None:
+    team, mark = sealed_team, node.audit.mark()
+    alice = asker(team, "alice", reveal=("keys",))
+    with team.without_right("create", "events"):
+        question = ask(alice)
+        wait_until("the operator to have tried twice", lambda: denied_events(team, mark) > 1)
+        assert told_of(team, question) == []
+        found = team.client.get("secretreveals", question.made["metadata"]["name"], team.namespace)
+        assert "answeredTime" not in found.get("status", {})
+    again = ask(alice)
+    assert again.open(again.answer()["sealed"]) == team.value
+    assert len(told_of(team, again)) == 1
+
+
+def denied_events(team: Team, mark: int) -> int:
+    """How often the operator was refused to say something."""
+    events = team.cluster.audit.events(mark, namespace=team.namespace)
+    return len(
+        [item for item in events if (item.verb, item.resource, item.status) == ("create", "events", 403)]
+    )
+
+
+def told_of(team: Team, question: Question) -> list[Object]:
+    """The Events that say that it was answered."""
+    name = question.made["metadata"]["name"]
+    said = f"alice read entry 'token' (SecretReveal {name})"
+    return [item for item in team.client.list("events", team.namespace) if item.get("message") == said]
 
 
 def test_a_question_that_was_asked_while_the_operator_was_away(sealed_team: Team) -> None:

@@ -78,7 +78,7 @@ def wrong(team: Team) -> dict[str, tuple[Object, str, str]]:
                 "scope": "Namespace",
             },
             "SealContextMismatch",
-            "of any SecretBinding in namespace",
+            "of any shared SecretBinding in namespace",
         ),
         "narrowed": (
             {"sealed": sealed(team, NamespaceEntry(here, "token"), team.value)},

@@ -11,8 +11,9 @@ import pytest
 from runkeys.access import RECONCILED
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import ApiError
+from tests.e2e.operators import requester_of as requester
 from tests.e2e.runs.team import HELD_BACK, Team, condition, phase, run
-from tests.e2e.sealed.people import give, may, may_not_use, may_use, person, requester, sealed_entry
+from tests.e2e.sealed.people import give, may, may_not_use, may_use, person, sealed_entry
 
 pytestmark = pytest.mark.e2e
 
@@ -124,7 +125,7 @@ def test_twin_with_the_right_the_same_run_gets_its_secret(team: Team) -> None:
 
 
 def personal(team: Team, name: str, owner: str) -> None:
-    entry = sealed_entry(team, team.value, binding=name)
+    entry = sealed_entry(team, team.value, owner=owner)
     team.client.as_user(owner).create(
         {
             "apiVersion": "runkeys.dev/v1alpha1",
@@ -166,7 +167,7 @@ def test_who_is_in_very_many_groups_has_runs_like_others(team: Team) -> None:
     use = {"apiGroups": ["runkeys.dev"], "resources": ["secretbindings"], "verbs": ["use"]}
     give(team, "of-a-group", groups[2718], [rule, use], kind="Group")
     client = team.client.as_user("grace", *groups)
-    wait_until("grace to be let in", lambda: may(client, team.namespace, "create", "workflowruns"), 10)
+    wait_until("grace to be let in", lambda: may(client, team.namespace, "create", "workflowruns"))
     client.create(run(team.namespace, requester=requester(client)))
     found = team.wait_phase("job", "Succeeded", "Failed")
     assert phase(found) == "Succeeded", found["status"]

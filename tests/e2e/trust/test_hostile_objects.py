@@ -178,7 +178,6 @@ def test_a_message_is_cut_where_the_status_has_no_more_room(team: Team) -> None:
         "of-a-source",
         team.namespace,
         lambda item: "and 21 more" in item.get("status", {}).get("entries", [{}])[0].get("message", ""),
-        60,
     )
 
 

@@ -90,7 +90,7 @@ def refuses_config_maps(team: Team, texts: dict[str, str]) -> Iterator[None]:
     bound = {"policyName": name, "validationActions": ["Deny"]}
     team.client.create({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec})
     team.client.create({"apiVersion": version, "kind": f"{kind}Binding", "metadata": metadata, "spec": bound})
-    wait_until("the policy to refuse", lambda: refused(team, {"name": "x", "what": "word"}) != "", 30)
+    wait_until("the policy to refuse", lambda: refused(team, {"name": "x", "what": "word"}) != "")
     try:
         yield
     finally:

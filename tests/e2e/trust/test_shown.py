@@ -226,7 +226,7 @@ def falls_back_to_logs(team: Team) -> Iterator[None]:
     team.client.create({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec})
     bound = {"apiVersion": version, "kind": f"{kind}Binding", "metadata": metadata}
     team.client.create({**bound, "spec": {"policyName": name}})
-    wait_until("the policy to change pods", lambda: _policy_of_a_new_pod(team) != "File", 30)
+    wait_until("the policy to change pods", lambda: _policy_of_a_new_pod(team) != "File")
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ import yaml
 
 from runkeys.pins import Pins
 from runkeys.problems import Denied
-from runkeys.sealing import BindingEntry, Context, Keyring, NamespaceEntry, PrivateKey, seal
+from runkeys.sealing import BindingEntry, Context, Keyring, NamespaceEntry, PersonalEntry, PrivateKey, seal
 from tests.unit.cli.terminal import ROOT, Terminal
 
 KEY = PrivateKey.from_seed(b"k" * 32)
@@ -153,6 +153,36 @@ def test_one_value_from_a_file_byte_by_byte(terminal: Terminal, public: str) -> 
     words = ("seal", "-n", "team-a", "--binding", "ibm", "--entry", "token", public)
     text = terminal.ok(*words, "--from-file", "v")
     assert RING.open(text.strip(), BindingEntry("team-a", "ibm", "token")) == b"\x00\xff\n"
+
+
+PERSONAL = (
+    "kind: SecretBinding\nmetadata: {name: b, namespace: n}\nspec:\n  owner: {username: alice}\n  secrets:\n"
+)
+
+
+def test_a_personal_binding_is_sealed_for_its_owner_whatever_its_name(
+    terminal: Terminal, public: str
+) -> None:
+    (terminal.folder / "p.yaml").write_text(f"{PERSONAL}  - {{name: t, value: v}}\n")
+    entry = entries(terminal.ok("seal", "p.yaml", public))["t"]
+    assert opened(entry, PersonalEntry("n", "alice", "t")) == b"v"
+    text = terminal.ok("seal", "-n", "n", "--owner", "alice", "--entry", "t", public, stdin="v")
+    assert RING.open(text.strip(), PersonalEntry("n", "alice", "t")) == b"v"
+
+
+def test_a_value_of_a_personal_binding_has_no_scope(terminal: Terminal, public: str) -> None:
+    (terminal.folder / "p.yaml").write_text(f"{PERSONAL}  - {{name: t, scope: Namespace, value: v}}\n")
+    done = terminal.run("seal", "p.yaml", public)
+    assert (done.code, done.out) == (5, "")
+    assert "p.yaml, line 6: entry 't' of SecretBinding b: scope: Namespace is for shared bindings" in done.err
+    words = ("seal", "-n", "n", "--owner", "alice", "--entry", "t", public)
+    for more, says in (
+        (("--scope", "Namespace"), "leave scope out"),
+        (("--binding", "b"), "give one of the two"),
+    ):
+        done = terminal.run(*words, *more, stdin="v")
+        assert (done.code, done.out) == (2, ""), more
+        assert says in done.err
 
 
 def test_there_is_no_option_and_no_argument_for_a_value(terminal: Terminal) -> None:

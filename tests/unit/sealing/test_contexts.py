@@ -15,6 +15,7 @@ from runkeys.sealing import (
     ContextMismatchError,
     Keyring,
     NamespaceEntry,
+    PersonalEntry,
     PrivateKey,
     RevealAnswer,
     RunInput,
@@ -27,6 +28,7 @@ _part = st.text("ab/.\0\n", min_size=1, max_size=4) | st.text(min_size=1, max_si
 _contexts = st.one_of(
     st.builds(BindingEntry, _part, _part, _part),
     st.builds(NamespaceEntry, _part, _part),
+    st.builds(PersonalEntry, _part, _part, _part),
     st.builds(RunInput, _part, _part, _part),
     st.builds(RevealAnswer, _part, _part),
 )
@@ -48,6 +50,8 @@ ALIKE: list[Context] = [
     NamespaceEntry("a", "bc"),
     RevealAnswer("a", "b"),
     RevealAnswer("a", "c"),
+    PersonalEntry("a", "b", "c"),
+    PersonalEntry("a", "c", "b"),
     RunInput("a", "b", "c"),
     RunInput("a", "c", "b"),
     RunInput("a", "b", "c\0"),
@@ -76,7 +80,7 @@ def test_different_contexts_give_different_bytes(one: Context, other: Context) -
 
 
 def test_each_kind_has_a_label_of_its_own() -> None:
-    assert len(KINDS) == 3
+    assert len(KINDS) == 4
 
 
 def test_a_value_opens_in_its_own_context_only() -> None:

@@ -7,10 +7,20 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from runkeys.sealing import BindingEntry, Context, Keyring, NamespaceEntry, PrivateKey, RunInput
+from runkeys.sealing import (
+    BindingEntry,
+    Context,
+    Keyring,
+    NamespaceEntry,
+    PersonalEntry,
+    PrivateKey,
+    RunInput,
+)
 
 FILE = Path(__file__).parent / "vectors.json"
-KINDS: dict[str, type[Context]] = {kind.label: kind for kind in (BindingEntry, NamespaceEntry, RunInput)}
+KINDS: dict[str, type[Context]] = {
+    kind.label: kind for kind in (BindingEntry, NamespaceEntry, PersonalEntry, RunInput)
+}
 
 
 @dataclass(frozen=True)
