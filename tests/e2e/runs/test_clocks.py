@@ -14,7 +14,7 @@ from tests.e2e.runs.team import Team, phase
 from tests.e2e.runs.workflows import attempts, make, outcomes, states, task
 from tests.e2e.sealed.test_reveal import ask, asker
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 HOUR = 3600
 SKEWED = ROOT / "tests" / "e2e" / "operator" / "skewed.py"

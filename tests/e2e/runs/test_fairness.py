@@ -12,7 +12,7 @@ from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import HELD_BACK, Team, run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 CROWD = 40
 WORKERS = 4

@@ -18,7 +18,7 @@ from tests.e2e.sealed.people import Person, give, may, may_use, person, sealed, 
 from tests.e2e.sealed.test_reveal import ask
 from tests.e2e.trust.golden import check_golden, plain, told
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 
 def attacker(team: Team) -> Person:

@@ -18,7 +18,7 @@ from tests.e2e.sealed.people import give
 from tests.e2e.trust.actors import EDITS
 from tests.e2e.trust.golden import check_golden, plain
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 LEVELS = 5_000
 PYTHONS_LEVELS = sys.getrecursionlimit()

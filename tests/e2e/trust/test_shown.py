@@ -19,7 +19,7 @@ from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import CHECKS_ITS_VARIABLE, TASK_IMAGE, Team, condition, python
 from tests.e2e.trust.golden import check_golden, plain, told
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 WORK: Object = {"name": "work", "emptyDir": {}}
 CHECK = {"exec": {"command": ["sh", "-c", "echo $SECRET_API_TOKEN; exit 1"]}}

@@ -20,7 +20,7 @@ from tests.e2e.sealed.people import Person, may_use, sealed_entry
 from tests.e2e.sealed.test_reveal import Question, ask, asker
 from tests.e2e.trust.golden import check_golden, plain
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 GONE = ("use", "reveal", "requester")
 """What says who makes a run, and who asks."""
