@@ -126,10 +126,9 @@ def install_rights(
 def wait_in_force(cluster: Cluster, namespace: str) -> None:
     """Wait until the API server goes by the policies that were just made for a namespace: it looks each second."""
     metadata = {"name": "rk-in-force", "namespace": namespace}
-    spec: dict[str, Any] = {"tasks": [{"name": "t", "template": {}}]}
+    run = _probe(namespace)
     if not fills_in(cluster.client):
-        spec["requester"] = requester_of(cluster.client)
-    run = {"apiVersion": "runkeys.dev/v1alpha1", "kind": "WorkflowRun", "metadata": metadata, "spec": spec}
+        run["spec"]["requester"] = requester_of(cluster.client)
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
 
     def in_force() -> bool:
@@ -143,6 +142,17 @@ def wait_in_force(cluster: Cluster, namespace: str) -> None:
 
     wait_until(f"the policies for {namespace} to be in force", in_force)
     wait_believed(cluster, namespace)
+
+
+def wait_not_filled_in(cluster: Cluster, namespace: str) -> None:
+    """Wait until the API server does not fill in any more who makes a run."""
+    wait_until("no requester to be filled in", lambda: is_refused(cluster.client, _probe(namespace)), 60)
+
+
+def _probe(namespace: str) -> dict[str, Any]:
+    metadata = {"name": "rk-in-force", "namespace": namespace}
+    spec: dict[str, Any] = {"tasks": [{"name": "t", "template": {}}]}
+    return {"apiVersion": "runkeys.dev/v1alpha1", "kind": "WorkflowRun", "metadata": metadata, "spec": spec}
 
 
 def installed_policies(cluster: Cluster, namespace: str) -> list[tuple[str, dict[str, Any]]]:

@@ -13,7 +13,7 @@ from typing import Any
 from runkeys.naming import PUBLIC_KEYS, attempt_name
 from runkeys.policies import Account
 from runkeys.sealing import PrivateKey
-from runkeys_operator.admission import Record
+from runkeys_operator.admission import Period, Record
 from runkeys_operator.guard import KEPT
 from tests.e2e.cluster.audit import AuditEvent
 from tests.e2e.cluster.base import Cluster, ClusterError, wait_until
@@ -25,6 +25,8 @@ from tests.e2e.operators import (
     requester_of,
     settle_policies,
     wait_believed,
+    wait_in_force,
+    wait_not_filled_in,
 )
 
 TASK_IMAGE = "localhost/runkeys-task:1"
@@ -267,6 +269,8 @@ class Team:
         for plural, item in taken:
             self.client.delete(plural, item["metadata"]["name"])
         settle_policies(self.cluster, self.namespace)
+        if "requester" in names:
+            wait_not_filled_in(self.cluster, self.namespace)
         try:
             yield
         finally:
@@ -274,6 +278,8 @@ class Team:
                 metadata = {key: item["metadata"][key] for key in ("name", "labels")}
                 self.client.create({**item, "metadata": metadata})
             settle_policies(self.cluster, self.namespace)
+            if "requester" in names:
+                wait_in_force(self.cluster, self.namespace)
             wait_believed(self.cluster, self.namespace)
             if believed and not self.operator.running:
                 self._vouch()
@@ -304,16 +310,15 @@ class Team:
         """Write down for the operator, which cannot have seen it, that they were not away."""
         found = self.client.get("configmaps", PUBLIC_KEYS, self.namespace)
         record = Record.parse((found["metadata"].get("annotations") or {}).get(KEPT, ""))
-        if record is not None:
-            policies = {
-                f"{kind}/{item['metadata']['name']}": (
-                    item["metadata"]["uid"],
-                    item["metadata"]["generation"],
-                )
-                for kind, item in installed_policies(self.cluster, self.namespace)
-            }
-            change = {"metadata": {"annotations": {KEPT: replace(record, policies=policies).wire()}}}
-            self.client.patch("configmaps", PUBLIC_KEYS, self.namespace, change)
+        if record is None:
+            always = Period(datetime(2000, 1, 1, tzinfo=UTC), None)
+            record = Record((always,), {}, datetime.now(UTC))
+        policies = {
+            f"{kind}/{item['metadata']['name']}": (item["metadata"]["uid"], item["metadata"]["generation"])
+            for kind, item in installed_policies(self.cluster, self.namespace)
+        }
+        change = {"metadata": {"annotations": {KEPT: replace(record, policies=policies).wire()}}}
+        self.client.patch("configmaps", PUBLIC_KEYS, self.namespace, change)
 
     def may(self, verb: str, resource: str, name: str = "") -> bool:
         """Whether the operator's account has a right on ``resource``, e.g. ``secrets`` or ``jobs.batch``."""
