@@ -189,10 +189,9 @@ def test_twin_the_api_server_refuses_a_status_with_a_longer_message(team: Team) 
     def say(message: str) -> Object:
         tasks = [{"name": "work", "state": "Succeeded", "message": message}]
         change = {"status": {"tasks": tasks}}
-        found = team.client.patch(
+        return team.client.patch(
             "workflowruns", "job", team.namespace, change, "merge", "status", dryRun="All"
         )
-        return found
 
     with team.without_policies("status"):
         assert say("x" * 4096)
