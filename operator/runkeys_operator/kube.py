@@ -33,7 +33,12 @@ log = get_logger(__name__)
 Json = dict[str, Any]
 Objects = list[Json]
 
-PAGE_SIZE = 250
+PAGE_SIZE = 25
+"""Objects in a page: each may have a megabyte and a half, and a page is read at one go."""
+
+METADATA_PAGE_SIZE = 250
+"""The same of metadata, which is small."""
+
 _SECONDS = 15.0
 _TIMEOUT = aiohttp.ClientTimeout(total=_SECONDS)
 # The server ends a watch after five minutes, and bookmarks it once a minute: a longer silence is a dead connection.
@@ -173,9 +178,10 @@ class Kube:
         label_selector: str = "",
         field_selector: str = "",
         metadata_only: bool = False,
-        size: int = PAGE_SIZE,
+        size: int = 0,
     ) -> AsyncIterator[Page]:
-        """The same in pages of at most `size`, for whoever must not hold all of them."""
+        """The same in pages, for whoever must not hold all of them. `size`: at most so many in a page."""
+        size = size or (METADATA_PAGE_SIZE if metadata_only else PAGE_SIZE)
         query = {"limit": str(size), **_selectors(label_selector, field_selector)}
         accept = METADATA_LIST if metadata_only else ""
         while True:

@@ -43,9 +43,6 @@ EXPIRES = ",".join(
     )
 )
 
-_WHOLE_RUNS = 10
-"""In a page of runs that is not of metadata only: each may have more than a megabyte, and all are read at one go."""
-
 _WATCH_LAG_SECONDS = 1.0
 """How far the watches may be behind a list before they are said to have missed something."""
 
@@ -177,8 +174,7 @@ class Sweeper:
     async def expiring(self, now: datetime, within: timedelta) -> AsyncIterator[tuple[RunKey, float]]:
         """Finished runs whose time to live ends ``within`` this time, and in how many seconds."""
         for namespace in self._namespaces:
-            pages = self._kube.pages(RUNS, namespace, field_selector=EXPIRES, size=_WHOLE_RUNS)
-            async for page in pages:
+            async for page in self._kube.pages(RUNS, namespace, field_selector=EXPIRES):
                 for key, end in _readable(RUNS, _expiry, page.items):
                     left = end - now
                     if left <= within:

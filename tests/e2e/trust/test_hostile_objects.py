@@ -181,6 +181,24 @@ def test_a_message_is_cut_where_the_status_has_no_more_room(team: Team) -> None:
     )
 
 
+def test_twin_the_api_server_refuses_a_status_with_a_longer_message(team: Team) -> None:
+    team.make_run("job", bindings=[], task={"secrets": []})
+    team.wait_phase("job", "Succeeded")
+
+    def say(message: str) -> Object:
+        tasks = [{"name": "work", "state": "Succeeded", "message": message}]
+        change = {"status": {"tasks": tasks}}
+        return team.client.patch(
+            "workflowruns", "job", team.namespace, change, "merge", "status", dryRun="All"
+        )
+
+    with team.without_policies("status"):
+        assert say("x" * 4096)
+        with pytest.raises(ApiError) as refused:
+            say("x" * 4097)
+    assert "status.tasks[0].message: Too long: may not be more than 4096" in refused.value.message
+
+
 PATTERN, IMAGE = "*a" * 6 + "b", "a" * 120
 
 
