@@ -12,6 +12,8 @@ from runkeys.api import API_VERSION, GROUP, Task, WorkflowRun
 from runkeys.api.binding import SEALED
 from runkeys.graph import encoded
 from runkeys.naming import (
+    ENVIRONMENT_VOLUME,
+    FILES_VOLUME,
     OPENER,
     RECIPIENT_VOLUME,
     SECRET_TYPE,
@@ -25,13 +27,7 @@ from runkeys.template import CONTAINER_FIELDS, RUNTIME, SIGNER, carriers
 
 _INPUT = f"{GROUP}/input"
 _CERTIFICATE_SECONDS = 8 * 24 * 3600
-_FILES, _ENVIRONMENT, _INPUTS, _OUTPUT, _POOL = (
-    "runkeys-secrets",
-    "runkeys-env",
-    "runkeys-input",
-    "runkeys-output",
-    "runkeys-pool-",
-)
+_INPUTS, _OUTPUT, _POOL = "runkeys-input", "runkeys-output", "runkeys-pool-"
 
 
 def job(
@@ -158,7 +154,14 @@ def _origin(name: str, reference: SecretReference, *, sealed: bool) -> dict[str,
     if not sealed:
         return {"secretKeyRef": {"name": name, "key": reference.key, "optional": False}}
     path = opener.ENVIRONMENT.rpartition("/")[2]
-    return {"fileKeyRef": {"volumeName": _ENVIRONMENT, "path": path, "key": reference.key, "optional": False}}
+    return {
+        "fileKeyRef": {
+            "volumeName": ENVIRONMENT_VOLUME,
+            "path": path,
+            "key": reference.key,
+            "optional": False,
+        }
+    }
 
 
 def _open_first(spec: dict[str, Any], needs: TaskNeeds, image: str) -> None:
@@ -167,13 +170,13 @@ def _open_first(spec: dict[str, Any], needs: TaskNeeds, image: str) -> None:
     Only it mounts that key and the file of variables, which are in memory: the kubelet reads that file when it makes
     the containers that refer to it, and the other containers see files of theirs only.
     """
-    places = {opener.BUNDLE: RECIPIENT_VOLUME, opener.ENVIRONMENT: _ENVIRONMENT}
+    places = {opener.BUNDLE: RECIPIENT_VOLUME, opener.ENVIRONMENT: ENVIRONMENT_VOLUME}
     mounts = [
         {"name": volume, "mountPath": place.rpartition("/")[0], "readOnly": volume == RECIPIENT_VOLUME}
         for place, volume in places.items()
     ]
     if any(item.file for item in needs.references):
-        mounts.append({"name": _FILES, "mountPath": opener.FILES})
+        mounts.append({"name": FILES_VOLUME, "mountPath": opener.FILES})
     certificate = {
         "signerName": SIGNER,
         "keyType": "ECDSAP256",
@@ -183,7 +186,7 @@ def _open_first(spec: dict[str, Any], needs: TaskNeeds, image: str) -> None:
     spec["volumes"] = [
         *(spec.get("volumes") or []),
         {"name": RECIPIENT_VOLUME, "projected": {"sources": [{"podCertificate": certificate}]}},
-        {"name": _ENVIRONMENT, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": ENVIRONMENT_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
     ]
     fields = {"RUNKEYS_NAMESPACE": "metadata.namespace", "RUNKEYS_POD_UID": "metadata.uid"}
     context: dict[str, Any] = {
@@ -242,8 +245,8 @@ def _volumes(
             source = {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
         found.append(
             (
-                {"name": _FILES, **source},
-                {"name": _FILES, "mountPath": f"{RUNTIME}/secrets", "readOnly": True},
+                {"name": FILES_VOLUME, **source},
+                {"name": FILES_VOLUME, "mountPath": f"{RUNTIME}/secrets", "readOnly": True},
             )
         )
     if inputs:
