@@ -17,7 +17,7 @@ from runkeys.graph import ALWAYS, inputs_of
 from runkeys.naming import OPENER, attempt_name, object_labels
 from runkeys.needs import TaskNeeds, access_refusal, offer_refusal, requester_of, task_needs
 from runkeys.observation import ContainerView, JobState, JobView, Observation, PodView, SecretMemory
-from runkeys.outcomes import at_fault, outcome_of
+from runkeys.outcomes import at_fault, counted_instead, outcome_of, own_pods
 from runkeys.refusal import Reason, Refusal
 from runkeys.status import Outcome, State, TaskResult, Verdict
 from runkeys.template import carriers
@@ -291,10 +291,14 @@ class TaskPlanner:
                 permanent=False,
             )
             return self._stalled(attempt, refusal)
+        pod = current[0]
+        changed = self._changed(job, pod)
+        if changed is not None:
+            return self._stalled(attempt, changed)
         needs = task_needs(obs.run, self.index, obs.bindings)
         if not isinstance(needs, TaskNeeds):
             return self._stalled(attempt, needs[0])
-        pod = current[0]
+        attempt = attempt.model_copy(update={"pod_uid": pod.uid})
         subject = Subject(
             obs.run.metadata.labels,
             pod.service_account,
@@ -337,6 +341,29 @@ class TaskPlanner:
         ensure = EnsureSecret(self.task.name, job.name, job.uid, manifest, needs.references, None)
         return self._step(Verdict(State.RUNNING), (attempt,), hand_over=HandOver(ensure, intended))
 
+    def _changed(self, job: JobView, pod: PodView) -> Refusal | None:
+        """Why the values are not for the pod as it was made: containers that the run does not name would have them."""
+        others = [
+            container
+            for container in pod.containers
+            if container.reads
+            and container.name not in self._carriers
+            and not self._is_opener(job, container)
+        ]
+        if not others:
+            return None
+        what = f"container {others[0].name} ({others[0].image})"
+        if others[0].name == OPENER:
+            what += f", which is not the operator's image {self.obs.offer.image},"
+        return Refusal(
+            Reason.POD_CHANGED,
+            f"pod {pod.name}",
+            f"{what} would come by the secrets, which the run gives to {', '.join(self._carriers)} only: something in"
+            " the cluster, such as a mutating policy or webhook, has changed the pod; have it leave the pods of runs"
+            " as they are",
+            permanent=False,
+        )
+
     def _is_opener(self, job: JobView, container: ContainerView) -> bool:
         return job.sealed and container.name == OPENER and container.image == self.obs.offer.image
 
@@ -373,6 +400,14 @@ class TaskPlanner:
         if spec.suspend:
             return Outcome.SUSPENDED, Reason.SUSPENDED, "ended by spec.suspend"
         current = [pod for pod in pods if not pod.over]
+        second = next((pod for pod in current if attempt.pod_uid not in ("", pod.uid)), None)
+        if second is not None and (attempt.exposures or attempt.sealed is not None):
+            # As the Job has but one pod at a time, the one that has the values is not the Job's any more.
+            return (
+                Outcome.DISRUPTED,
+                Reason.POD_REPLACED,
+                f"pod {second.name} came beside the pod that was given the secrets, or in its place",
+            )
         if current and not any(pod.started for pod in current):
             bound = min((pod.bound_at for pod in current if pod.bound_at is not None), default=self.now)
             deadline = bound + timedelta(seconds=self.task.start_deadline_seconds)
@@ -440,6 +475,16 @@ class TaskPlanner:
 
     def _ended(self, job: JobView, pods: list[PodView], attempt: AttemptStatus) -> Step:
         """The Job is: what came of it."""
+        if job.state is JobState.SUCCEEDED:
+            own = own_pods(self.obs.pods, pods, attempt.pod_uid)
+            if not self.obs.fresh and any(not pod.over for pod in own):
+                return self._step(Verdict(State.RUNNING), (attempt,), refresh=True)
+            impostor = counted_instead(own, pods)
+            if impostor:
+                return self._end(
+                    Outcome.FAILED, Reason.POD_REPLACED, impostor, attempt, ended=job.finished_at
+                )
+            pods = own
         if job.state is JobState.SUCCEEDED and self.task.record_output:
             last = (job.finished_at or self.now) + OUTPUT_PATIENCE
             if not any(pod.over and not pod.gone for pod in pods) and last > self.now:
@@ -593,6 +638,10 @@ def trusted(obs: Observation, job: JobView) -> bool:
 
 
 def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
+    """``attempt`` with when it began, and its pod: of several the one that is given the values, see ``_hand_over``."""
+    there = [pod for pod in pods if not pod.over]
+    if not attempt.pod_uid and len(there) == 1:
+        attempt = attempt.model_copy(update={"pod_uid": there[0].uid})
     if attempt.start_time is not None:
         return attempt
     bound = min((pod.bound_at for pod in pods if pod.bound_at is not None), default=None)

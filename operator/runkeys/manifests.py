@@ -11,8 +11,10 @@ from runkeys import opener
 from runkeys.api import API_VERSION, GROUP, Task, WorkflowRun
 from runkeys.api.binding import SEALED
 from runkeys.documents import compact
-from runkeys.kubelet import OURS, OUTPUT, RUNTIME, SECRETS_VOLUME
+from runkeys.kubelet import OURS, OUTPUT, RUNTIME
 from runkeys.naming import (
+    ENVIRONMENT_VOLUME,
+    FILES_VOLUME,
     OPENER,
     RECIPIENT_VOLUME,
     SECRET_TYPE,
@@ -26,13 +28,7 @@ from runkeys.template import CONTAINER_FIELDS, SIGNER, carriers
 
 _INPUT = f"{GROUP}/input"
 _CERTIFICATE_SECONDS = 8 * 24 * 3600
-_FILES, _ENVIRONMENT, _INPUTS, _OUTPUT, _POOL = (
-    SECRETS_VOLUME,
-    f"{OURS}env",
-    f"{OURS}input",
-    f"{OURS}output",
-    f"{OURS}pool-",
-)
+_INPUTS, _OUTPUT, _POOL = f"{OURS}input", f"{OURS}output", f"{OURS}pool-"
 
 
 def job(
@@ -159,7 +155,14 @@ def _origin(name: str, reference: SecretReference, *, sealed: bool) -> dict[str,
     if not sealed:
         return {"secretKeyRef": {"name": name, "key": reference.key, "optional": False}}
     path = opener.ENVIRONMENT.rpartition("/")[2]
-    return {"fileKeyRef": {"volumeName": _ENVIRONMENT, "path": path, "key": reference.key, "optional": False}}
+    return {
+        "fileKeyRef": {
+            "volumeName": ENVIRONMENT_VOLUME,
+            "path": path,
+            "key": reference.key,
+            "optional": False,
+        }
+    }
 
 
 def _open_first(spec: dict[str, Any], needs: TaskNeeds, image: str) -> None:
@@ -168,13 +171,13 @@ def _open_first(spec: dict[str, Any], needs: TaskNeeds, image: str) -> None:
     Only it mounts that key and the file of variables, which are in memory: the kubelet reads that file when it makes
     the containers that refer to it, and the other containers see files of theirs only.
     """
-    places = {opener.BUNDLE: RECIPIENT_VOLUME, opener.ENVIRONMENT: _ENVIRONMENT}
+    places = {opener.BUNDLE: RECIPIENT_VOLUME, opener.ENVIRONMENT: ENVIRONMENT_VOLUME}
     mounts = [
         {"name": volume, "mountPath": place.rpartition("/")[0], "readOnly": volume == RECIPIENT_VOLUME}
         for place, volume in places.items()
     ]
     if any(item.file for item in needs.references):
-        mounts.append({"name": _FILES, "mountPath": opener.FILES})
+        mounts.append({"name": FILES_VOLUME, "mountPath": opener.FILES})
     certificate = {
         "signerName": SIGNER,
         "keyType": "ECDSAP256",
@@ -184,7 +187,7 @@ def _open_first(spec: dict[str, Any], needs: TaskNeeds, image: str) -> None:
     spec["volumes"] = [
         *(spec.get("volumes") or []),
         {"name": RECIPIENT_VOLUME, "projected": {"sources": [{"podCertificate": certificate}]}},
-        {"name": _ENVIRONMENT, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": ENVIRONMENT_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
     ]
     fields = {"RUNKEYS_NAMESPACE": "metadata.namespace", "RUNKEYS_POD_UID": "metadata.uid"}
     context: dict[str, Any] = {
@@ -243,8 +246,8 @@ def _volumes(
             source = {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
         found.append(
             (
-                {"name": _FILES, **source},
-                {"name": _FILES, "mountPath": f"{RUNTIME}/secrets", "readOnly": True},
+                {"name": FILES_VOLUME, **source},
+                {"name": FILES_VOLUME, "mountPath": f"{RUNTIME}/secrets", "readOnly": True},
             )
         )
     if inputs:

@@ -30,6 +30,12 @@ OPENER = "runkeys-open"
 RECIPIENT_VOLUME = "runkeys-recipient"
 """Volume of the pod with its key and the sealed values: only the opener mounts it."""
 
+FILES_VOLUME = "runkeys-secrets"
+"""Volume of the pod with secrets as files."""
+
+ENVIRONMENT_VOLUME = "runkeys-env"
+"""Volume of the pod with the variables of what was delivered sealed."""
+
 SECRET_TYPE = f"{GROUP}/run-secret"
 SEALING_KEYS = "runkeys-sealing-keys"
 """The Secret with the private sealing keys, in the operator's namespace."""

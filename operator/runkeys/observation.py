@@ -11,6 +11,7 @@ from typing import Any
 from runkeys.api import WorkflowRun
 from runkeys.naming import RECIPIENT_VOLUME
 from runkeys.needs import NO_OFFER, Bindings, SealedOffer
+from runkeys.readers import readers
 from runkeys.refusal import Reason, Refusal
 from runkeys.template import volume_images
 
@@ -48,6 +49,10 @@ class JobView:
     gone: bool = False
     sealed: bool = False
 
+    def vanished(self) -> JobView:
+        """It is gone, and was not seen to go."""
+        return replace(self, gone=True)
+
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> JobView:
         """Read a ``batch/v1`` Job as the API server sends it."""
@@ -81,6 +86,7 @@ class ContainerView:
     """One container of a pod.
 
     :ivar restartable: it may start again after it ended (a sidecar), so that its end says nothing.
+    :ivar reads: it comes by the values of the run as soon as they are there.
     :ivar waiting: why it does not run yet, e.g. ``ImagePullBackOff``; empty if it is not waiting.
     :ivar output: its termination message.
     """
@@ -95,6 +101,7 @@ class ContainerView:
     exit_code: int | None = None
     output: str = ""
     ended_at: datetime | None = None
+    reads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,10 @@ class PodView:
     def started(self) -> bool:
         """Whether any container has started."""
         return any(container.started for container in self.containers)
+
+    def vanished(self) -> PodView:
+        """It is gone, and was not seen to go: how it ended is not known."""
+        return replace(self, gone=True, phase=self.phase if self.over else "Unknown")
 
     def awaits(self, names: list[str]) -> bool:
         """Whether a container called one of ``names`` has yet to start."""
@@ -331,7 +342,7 @@ def job_uid_of(metadata: Mapping[str, Any]) -> str:
 
 
 def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[ContainerView]:
-    views = []
+    views, reading = [], readers(spec)
     for kind in ("initContainer", "container", "ephemeralContainer"):
         states = {item["name"]: item for item in status.get(f"{kind}Statuses") or []}
         for container in spec.get(f"{kind}s") or []:
@@ -350,6 +361,7 @@ def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[Cont
                     exit_code=terminated.get("exitCode") if terminated else None,
                     output=terminated.get("message", "") if terminated else "",
                     ended_at=_moment(terminated.get("finishedAt")) if terminated else None,
+                    reads=container["name"] in reading,
                 )
             )
     return views

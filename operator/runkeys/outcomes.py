@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,27 @@ def outcome_of(task: Task, job: JobView, pods: list[PodView]) -> Ended:
         case "Ignore":
             return Ended(Outcome.DISRUPTED, Reason.JOB_FAILED, told)
     return Ended(Outcome.FAILED, Reason.JOB_FAILED, told)
+
+
+def own_pods(seen: Iterable[PodView], of_job: list[PodView], uid: str) -> list[PodView]:
+    """The pod of the attempt, whatever it says of its Job by now; of one that is not on record all of the Job."""
+    return [pod for pod in seen if pod.uid == uid] if uid else of_job
+
+
+def counted_instead(own: list[PodView], of_job: list[PodView]) -> str:
+    """What is wrong with the success of a Job: its own pod has none; empty if nothing is.
+
+    A pod that nobody has seen, or of which sight was lost, is believed to have done what the Job says, unless there is
+    another one that may have done it.
+    """
+    lacking = [pod for pod in own if pod.phase != "Succeeded"]
+    if own and not lacking:
+        return ""
+    others = [pod.name for pod in of_job if pod.phase == "Succeeded"]
+    if not others and all(pod.phase == "Unknown" for pod in lacking):
+        return ""
+    told = f" Pod {others[0]} was counted instead;" if others else ""
+    return f"its Job is said to have succeeded, and its own pod has not.{told} see who may write pods and Jobs here"
 
 
 def exit_codes(pods: list[PodView]) -> list[tuple[str, int]]:

@@ -30,12 +30,14 @@ def pending_of(obs: Observation, pod: PodView) -> list[RequestView]:
 
 def due(obs: Observation, pod: PodView, attempt: AttemptStatus | None) -> RequestView | None:
     """The request of a pod that is to be answered now; None if there is none, or all are refused."""
-    pending = pending_of(obs, pod)
-    if not pending or _why_not(obs, pod, attempt):
-        return None
-    newest = pending[-1]
-    # Those of another pod's place, node or account are no kubelet's; nothing could open the answer anyway.
-    return newest if not _differs(newest, pod) else None
+    newest = _newest(obs, pod)
+    return newest if newest is not None and not _why_not(obs, pod, attempt) else None
+
+
+def _newest(obs: Observation, pod: PodView) -> RequestView | None:
+    """The last one that waits and is as the pod's own kubelet would make it."""
+    fitting = [item for item in pending_of(obs, pod) if not _differs(item, pod)]
+    return fitting[-1] if fitting else None
 
 
 def followed(attempt: AttemptStatus, obs: Observation, pods: list[PodView]) -> AttemptStatus:
@@ -78,9 +80,9 @@ def tidy_requests(obs: Observation) -> tuple[Action, ...]:
         why = _why_not(obs, pod, attempt)
         if not why and job is not None and not job.sealed:
             why = _NOT_SEALED
-        pending = pending_of(obs, pod)
-        for request in pending:
-            told = why or _differs(request, pod) or ("" if request is pending[-1] else _NEWER)
+        newest = _newest(obs, pod)
+        for request in pending_of(obs, pod):
+            told = why or _differs(request, pod) or ("" if request is newest else _NEWER)
             if told:
                 actions.append(DenyRequest(request, told))
         if _opened(pod) or _is_over(obs, pod, attempt):

@@ -505,6 +505,12 @@ class AttemptStatus(ApiModel):
     job_uid: str = Field(
         description="uid of the Job, by which its pods are known.", alias="jobUID", max_length=64
     )
+    pod_uid: str = Field(
+        default="",
+        description="uid of its pod: the one that was given its values, or was seen first.",
+        alias="podUID",
+        max_length=64,
+    )
     start_time: Time | None = Field(default=None, description="When its pod got a node.")
     end_time: Time | None = Field(default=None, description="When the attempt ended.")
     outcome: str = Field(

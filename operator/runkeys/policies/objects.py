@@ -6,8 +6,8 @@ from runkeys.api import GROUP
 from runkeys.naming import LABEL_RUN, LABEL_RUN_UID, LABEL_TASK, OBJECT_PREFIX, RECIPIENT_VOLUME, SECRET_TYPE
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, listed, policy, rule, text
-from runkeys.policies.secret_paths import VOLUME, every_secret
 from runkeys.policies.shared import JOB_CONTROLLERS, NOT_COLLECTED, TARGET
+from runkeys.secret_paths import VOLUME, every_secret
 from runkeys.template import SIGNER
 
 _RUN_LABELS = [LABEL_RUN, LABEL_RUN_UID, LABEL_TASK]

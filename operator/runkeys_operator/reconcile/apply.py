@@ -325,7 +325,9 @@ class Applier:
             log.info("job made", extra=_about(obs, job.name, action.task))
             memory = replace(memory, jobs_made=memory.jobs_made | {job.uid})
             memory = memory.with_task(action.task, replace(memory.about(action.task), refused=None))
-        return replace(obs, jobs={**obs.jobs, job.name: job}, memory=memory)
+        # What was there already may have gone any way since the pods were read.
+        fresh = obs.fresh and answer.made
+        return replace(obs, jobs={**obs.jobs, job.name: job}, memory=memory, fresh=fresh)
 
     async def _delete_job(self, action: DeleteJob, obs: Observation) -> Observation:
         jobs = {name: job for name, job in obs.jobs.items() if job.uid != action.uid}

@@ -7,7 +7,7 @@ for the server's watch cache. Everything else goes by what the watches showed. L
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun
 from runkeys.attempts import jobs_with_secrets
 from runkeys.needs import Bindings, requester_of
-from runkeys.observation import JobView, Memory, Observation, PodView, RequestView
+from runkeys.observation import JobState, JobView, Memory, Observation, PodView, RequestView
 from runkeys.status import finished
 from runkeys_operator.errors import NotFound
 from runkeys_operator.guard import Guard
@@ -127,29 +127,37 @@ class Observer:
         ]
         # No other pod can be given a Secret, and then how it looks by now is of no account.
         with_secrets = jobs_with_secrets(run) if not over else set()
-        read, jobs, pods = await asyncio.gather(
+        shown = self._pods.of(key)
+        waiting = [
+            pod for pod in shown if pod.name.rpartition("-")[0] in with_secrets and not _has_started(pod)
+        ]
+        read, jobs, reread = await asyncio.gather(
             _known(bindings) if bindings is not None else _bindings(self._kube, run, wanted=not over),
             asyncio.gather(*(_job(self._kube, namespace, name) for name in unseen)),
-            asyncio.gather(
-                *(
-                    _pod(self._kube, namespace, pod, waits=pod.name.rpartition("-")[0] in with_secrets)
-                    for pod in self._pods.of(key)
-                )
-            ),
+            asyncio.gather(*(_pod(self._kube, namespace, pod) for pod in waiting)),
         )
         found = {job.name: job for job in jobs if job is not None}
         # A task that has ended while the answers were under way need not wait for another pass.
         for name, job in self._known_jobs(key).items():
             if name not in found or job.uid == found[name].uid:
                 found[name] = job
+        pods = {pod.uid: pod for pod in (*shown, *reread)}
+        # Whether the Job's success is its own pod's is judged by how that is after the Job's end.
+        behind = [
+            pod for pod in pods.values() if not pod.over and pod.uid in _of_ended(run, found, pods.values())
+        ]
+        pods |= {
+            pod.uid: pod
+            for pod in await asyncio.gather(*(_pod(self._kube, namespace, one) for one in behind))
+        }
         return Observation(
             run,
             read,
             found,
-            tuple(pods),
+            tuple(pods.values()),
             memory,
             fresh=True,
-            requests=self._requests(pods),
+            requests=self._requests(pods.values()),
             offer=self._delivery.offer,
             policies_in_force=self._guard.in_force,
         )
@@ -235,16 +243,28 @@ async def _job(kube: Kube, namespace: str, name: str) -> JobView | None:
         return None
 
 
-async def _pod(kube: Kube, namespace: str, seen: PodView, *, waits: bool) -> PodView:
-    """``seen``, read again while a Secret may still be made for it: its images can be changed in place."""
-    if not waits or seen.over or all(container.started for container in seen.containers):
-        return seen
+def _has_started(pod: PodView) -> bool:
+    """Whether no Secret is made for it any more; until then its images could be changed in place."""
+    return pod.over or all(container.started for container in pod.containers)
+
+
+def _of_ended(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodView]) -> set[str]:
+    """The uids of pods that belong to a Job which has ended, or did when they were given something."""
+    ended = {job.uid for job in jobs.values() if job.state is not JobState.ACTIVE}
+    recorded = {
+        attempt.pod_uid for task in run.status.tasks for attempt in task.attempts if attempt.job_uid in ended
+    }
+    return recorded | {pod.uid for pod in pods if pod.job_uid in ended}
+
+
+async def _pod(kube: Kube, namespace: str, seen: PodView) -> PodView:
+    """``seen``, read again."""
     try:
         raw = await kube.get(PODS, namespace, seen.name)
     except NotFound:
-        return replace(seen, gone=True)
+        return seen.vanished()
     fresh = PodView.parse(raw)
-    return fresh if fresh.uid == seen.uid else replace(seen, gone=True)
+    return fresh if fresh.uid == seen.uid else seen.vanished()
 
 
 def describe_invalid(error: ValidationError) -> str:

@@ -69,7 +69,7 @@ class Store(Generic[View]):
         seen = self._runs.get(key, {}).get(uid)
         if seen is None or seen.view.gone:
             return False
-        self._runs[key][uid] = replace(seen, view=replace(seen.view, gone=True))
+        self._runs[key][uid] = replace(seen, view=seen.view.vanished())
         return True
 
     def forget(self, key: RunKey) -> None:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from runkeys import opener as opening
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import ApiError, Object
+from tests.e2e.delivery.test_outages import check_ended_well, held
 from tests.e2e.runs.team import (
     CHECKS_ITS_VARIABLE,
     FINISHES_WHEN_TOLD,
@@ -108,6 +109,56 @@ def test_nobody_but_a_kubelet_may_ask(team: Team) -> None:
     make(team, forged(team, pod, request, signerName="example.org/other"))
     team.tell_to_finish(found)
     assert phase(team.wait_phase("job", "Succeeded", "Failed")) == "Succeeded"
+
+
+SECOND = {"nodeName": "zz-second", "nodeUID": "5ec07d00-0000-4000-8000-000000000000"}
+
+
+def asked_by(team: Team, pod: Object, *groups: str, **changes: str) -> str:
+    """A request for a pod by the kubelet of a node on which it is not, with a key of that kubelet's."""
+    second = team.client.as_user(f"system:node:{SECOND['nodeName']}", *groups)
+    _, request = key_of_ours()
+    return str(
+        second.request("POST", path(team), body=forged(team, pod, request, **changes))["metadata"]["name"]
+    )
+
+
+def test_the_kubelet_of_another_node_may_not_ask(team: Team) -> None:
+    """Kubernetes itself sees to that, and where a node names the right one in its stead our policy does, too."""
+    team.make_run(command=python(FINISHES_WHEN_TOLD))
+    found = team.run()
+    pod = team.wait_running(found)
+    metadata = {"name": SECOND["nodeName"]}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"unschedulable": True}}
+    uid = team.client.create(node)["metadata"]["uid"]
+    try:
+        with pytest.raises(ApiError) as refused:
+            asked_by(team, pod, "system:nodes", **{**SECOND, "nodeUID": uid})
+    finally:
+        team.client.delete("nodes", SECOND["nodeName"])
+    assert refused.value.status == 403, refused.value
+    with pytest.raises(ApiError) as refused:
+        asked_by(team, pod, "system:nodes")
+    assert refused.value.status == 403
+    with pytest.raises(ApiError, match="made by the kubelet of the pod's node alone"):
+        # as one whom the API server does not hold to its node (no NodeRestriction)
+        asked_by(team, pod, "system:masters")
+    with team.without_policies("recipients"):
+        check_refused(team, asked_by(team, pod, "system:masters"), "each attempt is answered once")
+    team.tell_to_finish(found)
+    assert phase(team.wait_phase("job", "Succeeded", "Failed")) == "Succeeded"
+
+
+def test_a_request_of_another_nodes_kubelet_is_refused_and_keeps_none_from_the_pod(team: Team) -> None:
+    """Where nothing holds a kubelet to its node: it names its own, so that our policy lets it ask."""
+    found = held(team)
+    pod = team.pod(found)
+    name = asked_by(team, pod, "system:masters", **SECOND)
+    team.operator.start()
+    check_refused(
+        team, name, f"it names node {SECOND['nodeName']}, and the pod is bound to {pod['spec']['nodeName']}"
+    )
+    check_ended_well(team)
 
 
 def test_a_second_request_for_a_pod_is_refused_and_told(team: Team) -> None:

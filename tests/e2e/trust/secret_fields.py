@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runkeys.policies.secret_paths import POD, VOLUME
+from runkeys.secret_paths import POD, VOLUME
 from tests.e2e.cluster.client import Object
 from tests.e2e.trust.scene import Attack, Scene, container
 

@@ -136,6 +136,12 @@ def test_one_that_does_not_fit_its_pod_is_refused(changes: dict[str, Any], says:
     assert says in denied(tidy_requests(obs))["req-1"]
 
 
+def test_one_that_does_not_fit_takes_the_place_of_none_that_does() -> None:
+    obs = observed(REQUEST, replace(NEWER, node="node2"))
+    assert due(obs, POD, ATTEMPT) == REQUEST
+    assert set(denied(tidy_requests(obs))) == {NEWER.name}
+
+
 @pytest.mark.parametrize(
     ("pod", "attempt"),
     [

@@ -13,7 +13,7 @@ import pytest
 
 from runkeys import observation, template
 from runkeys.policies import Account, build
-from runkeys.policies.secret_paths import POD, VOLUME, every_secret
+from runkeys.secret_paths import POD, VOLUME, every_secret
 
 VERSIONS = ["1.34", "1.35", "1.36", "1.37"]
 FIELDS = Path(__file__).parent / "fields" / "fields.txt"

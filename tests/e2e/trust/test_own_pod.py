@@ -1,0 +1,165 @@
+"""The operator gives values to the pod that the run describes, and believes the success of that pod alone.
+
+Policies refuse such forgeries; here is what stands behind them, and what others' policies may do to our pods.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.e2e.cluster.base import wait_until
+from tests.e2e.cluster.client import Object
+from tests.e2e.runs.conftest import TeamMaker
+from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, condition, phase, python
+from tests.e2e.trust.attacks_on_jobs import UID
+from tests.e2e.trust.scene import pod_spec
+
+pytestmark = pytest.mark.e2e
+
+QUICK = {"terminationGracePeriodSeconds": 1}
+
+
+def test_the_success_of_a_pod_that_somebody_else_made_is_not_the_runs(team: Team) -> None:
+    """It has ended well, and then it is made to look like one of the run's Job: that takes it for its own."""
+    run = team.make_run(command=python(FINISHES_WHEN_TOLD), pod=QUICK)
+    own = team.wait_running(run)
+    job = team.client.get("jobs", team.object_name(run), team.namespace)
+    metadata = {"name": "forged", "namespace": team.namespace}
+    spec = pod_spec(command=["python3", "-c", "0"])
+    team.client.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    team.client.wait_for(
+        "pods", "forged", team.namespace, lambda pod: pod["status"]["phase"] == "Succeeded", timeout=120
+    )
+    labels = {"labels": {UID: job["metadata"]["uid"]}}
+    with team.without_policies("pods"):  # which would refuse it
+        team.client.patch("pods", "forged", team.namespace, {"metadata": labels})
+
+    found = team.wait_phase("job", "Succeeded", "Failed")
+
+    job = team.client.get("jobs", team.object_name(run), team.namespace)
+    assert job["status"]["succeeded"] == 1, "the Job controller was not deceived, so this shows nothing"
+    assert phase(found) == "Failed", found["status"]
+    (task,) = found["status"]["tasks"]
+    assert task["reason"] == "PodReplaced"
+    assert "its own pod has not" in task["message"]
+    assert task["attempts"][0]["podUID"] == own["metadata"]["uid"]
+    assert team.secret_story() == ["made", "gone"]
+
+
+# what others' policies make of our pods and Jobs
+
+READS = (
+    "[Object.spec.containers.env{name: 'SEEN', valueFrom: Object.spec.containers.env.valueFrom{"
+    "secretKeyRef: Object.spec.containers.env.valueFrom.secretKeyRef{"
+    "name: object.metadata.?ownerReferences[?0].?name.orValue('none'), key: 'SECRET_API_TOKEN'}}}]"
+)
+
+
+def added(more: str = "") -> str:
+    """CEL that adds a container to a pod."""
+    return (
+        '[JSONPatch{op: "add", path: "/spec/containers/-", value: Object.spec.containers{'
+        f"name: 'agent', image: '{TASK_IMAGE}', imagePullPolicy: 'IfNotPresent',"
+        f" command: ['python3', '-c', '0']{more}}}}}]"
+    )
+
+
+SHARES = '[JSONPatch{op: "add", path: "/spec/shareProcessNamespace", value: true}] + ' + added()
+MOUNTS = added(
+    ", volumeMounts: object.spec.?volumes.orValue([]).map(v,"
+    " Object.spec.containers.volumeMounts{name: v.name, mountPath: '/seen/' + v.name})"
+)
+
+
+@contextmanager
+def mutating(team: Team, resource: str, group: str, expression: str, probe: Object) -> Iterator[None]:
+    """While a policy of somebody else changes what is made in the namespace; ``probe`` shows that it does."""
+    api, kind = "admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy"
+    metadata = {"name": f"agent-{secrets.token_hex(4)}"}
+    rule = {"apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource]}
+    spec = {
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "matchConstraints": {"resourceRules": [rule]},
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
+    }
+    here = {"matchLabels": {"kubernetes.io/metadata.name": team.namespace}}
+    binding = {"policyName": metadata["name"], "matchResources": {"namespaceSelector": here}}
+    team.client.create({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": spec})
+    team.client.create({"apiVersion": api, "kind": f"{kind}Binding", "metadata": metadata, "spec": binding})
+    try:
+        wait_until(
+            "the policy to be in force", lambda: "'agent'" in str(team.client.create(probe, dryRun="All"))
+        )
+        yield
+    finally:
+        team.client.delete("mutatingadmissionpolicybindings", metadata["name"])
+        team.client.delete("mutatingadmissionpolicies", metadata["name"])
+
+
+def probe(team: Team, kind: str) -> Object:
+    metadata = {"name": "probe", "namespace": team.namespace}
+    spec = pod_spec() if kind == "Pod" else {"template": {"spec": pod_spec()}}
+    return {
+        "apiVersion": "v1" if kind == "Pod" else "batch/v1",
+        "kind": kind,
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
+@pytest.mark.parametrize(
+    ("expression", "secrets"),
+    [
+        pytest.param(added(f", env: {READS}"), [{}], id="refers-to-the-Secret"),
+        pytest.param(MOUNTS, [{"file": "token"}], id="mounts-the-volume"),
+        pytest.param(SHARES, [{}], id="sees-the-processes"),
+    ],
+)
+def test_a_container_that_a_policy_adds_is_not_given_what_the_run_did_not_give_it(
+    team: Team, expression: str, secrets: list[Object]
+) -> None:
+    wanted = [{"name": "api_token", "secret": "token", **more} for more in secrets]
+    with mutating(team, "pods", "", expression, probe(team, "Pod")):
+        run = team.make_run(task={"secrets": wanted})
+        found = team.wait_condition("job", "Stalled", reason="PodChanged")
+
+    message = condition(found, "Stalled")["message"]
+    assert (
+        f"container agent ({TASK_IMAGE}) would come by the secrets, which the run gives to main only"
+        in message
+    )
+    assert team.secret_story() == []
+    pod = team.pod(run)
+    assert [item["name"] for item in pod["spec"]["containers"]] == ["main", "agent"]
+
+
+def test_twin_one_that_reads_nothing_does_no_harm(team: Team) -> None:
+    with mutating(team, "pods", "", added(), probe(team, "Pod")):
+        team.make_run()
+        found = team.wait_phase("job", "Succeeded", "Failed")
+
+    assert phase(found) == "Succeeded", found["status"]
+    assert team.secret_story() == ["made", "gone"]
+
+
+def test_a_job_to_which_a_policy_adds_a_secret_is_refused(new_team: TeamMaker) -> None:
+    team = new_team()
+    team.make_source()
+    team.make_binding()
+    reference = (
+        ", envFrom: [Object.spec.template.spec.containers.envFrom{"
+        "secretRef: Object.spec.template.spec.containers.envFrom.secretRef{name: 'source'}}]"
+    )
+    expression = added(reference).replace("Object.spec.containers{", "Object.spec.template.spec.containers{")
+    expression = expression.replace("/spec/containers/-", "/spec/template/spec/containers/-")
+    with mutating(team, "jobs", "batch", expression, probe(team, "Job")):
+        team.make_run()
+        found = team.wait_condition("job", "Stalled", reason="JobRefused")
+
+    assert "refer to no Secret but that of their name" in condition(found, "Stalled")["message"]
+    assert (team.jobs(), team.secret_story()) == ([], [])

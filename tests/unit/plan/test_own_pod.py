@@ -1,0 +1,244 @@
+"""The attempt's own pod: which it is, that only it counts, and that it is as the run describes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from runkeys.actions import Refresh
+from runkeys.naming import ENVIRONMENT_VOLUME, FILES_VOLUME, OPENER, RECIPIENT_VOLUME
+from runkeys.observation import ContainerView, JobState, PodView
+from runkeys.plan import plan
+from runkeys.readers import readers
+from runkeys.refusal import Reason
+from runkeys.secret_paths import POD
+from runkeys.status import Outcome
+from tests.unit.plan.objects import bound_to, make_binding, make_run, task
+from tests.unit.plan.world import World
+
+# which pod counts
+
+
+def given(**of_task: Any) -> tuple[World, PodView]:
+    """A run whose pod has its Secret and runs, and that pod."""
+    world = World(run=make_run(tasks=[task(**of_task)]))
+    world.reconcile()
+    world.bind_pod()
+    world.reconcile()
+    world.start_pod()
+    world.reconcile()
+    world.tick(5)
+    world.reconcile()
+    return world, next(iter(world.pods.values()))
+
+
+def job_says_it_succeeded(world: World) -> None:
+    for name, job in world.jobs.items():
+        world.jobs[name] = replace(job, state=JobState.SUCCEEDED, finished_at=world.now)
+
+
+def forge(world: World, own: PodView, **changes: Any) -> None:
+    world.pods["forged"] = replace(own, uid="forged", name=f"{own.name[:-5]}zzzzz", **changes)
+
+
+def ends_with(world: World) -> tuple[str, str]:
+    world.reconcile()
+    found = world.run.status.tasks[0]
+    return found.state, found.reason
+
+
+def test_the_pod_that_was_given_the_values_is_on_record() -> None:
+    world, own = given()
+
+    assert world.run.status.tasks[0].attempts[0].pod_uid == own.uid
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        pytest.param({"gone": True}, id="killed"),
+        pytest.param({"phase": "Failed"}, id="failed"),
+        pytest.param({"job_uid": ""}, id="released-and-runs-on"),
+        pytest.param({"job_uid": "", "gone": True}, id="released-and-killed"),
+    ],
+)
+def test_the_success_of_another_pod_is_none(own: dict[str, Any]) -> None:
+    world, pod = given()
+    forge(world, pod, phase="Succeeded")
+    world.pods[pod.uid] = replace(pod, **own)
+    job_says_it_succeeded(world)
+
+    assert ends_with(world) == ("Failed", Reason.POD_REPLACED)
+    assert "zzzzz was counted instead" in world.run.status.tasks[0].message
+    assert not world.secrets
+
+
+def test_nor_that_of_a_pod_of_a_task_without_secrets() -> None:
+    world, pod = given(secrets=[])
+    forge(world, pod, phase="Succeeded")
+    world.pods[pod.uid] = replace(pod, gone=True)
+    job_says_it_succeeded(world)
+
+    assert ends_with(world) == ("Failed", Reason.POD_REPLACED)
+
+
+@pytest.mark.parametrize("phase", ["Running", "Failed"])
+def test_one_that_was_seen_to_go_did_not_succeed_although_no_other_is_seen(phase: str) -> None:
+    """Pods without the labels of a run are not looked at."""
+    world, pod = given()
+    world.pods[pod.uid] = replace(pod, gone=True, phase=phase)
+    job_says_it_succeeded(world)
+
+    assert ends_with(world) == ("Failed", Reason.POD_REPLACED)
+
+
+def test_a_job_that_says_more_than_its_pod_is_not_believed() -> None:
+    world, _ = given()
+    job_says_it_succeeded(world)
+
+    assert ends_with(world) == ("Failed", Reason.POD_REPLACED)
+
+
+def test_first_the_pod_is_read_again() -> None:
+    """The end of the Job may be shown before that of its pod."""
+    world, own = given()
+    job_says_it_succeeded(world)
+    world.secrets.clear()
+    world.memory = world.memory.with_secret(
+        own.job_uid, replace(world.memory.of(own.job_uid), gone_at=world.now)
+    )
+    world.fresh = False
+    assert plan(world._observe(), world.now).actions == (Refresh(),)
+
+    world.pods[own.uid] = replace(own, phase="Succeeded")
+    assert ends_with(world)[0] == "Succeeded"
+
+
+def test_what_it_wrote_is_that_of_its_own_pod() -> None:
+    world, own = given(recordOutput=True)
+    main = own.containers[-1]
+    forge(world, own, phase="Succeeded", containers=(replace(main, ended=True, output='{"mine": 0}'),))
+    world.pods[own.uid] = replace(
+        own, phase="Succeeded", containers=(replace(main, ended=True, output='{"mine": 1}'),)
+    )
+    job_says_it_succeeded(world)
+
+    assert ends_with(world)[0] == "Succeeded"
+    assert world.run.status.tasks[0].output == {"mine": 1}
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_of_a_pod_that_went_without_a_word_the_job_is_believed(seen: bool) -> None:
+    world, own = given()
+    world.pods = {own.uid: own.vanished()} if seen else {}
+    job_says_it_succeeded(world)
+
+    assert ends_with(world)[0] == "Succeeded"
+
+
+def test_a_second_pod_ends_the_attempt_and_its_secret() -> None:
+    """Its Job knows the first one no more, and the second one would find the Secret there."""
+    world, own = given()
+    assert world.secrets
+    world.pods[own.uid] = replace(own, job_uid="")
+    forge(world, own, phase="Pending", containers=(ContainerView("main", own.containers[-1].image),))
+    world.reconcile()
+
+    assert not world.secrets
+    first = world.run.status.tasks[0].attempts[0]
+    assert (first.outcome, first.reason) == (Outcome.DISRUPTED, Reason.POD_REPLACED)
+    assert first.job not in world.jobs
+
+
+# as what
+
+
+def waits_for_its_secret(*containers: ContainerView, **binding: Any) -> tuple[World, PodView]:
+    world = World(bindings=bound_to(make_binding(**binding)))
+    world.reconcile()
+    world.bind_pod()
+    ((uid, pod),) = world.pods.items()
+    world.pods[uid] = replace(pod, containers=(*pod.containers, *containers))
+    world.reconcile()
+    return world, pod
+
+
+def test_a_container_that_was_added_gets_nothing() -> None:
+    world, pod = waits_for_its_secret(ContainerView("agent", "vendor/agent:1", reads=True))
+
+    assert not world.secrets
+    found = next(item for item in world.run.status.conditions if item.type == "Stalled")
+    assert found.reason == Reason.POD_CHANGED
+    assert found.message.startswith(
+        f"pod {pod.name}: container agent (vendor/agent:1) would come by the secrets"
+    )
+
+    world.pods[pod.uid] = pod
+    world.reconcile()
+    assert world.secrets
+
+
+def test_one_that_reads_nothing_does_no_harm() -> None:
+    assert waits_for_its_secret(ContainerView("agent", "vendor/agent:1"))[0].secrets
+
+
+def test_another_image_in_place_of_the_one_that_opens_gets_nothing() -> None:
+    world = World(bindings=bound_to(make_binding(delivery="Sealed")))
+    world.reconcile()
+    world.bind_pod()
+    ((uid, pod),) = world.pods.items()
+    world.pods[uid] = replace(
+        pod, containers=(ContainerView(OPENER, "thief:1", reads=True), *pod.containers[1:])
+    )
+    world.reconcile()
+
+    assert not world.answered
+    assert any(item.reason == Reason.POD_CHANGED for item in world.run.status.conditions)
+
+
+# who reads
+
+
+def spec(added: dict[str, Any], **of_pod: Any) -> dict[str, Any]:
+    return {"containers": [{"name": "main"}, {"name": "agent", **added}], **of_pod}
+
+
+def at(path: str, value: str) -> dict[str, Any]:
+    field, _, rest = path.partition(".")
+    inner: Any = at(rest, value) if rest else value
+    return {field.removesuffix("[]"): [inner] if field.endswith("[]") else inner}
+
+
+@pytest.mark.parametrize("path", [path for path in POD if path.startswith("containers[]")])
+def test_a_container_that_refers_to_the_secret_reads(path: str) -> None:
+    (found,) = at(path, "rk-job-1")["containers"]
+
+    assert readers(spec(found)) == {"agent"}
+    assert readers(spec(at(path, "theirs")["containers"][0])) == set()
+
+
+@pytest.mark.parametrize("path", [path for path in POD if path.startswith("volumes[]")])
+def test_one_that_mounts_a_volume_of_it_reads(path: str) -> None:
+    (volume,) = at(path, "rk-job-1")["volumes"]
+    mounts = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+
+    assert readers(spec(mounts, volumes=[{"name": "v", **volume}])) == {"agent"}
+    assert readers(spec({}, volumes=[{"name": "v", **volume}])) == set()
+
+
+@pytest.mark.parametrize("volume", [RECIPIENT_VOLUME, ENVIRONMENT_VOLUME, FILES_VOLUME])
+def test_one_that_mounts_what_is_delivered_sealed_reads(volume: str) -> None:
+    reference = {"fileKeyRef": {"volumeName": volume, "path": "x", "key": "y"}}
+
+    assert readers(spec({"volumeMounts": [{"name": volume, "mountPath": "/v"}]})) == {"agent"}
+    assert readers(spec({"env": [{"name": "X", "valueFrom": reference}]})) == {"agent"}
+
+
+def test_among_shared_processes_all_read() -> None:
+    reference = {"secretKeyRef": {"name": "rk-job-1", "key": "k"}}
+    shared = spec({"env": [{"name": "X", "valueFrom": reference}]}, shareProcessNamespace=True)
+
+    assert readers(shared) == {"main", "agent"}
+    assert readers({**shared, "containers": [{"name": "main"}]}) == set()
