@@ -82,6 +82,10 @@ def names(account: Account) -> Object:
     return policy(rules, checks, variables, NOT_COLLECTED)
 
 
+MOST_CONTAINERS, MOST_VARIABLES = 100, 1000
+"""So many are looked through for the Secret of a run, each container's variables by themselves."""
+
+
 def pods(_: Account) -> Object:
     """Only the pod of a run's Job can refer to the run's Secret or count for the Job, and it stays as it was made."""
     labels = listed(_RUN_LABELS)
@@ -111,7 +115,13 @@ def pods(_: Account) -> Object:
     of_name = [f"{of}[?l].orValue('')" for of in ("variables.now", "variables.before")]
     checks = [
         check(
-            f"!variables.pod || request.operation != 'CREATE' || ({own})",
+            f"!variables.named || (size(variables.containers) <= {MOST_CONTAINERS}"
+            f" && variables.containers.all(c, size(c.?env.orValue([])) <= {MOST_VARIABLES}))",
+            f"the pod names something that begins with {OBJECT_PREFIX}, and has more than {MOST_CONTAINERS} containers"
+            f" or {MOST_VARIABLES} variables in one: too many to look whether that is the Secret of a run",
+        ),
+        check(
+            f"!variables.named || ({own})",
             "the pod refers to a Secret whose name begins with rk-: that is the Secret of one attempt of a run, for the"
             " pod of that attempt's Job alone; ask for secrets in a WorkflowRun of your own",
         ),
@@ -175,6 +185,10 @@ def pods(_: Account) -> Object:
     )
     variables = {
         "pod": "request.resource.resource == 'pods'",
+        "containers": "object.spec.containers + object.spec.?initContainers.orValue([])",
+        # Whether it can refer to one at all. To go through all fields costs the square of their number.
+        "named": "variables.pod && request.operation == 'CREATE'"
+        f""" && '%s'.format([object.spec]).contains('"{OBJECT_PREFIX}')""",
         "by_controller": f"{WHO} in {listed(JOB_CONTROLLERS)}",
         "jobs": jobs,
         # The Job that controls it; empty unless the Job controller says so.

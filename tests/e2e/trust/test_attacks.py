@@ -207,3 +207,25 @@ def test_twin_without_its_policy_each_way_is_open(new_team: TeamMaker, policy: s
                 assert answer, name
                 if attack.act in (applied, deleted_with_others):
                     assert base64.b64encode(scene.team.value.encode()).decode() in str(answer), name
+
+
+def test_a_pod_that_is_too_large_to_be_looked_through_names_no_secret_of_a_run(new_team: TeamMaker) -> None:
+    """To go through it would take the API server seconds, for anybody who may create pods."""
+    team = new_team(start=False)
+    many = [{"name": f"V{number}", "value": "x"} for number in range(1001)]
+    last = {"name": "LAST", "valueFrom": {"secretKeyRef": {"name": "rk-of-a-run", "key": "k"}}}
+    metadata = {"name": "large", "namespace": team.namespace}
+
+    def told_of(env: list[Object]) -> str:
+        made = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec(env=env)}
+        try:
+            team.client.create(made, dryRun="All")
+        except ApiError as error:
+            return error.message
+        return ""
+
+    assert told_of(many) == ""
+    assert "too many to look" in told_of([*many, last])
+    assert "refers to a Secret" in told_of([last])
+    with team.without_policies("pods"):
+        assert told_of([*many, last]) == ""
