@@ -248,6 +248,7 @@ class _Operator:
     async def _start(self, **_: Any) -> None:
         self._spawn("workers", self._queue.run(self._engine.reconcile, self._options.workers))
         self._spawn("sweep", self._sweep())
+        self._spawn("look at the policies", self._guard.confirm())
         for namespace in self._served:
             for resource, saw, labels, fields in (
                 # A run that ends leaves the watch, and is never listed again.
