@@ -127,9 +127,14 @@ def looked(
     # One that an upgrade adds was not demanded before: what was admitted until then goes on.
     added = [item for name, item in found.items() if record is not None and name not in record.policies]
     if record is None or len(changed) > len(added):
-        since = (
-            max(item.created for item in changed) if all(item.generation == 1 for item in changed) else now
-        )
+        upgraded = [item.created for item in changed if item.generation > 1]
+        if record is None and upgraded:
+            # An earlier version kept nothing, and looked at its policies as well: what it believed is believed.
+            since = max(upgraded)
+        elif upgraded or any(item.generation < 1 for item in changed):
+            since = now
+        else:
+            since = max(item.created for item in changed)
         last_seen = record.seen if record is not None else seen
         closed = (item if item.end else replace(item, end=last_seen) for item in periods)
         periods = (*closed, Period(since + SETTLES, None, namespaces))

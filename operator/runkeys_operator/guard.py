@@ -38,8 +38,11 @@ _AGAIN_SECONDS = 1.0
 """For so long what was wrong is not looked at again."""
 
 _KEEP_SECONDS = 60.0
-"""So often is it written down that they are still in force. What was made since is not believed if they go while the
-operator is away."""
+"""So often is it written down that they are still in force, when nothing is made."""
+
+_CONFIRM_SECONDS = 3.0
+"""So often are they looked at when something was made since the last look, which is written down then: what was made
+in between is not believed if they go."""
 
 KEPT = f"{GROUP}/policies-in-force"
 """The annotation."""
@@ -97,6 +100,7 @@ class Guard:
         self._refusal: Refusal | None = None
         self._record: Record | None = None
         self._loaded = False
+        self._newest: datetime | None = None
         self._kept_at: float | None = None
         # The API server's clock tells when objects were made, so it is the only one that counts.
         self._server: tuple[datetime, float] | None = None
@@ -146,6 +150,8 @@ class Guard:
         :param what: it in words. :param field: what the refusal is about.
         """
         record = self._record
+        if created is not None:
+            self._newest = max(created, self._newest or created)
         if record is None or created is None or record.covers(namespace, created):
             return None
         since = record.since(namespace)
@@ -157,6 +163,21 @@ class Guard:
             f" force then{again}, so nobody can tell who made it; make it again",
             permanent=True,
         )
+
+    async def confirm(self) -> None:
+        """Look again soon after something was made, until cancelled: what was there before and after was there then."""
+        while True:
+            await asyncio.sleep(_CONFIRM_SECONDS)
+            record, newest = self._record, self._newest
+            if record is None or newest is None or record.seen >= newest + timedelta(seconds=1):
+                continue
+            try:
+                async with self._looking:
+                    await self._look()
+                    if self._refusal is None:
+                        await self._keep()
+            except ApiError as error:
+                log.debug("could not look at the admission policies: %s", error)  # the sweep tells
 
     async def _look(self) -> None:
         if self._server is None:

@@ -57,8 +57,8 @@ def granted_by_all(verb: str) -> dict[str, str]:
     """The same for all bindings of the namespace: nothing of that command is anybody's choice."""
     name = f"{verb}-all-bindings"
     command = filled(
-        f"{shell('echo', role(verb, ''))} | kubectl -n <namespace> apply -f - && kubectl -n <namespace> create"
-        f" rolebinding {name} --role={name} <subject>{RECONCILED}",
+        f"{shell('echo', role(verb, ''))} | kubectl -n <namespace> apply -f - && kubectl -n <namespace>"
+        f" {shell('create', 'rolebinding', name, f'--role={name}')} <subject>{RECONCILED}",
         namespace="request.namespace",
         subject="variables.subject",
     )

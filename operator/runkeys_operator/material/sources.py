@@ -269,5 +269,5 @@ def _placed(context: sealing.Context) -> str:
 
 def _set_again(context: sealing.PersonalEntry) -> str:
     # An entry may be called anything, and whoever reads this will paste it.
-    ends = "-- " if context.entry.startswith("-") else ""
-    return f"runkeys -n {context.namespace} secret set {ends}{shell(context.entry)}"
+    ends = ("--",) if context.entry.startswith("-") else ()
+    return shell("runkeys", "-n", context.namespace, "secret", "set", *ends, context.entry)

@@ -80,6 +80,5 @@ def in_a_volume(path: str) -> Attack:
     return Attack("pods", act)
 
 
-ATTACKS = {f"pod: {path}": in_a_pod(path) for path in POD} | {
-    f"PersistentVolume: {path}": in_a_volume(path) for path in VOLUME
-}
+VOLUMES = {f"PersistentVolume: {path}": in_a_volume(path) for path in VOLUME}
+ATTACKS = {f"pod: {path}": in_a_pod(path) for path in POD} | VOLUMES

@@ -7,14 +7,16 @@ CronJob, by the run's own pod or Secret. Exec and reading Secrets are rights of 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.cluster.client import ApiError, Object
-from tests.e2e.runs.conftest import TeamMaker
+from tests.e2e.conftest import OwnNode, make_namespace
+from tests.e2e.operators import install_crds
+from tests.e2e.runs.conftest import TeamMaker, team_in
 from tests.e2e.runs.team import TASK_IMAGE, Team
 from tests.e2e.trust import attacks_on_jobs, secret_fields
 from tests.e2e.trust.golden import check_golden, told
@@ -199,10 +201,23 @@ TWINS = sorted({attack.policy for attack in ATTACKS.values()})
 
 @pytest.mark.parametrize("policy", TWINS)
 def test_twin_without_its_policy_each_way_is_open(new_team: TeamMaker, policy: str) -> None:
-    scene = scene_of(new_team())
+    check_each_way_is_open(scene_of(new_team()), policy, secret_fields.VOLUMES.keys())
+
+
+def test_twin_without_its_policy_a_volume_may_name_the_secret(own_node: OwnNode, tmp_path: Path) -> None:
+    """A volume is in no namespace: where there are other operators, their policies would refuse it, too."""
+    node = own_node()
+    install_crds(node)
+    with team_in(node, make_namespace(node.client, "volumes"), tmp_path) as team:
+        team.operator.start()
+        others = ATTACKS.keys() - secret_fields.VOLUMES.keys()
+        check_each_way_is_open(scene_of(team), "pods", others)
+
+
+def check_each_way_is_open(scene: Scene, policy: str, but: Collection[str]) -> None:
     with scene.team.without_policies(policy):
         for name, attack in ATTACKS.items():
-            if attack.policy == policy:
+            if attack.policy == policy and name not in but:
                 answer = attack.act(scene, {"dryRun": "All"})
                 assert answer, name
                 if attack.act in (applied, deleted_with_others):

@@ -33,6 +33,7 @@ FIXED = {
     "TaskStatus.attempts": "see below",
     "AttemptStatus.job": "made by the operator",
     "AttemptStatus.job_uid": "given by the API server",
+    "AttemptStatus.pod_uid": "given by the API server",
     "AttemptStatus.outcome": "one of six",
     "AttemptStatus.release_policy": "one of two",
     "AttemptStatus.exposures": "one",

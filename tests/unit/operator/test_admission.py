@@ -37,9 +37,10 @@ def test_new_policies_count_from_when_they_were_made_and_the_server_goes_by_them
     assert believed(FIRST, 0, 1, 2, 3, 99, 5000) == [False, False, True, True, True, True]
 
 
-def test_policies_that_were_changed_before_anybody_looked_count_from_the_look() -> None:
-    record = look(None, 100, found(use=Sighting("u1", 2, at(0))))
-    assert believed(record, 50, 102, 103) == [False, False, True]
+def test_after_an_upgrade_from_a_version_that_kept_nothing_what_that_one_believed_is_believed() -> None:
+    """It demanded the policies as well: those that were changed, and not the one that the upgrade added."""
+    record = look(None, 100, found(use=Sighting("u1", 2, at(10)), more=Sighting("m1", 1, at(99))))
+    assert believed(record, 11, 12, 50) == [False, True, True]
 
 
 def test_the_same_policies_at_two_looks_were_there_in_between_however_long_that_was() -> None:
