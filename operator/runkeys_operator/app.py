@@ -255,11 +255,8 @@ class _Operator:
     async def _start(self, **_: Any) -> None:
         self._spawn("workers", self._queue.run(self._engine.reconcile, self._options.workers))
         self._spawn("sweep", self._sweep())
-<<<<<<< HEAD
         self._spawn("policy check", self._guard.watch(self._policies_restored))
-=======
         self._spawn("look at the policies", self._guard.confirm())
->>>>>>> attack-a
         for namespace in self._served:
             for resource, saw, labels, fields in (
                 # A run that ends leaves the watch, and is never listed again.
