@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from runkeys.naming import object_labels
+from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.conftest import TeamMaker
@@ -196,7 +197,8 @@ def test_twin_a_pod_that_the_job_controller_counts_is_a_pod_of_the_job(swept: Te
         labels={f"{LABELS}/controller-uid": uid, f"{LABELS}/job-name": job["metadata"]["name"]},
         ownerReferences=[controller("Job", job)],
     )
-    swept.client.wait_for("secrets", swept.object_name(found), swept.namespace, bool, what="to be made")
+    name = swept.object_name(found)  # it may be gone by now
+    wait_until("the Secret to be made", lambda: "made" in swept.secret_story(name))
     with pytest.raises(AssertionError):
         check_nothing_came_of_it(swept, pod["metadata"]["name"])
 
