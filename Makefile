@@ -8,11 +8,11 @@ PY := .venv/bin/python
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 
-# End-to-end tests mostly wait: twice as many workers as a small machine has cores.
-WORKERS ?= 4
+# End-to-end tests mostly wait: three times as many workers as a small machine has cores.
+WORKERS ?= 6
 PYTEST = $(PY) -m pytest
-# The whole run is bounded as each test is, so that a hang ends with a report.
-BOUND = --session-timeout=4200
+# The whole run is bounded as each test is, so that a hang ends with a report. It is no measure of speed.
+BOUND = --session-timeout=4800
 CLUSTER = $(PY) -m tests.e2e.cluster
 
 .PHONY: help

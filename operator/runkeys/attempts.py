@@ -42,6 +42,9 @@ FIRST_BACKOFF, LONGEST_BACKOFF = timedelta(seconds=10), timedelta(minutes=6)
 
 MOST_DISRUPTIONS = 10
 
+MOST_ATTEMPTS = 100
+"""Only those that are ended by suspend do not count otherwise. A status can tell of 128."""
+
 OUTPUT_PATIENCE = timedelta(seconds=60)
 """How long the pod of a Job that succeeded is waited for, if its output is wanted and no watch has shown it yet."""
 
@@ -558,6 +561,9 @@ class TaskPlanner:
         disruptions = sum(item.outcome == Outcome.DISRUPTED for item in attempts)
         if outcome is Outcome.DISRUPTED and disruptions > MOST_DISRUPTIONS:
             return Verdict(State.FAILED, last.reason, told)
+        if len(attempts) >= MOST_ATTEMPTS:
+            message = f"was tried {len(attempts)} times, and more cannot be told of one run; make a new run"
+            return Verdict(State.FAILED, Reason.TOO_MANY_ATTEMPTS, message)
         return None
 
     # results

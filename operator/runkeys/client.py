@@ -12,7 +12,6 @@ are sealed before they leave the process.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from runkeys import documents
 from runkeys.api.common import API_VERSION
 from runkeys.naming import LABEL_RUN, LABEL_TASK
 from runkeys.problems import Conflict, Denied, Invalid, NotFound, Problem, TimedOut, Unreachable
 from runkeys.status import finished
 from runkeys.submission import describe_invalid, parse_run, prepared, refusals
+from runkeys.words import shell
 
 if TYPE_CHECKING:
     from runkeys.api import SecretBinding, WorkflowRun
@@ -349,7 +350,7 @@ class Client:
         :raises Problem: by the answer's status.
         """
         response = self._send(method, path, body, query or {}, content, _READ_SECONDS)
-        answer = json.loads(response.data)
+        answer = documents.read(response.data)
         return dict(answer)
 
     def _send(
@@ -413,7 +414,7 @@ class Client:
     def _events(self, name: str, version: str, until: float | None) -> Iterator[Json]:
         left = _WATCH_SECONDS if until is None else min(_WATCH_SECONDS, until - time.monotonic())
         if left <= 0:
-            raise TimedOut(f"run {name} is not over yet; it goes on: runkeys status {name}")
+            raise TimedOut(f"run {name} is not over yet; it goes on: {shell('runkeys', 'status', name)}")
         query = {
             "watch": "true",
             "fieldSelector": f"metadata.name={name}",
@@ -422,7 +423,7 @@ class Client:
         }
         for line in self._lines(self.path("workflowruns"), query, left + 5):
             if line:
-                yield json.loads(line)
+                yield documents.read(line)
             if until is not None and time.monotonic() >= until:
                 return
 
@@ -515,7 +516,7 @@ def _problem(status: int | None, body: Any, path: str) -> Problem:
     """The error of an answer."""
     message, reason = "", ""
     try:
-        answer = json.loads(body or "{}")
+        answer = documents.read(body or "{}")
         message, reason = str(answer.get("message", "")), str(answer.get("reason", ""))
     except (ValueError, AttributeError):
         pass

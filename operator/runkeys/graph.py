@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runkeys.api import Task, WorkflowRun
-from runkeys.refusal import Reason, Refusal
+from runkeys.documents import TOO_DEEP, compact
+from runkeys.refusal import Reason, Refusal, listed
 
 ALWAYS = "Always"
 
@@ -18,6 +18,9 @@ MAX_INPUT_BYTES = 200 * 1024
 def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
     """What is wrong with the ``dependsOn`` and ``input`` of task ``index``. All of it only a new run can mend."""
     task, path = run.spec.tasks[index], f"spec.tasks[{index}]"
+    if run.spec.input_is_too_deep:
+        message = f"{TOO_DEEP}; make a new run with a flatter one, or with the deep part as a text"
+        yield Refusal(Reason.INVALID, "spec.input", message, permanent=True)
     earlier = [item.name for item in run.spec.tasks[:index]]
     last = {item.name for item in run.spec.tasks if item.runs == ALWAYS}
     everywhere = [item.name for item in run.spec.tasks]
@@ -27,7 +30,7 @@ def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
             yield _refusal(where, f"task {name} cannot depend on itself; remove it")
         elif name not in everywhere:
             yield _refusal(
-                where, f"there is no task {name!r}; the tasks above are: {', '.join(earlier) or 'none'}"
+                where, f"there is no task {name!r}; the tasks above are: {listed(earlier) or 'none'}"
             )
         elif name not in earlier:
             yield _refusal(where, f"task {name!r} stands further down; move it above task {task.name!r}")
@@ -36,12 +39,13 @@ def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
                 where,
                 f"task {name!r} runs Always, which is after all others; what comes after it has to run Always too",
             )
+    before: set[str] | None = None
     for position, item in enumerate(task.input):
         where = f"{path}.input[{position}].from"
         if item.source.startswith("input."):
             key = item.source.removeprefix("input.")
             if key not in run.spec.input:
-                there = ", ".join(sorted(run.spec.input)) or "nothing"
+                there = listed(run.spec.input) or "nothing"
                 yield Refusal(
                     Reason.INPUT_NOT_FOUND,
                     where,
@@ -49,8 +53,9 @@ def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
                     permanent=True,
                 )
         else:
-            yield from _output_refusals(run, task, output_of(item.source), where)
-    size = sum(len(encoded(value)) for value in _own_inputs(run, task).values())
+            before = _ancestors(run, task.name) if before is None else before
+            yield from _output_refusals(run, task, output_of(item.source), where, before)
+    size = _own_size(run, task)
     if size > MAX_INPUT_BYTES:
         yield Refusal(
             Reason.INPUT_TOO_LARGE,
@@ -70,7 +75,7 @@ def inputs_of(run: WorkflowRun, task: Task, outputs: Mapping[str, Any]) -> dict[
 
     :param outputs: of the tasks that are over, by their names; without those that wrote none.
     """
-    found = _own_inputs(run, task)
+    found, size = _own_inputs(run, task), _own_size(run, task)
     index = next(i for i, item in enumerate(run.spec.tasks) if item.name == task.name)
     for position, item in enumerate(task.input):
         if item.source.startswith("input."):
@@ -84,7 +89,7 @@ def inputs_of(run: WorkflowRun, task: Task, outputs: Mapping[str, Any]) -> dict[
                 permanent=True,
             )
         found[item.name] = outputs[name]
-    size = sum(len(encoded(value)) for value in found.values())
+        size += len(compact(outputs[name]))
     if size > MAX_INPUT_BYTES:
         return Refusal(
             Reason.INPUT_TOO_LARGE,
@@ -95,21 +100,27 @@ def inputs_of(run: WorkflowRun, task: Task, outputs: Mapping[str, Any]) -> dict[
     return found
 
 
-def encoded(value: Any) -> str:
-    """As the JSON that the task finds."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _own_keys(run: WorkflowRun, task: Task) -> dict[str, str]:
+    """By parameter the key of the run's input that it takes."""
+    sources = {item.name: item.source for item in task.input if item.source.startswith("input.")}
+    keys = {name: source.removeprefix("input.") for name, source in sources.items()}
+    return {name: key for name, key in keys.items() if key in run.spec.input}
 
 
 def _own_inputs(run: WorkflowRun, task: Task) -> dict[str, Any]:
-    sources = {item.name: item.source for item in task.input if item.source.startswith("input.")}
-    keys = {name: source.removeprefix("input.") for name, source in sources.items()}
-    return {name: run.spec.input[key] for name, key in keys.items() if key in run.spec.input}
+    return {name: run.spec.input[key] for name, key in _own_keys(run, task).items()}
 
 
-def _output_refusals(run: WorkflowRun, task: Task, name: str, where: str) -> Iterator[Refusal]:
+def _own_size(run: WorkflowRun, task: Task) -> int:
+    return sum(run.spec.input_sizes[key] for key in _own_keys(run, task).values())
+
+
+def _output_refusals(
+    run: WorkflowRun, task: Task, name: str, where: str, before: set[str]
+) -> Iterator[Refusal]:
     source = next((item for item in run.spec.tasks if item.name == name), None)
     if source is None:
-        names = ", ".join(item.name for item in run.spec.tasks)
+        names = listed([item.name for item in run.spec.tasks])
         yield Refusal(
             Reason.INPUT_NOT_FOUND,
             where,
@@ -123,7 +134,7 @@ def _output_refusals(run: WorkflowRun, task: Task, name: str, where: str) -> Ite
             f"task {name} does not keep its output; set recordOutput: true there",
             permanent=True,
         )
-    elif name not in _ancestors(run, task.name):
+    elif name not in before:
         yield _refusal(
             where, f"task {task.name} does not come after task {name}; add {name} to its dependsOn"
         )

@@ -15,7 +15,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from runkeys import config, given
+from runkeys import config, documents, given
 from runkeys.in_thread import in_thread
 from runkeys.problems import Conflict, Invalid, NotFound
 
@@ -182,7 +182,7 @@ def _entry(key: str, value: Any) -> dict[str, str]:
 
 def _parsed(stored: str) -> dict[str, Any]:
     try:
-        found = json.loads(stored)
+        found = documents.read(stored)
     except ValueError:
         found = None
     if not isinstance(found, dict) or set(found) != {"key", "value"}:

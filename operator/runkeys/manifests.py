@@ -10,10 +10,10 @@ from typing import Any
 from runkeys import opener
 from runkeys.api import API_VERSION, GROUP, Task, WorkflowRun
 from runkeys.api.binding import SEALED
-from runkeys.graph import encoded
+from runkeys.documents import compact
+from runkeys.kubelet import OURS, OUTPUT, RUNTIME, SECRETS_VOLUME
 from runkeys.naming import (
     ENVIRONMENT_VOLUME,
-    FILES_VOLUME,
     OPENER,
     RECIPIENT_VOLUME,
     SECRET_TYPE,
@@ -23,11 +23,11 @@ from runkeys.naming import (
     object_labels,
 )
 from runkeys.needs import SecretReference, TaskNeeds, variable_of
-from runkeys.template import CONTAINER_FIELDS, RUNTIME, SIGNER, carriers
+from runkeys.template import CONTAINER_FIELDS, SIGNER, carriers
 
 _INPUT = f"{GROUP}/input"
 _CERTIFICATE_SECONDS = 8 * 24 * 3600
-_INPUTS, _OUTPUT, _POOL = "runkeys-input", "runkeys-output", "runkeys-pool-"
+_INPUTS, _OUTPUT, _POOL = f"{OURS}input", f"{OURS}output", f"{OURS}pool-"
 
 
 def job(
@@ -112,7 +112,7 @@ def _pod_template(
     metadata = template.setdefault("metadata", None) or {}
     template["metadata"] = {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}
     if inputs:
-        annotations = {f"{_INPUT}.{parameter}": encoded(value) for parameter, value in inputs.items()}
+        annotations = {f"{_INPUT}.{parameter}": compact(value) for parameter, value in inputs.items()}
         template["metadata"]["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
     spec = template["spec"]
     spec["restartPolicy"] = "Never"
@@ -142,7 +142,7 @@ def _pod_template(
                 if added:
                     container[part] = [*(container.get(part) or []), *added]
             if task.record_output and container.get("name") == wanted[0]:
-                container["terminationMessagePath"] = f"{RUNTIME}/output/output.json"
+                container["terminationMessagePath"] = OUTPUT
                 container["terminationMessagePolicy"] = "File"
     if needs.delivery == SEALED:
         _open_first(spec, needs, image)
@@ -176,7 +176,7 @@ def _open_first(spec: dict[str, Any], needs: TaskNeeds, image: str) -> None:
         for place, volume in places.items()
     ]
     if any(item.file for item in needs.references):
-        mounts.append({"name": FILES_VOLUME, "mountPath": opener.FILES})
+        mounts.append({"name": SECRETS_VOLUME, "mountPath": opener.FILES})
     certificate = {
         "signerName": SIGNER,
         "keyType": "ECDSAP256",
@@ -245,8 +245,8 @@ def _volumes(
             source = {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
         found.append(
             (
-                {"name": FILES_VOLUME, **source},
-                {"name": FILES_VOLUME, "mountPath": f"{RUNTIME}/secrets", "readOnly": True},
+                {"name": SECRETS_VOLUME, **source},
+                {"name": SECRETS_VOLUME, "mountPath": f"{RUNTIME}/secrets", "readOnly": True},
             )
         )
     if inputs:

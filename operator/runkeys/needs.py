@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from runkeys import sealing
 from runkeys.access import Subject, denial
@@ -11,7 +12,7 @@ from runkeys.api import BindingEntry, SecretBinding, SecretKeySelector, Task, Ta
 from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START, SEALED, SECRET
 from runkeys.graph import graph_refusals
 from runkeys.naming import is_reserved_variable, is_variable_name, secret_variable
-from runkeys.refusal import Reason, Refusal
+from runkeys.refusal import Reason, Refusal, listed
 from runkeys.template import (
     carriers,
     containers,
@@ -164,8 +165,9 @@ def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | 
     refusals += template_refusals(task, path, run.spec.service_account_name, variables)
     refusals += _binding_refusals(run, task, bindings)
     references: list[SecretReference] = []
+    entries = _Entries(run, bindings)
     for position, item in enumerate(task.secrets):
-        found = _resolve(run, item, f"{path}.secrets[{position}]", bindings)
+        found = _resolve(run, item, f"{path}.secrets[{position}]", entries)
         if isinstance(found, Refusal):
             refusals.append(found)
         else:
@@ -275,8 +277,9 @@ def _variable_refusals(task: Task, path: str) -> Iterator[Refusal]:
                 permanent=True,
             )
         seen.setdefault(variable, f"{what} at {where}")
+    carrying = carriers(task)
     for container in containers(task.template):
-        if container.get("name") not in carriers(task) or not isinstance(container.get("env"), list):
+        if container.get("name") not in carrying or not isinstance(container.get("env"), list):
             continue
         for item in container["env"]:
             if isinstance(item, dict) and item.get("name") in seen:
@@ -289,13 +292,31 @@ def _variable_refusals(task: Task, path: str) -> Iterator[Refusal]:
                 )
 
 
-def _resolve(run: WorkflowRun, item: TaskSecret, where: str, bindings: Bindings) -> SecretReference | Refusal:
+class _Entries:
+    """What the bindings of a run have: looked for once for each of up to 4,096 secrets."""
+
+    def __init__(self, run: WorkflowRun, bindings: Bindings) -> None:
+        self.names = list(bindings_of(run, bindings))
+        self._found = [bindings.found[name] for name in self.names if name in bindings.found]
+
+    def called(self, name: str) -> list[tuple[SecretBinding, BindingEntry]]:
+        """The entries of this name, one of each binding that has it."""
+        entries = ((binding, binding.entry(name)) for binding in self._found)
+        return [(binding, entry) for binding, entry in entries if entry is not None]
+
+    @cached_property
+    def offered(self) -> str:
+        """Their names in words."""
+        return listed(sorted(name for binding in self._found for name in binding.spec.by_name)) or "none"
+
+
+def _resolve(run: WorkflowRun, item: TaskSecret, where: str, entries: _Entries) -> SecretReference | Refusal:
     if item.input is not None:
         source = _input_source(run, item.input, f"{where}.input")
         if isinstance(source, Refusal):
             return source
         return SecretReference(variable_of(item), item.file or "", source, "", item.input, f"{where}.input")
-    found = _look_up(run, item.secret or "", f"{where}.secret", bindings)
+    found = _look_up(run, item.secret or "", f"{where}.secret", entries)
     if isinstance(found, Refusal):
         return found
     binding, entry = found
@@ -307,7 +328,7 @@ def _resolve(run: WorkflowRun, item: TaskSecret, where: str, bindings: Bindings)
 def _input_source(run: WorkflowRun, field: str, where: str) -> SealedValue | Refusal:
     """The value that the requester brought along, which opens for this requester only."""
     if field not in run.spec.sealed_input:
-        there = ", ".join(sorted(run.spec.sealed_input)) or "nothing"
+        there = listed(sorted(run.spec.sealed_input)) or "nothing"
         return Refusal(
             Reason.INPUT_NOT_FOUND,
             where,
@@ -329,9 +350,8 @@ def _input_source(run: WorkflowRun, field: str, where: str) -> SealedValue | Ref
 
 
 def _look_up(
-    run: WorkflowRun, secret: str, where: str, bindings: Bindings
+    run: WorkflowRun, secret: str, where: str, entries: _Entries
 ) -> tuple[SecretBinding, BindingEntry] | Refusal:
-    names = bindings_of(run, bindings)
     if not run.spec.bindings:
         return Refusal(
             Reason.SECRET_NOT_FOUND,
@@ -340,11 +360,7 @@ def _look_up(
             " under spec.bindings",
             permanent=True,
         )
-    hits = [
-        (bindings.found[name], entry)
-        for name in names
-        if name in bindings.found and (entry := bindings.found[name].entry(secret)) is not None
-    ]
+    hits = entries.called(secret)
     if len(hits) == 1:
         return hits[0]
     if hits:
@@ -356,14 +372,11 @@ def _look_up(
             " one of them under spec.bindings",
             permanent=False,
         )
-    offered = sorted(
-        entry.name for name in names if name in bindings.found for entry in bindings.found[name].spec.secrets
-    )
     return Refusal(
         Reason.SECRET_NOT_FOUND,
         where,
-        f"no secret {secret!r} in {', '.join(names) or 'any binding that was found'}; they have:"
-        f" {', '.join(offered) or 'none'}",
+        f"no secret {secret!r} in {', '.join(entries.names) or 'any binding that was found'}; they have:"
+        f" {entries.offered}",
         permanent=False,
     )
 

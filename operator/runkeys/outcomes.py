@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from runkeys import documents
 from runkeys.api import Task
 from runkeys.observation import JobState, JobView, PodView
 from runkeys.refusal import Reason
@@ -108,12 +108,12 @@ def _output(task: Task, pods: list[PodView]) -> Ended:
     if not text.strip():
         return Ended(Outcome.SUCCEEDED)
     try:
-        return Ended(Outcome.SUCCEEDED, output=json.loads(text))
-    except ValueError:
+        return Ended(Outcome.SUCCEEDED, output=documents.output(text))
+    except ValueError as error:
         return Ended(
             Outcome.FAILED,
             Reason.OUTPUT_INVALID,
-            f"{where} is not JSON; write one JSON document, in place (a file that is renamed to it is not seen)",
+            f"{where} {error}; write one JSON document, in place (a file that is renamed to it is not seen)",
         )
 
 

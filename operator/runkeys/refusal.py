@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
+
+_MOST_NAMES, _LONGEST_NAME = 20, 100
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters of a text."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def listed(names: Collection[str]) -> str:
+    """Names for a message: of many the first, in time that does not depend on how many there are."""
+    told = ", ".join(shortened(name, _LONGEST_NAME) for name in islice(names, _MOST_NAMES))
+    more = len(names) - _MOST_NAMES
+    return f"{told} and {more} more" if more > 0 else told
 
 
 class Reason(StrEnum):
@@ -55,6 +71,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     DISRUPTED = "Disrupted"
     FAILED_FOR_GOOD = "FailedForGood"
+    TOO_MANY_ATTEMPTS = "TooManyAttempts"
     SUSPENDED = "Suspended"
     BACK_OFF = "BackOff"
     RUN_DEADLINE_EXCEEDED = "RunDeadlineExceeded"

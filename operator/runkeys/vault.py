@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from runkeys import sealing
+from runkeys import documents, sealing
 from runkeys.api import SecretBinding
 from runkeys.api.common import API_VERSION, GROUP
 from runkeys.client import MERGE_PATCH, Client
 from runkeys.problems import Conflict, Denied, Invalid, NotFound, TimedOut
 from runkeys.submission import describe_invalid
+from runkeys.words import kubectl
 
 CHANGED = f"{GROUP}/changed"
 """Annotation of a binding: by entry when it was set, as JSON."""
@@ -120,7 +121,7 @@ class Vault:
                 else:
                     raise Invalid(
                         f"{name!r} is the last secret of {self.what}, and a binding has at least one; delete the"
-                        f" binding: kubectl -n {self._client.namespace} delete rkb {self._named}"
+                        f" binding: {kubectl(self._client.namespace, 'delete', 'rkb', self._named)}"
                     )
             except Conflict:
                 continue
@@ -244,7 +245,7 @@ def _parsed(raw: dict[str, Any]) -> SecretBinding:
 
 def _changed(raw: dict[str, Any]) -> dict[str, Any]:
     try:
-        found = json.loads((raw["metadata"].get("annotations") or {}).get(CHANGED, "{}"))
+        found = documents.read((raw["metadata"].get("annotations") or {}).get(CHANGED, "{}"))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -266,10 +266,13 @@ class _Operator:
                 (PODS, self._engine.saw_pod, LABEL_RUN, BOUND),
                 *([(REQUESTS, self._engine.saw_request, "", OF_SIGNER)] if self._sealed else []),
             ):
+                # Of what people write, as large as they like, no more than is needed: it is read by name anyway.
+                metadata_only = resource in (RUNS, REVEALS)
                 watch = Watch(
                     *(self._kube, resource, namespace, saw),
                     labels=labels,
                     fields=fields,
+                    metadata_only=metadata_only,
                     opened=self._watch_opened,
                 )
                 self._spawn(f"watch of {resource}", watch.run())

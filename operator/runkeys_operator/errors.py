@@ -8,10 +8,11 @@ Answers about Secrets lose their message too, since a refused value is quoted in
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
+
+from runkeys import documents
 
 _LONGEST_MESSAGE = 1000
 # Reasons are CamelCase words. Anything else comes from a webhook or a proxy and may say anything.
@@ -173,7 +174,9 @@ def from_response(
         # Something in between said 404. To believe it would be to believe that a Secret is gone.
         kind = ServerError
     answer = answer or {}
-    details = answer.get("details") or {}
+    details = answer.get("details")
+    details = details if isinstance(details, dict) else {}
+    causes = details.get("causes")
     reason = str(answer.get("reason") or "")
     if kind is Conflict and reason == "AlreadyExists":
         kind = AlreadyExists
@@ -185,14 +188,15 @@ def from_response(
         request=request,
         causes=tuple(
             Cause(str(cause.get("reason") or ""), str(cause.get("field") or ""))
-            for cause in details.get("causes") or ()
+            for cause in (causes if isinstance(causes, list) else ())
+            if isinstance(cause, dict)
         ),
     )
 
 
 def _status_object(body: bytes) -> dict[str, Any] | None:
     try:
-        answer = json.loads(body)
+        answer = documents.read(body)
     except ValueError:
         return None
     return answer if isinstance(answer, dict) and answer.get("kind") == "Status" else None
@@ -203,6 +207,6 @@ def _retry_after(headers: Mapping[str, str], details: Mapping[str, Any]) -> floa
         if value is not None:
             try:
                 return max(0.0, float(value))
-            except ValueError:
+            except (ValueError, TypeError, OverflowError):
                 continue  # a date: allowed by HTTP, never sent by an API server
     return None

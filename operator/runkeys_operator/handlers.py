@@ -19,13 +19,13 @@ class EventSink(Protocol):
     """
 
     def saw_run(self, event: Event) -> None:
-        """Of a WorkflowRun."""
+        """Of a WorkflowRun: its metadata."""
 
     def saw_binding(self, event: Event) -> None:
-        """Of a SecretBinding."""
+        """Of a SecretBinding: its metadata."""
 
     def saw_reveal(self, event: Event) -> None:
-        """Of a SecretReveal."""
+        """Of a SecretReveal: its metadata."""
 
     def saw_request(self, event: Event) -> None:
         """Of a PodCertificateRequest of our signer."""

@@ -73,13 +73,13 @@ class Keys:
         namespace: str | None,
         *,
         rotate_after: timedelta | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         """`namespace` None: there are no keys here. `rotate_after` None: only by command."""
         self._kube = kube
         self._namespace = namespace
         self._rotate_after = rotate_after
-        self._now = clock
+        self._now = clock or kube.clock.now
         self._keyring: Keyring | None = None
         self._read_at: datetime | None = None
         self._look_due: datetime | None = None

@@ -21,8 +21,14 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
+from runkeys import documents
+
 from . import metrics
+from .clock import ServerClock
 from .errors import Invalid, LoginError, Unauthorized, Unreachable, from_response
+from .logs import get_logger
+
+log = get_logger(__name__)
 
 Json = dict[str, Any]
 Objects = list[Json]
@@ -34,9 +40,10 @@ _TIMEOUT = aiohttp.ClientTimeout(total=_SECONDS)
 _WATCH_SECONDS = 300
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=_WATCH_SECONDS + 10, sock_connect=15, sock_read=70)
 
+_NO_API_SERVER = "the answer is not from an API server"
 _JSON = "application/json"
-_METADATA_ONLY = f"{_JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-_METADATA_LIST = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA_ONLY = f"{_JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +127,24 @@ class Kube:
     """The calls. Every method raises `ApiError`; `namespace` None means cluster scope.
 
     Objects are the API's own JSON. 15 seconds at most for each request, and what `permit` gives it if it is no read.
+
+    :ivar clock: the server's, as its answers show it.
     """
 
     def __init__(self, provider: SessionProvider, permit: Permit = _always) -> None:
         self._provider = provider
         self._permit = permit
+        self.clock = ServerClock()
 
     def __repr__(self) -> str:
         return "Kube()"
 
-    async def get(self, resource: Resource, namespace: str | None, name: str) -> Json:
+    async def get(
+        self, resource: Resource, namespace: str | None, name: str, *, metadata_only: bool = False
+    ) -> Json:
         """The object, read fresh."""
-        return await self._call("get", "GET", resource, namespace, name)
+        accept = METADATA_ONLY if metadata_only else ""
+        return await self._call("get", "GET", resource, namespace, name, accept=accept)
 
     async def list(
         self,
@@ -160,14 +173,15 @@ class Kube:
         label_selector: str = "",
         field_selector: str = "",
         metadata_only: bool = False,
+        size: int = PAGE_SIZE,
     ) -> AsyncIterator[Page]:
-        """The same in pages of at most 250, for whoever must not hold all of them."""
-        query = {"limit": str(PAGE_SIZE), **_selectors(label_selector, field_selector)}
-        accept = _METADATA_LIST if metadata_only else ""
+        """The same in pages of at most `size`, for whoever must not hold all of them."""
+        query = {"limit": str(size), **_selectors(label_selector, field_selector)}
+        accept = METADATA_LIST if metadata_only else ""
         while True:
-            page = await self._call("list", "GET", resource, namespace, query=query, accept=accept)
-            token = page["metadata"].get("continue")
-            yield Page(page.pop("items", None) or [], page["metadata"]["resourceVersion"])
+            answer = await self._call("list", "GET", resource, namespace, query=query, accept=accept)
+            page, token = _page(answer, f"list {resource}")
+            yield page
             if not token:
                 return
             query["continue"] = token
@@ -180,11 +194,13 @@ class Kube:
         since: str,
         label_selector: str = "",
         field_selector: str = "",
+        metadata_only: bool = False,
         opened: Callable[[], None],
     ) -> AsyncIterator[Json]:
         """What happens after version `since`, bookmarks included, until the server ends it: after five minutes.
 
-        `opened` is called when it begins to answer. Raises `Expired` if that version is too old.
+        An event that cannot be read is passed over. `opened` is called when the server begins to answer. Raises
+        `Expired` if that version is too old, `Unreachable` if nothing that came could be read.
         """
         query = {
             "watch": "true",
@@ -195,8 +211,9 @@ class Kube:
         }
         request = f"watch {resource} {namespace or ''}".rstrip()
         target = f"{resource.path(namespace)}?{urlencode(query)}"
-        headers = {"Accept": _JSON}
+        headers = {"Accept": f"{METADATA_ONLY},{_JSON}" if metadata_only else _JSON}
         response = await self._begin("GET", target, headers, None, request, lambda: _WATCH_TIMEOUT)
+        read = unread = 0
         try:
             if response.status >= 300:
                 answer = await response.read()
@@ -205,12 +222,20 @@ class Kube:
             rest = b""
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    yield _event(line, request)
+                for line in filter(None, lines):
+                    event = _event(line, request)
+                    if event is None:
+                        unread += 1
+                        log.error("%s: passed over an event that cannot be read", request)
+                        continue
+                    read += 1
+                    yield event
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable(error, request) from None
         finally:
             response.close()
+        if unread and not read:
+            raise Unreachable(_NO_API_SERVER, request=request)
 
     async def create(self, resource: Resource, namespace: str | None, body: Json) -> Json:
         """The created object; of a Secret only its metadata."""
@@ -219,7 +244,7 @@ class Kube:
             *("create", "POST", resource, namespace),
             body=body,
             label=name,
-            accept=_METADATA_ONLY if resource == SECRETS else "",
+            accept=METADATA_ONLY if resource == SECRETS else "",
         )
 
     async def replace(self, resource: Resource, namespace: str | None, name: str, body: Json) -> Json:
@@ -245,7 +270,7 @@ class Kube:
         if propagation is not None:
             options["propagationPolicy"] = propagation
         answer = await self._call(
-            "delete", "DELETE", resource, namespace, name, body=options or None, accept=_METADATA_ONLY
+            "delete", "DELETE", resource, namespace, name, body=options or None, accept=METADATA_ONLY
         )
         if answer.get("kind") == "Status":
             return Deleted(gone=True)
@@ -256,14 +281,25 @@ class Kube:
         return Deleted(gone=not finalizers and not in_grace, finalizers=finalizers)
 
     async def patch_status(
-        self, resource: Resource, namespace: str | None, name: str, status: Json, *, resource_version: str
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        status: Json,
+        *,
+        resource_version: str,
+        metadata_only: bool = False,
     ) -> Json:
         """Merge `status` into the object's: lists are replaced whole, None removes a key.
 
         `Conflict` if the object is no longer at `resource_version`. Returns the whole object.
         """
         body = {"metadata": {"resourceVersion": resource_version}, "status": status}
-        return await self._call("patch", "PATCH", resource, namespace, name, "status", body=body)
+        return await self._call(
+            *("patch", "PATCH", resource, namespace, name, "status"),
+            body=body,
+            accept=METADATA_ONLY if metadata_only else "",
+        )
 
     async def patch(
         self, resource: Resource, namespace: str | None, name: str, body: Json, *, resource_version: str
@@ -276,7 +312,7 @@ class Kube:
         return await self._call(
             *("patch", "PATCH", resource, namespace, name),
             body={**body, "metadata": metadata},
-            accept=_METADATA_ONLY if resource == SECRETS else "",
+            accept=METADATA_ONLY if resource == SECRETS else "",
         )
 
     async def discover(self, resource: Resource) -> Objects:
@@ -335,12 +371,12 @@ class Kube:
         if response.status >= 300:
             raise from_response(response.status, response.headers, answer, request=request, secret=secret)
         try:
-            parsed = json.loads(answer)
+            parsed = documents.read(answer)
         except ValueError:
             parsed = None
         if not isinstance(parsed, dict):
             # Without the text and the parser's error, which holds it: it may be anything.
-            raise Unreachable("the answer is not from an API server", request=request) from None
+            raise Unreachable(_NO_API_SERVER, request=request) from None
         return parsed
 
     async def _exchange(
@@ -399,6 +435,7 @@ class Kube:
                 if failure.untrusted and not last_try and await self._provider.renew(connection):
                     continue
                 raise failure from None
+            self.clock.heard(response.headers.get("Date"))
             _count(request, str(response.status), time.monotonic() - began)
             if response.status == 401 and not last_try and await self._provider.renew(connection):
                 response.release()
@@ -419,17 +456,32 @@ def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def _event(line: bytes, request: str) -> Json:
+def _page(answer: Json, request: str) -> tuple[Page, str]:
+    """The page, and the token by which the next one is asked for; empty after the last."""
+    metadata, items = answer.get("metadata"), answer.pop("items", None) or []
+    if isinstance(metadata, dict) and isinstance(items, list):
+        version, token = metadata.get("resourceVersion"), metadata.get("continue") or ""
+        if isinstance(version, str) and isinstance(token, str):
+            return Page(items, version), token
+    raise Unreachable(_NO_API_SERVER, request=request)
+
+
+def _event(line: bytes, request: str) -> Json | None:
+    """What a line of a watch says; None if it cannot be read."""
     try:
-        event = json.loads(line)
+        event = documents.read(line)
     except ValueError:
-        event = None
-    if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
-        raise Unreachable("the answer is not from an API server", request=request) from None
-    if event.get("type") == "ERROR":
-        code = int(event["object"].get("code") or 500)
-        raise from_response(code, {}, json.dumps(event["object"]).encode(), request=request, secret=False)
-    return event
+        return None
+    found = event.get("object") if isinstance(event, dict) else None
+    if not isinstance(found, dict) or not isinstance(event.get("type"), str):
+        return None
+    if event["type"] == "ERROR":
+        code = found.get("code")
+        status = code if isinstance(code, int) and code >= 300 else 500
+        raise from_response(status, {}, json.dumps(found).encode(), request=request, secret=False)
+    metadata = found.get("metadata")
+    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    return event if isinstance(version, str) else None
 
 
 def _segment(name: str, request: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
@@ -17,7 +18,7 @@ from yarl import URL
 
 from .credentials import Access
 from .errors import LoginError
-from .kube import Connection
+from .kube import METADATA_LIST, METADATA_ONLY, Connection
 
 # A projected token is rotated when 80 % of its life is over, and the old one stays valid: a minute is plenty.
 _TOKEN_AGE = 60.0
@@ -72,7 +73,9 @@ class Login:
         if before and clock() - before[-1] < 1:
             await asyncio.sleep(1)
         before.append(clock())
-        return _open(self._load(), _WatchNotice(watch_opened))
+        return _open(
+            self._load(), _metadata_only, _WatchNotice(watch_opened), response_class=_NeverWithoutItems
+        )
 
     async def close(self) -> None:
         """Close the sessions for our own calls."""
@@ -81,7 +84,11 @@ class Login:
                 await connection.http.close()
 
 
-def _open(access: Access, *middlewares: aiohttp.ClientMiddlewareType) -> Connection:
+def _open(
+    access: Access,
+    *middlewares: aiohttp.ClientMiddlewareType,
+    response_class: type[aiohttp.ClientResponse] = aiohttp.ClientResponse,
+) -> Connection:
     server = access.server.rstrip("/")
     http = aiohttp.ClientSession(
         # No limit: every watch holds a connection for itself, four for each namespace.
@@ -90,8 +97,35 @@ def _open(access: Access, *middlewares: aiohttp.ClientMiddlewareType) -> Connect
         headers={hdrs.USER_AGENT: "runkeys-operator"},
         middlewares=[*middlewares, *([_BearerToken(server, access.token)] if access.token else [])],
         proxy=access.proxy,
+        response_class=response_class,
     )
     return Connection(server, http)
+
+
+async def _metadata_only(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Has kopf's lists and watches bring the metadata of objects only, which kopf has no setting for.
+
+    People may write as much as they like into a binding, and a page of kopf's holds 500. Its lists of kinds, groups
+    and versions are no objects, and stay as they are.
+    """
+    query = request.url.query
+    if query.get("watch") == "true":
+        request.headers[hdrs.ACCEPT] = f"{METADATA_ONLY},application/json"
+    elif "limit" in query:
+        request.headers[hdrs.ACCEPT] = f"{METADATA_LIST},application/json"
+    return await handler(request)
+
+
+class _NeverWithoutItems(aiohttp.ClientResponse):
+    """A list of metadata that is empty has null for its items, over which kopf stumbles."""
+
+    async def json(self, **options: Any) -> Any:
+        found = await super().json(**options)
+        if isinstance(found, dict) and found.get("items", ()) is None:
+            found["items"] = []
+        return found
 
 
 class _WatchNotice:

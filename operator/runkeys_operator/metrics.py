@@ -112,6 +112,11 @@ api_seconds = Histogram(
     buckets=_REACTION,
     registry=REGISTRY,
 )
+clock_offset = Gauge(
+    "runkeys_clock_offset_seconds",
+    "By how much the API server's clock is ahead of this process's; 0 where they are less than two seconds apart.",
+    registry=REGISTRY,
+)
 sealing_keys = Gauge("runkeys_sealing_keys", "How many sealing keys there are.", registry=REGISTRY)
 newest_key = Gauge(
     "runkeys_sealing_key_newest_timestamp_seconds",

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from .errors import ApiError, Expired, Unauthorized
 from .kube import Json, Kube, Resource
-from .logs import get_logger
+from .logs import describe, get_logger
 
 log = get_logger(__name__)
 
@@ -24,7 +24,10 @@ class Sink(Protocol):
     """Takes what a watch shows. Called in the event loop; must not block."""
 
     def __call__(self, event: Json) -> None:
-        """`{"type": "ADDED" | "MODIFIED" | "DELETED" | None, "object": {…}}`; None for what a list found."""
+        """`{"type": "ADDED" | "MODIFIED" | "DELETED" | None, "object": {…}}`; None for what a list found.
+
+        What it raises is logged, and the object is passed over.
+        """
 
 
 class Watch:
@@ -39,14 +42,19 @@ class Watch:
         *,
         labels: str = "",
         fields: str = "",
+        metadata_only: bool = False,
         opened: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`opened` is told the path of the watch whenever it has begun."""
+        """`metadata_only`: objects come without the rest. `opened` is told the path of the watch when it has begun."""
         self._kube = kube
         self._resource = resource
         self._namespace = namespace
         self._saw = saw
-        self._selectors: dict[str, Any] = {"label_selector": labels, "field_selector": fields}
+        self._wanted: dict[str, Any] = {
+            "label_selector": labels,
+            "field_selector": fields,
+            "metadata_only": metadata_only,
+        }
         self._opened = lambda: opened(resource.path(namespace))
 
     async def run(self) -> None:
@@ -62,12 +70,12 @@ class Watch:
                 if not version:
                     version = await self._list()
                 async for event in self._kube.watch(
-                    self._resource, self._namespace, since=version, opened=self._opened, **self._selectors
+                    self._resource, self._namespace, since=version, opened=self._opened, **self._wanted
                 ):
                     pause, accepted = _FIRST_PAUSE, clock()
                     version = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
-                        self._saw(event)
+                        self._hand_on(event)
             except Expired:
                 version = ""
             except ApiError as error:
@@ -81,8 +89,15 @@ class Watch:
 
     async def _list(self) -> str:
         version = ""
-        async for page in self._kube.pages(self._resource, self._namespace, **self._selectors):
+        async for page in self._kube.pages(self._resource, self._namespace, **self._wanted):
             for item in page.items:
-                self._saw({"type": None, "object": item})
+                self._hand_on({"type": None, "object": item})
             version = page.version
         return version
+
+    def _hand_on(self, event: Json) -> None:
+        """One object that nobody can make sense of must not keep the others from being seen."""
+        try:
+            self._saw(event)
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong, it is wrong with this object
+            log.error("passed over one of %s: %s", self._resource, describe(error))  # noqa: TRY400

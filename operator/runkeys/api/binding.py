@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -9,12 +10,15 @@ from pydantic.alias_generators import to_camel
 
 from runkeys.api.common import (
     API_VERSION,
+    OBJECT_NAME,
     ApiModel,
     Condition,
     CrdInfo,
     LabelSelector,
     ObjectMeta,
     PrinterColumn,
+    StatusMessage,
+    StatusReason,
     cel,
     list_map,
 )
@@ -39,6 +43,7 @@ class SecretKeySelector(ApiModel):
         description="Name of the Secret. Its namespace must grant the operator `get` on it by name.",
         min_length=1,
         max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     key: str = Field(description="Key in the Secret's data.", min_length=1, max_length=253)
 
@@ -101,6 +106,14 @@ class BindingEntry(ApiModel):
     )
 
 
+_STARS = cel(
+    (
+        "self.matches('^([^*]*[*]){0,16}[^*]*$')",
+        "an image pattern may hold at most 16 stars; write several patterns",
+    )
+)
+
+
 class AccessRule(ApiModel):
     """A run is admitted by a rule when every part that the rule gives matches."""
 
@@ -123,13 +136,16 @@ class AccessRule(ApiModel):
         min_length=1,
         max_length=64,
     )
-    images: list[Annotated[str, Field(min_length=1, max_length=512)]] | None = Field(
-        default=None,
-        description="Image patterns; every container of the pod, and every image that it mounts as a volume, must match"
-        " one. `*` stands for any text within a path part, `**` also across them; a pattern with a digest must be equal"
-        " to the image.",
-        min_length=1,
-        max_length=64,
+    images: list[Annotated[str, Field(min_length=1, max_length=512, json_schema_extra=_STARS)]] | None = (
+        Field(
+            default=None,
+            description="Image patterns; every container of the pod, and every image that it mounts as a volume,"
+            " must match one. `*` stands for any text within a path part, `**` also across them; a pattern with a"
+            " digest must be equal to the image. At most 16 stars in each, and 16,384 characters in all patterns of a"
+            " binding.",
+            min_length=1,
+            max_length=64,
+        )
     )
 
 
@@ -195,14 +211,21 @@ class SecretBindingSpec(ApiModel):
         le=604800,
     )
 
+    @cached_property
+    def by_name(self) -> dict[str, BindingEntry]:
+        """The entries."""
+        return {entry.name: entry for entry in self.secrets}
+
 
 class EntryStatus(ApiModel):
     """What was found for one entry."""
 
     name: str = Field(description="Name of the entry.", max_length=253)
     ready: bool = Field(description="Whether the value can be read now.")
-    reason: str = Field(default="", description="Why not, for programs.", max_length=1024)
-    message: str = Field(default="", description="Why not and what to do, for people.", max_length=4096)
+    reason: StatusReason = Field(default="", description="Why not, for programs.", max_length=1024)
+    message: StatusMessage = Field(
+        default="", description="Why not and what to do, for people.", max_length=4096
+    )
     key_id: str = Field(
         default="",
         description="Of a sealed entry: the key that it is sealed with.",
@@ -265,7 +288,7 @@ class SecretBinding(ApiModel):
 
     def entry(self, name: str) -> BindingEntry | None:
         """The entry called ``name``, or None."""
-        return next((entry for entry in self.spec.secrets if entry.name == name), None)
+        return self.spec.by_name.get(name)
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> SecretBinding:

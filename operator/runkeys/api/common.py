@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
+from runkeys.documents import shallow
 from runkeys.group import API_VERSION, GROUP, VERSION
 
 __all__ = ["API_VERSION", "GROUP", "VERSION"]
@@ -21,6 +23,15 @@ def cel(*rules: tuple[str, str]) -> dict[str, Any]:
         not contain the value: API servers repeat it in answers and in the audit log.
     """
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
+
+
+OBJECT_NAME = cel(
+    (
+        "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+        "it must be the name of an object: lower-case letters, digits, '-' and '.', with a letter or digit at the ends",
+    )
+)
+"""For references by name. What no object can be called stands in no message, and in no command that one tells."""
 
 
 def list_map(*keys: str) -> dict[str, Any]:
@@ -43,6 +54,13 @@ Time = Annotated[datetime, PlainSerializer(_seconds, return_type=str, when_used=
 """A moment in UTC with whole seconds, as Kubernetes' Time."""
 
 
+Document = Annotated[Any, BeforeValidator(shallow)]
+"""Any JSON. What is too deep is cut, and has to be refused by whoever would use it."""
+
+DocumentObject = Annotated[dict[str, Any], BeforeValidator(shallow)]
+"""The same, of an object."""
+
+
 class ApiModel(BaseModel):
     """Base of every modelled object: camelCase on the wire, unknown fields are errors."""
 
@@ -51,6 +69,20 @@ class ApiModel(BaseModel):
     def to_wire(self) -> dict[str, Any]:
         """As JSON for the API server: camelCase, times as strings, fields without a value left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _cut(most: int, text: Any) -> Any:
+    return f"{text[: most - 1]}…" if isinstance(text, str) and len(text) > most else text
+
+
+StatusReason = Annotated[str, BeforeValidator(partial(_cut, 1024))]
+"""Text of a status for programs, cut to what its schema allows, whoever it is from.
+
+One that is too long would have the API server refuse the whole status, again and again.
+"""
+
+StatusMessage = Annotated[str, BeforeValidator(partial(_cut, 4096))]
+"""The same for people."""
 
 
 class ObjectMeta(BaseModel):
@@ -125,8 +157,8 @@ class Condition(ApiModel):
 
     type: str = Field(description="What the condition is about, e.g. SecretsReleased.", max_length=316)
     status: str = Field(description="True, False or Unknown.", max_length=16)
-    reason: str = Field(description="One word for programs, e.g. BindingNotFound.", max_length=1024)
-    message: str = Field(
+    reason: StatusReason = Field(description="One word for programs, e.g. BindingNotFound.", max_length=1024)
+    message: StatusMessage = Field(
         default="", description="What was found and what to do, for people. Never a value.", max_length=32768
     )
     last_transition_time: Time = Field(description="When status last changed.")

@@ -8,7 +8,18 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from runkeys.api.binding import MAX_SEALED
-from runkeys.api.common import API_VERSION, ApiModel, CrdInfo, ObjectMeta, PrinterColumn, Time, cel
+from runkeys.api.common import (
+    API_VERSION,
+    OBJECT_NAME,
+    ApiModel,
+    CrdInfo,
+    ObjectMeta,
+    PrinterColumn,
+    StatusMessage,
+    StatusReason,
+    Time,
+    cel,
+)
 from runkeys.api.run import Requester
 
 
@@ -26,7 +37,11 @@ class SecretRevealSpec(ApiModel):
     )
 
     binding: str | None = Field(
-        default=None, description="Name of the SecretBinding.", min_length=1, max_length=253
+        default=None,
+        description="Name of the SecretBinding.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     personal: bool | None = Field(
         default=None, description="The personal binding of whoever asks, instead of one by its name."
@@ -60,8 +75,10 @@ class SecretRevealStatus(ApiModel):
         description="The value, sealed with spec.publicKey for this object.",
         max_length=MAX_SEALED,
     )
-    reason: str = Field(default="", description="Why there is no value, for programs.", max_length=1024)
-    message: str = Field(
+    reason: StatusReason = Field(
+        default="", description="Why there is no value, for programs.", max_length=1024
+    )
+    message: StatusMessage = Field(
         default="", description="Why there is none and what to do, for people.", max_length=4096
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -10,16 +11,22 @@ from pydantic.alias_generators import to_camel
 from runkeys.api.binding import DELIVERY, RELEASE_POLICY, SEALED_TEXT
 from runkeys.api.common import (
     API_VERSION,
+    OBJECT_NAME,
     ApiModel,
     Condition,
     CrdInfo,
+    Document,
+    DocumentObject,
     MicroTime,
     ObjectMeta,
     PrinterColumn,
+    StatusMessage,
+    StatusReason,
     Time,
     cel,
     list_map,
 )
+from runkeys.documents import MAX_DEPTH, compact, is_too_deep
 
 _ENV_NAME = cel(
     (
@@ -38,12 +45,16 @@ MAX_SEALED_INPUT = 90_000
 """Characters of the longest sealed input: a value of 64 KiB. What is longer belongs into a binding."""
 
 
+MOST_GROUPS = 4096
+"""So many groups can whoever makes a run be in; an identity provider's token with more hardly fits into a request."""
+
+
 class Requester(ApiModel):
     """Who made a run."""
 
     username: str = Field(description="User name, as the API server knows it.", min_length=1, max_length=512)
     groups: list[Annotated[str, Field(max_length=512)]] = Field(
-        default_factory=list, description="Groups of the user, when the run was made.", max_length=256
+        default_factory=list, description="Groups of the user, when the run was made.", max_length=MOST_GROUPS
     )
 
 
@@ -60,7 +71,11 @@ class BindingReference(ApiModel):
     )
 
     name: str | None = Field(
-        default=None, description="Name of the SecretBinding.", min_length=1, max_length=253
+        default=None,
+        description="Name of the SecretBinding.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     personal: bool | None = Field(
         default=None,
@@ -170,7 +185,10 @@ class DataPool(ApiModel):
         ),
     )
     persistent_volume_claim: str = Field(
-        description="Name of a PersistentVolumeClaim in the run's namespace.", min_length=1, max_length=253
+        description="Name of a PersistentVolumeClaim in the run's namespace.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     read_only: bool = Field(default=False, description="Whether the task may only read it.")
 
@@ -271,7 +289,8 @@ class Task(ApiModel):
     record_output: bool = Field(
         default=False,
         description="Whether the JSON document that its first container with secrets writes to"
-        " /var/runtime/output/output.json, at most 4095 bytes, is kept in the run's status, for later tasks.",
+        f" /var/runtime/output/output.json, at most 4095 bytes and {MAX_DEPTH} levels deep, is kept in the"
+        " run's status, for later tasks.",
     )
     backoff_limit: int = Field(
         default=0,
@@ -323,8 +342,9 @@ class Task(ApiModel):
         ge=1,
         le=604800,
     )
-    template: dict[str, Any] = Field(
-        description="PodTemplateSpec of the task's pod, as in batch/v1 Job. restartPolicy is Never.",
+    template: DocumentObject = Field(
+        description="PodTemplateSpec of the task's pod, as in batch/v1 Job. restartPolicy is Never. At most"
+        f" {MAX_DEPTH} levels deep.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
 
@@ -374,16 +394,21 @@ class WorkflowRunSpec(ApiModel):
     )
 
     service_account_name: str = Field(
-        default="default", description="Service account of the pods.", min_length=1, max_length=253
+        default="default",
+        description="Service account of the pods.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     bindings: list[BindingReference] = Field(
         default_factory=list,
         description="The SecretBindings that the tasks' secrets are looked up in.",
         max_length=8,
     )
-    input: dict[str, Any] = Field(
+    input: DocumentObject = Field(
         default_factory=dict,
-        description="A JSON document for the tasks, which take parts of it by their own input. Not for secrets.",
+        description="A JSON document for the tasks, which take parts of it by their own input. Not for secrets. At"
+        f" most {MAX_DEPTH} levels deep.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
     sealed_input: dict[
@@ -436,6 +461,16 @@ class WorkflowRunSpec(ApiModel):
         json_schema_extra=list_map("name"),
     )
 
+    @cached_property
+    def input_is_too_deep(self) -> bool:
+        """Whether ``input`` has been cut."""
+        return is_too_deep(self.input)
+
+    @cached_property
+    def input_sizes(self) -> dict[str, int]:
+        """Characters of the JSON of each part of ``input``. Many tasks may take the same one, and each many times."""
+        return {key: len(compact(value)) for key, value in self.input.items()}
+
 
 class Exposure(ApiModel):
     """A time during which the values of an attempt were in the cluster."""
@@ -484,7 +519,7 @@ class AttemptStatus(ApiModel):
         " for backoffLimit.",
         max_length=32,
     )
-    reason: str = Field(default="", description="Why it ended so, for programs.", max_length=1024)
+    reason: StatusReason = Field(default="", description="Why it ended so, for programs.", max_length=1024)
     release_policy: str = Field(
         default="", description="When its values leave the cluster, as it was when they came.", max_length=32
     )
@@ -503,8 +538,8 @@ class TaskStatus(ApiModel):
     state: str = Field(
         description="Pending, Waiting, Running, Succeeded, Failed, Skipped or Cancelled.", max_length=32
     )
-    reason: str = Field(default="", description="Why, for programs.", max_length=1024)
-    message: str = Field(
+    reason: StatusReason = Field(default="", description="Why, for programs.", max_length=1024)
+    message: StatusMessage = Field(
         default="", description="Why and what to do, for people. Never a value.", max_length=4096
     )
     attempts: list[AttemptStatus] = Field(
@@ -513,7 +548,7 @@ class TaskStatus(ApiModel):
         max_length=128,
         json_schema_extra=list_map("number"),
     )
-    output: Any = Field(
+    output: Document = Field(
         default=None,
         description="The JSON document that it wrote, if recordOutput asks for it.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},

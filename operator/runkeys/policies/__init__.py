@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from runkeys.policies import bindings, objects, operator, runs
 from runkeys.policies.account import Account
 from runkeys.policies.cel import Object
+from runkeys.policies.shown import shown
 
 __all__ = ["API", "MUTATING", "VALIDATING", "VALIDATING_RULES", "Account", "build", "difference", "served"]
 
@@ -32,6 +33,7 @@ VALIDATING_RULES: dict[str, Callable[[Account], Object]] = {
     "status": runs.status,
     "names": objects.names,
     "pods": objects.pods,
+    "shown": shown,
     "operator": operator.operator,
     "recipients": objects.recipients,
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from runkeys.access import RECONCILED, USE
 from runkeys.api import GROUP
 from runkeys.policies.account import Account
-from runkeys.policies.cel import WHO, Object, check, filled, may, ours, policy, quoted
-from runkeys.policies.shared import GRANT, NOT_COLLECTED, SUBJECT, TARGET, use_granted_by
+from runkeys.policies.cel import WHO, Object, check, filled, may, ours, policy, word
+from runkeys.policies.shared import GRANT, NOT_COLLECTED, SUBJECT, TARGET, granted_by
 
 MOST_SOURCES = 16
 """So many different Secrets can a binding refer to, unless its author may get all of the namespace."""
@@ -15,21 +15,19 @@ MOST_SOURCES = 16
 def bindings(_: Account) -> Object:
     """A personal binding is its owner's. Another one takes `use` to write, and any `get` on what it refers to."""
     name = "variables.target.metadata.name"
-    get = (
-        "kubectl -n <namespace> create role get-<secret> --verb=get --resource=secrets --resource-name=<secret>"
-        f"{RECONCILED}"
-    )
-    bind = f"kubectl -n <namespace> create rolebinding get-<secret> --role=get-<secret> <subject>{RECONCILED}"
+    get = f"kubectl -n <namespace> create role <role> --verb=get --resource=secrets <resource>{RECONCILED}"
+    bind = f"kubectl -n <namespace> create rolebinding <role> <option> <subject>{RECONCILED}"
     checks = [
         check(
             f"variables.owner == '' || variables.owner == {WHO}",
             "a personal SecretBinding is written by its owner only",
             filled(
                 "<who> may not write SecretBinding <binding>, the personal binding of <owner>; its owner can, or"
-                " whoever may act as the owner: kubectl --as=<owner>",
+                " whoever may act as the owner: kubectl <option>",
                 who=WHO,
                 binding=name,
-                owner=quoted("variables.owner"),
+                owner="variables.owner",
+                option=word("--as=<owner>", owner="variables.owner"),
             ),
         ),
         check(
@@ -38,7 +36,7 @@ def bindings(_: Account) -> Object:
             filled(
                 "<who> may not use SecretBinding <binding>, so may not write it either; whoever administers the"
                 f" namespace can allow it: {GRANT}",
-                **use_granted_by(name),
+                **granted_by(USE, name),
             ),
         ),
         check(
@@ -58,6 +56,9 @@ def bindings(_: Account) -> Object:
                     f" round that; whoever administers the namespace can allow it: {get} && {bind}",
                     who=WHO,
                     secret=secret,
+                    role=word("get-<secret>", secret=secret),
+                    resource=word("--resource-name=<secret>", secret=secret),
+                    option=word("--role=get-<secret>", secret=secret),
                     namespace="request.namespace",
                     subject="variables.subject",
                 ),

@@ -21,7 +21,17 @@ def text(value: str) -> str:
 def quoted(term: str) -> str:
     """CEL: a text as a word of a shell, as :func:`shlex.quote` writes it."""
     plain = f"{term}.matches('^[a-zA-Z0-9@%+=:,./_-]+$')"
-    return f"({plain} ? {term} : '\\'' + {term}.replace('\\'', '\\'\"\\'\"\\'') + '\\'')"
+    return f"({plain} ? {term} : {in_quotes(term)})"
+
+
+def in_quotes(term: str) -> str:
+    """CEL: the same for a text that has to be quoted in any case."""
+    return f"'\\'' + {term}.replace('\\'', '\\'\"\\'\"\\'') + '\\''"
+
+
+def word(template: str, **parts: str) -> str:
+    """CEL: one word of a shell, in which each ``<name>`` stands for an expression."""
+    return quoted(f"({filled(template, **parts)})")
 
 
 def listed(values: Sequence[str]) -> str:

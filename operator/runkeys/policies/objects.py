@@ -6,13 +6,12 @@ from runkeys.api import GROUP
 from runkeys.naming import LABEL_RUN, LABEL_RUN_UID, LABEL_TASK, OBJECT_PREFIX, RECIPIENT_VOLUME, SECRET_TYPE
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, listed, policy, rule, text
-from runkeys.policies.shared import CONTROLLER_MANAGER, NOT_COLLECTED, TARGET
+from runkeys.policies.shared import JOB_CONTROLLERS, NOT_COLLECTED, TARGET
 from runkeys.secret_paths import VOLUME, every_secret
 from runkeys.template import SIGNER
 
 _RUN_LABELS = [LABEL_RUN, LABEL_RUN_UID, LABEL_TASK]
 
-_JOB_CONTROLLERS = ["system:serviceaccount:kube-system:job-controller", CONTROLLER_MANAGER]
 # Writes each object anew as it is, so that it is stored in another version or under another key.
 _MIGRATOR = "system:serviceaccount:kube-system:storage-version-migrator-controller"
 
@@ -50,7 +49,7 @@ def names(account: Account) -> Object:
         ),
         check(
             "!(request.operation == 'UPDATE' && variables.job && variables.ours)"
-            f" || {WHO} in {listed([*_JOB_CONTROLLERS, _MIGRATOR])}",
+            f" || {WHO} in {listed([*JOB_CONTROLLERS, _MIGRATOR])}",
             "the Job of a run is changed by the Job controller alone; to end the run set its spec.cancel, to hold it"
             " spec.suspend, and for anything else make a new run",
         ),
@@ -176,7 +175,7 @@ def pods(_: Account) -> Object:
     )
     variables = {
         "pod": "request.resource.resource == 'pods'",
-        "by_controller": f"{WHO} in {listed(_JOB_CONTROLLERS)}",
+        "by_controller": f"{WHO} in {listed(JOB_CONTROLLERS)}",
         "jobs": jobs,
         # The Job that controls it; empty unless the Job controller says so.
         "job": "request.operation == 'CREATE' && variables.by_controller && size(variables.jobs) == 1"

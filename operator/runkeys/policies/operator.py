@@ -10,6 +10,7 @@ from runkeys.policies.shared import LAST_APPLIED, TARGET, changed
 from runkeys.secret_paths import IMAGE_PULL_SECRETS, POD, every_secret
 from runkeys.status import FINAL_PHASES
 from runkeys.template import SIGNER
+from runkeys.words import shell
 
 LABEL_RUNS = f"{GROUP}/runs"
 """Of the operator's own namespace: "allowed" lets it run there what it is told to."""
@@ -51,6 +52,7 @@ def _jobs(account: Account) -> list[Object]:
         "authorizer.serviceAccount(request.namespace, variables.account).group('').resource('secrets')"
     )
     keys = f"{service_account}.namespace({text(account.namespace)}).name({text(SEALING_KEYS)}).check('get').allowed()"
+    allow = ("kubectl", "label", "namespace", account.namespace, f"{LABEL_RUNS}=allowed")
     return [
         check(
             f"!({made}) || request.namespace != 'kube-system'",
@@ -61,7 +63,7 @@ def _jobs(account: Account) -> list[Object]:
             f"!({made}) || request.namespace != {text(account.namespace)}"
             f" || {namespace_label.format(text(LABEL_RUNS))} == 'allowed'",
             f"the operator makes no Jobs in its own namespace, where its keys are; make the run in another, or label"
-            f" this one: kubectl label namespace {account.namespace} {LABEL_RUNS}=allowed",
+            f" this one: {shell(*allow)}",
         ),
         check(
             f"!({made}) || {namespace_label.format(text(_LEVEL))} == 'privileged' || ({' && '.join(apart)})",

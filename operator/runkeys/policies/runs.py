@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from runkeys.access import REVEAL, USE, grant
+from runkeys.access import REVEAL, USE
 from runkeys.api import GROUP
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, filled, match, may, ours, policy, text
-from runkeys.policies.shared import GRANT, LAST_APPLIED, SUBJECT, changed, use_granted_by
+from runkeys.policies.shared import GRANT, LAST_APPLIED, SUBJECT, changed, granted_by
 
 MOST_BINDINGS = 8
 """As many can a run name."""
@@ -24,12 +24,12 @@ def use(_: Account) -> Object:
                 filled(
                     "<who> may not use SecretBinding <binding>; whoever administers the namespace can allow it: "
                     f"{GRANT}",
-                    **use_granted_by(name),
+                    **granted_by(USE, name),
                 ),
             )
         )
     named = "object.spec.?bindings.orValue([]).filter(b, has(b.name)).map(b, b.name)"
-    return policy([ours("CREATE", "workflowruns")], checks, {"names": named, "subject": SUBJECT})
+    return policy([ours("CREATE", "workflowruns")], checks, {"names": named, "subject": SUBJECT, **_GROUPS})
 
 
 def reveal(_: Account) -> Object:
@@ -42,24 +42,35 @@ def reveal(_: Account) -> Object:
             "whoever asks for a value may not reveal the SecretBinding",
             filled(
                 "<who> may not reveal SecretBinding <binding>; whoever administers the namespace can allow it: "
-                + grant(REVEAL, "<namespace>", "<binding>", "<subject>"),
-                **use_granted_by(name),
+                + GRANT,
+                **granted_by(REVEAL, name),
             ),
         ),
     ]
-    return policy([ours("CREATE", "secretreveals")], checks, {"subject": SUBJECT})
+    return policy([ours("CREATE", "secretreveals")], checks, {"subject": SUBJECT, **_GROUPS})
+
+
+_UNORDERED = 256
+"""So many groups may be in any order. To compare sets costs the square of their size, and a policy has a budget."""
+
+_GROUPS = {
+    "said": "object.spec.?requester.?groups.orValue([])",
+    "groups": "request.userInfo.?groups.orValue([])",
+}
 
 
 def _requester_is_who_asks() -> Object:
     return check(
         f"has(object.spec.requester) && object.spec.requester.username == {WHO}"
-        " && sets.equivalent(object.spec.requester.?groups.orValue([]), request.userInfo.?groups.orValue([]))",
+        " && (variables.said == variables.groups"
+        f" || (size(variables.said) <= {_UNORDERED} && size(variables.groups) <= {_UNORDERED}"
+        " && sets.equivalent(variables.said, variables.groups)))",
         "spec.requester must be whoever makes the object, with all groups and no others",
         filled(
             "spec.requester must be <who>, who makes the object, with exactly these groups: <groups>; leave it out"
             " where the API server fills it in (Kubernetes 1.36 and later)",
             who=WHO,
-            groups="request.userInfo.?groups.orValue([]).join(', ')",
+            groups="variables.groups.join(', ')",
         ),
     )
 
@@ -111,14 +122,19 @@ _PLAIN_ENTRY = r'"secrets"\s*:\s*\[[^\]]*"(value|data|stringData)"\s*:'
 _SEALED_INPUT = r'"sealedInput"\s*:\s*\{(\s*"([^"\\]|\\.)*"\s*:\s*"rk1\.[^"]*"\s*,?)*\s*\}'
 
 
+_HAS_SECRETS = """'%s'.format([object.spec.input]).contains('"$secrets":')"""
+"""CEL that looks for the key at any depth, although CEL has no recursion: quotes inside of texts are escaped there.
+
+To go through lists and objects item by item would take the API server seconds for a large input.
+"""
+
+
 def plaintext(_: Account) -> Object:
     """Nothing that should be sealed is stored in the clear, in the copy that `kubectl apply` keeps neither."""
     is_run = "request.resource.resource == 'workflowruns'"
-    value = "object.spec.input[k]"
     checks = [
         check(
-            f"!({is_run}) || !has(object.spec.input) || (!('$secrets' in object.spec.input)"
-            f" && object.spec.input.all(k, type({value}) != map || !('$secrets' in {value})))",
+            f"!({is_run}) || !has(object.spec.input) || !{_HAS_SECRETS}",
             "spec.input holds $secrets in the clear; submit it with `runkeys run`, which seals them, or put what"
             f" `runkeys seal` gives into spec.sealedInput; {_ROTATE}",
         ),

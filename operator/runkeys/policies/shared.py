@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runkeys.access import USE, grant
+from runkeys.access import RECONCILED, role
 from runkeys.naming import SERVICE_ACCOUNT
-from runkeys.policies.cel import WHO, listed, quoted, text
+from runkeys.policies.cel import WHO, filled, in_quotes, listed, quoted, text, word
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -17,6 +17,8 @@ _COLLECTORS = [
 ]
 # All controllers, where they have no accounts of their own (--use-service-account-credentials=false).
 CONTROLLER_MANAGER = "system:kube-controller-manager"
+JOB_CONTROLLERS = ["system:serviceaccount:kube-system:job-controller", CONTROLLER_MANAGER]
+"""Who makes the pods of Jobs."""
 
 
 SUBJECT = (
@@ -27,17 +29,27 @@ SUBJECT = (
 """How `kubectl create rolebinding` names whoever asks; the same as :func:`runkeys.access.subject_of`."""
 
 
-GRANT = grant(USE, "<namespace>", "<binding>", "<subject>")
+GRANT = "<grant>"
+"""Where a message has the command of `granted_by`."""
 
 
-def use_granted_by(binding: str) -> dict[str, str]:
-    """What the message with `GRANT` is filled with."""
-    return {
-        "who": WHO,
-        "binding": binding,
-        "namespace": "request.namespace",
-        "subject": "variables.subject",
-    }
+def granted_by(verb: str, binding: str) -> dict[str, str]:
+    """What a message with `GRANT` is filled with: the same command as :func:`runkeys.access.grant` gives.
+
+    Whoever sends the object chooses the name, and somebody else may run the command.
+    """
+    in_json = f"{binding}.replace('\\\\', '\\\\\\\\').replace('\"', '\\\\\"')"
+    name = f"{verb}-<binding>"
+    command = filled(
+        f"echo <role> | kubectl -n <namespace> apply -f - && kubectl -n <namespace> create rolebinding <name> <option>"
+        f" <subject>{RECONCILED}",
+        role=in_quotes(f"({filled(role(verb, '<binding>'), binding=in_json)})"),
+        namespace="request.namespace",
+        name=word(name, binding=binding),
+        option=word(f"--role={name}", binding=binding),
+        subject="variables.subject",
+    )
+    return {"who": WHO, "binding": binding, "grant": command}
 
 
 TARGET = "request.operation == 'DELETE' ? oldObject : object"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from runkeys import delivery, sealing
+from runkeys.access import subject_of
 from runkeys.api import SecretKeySelector
 from runkeys.needs import SealedValue, SecretReference
-from runkeys.refusal import Reason, Refusal
+from runkeys.refusal import Reason, Refusal, listed
+from runkeys.words import kubectl
 from runkeys_operator.errors import ApiError, Forbidden, NotFound
 from runkeys_operator.keys import Keys, KeysError
 from runkeys_operator.kube import SECRETS, Kube, Resource
@@ -53,29 +56,40 @@ class Sources:
             zip(names, await asyncio.gather(*(self._read(namespace, name) for name in names)), strict=True)
         )
         values: dict[str, bytes] = {}
+        # Thousands of references may name the same few sources, each of which may be large and take a while to open.
+        had: dict[SealedValue | tuple[str, str], bytes] = {}
+        totals: Counter[str] = Counter()
         for reference in references:
-            if isinstance(reference.source, SealedValue):
-                value = await self._open(reference, reference.source)
-            else:
-                data = found[reference.source.name]
-                if isinstance(data, ApiError):
-                    raise SourceRefusedError(
-                        await self._unreadable(namespace, reference, reference.source, data)
+            origin = reference.source
+            source = origin if isinstance(origin, SealedValue) else (origin.name, origin.key)
+            if source not in had:
+                had[source] = await self._value(namespace, reference, found)
+                await asyncio.sleep(0)  # let others have their turn
+            value = values[reference.key] = _fit(reference, had[source])
+            field = reference.field.rsplit("[", 1)[0]
+            totals[field] += len(value)
+            if totals[field] > MAX_ATTEMPT_BYTES:
+                raise SourceRefusedError(
+                    Refusal(
+                        Reason.VALUE_TOO_LARGE,
+                        field,
+                        f"the secrets of this task have more than the {MAX_ATTEMPT_BYTES} bytes together that are"
+                        " possible",
+                        permanent=False,
                     )
-                value = _value_at(namespace, reference, reference.source, data)
-            values[reference.key] = _fit(reference, value)
-        _check_sealed(references, values)
-        total = sum(len(value) for value in values.values())
-        if total > MAX_ATTEMPT_BYTES:
-            raise SourceRefusedError(
-                Refusal(
-                    Reason.VALUE_TOO_LARGE,
-                    references[0].field.rsplit("[", 1)[0],
-                    f"the secrets of this task have {total} bytes together; at most {MAX_ATTEMPT_BYTES} are possible",
-                    permanent=False,
                 )
-            )
+        _check_sealed(references, values)
         return values
+
+    async def _value(
+        self, namespace: str, reference: SecretReference, found: Mapping[str, Mapping[str, str] | ApiError]
+    ) -> bytes:
+        if isinstance(reference.source, SealedValue):
+            return await self._open(reference, reference.source)
+        data = found[reference.source.name]
+        if isinstance(data, ApiError):
+            raise SourceRefusedError(await self._unreadable(namespace, reference, reference.source, data))
+        return _value_at(namespace, reference, reference.source, data)
 
     async def check(self, namespace: str, references: Sequence[SecretReference]) -> Refusal | None:
         """Why some value cannot be had now, or None. Keeps none of them."""
@@ -132,12 +146,9 @@ class Sources:
 
     async def _grant(self, namespace: str, name: str) -> str:
         role = f"runkeys-source-{name}"
-        account = (await self._who_am_i()).removeprefix("system:serviceaccount:")
-        subject = f"--serviceaccount={account}" if ":" in account else f"--user={account}"
-        return (
-            f"kubectl -n {namespace} create role {role} --verb=get --resource=secrets --resource-name={name}"
-            f" && kubectl -n {namespace} create rolebinding {role} --role={role} {subject}"
-        )
+        allow = ("create", "role", role, "--verb=get", "--resource=secrets", f"--resource-name={name}")
+        bind = kubectl(namespace, "create", "rolebinding", role, f"--role={role}")
+        return f"{kubectl(namespace, *allow)} && {bind} {subject_of(await self._who_am_i())}"
 
     async def _who_am_i(self) -> str:
         if self._username is None:
@@ -152,7 +163,7 @@ def _value_at(
 ) -> bytes:
     """The value at the key of a Secret's data."""
     if source.key not in data:
-        there = ", ".join(sorted(data)) or "none"
+        there = listed(sorted(data)) or "none"
         raise SourceRefusedError(
             Refusal(
                 Reason.SOURCE_KEY_MISSING,

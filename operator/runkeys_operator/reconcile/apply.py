@@ -9,9 +9,10 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from runkeys import documents
 from runkeys.actions import (
     Action,
     CheckSources,
@@ -80,11 +81,6 @@ class _JobAnswer:
     refused: ApiError | None = None
 
 
-def utc_now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(UTC)
-
-
 class Applier:
     """The only writer to the cluster. Raises :class:`ApiError` where trying again is all there is to do."""
 
@@ -95,7 +91,7 @@ class Applier:
         jobs: Store[JobView],
         guard: Guard,
         delivery: Delivery,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime],
     ) -> None:
         self._kube = kube
         self._guard = guard
@@ -374,11 +370,11 @@ def _without_sealed_input(applied: str) -> str | None:
     if "sealedInput" not in applied:
         return None
     try:
-        document = json.loads(applied)
+        document = documents.read(applied)
         del document["spec"]["sealedInput"]
-    except (ValueError, TypeError, KeyError):
+        return json.dumps(document, separators=(",", ":")) + "\n"
+    except (ValueError, TypeError, KeyError, RecursionError):
         return ""  # it holds the word, and cannot be read: nothing of it may stay
-    return json.dumps(document, separators=(",", ":")) + "\n"
 
 
 def _made(obs: Observation, job_uid: str, secret: SecretMemory) -> Observation:

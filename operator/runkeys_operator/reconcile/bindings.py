@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime
-
-from pydantic import ValidationError
+from typing import Any
 
 from runkeys import sealing
 from runkeys.api import BindingEntry, Condition, SecretBinding
@@ -14,10 +13,10 @@ from runkeys.api.binding import EntryStatus, SecretBindingStatus
 from runkeys.needs import SecretReference, source_of
 from runkeys.refusal import Reason
 from runkeys_operator.errors import NotFound
-from runkeys_operator.kube import BINDINGS, Kube
+from runkeys_operator.kube import BINDINGS, Kube, Resource
 from runkeys_operator.material.sources import Sources
-from runkeys_operator.reconcile.key import BindingKey
-from runkeys_operator.reconcile.observe import describe_invalid
+from runkeys_operator.reconcile.key import BindingKey, RunKey
+from runkeys_operator.reconcile.observe import UnreadableError, parse
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +27,18 @@ _ASK_AGAIN_SECONDS = 60.0
 class BindingReconciler:
     """Brings the status of one binding up to date."""
 
-    def __init__(self, kube: Kube, sources: Sources, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        sources: Sources,
+        clock: Callable[[], datetime],
+        read: Callable[[SecretBinding], None],
+    ) -> None:
+        """``read`` is told of each binding that was read."""
         self._kube = kube
         self._sources = sources
         self._now = clock
+        self._read = read
 
     async def reconcile(self, key: BindingKey) -> float | None:
         """Check every entry and write what changed; seconds until the next look, None when all is well."""
@@ -40,10 +47,12 @@ class BindingReconciler:
         except NotFound:
             return None
         try:
-            binding = SecretBinding.parse(raw)
-        except ValidationError as error:
-            log.warning("cannot read SecretBinding %s: %s", key, describe_invalid(error))
+            binding = parse(SecretBinding, raw)
+        except UnreadableError as error:
+            log.warning("SecretBinding %s: %s", key, error)
+            await report_unreadable(self._kube, BINDINGS, key, error, self._now())
             return None
+        self._read(binding)
         status = self._status(
             binding, [await self._check(binding, index) for index in range(len(binding.spec.secrets))]
         )
@@ -68,10 +77,13 @@ class BindingReconciler:
             field=f"spec.secrets[{index}].{'sealed' if entry.secret_key_ref is None else 'secretKeyRef'}",
         )
         refusal = await self._sources.check(binding.metadata.namespace, [reference])
-        found = EntryStatus(name=entry.name, ready=refusal is None, key_id=_key_id(entry))
-        if refusal is None:
-            return found
-        return found.model_copy(update={"reason": refusal.reason.value, "message": refusal.message})
+        return EntryStatus(
+            name=entry.name,
+            ready=refusal is None,
+            key_id=_key_id(entry),
+            reason=refusal.reason.value if refusal is not None else "",
+            message=refusal.message if refusal is not None else "",
+        )
 
     def _status(self, binding: SecretBinding, entries: list[EntryStatus]) -> SecretBindingStatus:
         bad = [entry for entry in entries if not entry.ready]
@@ -109,6 +121,37 @@ class BindingReconciler:
             last_transition_time=since.replace(microsecond=0),
             observed_generation=binding.metadata.generation,
         )
+
+
+async def report_unreadable(
+    kube: Kube, resource: Resource, key: RunKey | BindingKey, error: UnreadableError, now: datetime
+) -> None:
+    """Say in the status of an object that it cannot be read, once."""
+    condition = Condition(
+        type="Stalled",
+        status="True",
+        reason=Reason.INVALID.value,
+        message=f"this version of Runkeys cannot read it: {error.where}",
+        last_transition_time=now,
+        observed_generation=error.generation,
+    )
+    status = {"observedGeneration": error.generation, "conditions": [condition.to_wire()]}
+    if _without_times(error.status) == _without_times(status):
+        return
+    await kube.patch_status(
+        *(resource, key.namespace, key.name, status),
+        resource_version=error.resource_version,
+        metadata_only=True,
+    )
+
+
+def _without_times(status: Any) -> Any:
+    """A status that was read, or is to be written, as far as it has to be written anew."""
+    conditions = status.get("conditions") if isinstance(status, dict) else None
+    if not isinstance(conditions, list) or not all(isinstance(item, dict) for item in conditions):
+        return None
+    told = [{**item, "lastTransitionTime": None} for item in conditions]
+    return status.get("observedGeneration"), told
 
 
 def _key_id(entry: BindingEntry) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -29,30 +30,44 @@ OWNER = "spec.owner.username"
 """The field by which personal bindings are found."""
 
 
-class UnreadableRunError(Exception):
-    """A stored run that this version cannot read, e.g. written under a newer schema. ``where`` names the field."""
+Kind = TypeVar("Kind", WorkflowRun, SecretBinding)
 
-    def __init__(self, where: str, generation: int, resource_version: str) -> None:
-        super().__init__(f"cannot read the run: {where}")
-        self.where, self.generation, self.resource_version = where, generation, resource_version
+
+class UnreadableError(Exception):
+    """A stored object that this version cannot read, e.g. written under a newer schema. ``where`` names the field."""
+
+    def __init__(self, raw: Json, where: str) -> None:
+        super().__init__(f"cannot read it: {where}")
+        self.where = where
+        self.generation = raw["metadata"].get("generation", 0)
+        self.resource_version = raw["metadata"]["resourceVersion"]
+        self.status = raw.get("status")
+
+
+def parse(kind: type[Kind], raw: Json) -> Kind:
+    """Read an object that others wrote.
+
+    :raises UnreadableError: whatever is wrong with it; it says no more than that of what is in it.
+    """
+    try:
+        return kind.parse(raw)
+    except ValidationError as error:
+        where = describe_invalid(error)
+    except Exception as error:  # noqa: BLE001 -- nothing that somebody wrote may stop more than its own pass
+        where = type(error).__name__
+    raise UnreadableError(raw, where)
 
 
 async def read_run(kube: Kube, key: RunKey) -> WorkflowRun | None:
     """The run, or None if there is none.
 
-    :raises UnreadableRunError: if it does not fit the models.
+    :raises UnreadableError: if it does not fit the models.
     """
     try:
         raw = await kube.get(RUNS, key.namespace, key.name)
     except NotFound:
         return None
-    try:
-        return WorkflowRun.parse(raw)
-    except ValidationError as error:
-        metadata = raw["metadata"]
-        raise UnreadableRunError(
-            describe_invalid(error), metadata.get("generation", 0), metadata["resourceVersion"]
-        ) from None
+    return parse(WorkflowRun, raw)
 
 
 class Observer:
@@ -85,7 +100,7 @@ class Observer:
         """The run, read by name, and at the same time its bindings, if they are known from the run ``before``.
 
         :return: without bindings if the run turned out to name others.
-        :raises UnreadableRunError: if it does not fit the models.
+        :raises UnreadableError: if it does not fit the models.
         """
         if before is None:
             return await read_run(self._kube, key), None
@@ -179,34 +194,41 @@ async def _bindings(kube: Kube, run: WorkflowRun, *, wanted: bool) -> Bindings:
     found: dict[str, SecretBinding] = {}
     unreadable: dict[str, str] = {}
 
-    def parse(raw: Json) -> None:
+    def take_in(raw: Json) -> None:
         name = raw["metadata"]["name"]
         try:
-            found[name] = SecretBinding.parse(raw)
-        except ValidationError as error:
-            unreadable[name] = describe_invalid(error)
+            found[name] = parse(SecretBinding, raw)
+        except UnreadableError as error:
+            unreadable[name] = error.where
 
     async def read(name: str) -> None:
         try:
             raw = await kube.get(BINDINGS, run.metadata.namespace, name)
         except NotFound:
             return
-        parse(raw)
+        take_in(raw)
 
     async def look_for_personal() -> tuple[str, ...]:
         owner = requester_of(run)
         if not owner or not any(reference.personal for reference in run.spec.bindings):
             return ()
-        selector = f"{OWNER}={escaped(owner)}"
-        listed = await kube.list(BINDINGS, run.metadata.namespace, field_selector=selector)
+        listed = await personal_bindings(kube, run.metadata.namespace, owner)
         for raw in listed:
-            parse(raw)
+            take_in(raw)
         return tuple(sorted(raw["metadata"]["name"] for raw in listed))
 
     personal, _ = await asyncio.gather(
         look_for_personal(), asyncio.gather(*(read(name) for name in sorted(names)))
     )
     return Bindings(found, unreadable, personal)
+
+
+async def personal_bindings(kube: Kube, namespace: str, owner: str) -> list[Json]:
+    """The personal binding of a user; of several, which is a mistake, two."""
+    selector = f"{OWNER}={escaped(owner)}"
+    async for page in kube.pages(BINDINGS, namespace, field_selector=selector, size=2):
+        return page.items
+    return []
 
 
 def escaped(value: str) -> str:

@@ -4,6 +4,9 @@ Events only add keys. However often a key is added, it waits once, at the earlie
 that anybody asked for, and never two workers have it. A key that is added while it is
 worked on is worked on again afterwards: what was added may have come too late for it.
 
+Of what is due the most urgent goes first, and of equals the namespaces take turns. One turn in four goes to whichever
+namespace has waited longest, however urgent the others are: nobody waits for another's thousands.
+
 Not thread-safe: everything happens in the event loop's thread.
 """
 
@@ -16,9 +19,10 @@ import itertools
 import logging
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from enum import IntEnum
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from runkeys_operator import metrics
 from runkeys_operator.errors import ApiError
@@ -29,6 +33,8 @@ log = get_logger(__name__)
 K = TypeVar("K", bound=Hashable)
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.2, 30.0
+
+_FAIR_TURN = 4
 
 
 class Urgency(IntEnum):
@@ -44,6 +50,58 @@ class Urgency(IntEnum):
 
 # Before every time that the loop's clock can show.
 _AHEAD = {Urgency.PODS: -2.0, Urgency.NEWS: -1.0}
+_URGENCY = {due: urgency for urgency, due in _AHEAD.items()}
+
+Entry: TypeAlias = tuple[float, int, K]
+"""When it is due, its place among what is due then, and the key."""
+
+
+class _Lanes(Generic[K]):
+    """What is due, by namespace and urgency."""
+
+    def __init__(self, is_stale: Callable[[Entry[K]], bool]) -> None:
+        self._is_stale = is_stale
+        # Those of which something is due, whose turn was longest ago first; of each its heaps by urgency.
+        self._namespaces: OrderedDict[str, dict[Urgency, list[Entry[K]]]] = OrderedDict()
+        self._turns: dict[Urgency, OrderedDict[str, None]] = {item: OrderedDict() for item in Urgency}
+        self._taken = 0
+
+    def put(self, entry: Entry[K]) -> None:
+        """It is due."""
+        namespace = getattr(entry[2], "namespace", "")
+        urgency = _URGENCY.get(entry[0], Urgency.BACKLOG)
+        lanes = self._namespaces.setdefault(namespace, {})
+        heapq.heappush(lanes.setdefault(urgency, []), entry)
+        self._turns[urgency].setdefault(namespace)
+
+    def take(self) -> Entry[K] | None:
+        """What goes first."""
+        while self._namespaces:
+            if (self._taken + 1) % _FAIR_TURN == 0:
+                namespace, lanes = next(iter(self._namespaces.items()))
+                urgency = min(lanes)
+            else:
+                urgency = next(item for item in Urgency if self._turns[item])
+                namespace = next(iter(self._turns[urgency]))
+            entry = self._pop(namespace, urgency)
+            if self._is_stale(entry):
+                continue  # it was nobody's turn
+            self._taken += 1
+            if namespace in self._turns[urgency]:
+                self._turns[urgency].move_to_end(namespace)
+            if namespace in self._namespaces:
+                self._namespaces.move_to_end(namespace)
+            return entry
+        return None
+
+    def _pop(self, namespace: str, urgency: Urgency) -> Entry[K]:
+        lanes = self._namespaces[namespace]
+        entry = heapq.heappop(lanes[urgency])
+        if not lanes[urgency]:
+            del lanes[urgency], self._turns[urgency][namespace]
+        if not lanes:
+            del self._namespaces[namespace]
+        return entry
 
 
 class ReconcileQueue(Generic[K]):
@@ -51,8 +109,9 @@ class ReconcileQueue(Generic[K]):
 
     def __init__(self) -> None:
         self._due: dict[K, float] = {}
-        # Entries that no longer agree with _due, or whose key is being worked on, are stale and skipped.
-        self._heap: list[tuple[float, int, K]] = []
+        # What waits for its time; once that has come it is in one of the lanes.
+        self._heap: list[Entry[K]] = []
+        self._lanes = _Lanes[K](self._is_stale)
         self._order = itertools.count()
         self._working: dict[K, asyncio.Task[None]] = {}
         self._failures: dict[K, int] = {}
@@ -129,7 +188,7 @@ class ReconcileQueue(Generic[K]):
         True when all of it ended within `timeout` seconds; what did not is cancelled.
         """
         self._draining = True
-        self._due.clear()
+        self._due.clear()  # with which all entries are stale
         self._heap.clear()
         self._wake.set()
         if not self._working:
@@ -144,23 +203,26 @@ class ReconcileQueue(Generic[K]):
 
     def _push(self, key: K) -> None:
         if len(self._heap) > 2 * len(self._due) + 64:  # mostly stale: looks far ahead that events overtook
-            self._heap = [(due, next(self._order), key) for key, due in self._due.items()]
+            self._heap = [entry for entry in self._heap if not self._is_stale(entry)]
             heapq.heapify(self._heap)
         heapq.heappush(self._heap, (self._due[key], next(self._order), key))
         self._wake.set()
 
+    def _is_stale(self, entry: Entry[K]) -> bool:
+        """Whether it no longer agrees with what is due, or its key is being worked on."""
+        due, _, key = entry
+        return self._due.get(key) != due or key in self._working
+
     def _pop(self) -> K | None:
         now = asyncio.get_running_loop().time()
-        while self._heap:
-            due, _, key = self._heap[0]
-            stale = self._due.get(key) != due or key in self._working
-            if not stale and due > now:
-                return None
-            heapq.heappop(self._heap)
-            if not stale:
-                del self._due[key]
-                return key
-        return None
+        while self._heap and self._heap[0][0] <= now:
+            self._lanes.put(heapq.heappop(self._heap))
+        entry = self._lanes.take()
+        if entry is None:
+            return None
+        key = entry[2]
+        del self._due[key]
+        return key
 
     async def _work(self, key: K, reconcile: Callable[[K], Awaitable[float | None]]) -> None:
         began = time.monotonic()

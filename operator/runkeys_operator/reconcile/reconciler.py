@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -10,12 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from runkeys.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
-from runkeys.api import WorkflowRun
+from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.needs import NO_OFFER, SealedOffer
 from runkeys.observation import JobState, JobView, Memory, Observation, PodView, job_uid_of, was_refused
 from runkeys.plan import plan, plan_farewell
 from runkeys.refusal import Reason
 from runkeys.status import finished
+from runkeys.template import containers
 from runkeys_operator import metrics
 from runkeys_operator.authorize import Authorizer
 from runkeys_operator.errors import Conflict
@@ -23,10 +25,10 @@ from runkeys_operator.guard import Guard
 from runkeys_operator.keys import Keys
 from runkeys_operator.kube import RUNS, Kube
 from runkeys_operator.material.sources import Sources
-from runkeys_operator.reconcile.apply import Applier, utc_now
-from runkeys_operator.reconcile.bindings import BindingReconciler
+from runkeys_operator.reconcile.apply import Applier
+from runkeys_operator.reconcile.bindings import BindingReconciler, report_unreadable
 from runkeys_operator.reconcile.key import BindingKey, Key, RequestKey, RevealKey, RunKey
-from runkeys_operator.reconcile.observe import Observer, UnreadableRunError
+from runkeys_operator.reconcile.observe import Observer, UnreadableError
 from runkeys_operator.reconcile.queue import ReconcileQueue, Urgency
 from runkeys_operator.reconcile.record import Record, awaited, of_owner
 from runkeys_operator.reconcile.requests import Delivery, RequestReconciler
@@ -38,6 +40,9 @@ log = logging.getLogger(__name__)
 
 _MOST_STEPS, _STEPS_A_TASK = 20, 6
 """More rounds than any run needs in one pass; a plan that does not settle is a defect, and waits its turn."""
+
+_PARTS_AT_ONCE = 64
+"""Tasks, secrets, inputs and containers of a run that is planned in the event loop, in a few milliseconds at most."""
 
 EXPIRIES_EVERY = timedelta(minutes=10)
 """Between two looks for finished runs whose time to live is over. What ends within it is on time; later ends are
@@ -59,10 +64,11 @@ class Reconciler:
         keys: Keys,
         guard: Guard,
         offer: SealedOffer = NO_OFFER,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._kube = kube
         self._queue = queue
+        clock = clock or kube.clock.now
         self._now = clock
         self._jobs = Store(JobView.parse)
         self._pods = Store(PodView.parse)
@@ -70,7 +76,7 @@ class Reconciler:
         self._observer = Observer(kube, self._jobs, self._pods, delivery, guard)
         sources = Sources(kube, keys)
         self._applier = Applier(kube, sources, self._jobs, guard, delivery, clock)
-        self._bindings = BindingReconciler(kube, sources, clock)
+        self._bindings = BindingReconciler(kube, sources, clock, self._read_binding)
         self._delivery = delivery
         self._requests = RequestReconciler(kube, delivery, self._pods)
         self._reveals = RevealReconciler(kube, sources, Authorizer(kube), clock)
@@ -82,6 +88,8 @@ class Reconciler:
         self._leaving: set[str] = set()
         self._users: dict[RunKey, set[RunKey]] = defaultdict(set)
         self._generations: dict[RunKey, tuple[str, int]] = {}
+        # Of the personal bindings that have been read since they changed.
+        self._owners: dict[RunKey, str] = {}
         self._expiries_due: datetime | None = None
 
     # what the watch shows
@@ -119,10 +127,21 @@ class Reconciler:
         else:
             self._generations[key] = version
         self._queue.add(BindingKey(*key), urgency=Urgency.NEWS)
-        owner = (event["object"].get("spec") or {}).get("owner") or {}
-        for name in (key.name, of_owner(owner.get("username", ""))):
-            for run in self._users.get(RunKey(key.namespace, name), set()).copy():
-                self._queue.add(run)
+        self._wake_users(key.namespace, key.name)
+        if (owner := self._owners.pop(key, None)) is not None:
+            self._wake_users(key.namespace, of_owner(owner))
+
+    def _read_binding(self, binding: SecretBinding) -> None:
+        """A binding was read: whose personal one it is no watch tells."""
+        metadata, owner = binding.metadata, binding.spec.owner
+        key = RunKey(metadata.namespace, metadata.name)
+        if owner is not None and key not in self._owners:
+            self._owners[key] = owner.username
+            self._wake_users(key.namespace, of_owner(owner.username))
+
+    def _wake_users(self, namespace: str, binding: str) -> None:
+        for run in self._users.get(RunKey(namespace, binding), set()).copy():
+            self._queue.add(run)
 
     def saw_reveal(self, event: Mapping[str, Any]) -> None:
         """A SecretReveal was made, or is there still: its answer is waited for."""
@@ -235,7 +254,7 @@ class Reconciler:
             await self._release_at_once(key)
             try:
                 obs = await self._read(key)
-            except UnreadableRunError as error:
+            except UnreadableError as error:
                 await self._report_unreadable(key, error)
                 return None
         step = await self._advance(key, obs) if obs is not None else None
@@ -269,7 +288,7 @@ class Reconciler:
     async def _advance(self, key: RunKey, obs: Observation) -> Plan | None:
         """Plan and act until nothing is left to do, and return the last plan; None if the run is gone."""
         for _ in range(_MOST_STEPS + _STEPS_A_TASK * len(obs.run.spec.tasks)):
-            step = plan(obs, self._now())
+            step = await self._plan(obs)
             since = (obs.memory.stale_since or self._now()) if step.stale else None
             if step.status is not None and since != obs.memory.stale_since:
                 obs = replace(obs, memory=replace(obs.memory, stale_since=since))
@@ -286,6 +305,15 @@ class Reconciler:
                 self._leaving.add(obs.run.metadata.uid)
             obs = await self._apply(key, step.actions, obs)
         raise RuntimeError(f"the plan for {key} does not settle")
+
+    async def _plan(self, obs: Observation) -> Plan:
+        """Plan; a run for which that takes long keeps neither the lease nor the probes nor other runs waiting."""
+        now = self._now()
+        parts = sum(
+            1 + len(task.secrets) + len(task.input) + len(containers(task.template))
+            for task in obs.run.spec.tasks
+        )
+        return plan(obs, now) if parts <= _PARTS_AT_ONCE else await asyncio.to_thread(plan, obs, now)
 
     async def _apply(self, key: RunKey, actions: Iterable[Action], obs: Observation) -> Observation:
         """Act, and remember at once: if one action fails, what others achieved must not be forgotten."""
@@ -313,20 +341,9 @@ class Reconciler:
         await self._apply(key, plan_farewell(obs).actions, obs)
         self._forget(key)
 
-    async def _report_unreadable(self, key: RunKey, error: UnreadableRunError) -> None:
-        log.error("%s", error, extra={"run": str(key)})
-        condition = {
-            "type": "Stalled",
-            "status": "True",
-            "reason": "Invalid",
-            "message": f"this version of Runkeys cannot read the run: {error.where}",
-            "lastTransitionTime": self._now().strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "observedGeneration": error.generation,
-        }
-        status = {"observedGeneration": error.generation, "conditions": [condition]}
-        await self._kube.patch_status(
-            RUNS, key.namespace, key.name, status, resource_version=error.resource_version
-        )
+    async def _report_unreadable(self, key: RunKey, error: UnreadableError) -> None:
+        log.error("the run: %s", error, extra={"run": str(key)})
+        await report_unreadable(self._kube, RUNS, key, error, self._now())
 
     # what is remembered
 

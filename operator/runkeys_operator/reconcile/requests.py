@@ -103,7 +103,7 @@ class Delivery:
     async def deny(self, request: RequestView, message: str) -> RequestView:
         """Refuse it, for good."""
         log.warning("request of pod %s refused: %s", request.pod_name, message)
-        condition = _condition("Denied", "RequestRefused", message, datetime.now(UTC))
+        condition = _condition("Denied", "RequestRefused", message, self._kube.clock.now())
         return await self._conclude(request, {"conditions": [condition]})
 
     async def delete(self, request: RequestView) -> RequestView:

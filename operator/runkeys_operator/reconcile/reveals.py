@@ -24,7 +24,7 @@ from runkeys_operator.errors import AlreadyExists, Conflict, NotFound
 from runkeys_operator.kube import BINDINGS, EVENTS, REVEALS, Kube
 from runkeys_operator.material.sources import SourceRefusedError, Sources
 from runkeys_operator.reconcile.key import RevealKey
-from runkeys_operator.reconcile.observe import OWNER, describe_invalid, escaped
+from runkeys_operator.reconcile.observe import describe_invalid, personal_bindings
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class RevealReconciler:
         field = "spec.binding" if name else "spec.personal"
         requester = self._requester(reveal)
         if name is None:
-            found = await self._kube.list(BINDINGS, namespace, field_selector=f"{OWNER}={escaped(requester)}")
+            found = await personal_bindings(self._kube, namespace, requester)
             if len(found) != 1:
                 what = "several personal SecretBindings" if found else "no personal SecretBinding"
                 message = f"{requester} has {what} in namespace {namespace}"

@@ -80,4 +80,4 @@ class Store(Generic[View]):
 def run_of(metadata: Mapping[str, Any]) -> RunKey | None:
     """The run that an object says it belongs to."""
     name = (metadata.get("labels") or {}).get(LABEL_RUN)
-    return RunKey(metadata["namespace"], name) if name else None
+    return RunKey(metadata["namespace"], str(name)) if name else None

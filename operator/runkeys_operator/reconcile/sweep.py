@@ -8,19 +8,25 @@ have finished are not listed, however many there are, unless a Secret of theirs 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from runkeys.naming import LABEL_RUN
 from runkeys.observation import JobView, PodView, job_uid_of
 from runkeys.status import FINAL_PHASES
 from runkeys_operator.errors import NotFound
-from runkeys_operator.kube import JOBS, PODS, RUNS, Kube, Resource
+from runkeys_operator.kube import JOBS, PODS, RUNS, Json, Kube, Resource
+from runkeys_operator.logs import describe, get_logger
 from runkeys_operator.reconcile.key import RunKey
 from runkeys_operator.reconcile.record import Record
 from runkeys_operator.reconcile.store import Store, run_of
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
 
 OPEN = ",".join(f"status.phase!={phase}" for phase in FINAL_PHASES)
 """Field selector of the runs that go on. The watch of runs has it too."""
@@ -36,6 +42,9 @@ EXPIRES = ",".join(
         *(f"status.phase!={phase}" for phase in ("", "Pending", "Running", "Suspended")),
     )
 )
+
+_WHOLE_RUNS = 10
+"""In a page of runs that is not of metadata only: each may have more than a megabyte, and all are read at one go."""
 
 _WATCH_LAG_SECONDS = 1.0
 """How far the watches may be behind a list before they are said to have missed something."""
@@ -63,6 +72,8 @@ class Listed:
     def parse(cls, resource: Resource, metadata: Mapping[str, Any]) -> Listed:
         """Read the metadata of an object of that kind."""
         namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
+        if not all(isinstance(text, str) for text in (namespace, name, uid)):
+            raise TypeError("no metadata of an object")
         is_run = resource == RUNS
         return cls(
             namespace=namespace,
@@ -161,21 +172,16 @@ class Sweeper:
                 raw = await self._kube.get(resource, item.namespace, item.name)
             except NotFound:
                 continue
-            if (changed := store.record(raw)) is not None:
-                found.look.add(changed)
+            found.look.update(key for key in _readable(resource, store.record, [raw]) if key is not None)
 
     async def expiring(self, now: datetime, within: timedelta) -> AsyncIterator[tuple[RunKey, float]]:
         """Finished runs whose time to live ends ``within`` this time, and in how many seconds."""
         for namespace in self._namespaces:
-            async for page in self._kube.pages(RUNS, namespace, field_selector=EXPIRES):
-                for raw in page.items:
-                    ended = (raw.get("status") or {}).get("completionTime")
-                    if ended is None:
-                        continue
-                    ttl = timedelta(seconds=raw["spec"]["ttlSecondsAfterFinished"])
-                    left = datetime.fromisoformat(ended) + ttl - now
+            pages = self._kube.pages(RUNS, namespace, field_selector=EXPIRES, size=_WHOLE_RUNS)
+            async for page in pages:
+                for key, end in _readable(RUNS, _expiry, page.items):
+                    left = end - now
                     if left <= within:
-                        key = RunKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
                         yield key, max(0.0, left.total_seconds())
 
     async def _all(self, resource: Resource, *, labels: str = "", fields: str = "") -> list[Listed]:
@@ -187,7 +193,27 @@ class Sweeper:
             )
             try:
                 async for page in pages:
-                    found += [Listed.parse(resource, item["metadata"]) for item in page.items]
+                    found += _readable(resource, partial(_listed, resource), page.items)
             except NotFound:
                 continue
         return found
+
+
+def _listed(resource: Resource, item: Json) -> Listed:
+    return Listed.parse(resource, item["metadata"])
+
+
+def _expiry(item: Json) -> tuple[RunKey, datetime]:
+    """When the time to live of a finished run ends."""
+    ttl = timedelta(seconds=item["spec"]["ttlSecondsAfterFinished"])
+    key = RunKey(item["metadata"]["namespace"], item["metadata"]["name"])
+    return key, datetime.fromisoformat(item["status"]["completionTime"]) + ttl
+
+
+def _readable(resource: Resource, read: Callable[[Json], T], items: Iterable[Json]) -> Iterator[T]:
+    """What ``items`` come to; one that nobody can make sense of must not keep the others from being seen."""
+    for item in items:
+        try:
+            yield read(item)
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong, it is wrong with this object
+            log.error("passed over one of %s: %s", resource, describe(error))  # noqa: TRY400

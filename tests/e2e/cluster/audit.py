@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from runkeys import documents
 
 _CHUNK = 64 * 1024
 
@@ -130,7 +131,7 @@ class AuditLog:
         for line in self._raw_lines(since):
             if named not in line:
                 continue
-            raw = json.loads(line)
+            raw = documents.read(line)
             event = AuditEvent(raw)
             wanted = (
                 raw["stage"] in ("ResponseComplete", "Panic")
@@ -145,7 +146,7 @@ class AuditLog:
 
     def find(self, needle: bytes, since: int = 0) -> list[AuditEvent]:
         """Return every entry whose text holds these bytes, of whatever stage."""
-        return [AuditEvent(json.loads(line)) for line in self._raw_lines(since) if needle in line]
+        return [AuditEvent(documents.read(line)) for line in self._raw_lines(since) if needle in line]
 
     def _raw_lines(self, since: int) -> Iterator[bytes]:
         if not self.path.exists():

@@ -18,6 +18,8 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -69,6 +71,8 @@ class ApiProxy:
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._read: dict[str, tuple[int, bytes, list[tuple[str, str]]]] = {}
         self.url = ""
+        self.ahead = timedelta()
+        """How much later than it is answers say that it is."""
 
     # From the test's thread
 
@@ -284,7 +288,7 @@ class ApiProxy:
         for _ in range(action.times if isinstance(action, Repeat) else 1):
             request.forwarded += 1
             async with self._forward(incoming, request) as answer:
-                body, headers = await answer.read(), _passed_on(answer.headers)
+                body, headers = await answer.read(), self._dated(answer)
                 answers.append(web.Response(status=answer.status, body=body, headers=headers))
                 if request.verb == "get" and "/secrets/" not in request.path:
                     self._read[incoming.raw_path] = (answer.status, body, headers)
@@ -306,7 +310,7 @@ class ApiProxy:
             afterwards = None if self.after_answer is None else await self.after_answer(request)
             if isinstance(action, LoseAnswer) or isinstance(afterwards, Reset | LoseAnswer):
                 raise _Broken
-            response = web.StreamResponse(status=answer.status, headers=_passed_on(answer.headers))
+            response = web.StreamResponse(status=answer.status, headers=self._dated(answer))
             await response.prepare(incoming)
             request.answered = True
             if incoming.transport is not None:
@@ -318,6 +322,10 @@ class ApiProxy:
                 self._streams.pop(request, None)
             await response.write_eof()
             return response
+
+    def _dated(self, answer: aiohttp.ClientResponse) -> list[tuple[str, str]]:
+        headers = [(key, value) for key, value in _passed_on(answer.headers) if key.lower() != "date"]
+        return [*headers, ("Date", format_datetime(datetime.now(UTC) + self.ahead, usegmt=True))]
 
     def _forward(self, incoming: web.Request, request: Request) -> aiohttp.client._RequestContextManager:
         url = URL(self._target + incoming.raw_path, encoded=True)

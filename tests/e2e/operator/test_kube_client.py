@@ -28,7 +28,7 @@ from runkeys_operator.errors import (
     Unauthorized,
     Unreachable,
 )
-from runkeys_operator.kube import _METADATA_ONLY, JOBS, PODS, RUNS, SECRETS, Kube, Resource
+from runkeys_operator.kube import JOBS, METADATA_ONLY, PODS, RUNS, SECRETS, Kube, Resource
 from runkeys_operator.login import Login
 from tests.e2e.cluster.base import Cluster, wait_until
 from tests.e2e.cluster.client import KubeClient
@@ -179,7 +179,7 @@ async def test_the_value_of_a_secret_never_comes_back(kube: Kube, namespace: str
     made = await kube.create(SECRETS, namespace, held)
     assert made["metadata"]["uid"]
     assert "data" not in made
-    answer = await kube._call("delete", "DELETE", SECRETS, namespace, "rk-one", accept=_METADATA_ONLY)
+    answer = await kube._call("delete", "DELETE", SECRETS, namespace, "rk-one", accept=METADATA_ONLY)
     assert answer["kind"] == "PartialObjectMetadata"
     assert "data" not in answer
     deleted = await kube.delete(SECRETS, namespace, "rk-one")

@@ -24,6 +24,7 @@ from runkeys.actions import (
     Diagnose,
     EnsureSecret,
     PatchStatus,
+    PurgeInput,
     Refresh,
 )
 from runkeys.api import WorkflowRun
@@ -183,6 +184,9 @@ class World:
                 self.secrets.discard(name)
             case DeleteRun():
                 self.delete_run()
+            case PurgeInput():
+                spec = self.run.spec.model_copy(update={"sealed_input": {}})
+                self.run = self.run.model_copy(update={"spec": spec})
             case CheckSources() | Deliver() | Diagnose() | Refresh():
                 pass
 

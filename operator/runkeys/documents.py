@@ -1,0 +1,128 @@
+"""JSON that others wrote: read so that no text, however deep, ends whoever reads it. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+MAX_DEPTH = 100
+"""Levels of objects and lists in a document of a run: its input, a template, an output.
+
+What walks a document calls itself for each level, and so do the parsers: Python's gives up at about 1,000 levels,
+pydantic's at 200. The API server stores up to 10,000.
+"""
+
+TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
+
+_DEEPEST_ANSWER = 2 * MAX_DEPTH
+"""An object has a few levels above its documents and a list two more: a document that is cut here is still too deep."""
+
+_LONGEST_INTEGER = 300
+"""Digits. The API server keeps large numbers as floating point, and these have fewer."""
+
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
+
+
+def read(text: bytes | str) -> Any:
+    """What a JSON text says; objects and lists that are nested too deep to be read are left out.
+
+    :raises ValueError: it is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        pass
+    try:
+        return json.loads(_cut(text.encode() if isinstance(text, str) else text))
+    except RecursionError:  # brackets without an end
+        raise ValueError("not JSON") from None
+
+
+def _cut(text: bytes) -> bytes:
+    """The text with null in place of what is nested deeper than can be read."""
+    kept: list[bytes] = []
+    depth, start = 0, 0
+    for found in _STRING_OR_BRACKET.finditer(text):
+        what = found[0]
+        if what in (b"{", b"["):
+            if depth == _DEEPEST_ANSWER:
+                kept += (text[start : found.start()], b"null")
+            depth += 1
+        elif what in (b"}", b"]"):
+            depth -= 1
+            if depth == _DEEPEST_ANSWER:
+                start = found.end()
+    kept.append(text[start:])
+    return b"".join(kept)
+
+
+def compact(document: Any) -> str:
+    """The shortest JSON of a document."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def is_too_deep(document: Any) -> bool:
+    """Whether it has more than ``MAX_DEPTH`` levels of objects and lists."""
+    level = [document] if isinstance(document, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [child for item in level for child in _children(item) if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _children(item: dict[str, Any] | list[Any]) -> Iterator[Any]:
+    return iter(item.values() if isinstance(item, dict) else item)
+
+
+def shallow(document: Any) -> Any:
+    """The document; of one that is too deep so much that it still is, and that everything can walk it."""
+    return _first_levels(document, MAX_DEPTH + 1) if is_too_deep(document) else document
+
+
+def _first_levels(document: Any, levels: int) -> Any:
+    if isinstance(document, dict):
+        return {key: _first_levels(value, levels - 1) for key, value in document.items()} if levels else None
+    if isinstance(document, list):
+        return [_first_levels(value, levels - 1) for value in document] if levels else None
+    return document
+
+
+def output(text: str) -> Any:
+    """The JSON document that a task wrote, as a status can hold it.
+
+    :raises ValueError: it cannot be kept; the text says what is wrong with it.
+    """
+    try:
+        found = json.loads(text, parse_constant=_constant, parse_int=_integer, parse_float=_float)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    except json.JSONDecodeError:
+        raise ValueError("is not JSON") from None
+    if is_too_deep(found):
+        raise ValueError(TOO_DEEP)
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a character (an escape between \\ud800 and \\udfff alone)") from None
+    return found
+
+
+def _constant(name: str) -> None:
+    raise ValueError(f"holds {name}, which is not JSON")
+
+
+def _integer(text: str) -> int:
+    if len(text) > _LONGEST_INTEGER:
+        raise ValueError("holds a number that is too large")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    found = float(text)
+    if math.isinf(found):
+        raise ValueError("holds a number that is too large")
+    return found
