@@ -14,7 +14,6 @@ from runkeys.documents import compact
 from runkeys.kubelet import OURS, OUTPUT, RUNTIME
 from runkeys.naming import (
     ENVIRONMENT_VOLUME,
-    FILES_VOLUME,
     OPENER,
     RECIPIENT_VOLUME,
     SECRET_TYPE,
@@ -177,7 +176,7 @@ def _open_first(spec: dict[str, Any], needs: TaskNeeds, image: str) -> None:
         for place, volume in places.items()
     ]
     if any(item.file for item in needs.references):
-        mounts.append({"name": FILES_VOLUME, "mountPath": opener.FILES})
+        mounts.append({"name": SECRETS_VOLUME, "mountPath": opener.FILES})
     certificate = {
         "signerName": SIGNER,
         "keyType": "ECDSAP256",
@@ -246,8 +245,8 @@ def _volumes(
             source = {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
         found.append(
             (
-                {"name": FILES_VOLUME, **source},
-                {"name": FILES_VOLUME, "mountPath": f"{RUNTIME}/secrets", "readOnly": True},
+                {"name": SECRETS_VOLUME, **source},
+                {"name": SECRETS_VOLUME, "mountPath": f"{RUNTIME}/secrets", "readOnly": True},
             )
         )
     if inputs:

@@ -30,9 +30,6 @@ OPENER = "runkeys-open"
 RECIPIENT_VOLUME = "runkeys-recipient"
 """Volume of the pod with its key and the sealed values: only the opener mounts it."""
 
-FILES_VOLUME = "runkeys-secrets"
-"""Volume of the pod with secrets as files."""
-
 ENVIRONMENT_VOLUME = "runkeys-env"
 """Volume of the pod with the variables of what was delivered sealed."""
 

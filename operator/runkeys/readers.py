@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from runkeys.naming import ENVIRONMENT_VOLUME, FILES_VOLUME, OBJECT_PREFIX, RECIPIENT_VOLUME
+from runkeys.kubelet import SECRETS_VOLUME
+from runkeys.naming import ENVIRONMENT_VOLUME, OBJECT_PREFIX, RECIPIENT_VOLUME
 from runkeys.secret_paths import POD
 
 _KINDS = ("initContainers", "containers", "ephemeralContainers")
 _OF_VOLUMES = [path.removeprefix("volumes[].") for path in POD if path.startswith("volumes[].")]
 _OF_CONTAINERS = [path.removeprefix("containers[].") for path in POD if path.startswith("containers[].")]
-_HOLD_VALUES = {RECIPIENT_VOLUME, ENVIRONMENT_VOLUME, FILES_VOLUME}
+_HOLD_VALUES = {RECIPIENT_VOLUME, ENVIRONMENT_VOLUME, SECRETS_VOLUME}
 
 
 def readers(spec: Mapping[str, Any]) -> set[str]:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from runkeys.actions import Refresh
-from runkeys.naming import ENVIRONMENT_VOLUME, FILES_VOLUME, OPENER, RECIPIENT_VOLUME
+from runkeys.kubelet import SECRETS_VOLUME
+from runkeys.naming import ENVIRONMENT_VOLUME, OPENER, RECIPIENT_VOLUME
 from runkeys.observation import ContainerView, JobState, PodView
 from runkeys.plan import plan
 from runkeys.readers import readers
@@ -228,7 +229,7 @@ def test_one_that_mounts_a_volume_of_it_reads(path: str) -> None:
     assert readers(spec({}, volumes=[{"name": "v", **volume}])) == set()
 
 
-@pytest.mark.parametrize("volume", [RECIPIENT_VOLUME, ENVIRONMENT_VOLUME, FILES_VOLUME])
+@pytest.mark.parametrize("volume", [RECIPIENT_VOLUME, ENVIRONMENT_VOLUME, SECRETS_VOLUME])
 def test_one_that_mounts_what_is_delivered_sealed_reads(volume: str) -> None:
     reference = {"fileKeyRef": {"volumeName": volume, "path": "x", "key": "y"}}
 
