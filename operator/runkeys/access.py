@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from functools import lru_cache
 from runkeys.api import GROUP, AccessRule, SecretBinding
 from runkeys.naming import SERVICE_ACCOUNT
 from runkeys.refusal import shortened
+from runkeys.words import kubectl, shell
 
 USE = "use"
 """The verb that lets somebody's runs have the secrets of a binding."""
@@ -35,7 +35,7 @@ class Subject:
     run_labels: Mapping[str, str]
     service_account: str
     images: Sequence[str]
-    """Images of all containers: init, main and ephemeral."""
+    """Images of all containers: init, main and ephemeral, and those that are mounted as volumes."""
     requester: str
     """Username of whoever made the run; empty if that is not known."""
 
@@ -157,7 +157,16 @@ def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
 
     :param subject: see :func:`subject_of`.
     """
-    role = {
+    name = f"{verb}-{binding}"
+    return (
+        f"{shell('echo', role(verb, binding))} | {kubectl(namespace, 'apply', '-f', '-')} &&"
+        f" {kubectl(namespace, 'create', 'rolebinding', name, f'--role={name}')} {subject}{RECONCILED}"
+    )
+
+
+def role(verb: str, binding: str) -> str:
+    """The Role that allows ``verb`` on a binding, as JSON."""
+    made = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
         "metadata": {"name": f"{verb}-{binding}"},
@@ -170,17 +179,11 @@ def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
             }
         ],
     }
-    return (
-        f"echo '{json.dumps(role, separators=(',', ':'))}' | kubectl -n {namespace} apply -f - &&"
-        f" kubectl -n {namespace} create rolebinding {verb}-{binding} --role={verb}-{binding} {subject}{RECONCILED}"
-    )
+    return json.dumps(made, separators=(",", ":"), ensure_ascii=False)
 
 
 def subject_of(username: str) -> str:
-    """How `kubectl create rolebinding` names a user or service account, as a word of a shell.
-
-    The name is somebody's whom the reader of the message need not trust, and may hold anything.
-    """
+    """How `kubectl create rolebinding` names a user or service account, as a word of a shell."""
     if username.startswith(SERVICE_ACCOUNT):
-        return f"--serviceaccount={shlex.quote(username.removeprefix(SERVICE_ACCOUNT))}"
-    return f"--user={shlex.quote(username)}"
+        return f"--serviceaccount={shell(username.removeprefix(SERVICE_ACCOUNT))}"
+    return f"--user={shell(username)}"

@@ -299,7 +299,10 @@ class TaskPlanner:
             obs.run.metadata.labels,
             pod.service_account,
             # What opens the values has them already: it is the operator's own (docs/decisions/0040).
-            [container.image for container in pod.containers if not self._is_opener(job, container)],
+            [
+                *(container.image for container in pod.containers if not self._is_opener(job, container)),
+                *pod.volume_images,
+            ],
             requester_of(obs.run),
         )
         names_used = sorted({reference.binding for reference in needs.references} - {""})

@@ -26,6 +26,7 @@ from runkeys.naming import LABEL_RUN, LABEL_TASK
 from runkeys.problems import Conflict, Denied, Invalid, NotFound, Problem, TimedOut, Unreachable
 from runkeys.status import finished
 from runkeys.submission import describe_invalid, parse_run, prepared, refusals
+from runkeys.words import shell
 
 if TYPE_CHECKING:
     from runkeys.api import SecretBinding, WorkflowRun
@@ -413,7 +414,7 @@ class Client:
     def _events(self, name: str, version: str, until: float | None) -> Iterator[Json]:
         left = _WATCH_SECONDS if until is None else min(_WATCH_SECONDS, until - time.monotonic())
         if left <= 0:
-            raise TimedOut(f"run {name} is not over yet; it goes on: runkeys status {name}")
+            raise TimedOut(f"run {name} is not over yet; it goes on: {shell('runkeys', 'status', name)}")
         query = {
             "watch": "true",
             "fieldSelector": f"metadata.name={name}",

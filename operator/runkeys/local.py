@@ -41,6 +41,7 @@ from runkeys.actions import (
     PurgeInput,
 )
 from runkeys.api import WorkflowRun
+from runkeys.kubelet import RUNTIME
 from runkeys.mapping import SECRETS
 from runkeys.masking import Masker
 from runkeys.naming import LABEL_TASK, secret_variable
@@ -50,7 +51,6 @@ from runkeys.plan import plan
 from runkeys.problems import Invalid, NotFound
 from runkeys.status import finished
 from runkeys.submission import LOCAL, assumed_bindings, parse_run, refusals, take_secrets
-from runkeys.template import RUNTIME
 
 Json = dict[str, Any]
 Values = Mapping[str, str]

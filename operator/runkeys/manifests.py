@@ -11,6 +11,7 @@ from runkeys import opener
 from runkeys.api import API_VERSION, GROUP, Task, WorkflowRun
 from runkeys.api.binding import SEALED
 from runkeys.documents import compact
+from runkeys.kubelet import OURS, OUTPUT, RUNTIME, SECRETS_VOLUME
 from runkeys.naming import (
     OPENER,
     RECIPIENT_VOLUME,
@@ -21,16 +22,16 @@ from runkeys.naming import (
     object_labels,
 )
 from runkeys.needs import SecretReference, TaskNeeds, variable_of
-from runkeys.template import CONTAINER_FIELDS, RUNTIME, SIGNER, carriers
+from runkeys.template import CONTAINER_FIELDS, SIGNER, carriers
 
 _INPUT = f"{GROUP}/input"
 _CERTIFICATE_SECONDS = 8 * 24 * 3600
 _FILES, _ENVIRONMENT, _INPUTS, _OUTPUT, _POOL = (
-    "runkeys-secrets",
-    "runkeys-env",
-    "runkeys-input",
-    "runkeys-output",
-    "runkeys-pool-",
+    SECRETS_VOLUME,
+    f"{OURS}env",
+    f"{OURS}input",
+    f"{OURS}output",
+    f"{OURS}pool-",
 )
 
 
@@ -146,7 +147,7 @@ def _pod_template(
                 if added:
                     container[part] = [*(container.get(part) or []), *added]
             if task.record_output and container.get("name") == wanted[0]:
-                container["terminationMessagePath"] = f"{RUNTIME}/output/output.json"
+                container["terminationMessagePath"] = OUTPUT
                 container["terminationMessagePolicy"] = "File"
     if needs.delivery == SEALED:
         _open_first(spec, needs, image)

@@ -12,6 +12,7 @@ from runkeys.api import WorkflowRun
 from runkeys.naming import RECIPIENT_VOLUME
 from runkeys.needs import NO_OFFER, Bindings, SealedOffer
 from runkeys.refusal import Reason, Refusal
+from runkeys.template import volume_images
 
 _JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 
@@ -102,6 +103,7 @@ class PodView:
 
     :ivar job_uid: uid of the Job that controls it, empty if it is none's.
     :ivar gone: it was deleted; nothing of it runs any more, or will.
+    :ivar volume_images: images that are mounted as volumes.
     """
 
     name: str
@@ -115,6 +117,7 @@ class PodView:
     disrupted: bool = False
     gone: bool = False
     node: str = ""
+    volume_images: tuple[str, ...] = ()
 
     @property
     def over(self) -> bool:
@@ -162,6 +165,7 @@ class PodView:
             reason=status.get("reason", ""),
             disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
             node=spec.get("nodeName", ""),
+            volume_images=tuple(volume_images(spec)),
         )
 
 

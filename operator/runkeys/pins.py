@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runkeys.problems import Denied, Invalid
+from runkeys.words import shell
 
 if TYPE_CHECKING:
     from runkeys.sealing import PublicKey
@@ -64,7 +65,7 @@ class Pins:
                 "Either the cluster has a new key, as it has every month, or it is another cluster at the same"
                 " address, or somebody has swapped the key to read what you seal. Ask whoever administers it for"
                 " what `python -m runkeys_operator keys list` prints in the operator's pod. If it is the same:\n"
-                f"  runkeys config trust-key {key.fingerprint}"
+                f"  {shell('runkeys', 'config', 'trust-key', key.fingerprint)}"
             )
         self.trust(cluster, key)
         return False

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from runkeys.api import GROUP, Task
 from runkeys.documents import TOO_DEEP, is_too_deep
+from runkeys.kubelet import OURS, RUNTIME, TERMINATION_LOG, copies, expands, expansions, is_taken
 from runkeys.refusal import Reason, Refusal
-
-RUNTIME = "/var/runtime"
-"""Where a task finds what it is given; the same place as in the qhub runtime."""
 
 SIGNER = f"{GROUP}/recipient"
 """The signer that pods ask for the certificate which carries their values."""
-
-OURS = "runkeys-"
-"""What the names of our volumes and containers in a pod begin with."""
 
 MOST_CONTAINERS = 100
 """Of a pod. Each image of theirs is compared with what a binding allows."""
 
 CONTAINER_FIELDS = ("initContainers", "containers")
 _SECRET_REFERENCES = ("secretKeyRef", "secretRef", "secretName", "nodePublishSecretRef", "secretFile")
-_EXPANSION = re.compile(r"\$\(([^()]+)\)")
 
 
 def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -47,8 +40,21 @@ def carriers(task: Task) -> list[str]:
 
 
 def images(template: Mapping[str, Any]) -> list[str]:
-    """Images of all containers of a pod template."""
-    return [str(container.get("image", "")) for container in containers(template)]
+    """Images of a pod template: of all containers, and those that are mounted as volumes."""
+    spec = template.get("spec")
+    found = [str(container.get("image", "")) for container in containers(template)]
+    return found + volume_images(spec if isinstance(spec, dict) else {})
+
+
+def volume_images(spec: Mapping[str, Any]) -> list[str]:
+    """Images that a pod mounts as volumes: a container may well run what is in them."""
+    volumes = spec.get("volumes")
+    mounted = [
+        volume["image"]
+        for volume in (volumes if isinstance(volumes, list) else [])
+        if isinstance(volume, dict) and isinstance(volume.get("image"), dict)
+    ]
+    return [str(image.get("reference", "")) for image in mounted]
 
 
 def template_refusals(
@@ -96,13 +102,49 @@ def template_refusals(
         yield refuse(
             where, "refers to a Secret directly; name the secret in a SecretBinding and list it under secrets"
         )
-    if secret_names and spec.get("shareProcessNamespace") and set(names) - set(carriers(task)):
-        yield refuse(
-            "spec.shareProcessNamespace",
-            "would let containers that do not get the secrets read them from the others' processes; remove it or"
-            " list every container under containers",
-        )
-    yield from _expansions(spec, frozenset(secret_names), refuse)
+    if secret_names:
+        yield from _given_away(task, spec, secret_names, refuse)
+        for index, item in enumerate(task.env):
+            if expands(item.value, secret_names):
+                yield Refusal(
+                    Reason.TEMPLATE_REFUSED,
+                    f"{path}.env[{index}].value",
+                    "copies a secret into another variable; give the secret that name with env instead",
+                    permanent=True,
+                )
+
+
+def _given_away(
+    task: Task, spec: Mapping[str, Any], secret_names: Sequence[str], refuse: _Refuse
+) -> Iterator[Refusal]:
+    """What would show the secrets to others than the containers that have them."""
+    names = {str(container.get("name", "")) for container in containers({"spec": spec})}
+    for field in ("shareProcessNamespace", "hostPID"):
+        if spec.get(field) and names - set(carriers(task)):
+            yield refuse(
+                f"spec.{field}",
+                "would let containers that do not get the secrets read them from the others' processes; remove it or"
+                " list every container under containers",
+            )
+    for where, container in _each(spec):
+        if container.get("name") in carriers(task):
+            for part, message in (*expansions(container, secret_names), *copies(container)):
+                yield refuse(f"{where}.{part}", message)
+
+
+def _each(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every container with where it is."""
+    for field in CONTAINER_FIELDS:
+        for number, container in enumerate(spec.get(field) or []):
+            yield f"spec.{field}[{number}]", container
+
+
+def _items(node: Mapping[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Every object of a list; nothing where the shape is another, which the API server says."""
+    found = node.get(field)
+    for index, item in enumerate(found if isinstance(found, list) else []):
+        if isinstance(item, dict):
+            yield index, item
 
 
 def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
@@ -119,69 +161,73 @@ def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
 
 
 def sealed_refusals(task: Task, path: str) -> Iterator[Refusal]:
-    """What a pod with sealed delivery may not hold besides: a way of its own to what only the opener may see."""
-
-    def refuse(field: str, message: str) -> Refusal:
-        return Refusal(Reason.TEMPLATE_REFUSED, f"{path}.template.{field}", message, permanent=True)
-
+    """What a pod with sealed delivery may not hold besides: a certificate of its own, with the values in it."""
     spec = task.template.get("spec")
     if not isinstance(spec, dict) or next(_misshapen(task.template), None) is not None:
         return
-    for index, volume in enumerate(spec.get("volumes") or []):
-        sources = (volume.get("projected") or {}).get("sources") if isinstance(volume, dict) else None
-        if any(
-            isinstance(source, dict) and (source.get("podCertificate") or {}).get("signerName") == SIGNER
-            for source in sources or []
-        ):
-            yield refuse(
-                f"spec.volumes[{index}]",
+    for index, volume in _items(spec, "volumes"):
+        projected = volume.get("projected")
+        sources = _items(projected, "sources") if isinstance(projected, dict) else ()
+        certificates = (source.get("podCertificate") for _, source in sources)
+        if any(isinstance(item, dict) and item.get("signerName") == SIGNER for item in certificates):
+            yield Refusal(
+                Reason.TEMPLATE_REFUSED,
+                f"{path}.template.spec.volumes[{index}]",
                 f"asks {SIGNER} for a certificate, which is done for it, once; remove the volume",
+                permanent=True,
             )
-    for field in CONTAINER_FIELDS:
-        for number, container in enumerate(spec.get(field) or []):
-            where = f"spec.{field}[{number}]"
-            if str(container.get("name", "")).startswith(OURS):
-                yield refuse(f"{where}.name", f"names that begin with {OURS} are ours; choose another")
-            for index, mount in enumerate(container.get("volumeMounts") or []):
-                if isinstance(mount, dict) and str(mount.get("name", "")).startswith(OURS):
-                    yield refuse(
-                        f"{where}.volumeMounts[{index}].name",
-                        f"volumes whose names begin with {OURS} are mounted by Runkeys alone; remove it",
-                    )
-            for index, variable in enumerate(container.get("env") or []):
-                origin = variable.get("valueFrom") if isinstance(variable, dict) else None
-                reference = origin.get("fileKeyRef") if isinstance(origin, dict) else None
-                if isinstance(reference, dict) and str(reference.get("volumeName", "")).startswith(OURS):
-                    yield refuse(
-                        f"{where}.env[{index}].valueFrom.fileKeyRef",
-                        "reads what was delivered sealed; list the container under containers instead",
-                    )
 
 
 def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Iterator[Refusal]:
-    """Names of volumes and paths that Runkeys needs for what it puts into the pod."""
-    for index, volume in enumerate(spec.get("volumes") or []):
-        if isinstance(volume, dict) and str(volume.get("name", "")).startswith("runkeys-"):
+    """Names of volumes and containers, and paths, that Runkeys needs for what it puts into the pod.
+
+    A volume of ours can be mounted by a container that is to have nothing of it, unless its name is refused there.
+    """
+    for index, volume in _items(spec, "volumes"):
+        if _is_ours(volume.get("name")):
             yield refuse(
-                f"spec.volumes[{index}].name", "names that begin with runkeys- are ours; choose another"
+                f"spec.volumes[{index}].name", f"names that begin with {OURS} are ours; choose another"
             )
-    for field in CONTAINER_FIELDS:
-        for number, container in enumerate(spec.get(field) or []):
-            if container.get("name") not in carriers(task):
-                continue
-            for index, mount in enumerate(container.get("volumeMounts") or []):
-                place = str(mount.get("mountPath", "")) if isinstance(mount, dict) else ""
-                if f"{place.rstrip('/')}/".startswith(f"{RUNTIME}/"):
+    for where, container in _each(spec):
+        if _is_ours(container.get("name")):
+            yield refuse(f"{where}.name", f"names that begin with {OURS} are ours; choose another")
+        for field in ("volumeMounts", "volumeDevices"):
+            for index, mount in _items(container, field):
+                if _is_ours(mount.get("name")):
                     yield refuse(
-                        f"spec.{field}[{number}].volumeMounts[{index}].mountPath",
-                        f"{RUNTIME} is where input, output, secrets and data pools are; choose another path",
+                        f"{where}.{field}[{index}].name",
+                        f"volumes whose names begin with {OURS} are mounted by Runkeys alone; remove it",
                     )
-            if task.record_output and container.get("name") == carriers(task)[0]:
-                for name in ("terminationMessagePath", "terminationMessagePolicy"):
-                    if name in container:
-                        yield refuse(
-                            f"spec.{field}[{number}].{name}", "recordOutput needs it for itself; remove it"
-                        )
+        for index, variable in _items(container, "env"):
+            origin = variable.get("valueFrom")
+            reference = origin.get("fileKeyRef") if isinstance(origin, dict) else None
+            if isinstance(reference, dict) and _is_ours(reference.get("volumeName")):
+                yield refuse(
+                    f"{where}.env[{index}].valueFrom.fileKeyRef",
+                    "reads what was delivered sealed; list the container under containers instead",
+                )
+        if container.get("name") in carriers(task):
+            yield from _covered(task, where, container, refuse)
+
+
+def _covered(task: Task, where: str, container: Mapping[str, Any], refuse: _Refuse) -> Iterator[Refusal]:
+    """What lies over the places of a container at which it finds what it is given."""
+    for field, key in (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")):
+        for index, mount in _items(container, field):
+            if is_taken(mount.get(key, "")):
+                yield refuse(
+                    f"{where}.{field}[{index}].{key}",
+                    f"{RUNTIME} is where input, output, secrets and data pools are, and what is at {TERMINATION_LOG} is"
+                    " in the pod's status; choose another path",
+                )
+    if task.record_output and container.get("name") == carriers(task)[0]:
+        for name in ("terminationMessagePath", "terminationMessagePolicy"):
+            if name in container:
+                yield refuse(f"{where}.{name}", "recordOutput needs it for itself; remove it")
+
+
+def _is_ours(name: object) -> bool:
+    return str(name).startswith(OURS)
 
 
 def _misshapen(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -257,31 +303,3 @@ def secret_references(node: Any, path: str) -> Iterator[str]:
     elif isinstance(node, list):
         for index, value in enumerate(node):
             yield from secret_references(value, f"{path}[{index}]")
-
-
-def _expansions(spec: Mapping[str, Any], secret_names: Collection[str], refuse: _Refuse) -> Iterator[Refusal]:
-    # Kubernetes expands $(NAME) in command, args and env before the container starts: a command line is
-    # readable by every process on the node, and a copy in another variable outlives our own handling.
-    for field in CONTAINER_FIELDS:
-        for index, container in enumerate(spec.get(field) or []):
-            for part in ("command", "args"):
-                for text in container.get(part) or []:
-                    if _expands(text, secret_names):
-                        yield refuse(
-                            f"spec.{field}[{index}].{part}",
-                            "would put a secret on the command line, which others on the node can read; read the"
-                            " variable in the program",
-                        )
-            for variable in container.get("env") or []:
-                if isinstance(variable, dict) and _expands(variable.get("value"), secret_names):
-                    yield refuse(
-                        f"spec.{field}[{index}].env",
-                        "copies a secret into another variable; give the secret that name with env instead",
-                    )
-
-
-def _expands(text: object, names: Collection[str]) -> bool:
-    if not isinstance(text, str):
-        return False
-    # $$(NAME) is an escaped $(NAME)
-    return any(match in names for match in _EXPANSION.findall(text.replace("$$", "")))

@@ -19,6 +19,7 @@ from runkeys.api.common import API_VERSION, GROUP
 from runkeys.client import MERGE_PATCH, Client
 from runkeys.problems import Conflict, Denied, Invalid, NotFound, TimedOut
 from runkeys.submission import describe_invalid
+from runkeys.words import kubectl
 
 CHANGED = f"{GROUP}/changed"
 """Annotation of a binding: by entry when it was set, as JSON."""
@@ -120,7 +121,7 @@ class Vault:
                 else:
                     raise Invalid(
                         f"{name!r} is the last secret of {self.what}, and a binding has at least one; delete the"
-                        f" binding: kubectl -n {self._client.namespace} delete rkb {self._named}"
+                        f" binding: {kubectl(self._client.namespace, 'delete', 'rkb', self._named)}"
                     )
             except Conflict:
                 continue

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 import click
 
 from runkeys.api import API_VERSION, WorkflowRun
+from runkeys.cli.printing import echo
 from runkeys.status import finished
+from runkeys.words import kubectl
 
 from . import credentials
 from .app import Options
@@ -58,7 +60,7 @@ def drain(options: Options, timeout_seconds: int) -> None:
             await asyncio.sleep(_PAUSE)
 
     _run(options, work)
-    click.echo("no Secret of a run is left")
+    echo("no Secret of a run is left")
 
 
 async def _drain_once(kube: Kube, namespaces: Iterable[str]) -> list[str]:
@@ -75,7 +77,7 @@ async def _drain_once(kube: Kube, namespaces: Iterable[str]) -> list[str]:
             if namespace is None:
                 raise
             # With the namespace its roles went; where only they are gone, the operator makes no Secret either.
-            click.echo(f"namespace {namespace} is left out: it is gone, or its roles are", err=True)
+            echo(f"namespace {namespace} is left out: it is gone, or its roles are", err=True)
             continue
         for raw in runs:
             run = WorkflowRun.parse(raw)
@@ -96,10 +98,8 @@ async def _suspend(kube: Kube, run: WorkflowRun) -> None:
         )
     except (Conflict, NotFound):
         return  # it is looked at again
-    click.echo(
-        f"suspended {run.key}; to resume it later: kubectl -n {metadata.namespace} patch wfr {metadata.name}"
-        """ --type=merge -p '{"spec":{"suspend":false}}'"""
-    )
+    resume = ("patch", "wfr", metadata.name, "--type=merge", "-p", '{"spec":{"suspend":false}}')
+    echo(f"suspended {run.key}; to resume it later: {kubectl(metadata.namespace, *resume)}")
 
 
 @click.command()
@@ -119,7 +119,7 @@ def selftest(options: Options, /, namespace: str, timeout_seconds: int, **given:
         requester = {"username": user["username"], "groups": user.get("groups") or []}
         made = await kube.create(RUNS, namespace, _test_run(requester, **given))
         name = made["metadata"]["name"]
-        click.echo(f"made run {namespace}/{name}")
+        echo(f"made run {namespace}/{name}")
         run = WorkflowRun.parse(made)
         until = time.monotonic() + timeout_seconds
         try:
@@ -140,7 +140,7 @@ def selftest(options: Options, /, namespace: str, timeout_seconds: int, **given:
         return "; ".join(f"{item.created} to {item.deleted}" for item in exposures)
 
     times = _run(options, work)
-    click.echo(f"its pod found the value; its Secret was there from {times}, and is gone")
+    echo(f"its pod found the value; its Secret was there from {times}, and is gone")
 
 
 def _test_run(
@@ -205,5 +205,5 @@ def _run(options: Options, work: Callable[[Kube], Awaitable[Result]]) -> Result:
     try:
         return asyncio.run(inside())
     except (GaveUpError, ApiError, LoginError) as error:
-        click.echo(f"Error: {error}", err=True)
+        echo(f"Error: {error}", err=True)
         sys.exit(1)

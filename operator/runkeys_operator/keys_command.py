@@ -16,6 +16,7 @@ import yaml
 
 from runkeys import sealing
 from runkeys.api import SecretBinding, WorkflowRun
+from runkeys.cli.printing import data, echo
 from runkeys.needs import SealedValue, source_of
 from runkeys.sealing import Keyring
 from runkeys.status import finished
@@ -44,12 +45,12 @@ def list_keys(options: Options) -> None:
         return await ring.stored(), await _users(kube, options.namespaces)
 
     stored, users = _run(options, work)
-    click.echo(f"{'KEY':<18}{'MADE':<22}{'NEEDED BY':<11}FINGERPRINT")
+    echo(f"{'KEY':<18}{'MADE':<22}{'NEEDED BY':<11}FINGERPRINT")
     for key in reversed(stored):
         made, needed = f"{key.made:%Y-%m-%dT%H:%M:%SZ}", len(users.get(key.id, []))
-        click.echo(f"{key.id:<18}{made:<22}{needed:<11}{key.private.public.fingerprint}")
+        echo(f"{key.id:<18}{made:<22}{needed:<11}{key.private.public.fingerprint}")
     for key_id in sorted(set(users) - {key.id for key in stored}):
-        click.echo(f"{key_id:<18}{'not here':<22}{len(users[key_id]):<11}{', '.join(users[key_id])}")
+        echo(f"{key_id:<18}{'not here':<22}{len(users[key_id]):<11}{', '.join(users[key_id])}")
 
 
 @keys.command()
@@ -61,7 +62,7 @@ def rotate(options: Options) -> None:
         return await ring.rotate()
 
     key = _run(options, work)
-    click.echo(f"key {key.id} made; fingerprint {key.private.public.fingerprint}")
+    echo(f"key {key.id} made; fingerprint {key.private.public.fingerprint}")
 
 
 @keys.command()
@@ -84,7 +85,7 @@ def retire(options: Options, key_id: str, *, force: bool) -> None:
         raise click.ClickException(
             f"key {key_id} is still needed; seal these anew first (keys reseal), or let them end:\n{lines}"
         )
-    click.echo(f"key {key_id} is gone")
+    echo(f"key {key_id} is gone")
 
 
 @keys.command()
@@ -117,7 +118,7 @@ def reseal(options: Options, file: Any) -> None:
             text = text.replace(sealed.text, sealing.reseal(sealed.text, sealed.context, keyring))
         except sealing.SealError as error:
             raise click.ClickException(f"{where}: {error}") from None
-    click.echo(text, nl=False)
+    data(text)
 
 
 def _bindings_in(document: dict[str, Any]) -> list[SecretBinding]:
@@ -176,5 +177,5 @@ def _run(options: Options, work: Callable[[Kube, Keys], Awaitable[Result]]) -> R
     try:
         return asyncio.run(inside())
     except (KeysError, ApiError, LoginError) as error:
-        click.echo(f"Error: {error}", err=True)
+        echo(f"Error: {error}", err=True)
         sys.exit(1)

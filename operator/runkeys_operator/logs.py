@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal
 
+from runkeys.words import visible
+
 from .errors import ApiError, BackgroundError, LeaseLostError, LoginError, StartError
 
 FIELDS = ("run", "task", "attempt", "job", "pod", "reason", "seconds")
@@ -88,7 +90,7 @@ class TextFormatter(logging.Formatter):
         line = (
             f"{_time(record)} {record.levelname:7} {name}  {_message(record)}{' ' if fields else ''}{fields}"
         )
-        return line.replace("\n", "\\n")
+        return visible(line.replace("\n", "\\n"), keep="")
 
 
 class JsonFormatter(logging.Formatter):

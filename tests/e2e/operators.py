@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from runkeys.policies.operator import LABEL_RUNS
 from tests.e2e.cluster.base import Cluster, wait_until
 from tests.e2e.cluster.client import PATIENCE, ApiError, KubeClient
 from tests.e2e.cluster.resources import by_plural
@@ -95,6 +96,8 @@ def install_rights(
     """
     from tests.e2e.cluster import build
 
+    # Runs are in the operator's own namespace here, which it has to be told.
+    cluster.client.patch("namespaces", namespace, None, {"metadata": {"labels": {LABEL_RUNS: "allowed"}}})
     served = (namespace, *others)
     values = [f"watchNamespaces={{{','.join(served)}}}", "installRoles=false", *sets]
     values += [] if policies else ["installPolicies=false"]

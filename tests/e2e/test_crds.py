@@ -133,7 +133,13 @@ ACCESS = "an access rule must give runSelector, serviceAccountNames or images"
 RUN_NAME = "metadata.name of a WorkflowRun may have at most 63 characters"
 
 # Where the good example is changed, to what, and what the answer must say.
+OBJECT_NAME = (
+    "it must be the name of an object: lower-case letters, digits, '-' and '.',"
+    " with a letter or digit at the ends"
+)
 BAD_RUNS: list[tuple[str, Any, str]] = [
+    ("spec.bindings.0.name", f"{CANARY}'; x", f"spec.bindings[0].name: Forbidden: {OBJECT_NAME}"),
+    ("spec.serviceAccountName", f"{CANARY} x", f"spec.serviceAccountName: Forbidden: {OBJECT_NAME}"),
     ("metadata.name", "a" * 64, f"<nil>: Forbidden: {RUN_NAME}"),
     ("spec.tasks.0.name", CANARY, f"spec.tasks[0].name: Forbidden: {TASK_NAME}"),
     (
@@ -220,6 +226,11 @@ BAD_RUNS: list[tuple[str, Any, str]] = [
     ("spec.tasks.0.secrets.0.value", CANARY, 'unknown field "spec.tasks[0].secrets[0].value"'),
 ]
 BAD_BINDINGS: list[tuple[str, Any, str]] = [
+    (
+        "spec.secrets.0.secretKeyRef.name",
+        f"{CANARY}$(x)",
+        f"spec.secrets[0].secretKeyRef.name: Forbidden: {OBJECT_NAME}",
+    ),
     ("spec.releasePolicy", CANARY, f"spec.releasePolicy: Forbidden: {RELEASE}"),
     ("spec.delivery", CANARY, f"spec.delivery: Forbidden: {DELIVERY}"),
     (
@@ -247,6 +258,7 @@ BAD_BINDINGS: list[tuple[str, Any, str]] = [
     ),
 ]
 BAD_REVEALS: list[tuple[str, Any, str]] = [
+    ("spec.binding", f"{CANARY}\n", f"spec.binding: Forbidden: {OBJECT_NAME}"),
     ("spec.publicKey", CANARY, f"spec.publicKey: Forbidden: {PUBLIC_KEY}"),
     ("spec.personal", True, f"spec: Forbidden: {EITHER_REVEAL}"),
     ("spec.entry", "", "spec.entry in body should be at least 1 chars long"),

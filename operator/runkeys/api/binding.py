@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from runkeys.api.common import (
     API_VERSION,
+    OBJECT_NAME,
     ApiModel,
     Condition,
     CrdInfo,
@@ -42,6 +43,7 @@ class SecretKeySelector(ApiModel):
         description="Name of the Secret. Its namespace must grant the operator `get` on it by name.",
         min_length=1,
         max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     key: str = Field(description="Key in the Secret's data.", min_length=1, max_length=253)
 
@@ -137,9 +139,10 @@ class AccessRule(ApiModel):
     images: list[Annotated[str, Field(min_length=1, max_length=512, json_schema_extra=_STARS)]] | None = (
         Field(
             default=None,
-            description="Image patterns; every container of the pod must match one. `*` stands for any text within"
-            " a path part, `**` also across them; a pattern with a digest must be equal to the image. At most 16 stars"
-            " in each, and 16,384 characters in all patterns of a binding.",
+            description="Image patterns; every container of the pod, and every image that it mounts as a volume,"
+            " must match one. `*` stands for any text within a path part, `**` also across them; a pattern with a"
+            " digest must be equal to the image. At most 16 stars in each, and 16,384 characters in all patterns of a"
+            " binding.",
             min_length=1,
             max_length=64,
         )

@@ -25,6 +25,15 @@ def cel(*rules: tuple[str, str]) -> dict[str, Any]:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
 
 
+OBJECT_NAME = cel(
+    (
+        "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+        "it must be the name of an object: lower-case letters, digits, '-' and '.', with a letter or digit at the ends",
+    )
+)
+"""For references by name. What no object can be called stands in no message, and in no command that one tells."""
+
+
 def list_map(*keys: str) -> dict[str, Any]:
     """JSON schema extra for a list whose items are identified by ``keys`` (server-side apply merges by them)."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}

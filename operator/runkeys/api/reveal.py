@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from runkeys.api.binding import MAX_SEALED
 from runkeys.api.common import (
     API_VERSION,
+    OBJECT_NAME,
     ApiModel,
     CrdInfo,
     ObjectMeta,
@@ -36,7 +37,11 @@ class SecretRevealSpec(ApiModel):
     )
 
     binding: str | None = Field(
-        default=None, description="Name of the SecretBinding.", min_length=1, max_length=253
+        default=None,
+        description="Name of the SecretBinding.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     personal: bool | None = Field(
         default=None, description="The personal binding of whoever asks, instead of one by its name."

@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 from runkeys.api.binding import DELIVERY, RELEASE_POLICY, SEALED_TEXT
 from runkeys.api.common import (
     API_VERSION,
+    OBJECT_NAME,
     ApiModel,
     Condition,
     CrdInfo,
@@ -44,12 +45,16 @@ MAX_SEALED_INPUT = 90_000
 """Characters of the longest sealed input: a value of 64 KiB. What is longer belongs into a binding."""
 
 
+MOST_GROUPS = 4096
+"""So many groups can whoever makes a run be in; an identity provider's token with more hardly fits into a request."""
+
+
 class Requester(ApiModel):
     """Who made a run."""
 
     username: str = Field(description="User name, as the API server knows it.", min_length=1, max_length=512)
     groups: list[Annotated[str, Field(max_length=512)]] = Field(
-        default_factory=list, description="Groups of the user, when the run was made.", max_length=256
+        default_factory=list, description="Groups of the user, when the run was made.", max_length=MOST_GROUPS
     )
 
 
@@ -66,7 +71,11 @@ class BindingReference(ApiModel):
     )
 
     name: str | None = Field(
-        default=None, description="Name of the SecretBinding.", min_length=1, max_length=253
+        default=None,
+        description="Name of the SecretBinding.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     personal: bool | None = Field(
         default=None,
@@ -176,7 +185,10 @@ class DataPool(ApiModel):
         ),
     )
     persistent_volume_claim: str = Field(
-        description="Name of a PersistentVolumeClaim in the run's namespace.", min_length=1, max_length=253
+        description="Name of a PersistentVolumeClaim in the run's namespace.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     read_only: bool = Field(default=False, description="Whether the task may only read it.")
 
@@ -382,7 +394,11 @@ class WorkflowRunSpec(ApiModel):
     )
 
     service_account_name: str = Field(
-        default="default", description="Service account of the pods.", min_length=1, max_length=253
+        default="default",
+        description="Service account of the pods.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
     )
     bindings: list[BindingReference] = Field(
         default_factory=list,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from runkeys.cli.base import INTERRUPTED, LazyGroup, settings_of
+from runkeys.cli.printing import echo
 
 COMMANDS = {
     "run": ("runs", "Start a run in the cluster, or locally with --local."),
@@ -53,11 +54,11 @@ def main(prog_name: str = "runkeys") -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+        echo("Interrupted.", err=True)
         sys.exit(INTERRUPTED)
     except Problem as error:
         if str(error):
-            click.echo(f"Error: {error}", err=True)
+            echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read the output has enough of it, e.g. `| head`. Python would complain again when it flushes.
@@ -73,7 +74,7 @@ def main(prog_name: str = "runkeys") -> None:
         while where is not None and where.tb_next is not None:
             where = where.tb_next
         place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where is not None else ""
-        click.echo(
+        echo(
             f"Error: this is a mistake in runkeys: {type(error).__name__} at {place}. Please report it; with"
             " RUNKEYS_TRACEBACK=1 it shows all of it, which may hold values of yours",
             err=True,

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from runkeys._version import __version__
+from runkeys.cli.printing import echo
 
 if TYPE_CHECKING:
     from runkeys.client import Client
@@ -54,7 +55,7 @@ class Settings:
     def say(self, text: str) -> None:
         """Tell the user something that is no result: on stderr, and not with ``-q``."""
         if not self.quiet:
-            click.echo(text, err=True)
+            echo(text, err=True)
 
 
 def settings_of(context: click.Context) -> Settings:

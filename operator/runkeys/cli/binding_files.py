@@ -42,6 +42,11 @@ class Entry:
         """In words."""
         return f"entry {self.name!r} of {KIND} {self.binding or '(without a name)'}"
 
+    @property
+    def file(self) -> str:
+        """Name of the file that its value is in; empty if there is none."""
+        return _text(_get(self.node, VALUE_FROM), "file")
+
     def text(self, key: str) -> str | None:
         """The scalar that the entry has under ``key``; None if it has none."""
         node = _get(self.node, key)
@@ -105,11 +110,19 @@ class BindingFile:
             ):
                 raise Invalid(f"{where}: value is no text; put quotes around it")
             return str(node.value).encode()
-        name = _text(_get(entry.node, VALUE_FROM), "file")
+        name = entry.file
         if not name:
             raise Invalid(f"{where}: valueFrom needs a file, e.g. valueFrom: {{file: cert.pem}}")
+        # A manifest from elsewhere must not choose a file of this machine, and have it opened where it is applied.
+        here = self.path.parent.resolve()
+        found = (here / name).resolve()
+        if not found.is_relative_to(here):
+            raise Invalid(
+                f"{where}: valueFrom.file is {name}, which is not below the manifest's own folder. If you mean that"
+                " file, copy it there, or seal it alone with --entry and --from-file"
+            )
         try:
-            return (self.path.parent / name).read_bytes()
+            return found.read_bytes()
         except OSError as error:
             raise Invalid(f"{where}: {name} cannot be read: {error.strerror}") from None
 

@@ -8,10 +8,12 @@ import click
 
 from runkeys.cli.base import Settings, command
 from runkeys.cli.output import run_name
+from runkeys.cli.printing import echo
 from runkeys.cli.show import follow, judge, show
 from runkeys.problems import Invalid, Usage
 from runkeys.status import finished
 from runkeys.submission import again
+from runkeys.words import line
 
 
 @command()
@@ -62,7 +64,7 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> None:
     if running and not yes:
         if not sys.stdin.isatty():
             raise Usage(f"{', '.join(running)} is not over yet; give --yes to delete it all the same")
-        click.confirm(f"{', '.join(running)} is not over yet. Delete it?", abort=True, err=True)
+        click.confirm(f"{line(', '.join(running))} is not over yet. Delete it?", abort=True, err=True)
     for name in names:
         client.delete(name)
         _told(settings, name, "deleted")
@@ -86,7 +88,7 @@ def rerun(settings: Settings, name: str, *, from_failed: bool, wait: bool, timeo
     raw = client.read(client.path("workflowruns", name))
     made = client.submit(again(run, raw, from_failed=from_failed))
     if not wait:
-        show(settings, made) if settings.output != "table" else click.echo(run_name(made))
+        show(settings, made) if settings.output != "table" else echo(run_name(made))
         return
     settings.say(f"started {made.metadata.name}")
     judge(follow(settings, client, made.metadata.name, timeout))
@@ -95,6 +97,6 @@ def rerun(settings: Settings, name: str, *, from_failed: bool, wait: bool, timeo
 def _told(settings: Settings, name: str, what: str) -> None:
     """Say what was done; for programs only the name."""
     if settings.output == "name":
-        click.echo(f"workflowrun.runkeys.dev/{name}")
+        echo(f"workflowrun.runkeys.dev/{name}")
     else:
         settings.say(f"run {name} {what}")

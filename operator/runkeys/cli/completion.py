@@ -8,6 +8,7 @@ import click
 from click.shell_completion import BashComplete, ShellComplete, get_completion_class
 
 from runkeys.cli.base import Settings, command
+from runkeys.cli.printing import data, echo
 
 _NO_FILES, _DEFAULT = 4, 0
 """Directives of kubectl: no file names, and whatever the shell does by itself."""
@@ -44,11 +45,11 @@ def completion(_: Settings, shell: str, words: tuple[str, ...]) -> None:
         if words:
             for_kubectl(words)
         else:
-            click.echo(_KUBECTL_SCRIPT, nl=False)
+            data(_KUBECTL_SCRIPT)
         return
     kind = _Bash if shell == "bash" else get_completion_class(shell)
     if kind is not None:
-        click.echo(kind(cli, {}, "runkeys", "_RUNKEYS_COMPLETE").source())
+        data(kind(cli, {}, "runkeys", "_RUNKEYS_COMPLETE").source() + "\n")
 
 
 def for_kubectl(words: Sequence[str]) -> None:
@@ -59,5 +60,5 @@ def for_kubectl(words: Sequence[str]) -> None:
     found = ShellComplete(cli, {}, "kubectl runkeys", "").get_completions(args, incomplete)
     for item in found:
         if item.type == "plain":
-            click.echo(f"{item.value}\t{item.help}" if item.help else item.value)
-    click.echo(f":{_DEFAULT if any(item.type != 'plain' for item in found) else _NO_FILES}")
+            echo(f"{item.value}\t{item.help}" if item.help else item.value)
+    echo(f":{_DEFAULT if any(item.type != 'plain' for item in found) else _NO_FILES}")

@@ -6,6 +6,7 @@ import click
 
 from runkeys.cli.base import Group, Settings, command
 from runkeys.cli.output import print_object, print_table
+from runkeys.cli.printing import echo
 from runkeys.pins import Pins, config_folder
 from runkeys.problems import Denied
 
@@ -22,7 +23,7 @@ def show_config(settings: Settings) -> None:
     if settings.output in ("json", "yaml"):
         print_object(settings, {"folder": str(config_folder()), "trustedKeys": pins.all()})
         return
-    click.echo(f"folder: {config_folder()}")
+    echo(f"folder: {config_folder()}")
     rows = [[cluster, item] for cluster, listed in pins.all().items() for item in listed]
     if rows:
         print_table(settings, ["CLUSTER", "TRUSTED KEY"], rows)

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
 from runkeys import policies
 from runkeys._version import __version__
 from runkeys.access import RECONCILED, subject_of
 from runkeys.api.common import API_VERSION, GROUP
 from runkeys.cli.base import Settings, command
 from runkeys.cli.output import print_object, print_table
+from runkeys.cli.printing import echo
 from runkeys.client import Client
 from runkeys.pins import Pins
 from runkeys.policies import MUTATING, VALIDATING, Account
 from runkeys.problems import Denied, Invalid, NotFound, Problem, Unreachable
+from runkeys.words import kubectl, shell
 
 OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
 
@@ -69,7 +69,7 @@ def doctor(settings: Settings) -> None:
         print_table(settings, ["CHECK", "STATE", "FOUND"], rows)
         for item in findings:
             if item.remedy:
-                click.echo(f"{item.check}: {item.remedy}")
+                echo(f"{item.check}: {item.remedy}")
     problem = next((item for item in findings if item.state == PROBLEM), None)
     if problem is not None:
         raise problem.kind("")
@@ -135,7 +135,7 @@ def _operator(client: Client) -> Iterator[Finding]:
     metadata, status = deployments[0]["metadata"], deployments[0].get("status") or {}
     name = metadata["name"]
     if not status.get("availableReplicas"):
-        remedy = f"kubectl -n {where} describe deploy {name}; kubectl -n {where} logs deploy/{name}"
+        remedy = f"{kubectl(where, 'describe', 'deploy', name)}; {kubectl(where, 'logs', f'deploy/{name}')}"
         yield Finding("operator", PROBLEM, f"{name} in {where} is down", remedy, Unreachable)
     else:
         yield Finding("operator", OK, f"{name} in {where} runs")
@@ -151,9 +151,8 @@ def _keys(client: Client) -> Iterator[Finding]:
     key, known = client.published_key(), Pins().of(client.server)
     if known and key.fingerprint not in known:
         found = f"the cluster's key {key.fingerprint} is none that you trust ({known[-1]})"
-        remedy = (
-            f"compare it with what an administrator sees, then: runkeys config trust-key {key.fingerprint}"
-        )
+        trust = shell("runkeys", "config", "trust-key", key.fingerprint)
+        remedy = f"compare it with what an administrator sees, then: {trust}"
         yield Finding("keys", PROBLEM, found, remedy, Denied)
     else:
         trusted = "trusted" if known else "not trusted yet: the first use does"
@@ -216,10 +215,11 @@ def _rights(client: Client) -> Iterator[Finding]:
         return
     for resource, lacking in missing.items():
         role = f"runkeys-{re.sub('[^a-z]+', '-', resource)}"
+        allow = ("create", "role", role, f"--verb={','.join(lacking)}", f"--resource={resource}")
+        bind = ("create", "rolebinding", role, f"--role={role}")
         remedy = (
-            f"kubectl -n {client.namespace} create role {role} --verb={','.join(lacking)} --resource={resource}"
-            f"{RECONCILED} &&"
-            f" kubectl -n {client.namespace} create rolebinding {role} --role={role} {subject_of(user)}{RECONCILED}"
+            f"{kubectl(client.namespace, *allow)}{RECONCILED} &&"
+            f" {kubectl(client.namespace, *bind)} {subject_of(user)}{RECONCILED}"
         )
         found = f"{user} may not {', '.join(lacking)} {resource} in namespace {client.namespace}"
         yield Finding("rights", PROBLEM, found, remedy, Denied)

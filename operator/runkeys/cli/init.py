@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from runkeys.cli.base import Settings, command
+from runkeys.cli.printing import echo
 from runkeys.problems import Invalid
 
 _DOTTED = {"dot-env": ".env", "dot-gitignore": ".gitignore", "dot-dockerignore": ".dockerignore"}
@@ -33,7 +34,7 @@ def init(settings: Settings, template: str, folder: Path | None) -> None:
             made.parent.mkdir(parents=True, exist_ok=True)
             made.write_bytes(path.read_bytes())
             if settings.output == "name":
-                click.echo(str(made))
+                echo(str(made))
     settings.say(
         f"made {target}. Try it:\n"
         f"  cd {target}\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +9,9 @@ from pathlib import Path
 import click
 
 from runkeys.cli.base import Settings, command
+from runkeys.cli.printing import echo
 from runkeys.problems import Problem, Usage
+from runkeys.words import shell
 
 RELEASE = "runkeys"
 _SECONDS = 180
@@ -37,7 +38,7 @@ def install(
     words += [part for item in files for part in ("--values", item)]
     words += [part for item in sets for part in ("--set", item)]
     if dry_run:
-        click.echo(shlex.join(words))
+        echo(shell(*words))
         return
     helm = shutil.which("helm")
     if helm is None:
@@ -45,7 +46,7 @@ def install(
             "helm is not on the path, and it installs the operator. Install helm 3.14 or newer (https://helm.sh),"
             " or apply the manifests of deploy/ in the repository with kubectl"
         )
-    settings.say(shlex.join(words))
+    settings.say(shell(*words))
     done = subprocess.run(
         [helm, *words[1:]], capture_output=True, text=True, check=False, timeout=_SECONDS + 60
     )

@@ -9,6 +9,7 @@ import click
 
 from runkeys.cli.base import Group, Settings, command
 from runkeys.cli.output import print_object
+from runkeys.cli.printing import echo
 from runkeys.kv import KeyValues
 from runkeys.problems import Invalid, NotFound
 
@@ -48,7 +49,7 @@ def get_value(settings: Settings, key: str) -> None:
         value = KeyValues(settings.client()).get(key)
     except ValueError as error:
         raise NotFound(str(error)) from None
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @command(name="list")
@@ -60,7 +61,7 @@ def list_keys(settings: Settings) -> None:
         print_object(settings, {"items": found})
         return
     for key in found:
-        click.echo(key)
+        echo(key)
     if not found:
         settings.say(f"no keys in namespace {client.namespace}")
 

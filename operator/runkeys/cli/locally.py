@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
-
 from runkeys.api import WorkflowRun
 from runkeys.cli.base import INTERRUPTED, Settings
 from runkeys.cli.output import print_object
+from runkeys.cli.printing import echo, log
 from runkeys.cli.show import show
 from runkeys.local import LocalRun
 from runkeys.problems import Invalid, NotFound, RunFailed
@@ -33,7 +32,7 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
     several = len(tasks) > 1
 
     def print_line(task: str, text: str) -> None:
-        click.echo(f"[{task}] {text}" if several else text, err=_is_data(settings))
+        log(f"[{task}] {text}" if several else text, err=_is_data(settings))
 
     told: dict[str, str] = {}
 
@@ -78,7 +77,7 @@ def _read(settings: Settings, path: str) -> dict[str, str]:
     if not file.is_file():
         raise NotFound(f"there is no file {path}")
     if _is_kept_by_git(file):
-        click.echo(
+        echo(
             f"Warning: git does not ignore {path}, so the secrets in it may be committed; add it to .gitignore",
             err=True,
         )

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import click
-
 from runkeys.api import TaskStatus, WorkflowRun
 from runkeys.cli.base import Settings
+from runkeys.cli.printing import data, echo, echo_line
 from runkeys.client import released
 from runkeys.status import finished
+from runkeys.words import line
 
 NOTHING = "–"  # noqa: RUF001 -- a dash is what is meant
 _COLORS = {
@@ -31,37 +31,38 @@ _COLORS = {
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of columns that align; the last one is not filled up."""
-    lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    lines = [list(header), *([line(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in lines) for column in range(len(header))]
     return [
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in lines
     ]
 
 
 def print_table(settings: Settings, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print it, coloured on a terminal."""
-    for line in table(header, rows):
-        click.echo(colored(settings, line))
+    print_lines(settings, table(header, rows))
 
 
-def colored(settings: Settings, line: str) -> str:
-    """The line with the words that matter in colour, if it goes to a terminal."""
-    if settings.no_color or not sys.stdout.isatty():
-        return line
-    for word, color in _COLORS.items():
-        line = line.replace(f" {word} ", f" {click.style(word, fg=color)} ")
-    return line
+def print_lines(settings: Settings, lines: Sequence[str]) -> None:
+    """Print each as one line, coloured on a terminal."""
+    for text in lines:
+        echo_line(text, colors(settings))
+
+
+def colors(settings: Settings) -> Mapping[str, str]:
+    """The words that matter with their colours, if the output goes to a terminal."""
+    return {} if settings.no_color or not sys.stdout.isatty() else _COLORS
 
 
 def print_object(settings: Settings, raw: Mapping[str, Any]) -> None:
     """Print an object, or a list of them, as JSON or YAML."""
     if settings.output == "json":
-        click.echo(json.dumps(raw, indent=2, ensure_ascii=False))
+        echo(json.dumps(raw, indent=2, ensure_ascii=False))
         return
     import yaml
 
-    click.echo(yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True), nl=False)
+    data(yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True))
 
 
 def as_list(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

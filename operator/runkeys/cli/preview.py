@@ -18,6 +18,7 @@ from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.api.common import GROUP
 from runkeys.cli.base import Settings, command
 from runkeys.cli.output import NOTHING, print_object, print_table
+from runkeys.cli.printing import echo
 from runkeys.cli.runs import read_manifest
 from runkeys.client import Client
 from runkeys.needs import ANYWHERE, Bindings, SealedValue, SecretReference, TaskNeeds, bindings_of, task_needs
@@ -26,6 +27,7 @@ from runkeys.plan import plan as plan_of
 from runkeys.problems import Denied, Invalid, NotFound, Problem
 from runkeys.refusal import Refusal
 from runkeys.submission import LOCAL, describe_invalid, parse_run, prepared, take_secrets
+from runkeys.words import line
 
 Json = dict[str, Any]
 
@@ -192,11 +194,11 @@ def _rows(found: Preview) -> Iterator[list[str]]:
 def _print(settings: Settings, found: Preview) -> None:
     print_table(settings, ["TASK", "AFTER", "GETS", "FROM", "RELEASE", "AT MOST"], list(_rows(found)))
     names = [job["metadata"]["labels"][f"{GROUP}/task"] for job in found.jobs]
-    click.echo(f"Starts at once: {', '.join(names) or 'nothing'}")
+    echo(f"Starts at once: {', '.join(names) or 'nothing'}")
     for refusal in found.refusals:
-        click.echo(f"In the way: {refusal} ({'a new run' if refusal.permanent else 'the run would wait'})")
+        echo(line(f"In the way: {refusal} ({'a new run' if refusal.permanent else 'the run would wait'})"))
     for text in (*found.missing, *found.server):
-        click.echo(f"In the way: {text}")
+        echo(line(f"In the way: {text}"))
 
 
 def _as_object(found: Preview) -> Json:
@@ -242,9 +244,7 @@ def who_can(settings: Settings, verb: str, binding: str) -> None:
     client = settings.client()
     found = SecretBinding.parse(client.read(client.path("secretbindings", binding)))
     if found.spec.owner is not None:
-        click.echo(
-            f"{binding} is the personal binding of {found.spec.owner.username}: nobody else may {verb} it"
-        )
+        echo(f"{binding} is the personal binding of {found.spec.owner.username}: nobody else may {verb} it")
         return
     rows = list(_subjects(client, verb, binding))
     if settings.output in ("json", "yaml"):
@@ -254,12 +254,12 @@ def who_can(settings: Settings, verb: str, binding: str) -> None:
     if rows:
         print_table(settings, ["KIND", "NAME", "THROUGH"], rows)
     else:
-        click.echo(f"no role lets anybody {verb} {binding}")
-    click.echo(f"To allow it: {grant(verb, client.namespace, binding, '--user=USER')}")
+        echo(f"no role lets anybody {verb} {binding}")
+    echo(f"To allow it: {grant(verb, client.namespace, binding, '--user=USER')}")
     for rule in found.to_wire()["spec"].get("access", []):
-        click.echo(f"Admits runs: {rule}")
+        echo(f"Admits runs: {rule}")
     if not found.spec.access:
-        click.echo("Admits no run: spec.access is empty")
+        echo("Admits no run: spec.access is empty")
 
 
 def _subjects(client: Client, verb: str, binding: str) -> Iterator[list[str]]:

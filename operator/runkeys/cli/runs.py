@@ -13,12 +13,14 @@ import yaml
 
 from runkeys.cli.base import INTERRUPTED, Settings, command
 from runkeys.cli.output import print_object, run_name
+from runkeys.cli.printing import echo
 from runkeys.cli.show import follow, judge, show
 from runkeys.cli.values import read_text
 from runkeys.client import Client
 from runkeys.mapping import SECRETS, add_mapping
 from runkeys.problems import Invalid, NotFound, Usage
 from runkeys.submission import TTL, assignments, from_command, parse_run
+from runkeys.words import shell
 
 Json = dict[str, Any]
 
@@ -154,20 +156,21 @@ def _start(
             settings.output = "yaml"
         # The API server has the last word, and answers without making anything.
         client.create(client.path("workflowruns"), made, dryRun="All")
-        print_object(settings, made) if settings.output != "name" else click.echo(made["metadata"]["name"])
+        print_object(settings, made) if settings.output != "name" else echo(made["metadata"]["name"])
         return
     created = client.create(client.path("workflowruns"), made)
     name = made["metadata"]["name"]
     if not wait:
         run = parse_run(created)  # not read again: whoever may only start runs can do that
-        click.echo(run_name(run)) if settings.output in ("table", "wide") else show(settings, run)
-        settings.say(f"follow it: runkeys watch {name}, runkeys logs -f {name}")
+        echo(run_name(run)) if settings.output in ("table", "wide") else show(settings, run)
+        settings.say(f"follow it: {shell('runkeys', 'watch', name)}, {shell('runkeys', 'logs', '-f', name)}")
         return
     settings.say(f"started {name}")
     try:
         judge(follow(settings, client, name, timeout))
     except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. Run {name} goes on; to stop it: runkeys cancel {name}", err=True)
+        stop = shell("runkeys", "cancel", name)
+        echo(f"\nInterrupted. Run {name} goes on; to stop it: {stop}", err=True)
         sys.exit(INTERRUPTED)
 
 

@@ -13,10 +13,12 @@ from runkeys import sealing
 from runkeys.api.binding import NAMESPACE, STRICT
 from runkeys.cli.base import Settings, command
 from runkeys.cli.binding_files import SEALED, BindingFile, Entry
+from runkeys.cli.printing import data, echo
 from runkeys.cli.values import read_text, read_value
 from runkeys.pins import write_whole
 from runkeys.problems import Invalid, NotFound, Usage
 from runkeys.sealing import Keyring, PrivateKey, PublicKey
+from runkeys.words import kubectl, shell
 
 _STORED_KEY = re.compile(r"[0-9]{8}T[0-9]{6}Z\.[0-9a-f]{16}")
 
@@ -72,7 +74,7 @@ def seal(
         context = _context(settings, binding or "", entry or "", scope or STRICT)
         # The key first: nobody types a password to learn then that it cannot be used.
         single = _public_key(settings, public_key)
-        click.echo(sealing.seal(read_value(f"entry {entry}", from_file), context, single))
+        echo(sealing.seal(read_value(f"entry {entry}", from_file), context, single))
         return
     if scope is not None:
         raise Usage("--scope is for one value; in a file write `scope: Namespace` into the entry")
@@ -98,11 +100,13 @@ def _seal_file(settings: Settings, file: BindingFile, key: PublicKey | None, *, 
         except sealing.SealError as error:
             raise Invalid(f"{file.path}, line {item.line}: {item.where}: {error}") from None
         done.append(item.name)
+        if item.file:
+            settings.say(f"{file.path}: {item.where} is sealed with what is in {item.file}")
         return text
 
     text = file.sealed(sealed)
     if not write or str(file.path) == "-":
-        click.echo(text, nl=False)
+        data(text)
     elif done:
         write_whole(file.path, text)
         settings.say(f"{file.path}: sealed {', '.join(done)}")
@@ -197,11 +201,20 @@ def reseal(
     if not paths:
         raise Usage("give files to seal anew (-f)")
     if keys is None:
-        listed = " ".join(paths)
+        keys_there = (
+            "exec",
+            "-i",
+            "deploy/runkeys",
+            "--",
+            "python",
+            "-m",
+            "runkeys_operator",
+            "keys",
+            "reseal",
+        )
         raise Usage(
             "to open what is sealed takes the private keys, which only the operator has. Either where they are:\n"
-            f"  kubectl -n {settings.operator_namespace} exec -i deploy/runkeys --"
-            f" python -m runkeys_operator keys reseal < {listed} > resealed.yaml\n"
+            f"  {shell('cat', *paths)} | {kubectl(settings.operator_namespace, *keys_there)} > resealed.yaml\n"
             "or here, with their backup: runkeys reseal --keys keys.yaml -w -f FILE"
         )
     keyring = _keyring(keys)
@@ -228,7 +241,7 @@ def _reseal_file(settings: Settings, file: BindingFile, keyring: Keyring, *, wri
 
     text = file.sealed(resealed)
     if not write:
-        click.echo(text, nl=False)
+        data(text)
         return
     if done:
         write_whole(file.path, text)

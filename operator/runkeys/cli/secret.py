@@ -8,9 +8,11 @@ import click
 
 from runkeys.cli.base import Function, Group, Settings, command
 from runkeys.cli.output import NOTHING, print_object, print_table
+from runkeys.cli.printing import echo
 from runkeys.cli.values import read_value
 from runkeys.problems import Usage
 from runkeys.vault import Vault
+from runkeys.words import line
 
 
 def _binding(function: Function) -> Function:
@@ -58,7 +60,7 @@ def list_secrets(settings: Settings, binding: str | None) -> None:
         print_object(settings, {"items": items})
     elif settings.output == "name":
         for item in found:
-            click.echo(item.name)
+            echo(item.name)
     elif found:
         words = {True: "True", False: "False", None: "Unknown"}
         rows = [
@@ -80,11 +82,11 @@ def get_secret(settings: Settings, name: str, binding: str | None, *, yes: bool)
     if sys.stdout.isatty() and not yes:
         if not sys.stdin.isatty():
             raise Usage("give --yes to print a value on a terminal")
-        click.confirm(f"Print the value of {name} on this screen?", abort=True, err=True)
+        click.confirm(f"Print the value of {line(name)} on this screen?", abort=True, err=True)
     value = Vault(settings.client(), binding).get(name)
     sys.stdout.buffer.write(value)
     if sys.stdout.isatty():
-        click.echo()
+        echo()
 
 
 @command(name="delete")

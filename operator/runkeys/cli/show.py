@@ -10,17 +10,20 @@ import click
 from runkeys.cli.base import Settings, command
 from runkeys.cli.output import (
     as_list,
-    colored,
+    colors,
     now,
+    print_lines,
     print_object,
     print_table,
     run_lines,
     run_name,
     runs_table,
 )
+from runkeys.cli.printing import colored, echo, log
 from runkeys.client import Client, released
 from runkeys.problems import NotReleased, RunFailed, TimedOut
 from runkeys.status import finished
+from runkeys.words import line
 
 if TYPE_CHECKING:
     from runkeys.api import WorkflowRun
@@ -37,7 +40,7 @@ def status(settings: Settings, name: str | None) -> None:
     runs = client.runs()
     if settings.output == "name":
         for run in runs:
-            click.echo(run_name(run))
+            echo(run_name(run))
     elif settings.output in ("json", "yaml"):
         print_object(settings, as_list([run.to_wire() for run in runs]))
     elif runs:
@@ -49,12 +52,11 @@ def status(settings: Settings, name: str | None) -> None:
 def show(settings: Settings, run: WorkflowRun) -> None:
     """Print a run in the format that was asked for."""
     if settings.output == "name":
-        click.echo(run_name(run))
+        echo(run_name(run))
     elif settings.output in ("json", "yaml"):
         print_object(settings, wire(run))
     else:
-        for line in run_lines(run, now(), wide=settings.output == "wide"):
-            click.echo(colored(settings, line))
+        print_lines(settings, run_lines(run, now(), wide=settings.output == "wide"))
 
 
 def wire(run: WorkflowRun) -> dict[str, object]:
@@ -94,7 +96,7 @@ def _follow_lines(
             words = f"{task.state}{f' ({task.reason})' if task.reason and task.reason != task.state else ''}"
             if not silent and told.get(task.name) != words:
                 told[task.name] = words
-                click.echo(f"{task.name}: {words}")
+                echo(line(f"{task.name}: {words}"))
         if finished(run.status):
             if not silent:
                 show(settings, run)
@@ -108,7 +110,7 @@ def _follow_live(settings: Settings, client: Client, name: str, timeout: float |
 
     def drawn(run: WorkflowRun) -> Text:
         lines = run_lines(run, now(), wide=settings.output == "wide")
-        return Text.from_ansi("\n".join(colored(settings, line) for line in lines))
+        return Text.from_ansi("\n".join(colored(text, colors(settings)) for text in lines))
 
     with Live(auto_refresh=False) as live:
         for run in client.watch(name, timeout=timeout):
@@ -142,5 +144,5 @@ def logs(settings: Settings, name: str, task: str | None, container: str | None,
             "This is what the pods wrote: values are masked only where programs read them by the runkeys library."
         )
     several = task is None and len(run.spec.tasks) > 1
-    for line in client.logs(name, task=task, container=container, follow=follow):
-        click.echo(f"[{line.task}] {line.text}" if several else line.text)
+    for said in client.logs(name, task=task, container=container, follow=follow):
+        log(f"[{said.task}] {said.text}" if several else said.text)

@@ -12,16 +12,32 @@ Every default of the API server is written out, so that what is installed can be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from runkeys.policies import bindings, objects, operator, runs
 from runkeys.policies.account import Account
 from runkeys.policies.cel import Object
-from runkeys.policies.rules import VALIDATING_RULES, requester
+from runkeys.policies.shown import shown
 
-__all__ = ["API", "MUTATING", "VALIDATING", "Account", "build", "difference", "served"]
+__all__ = ["API", "MUTATING", "VALIDATING", "VALIDATING_RULES", "Account", "build", "difference", "served"]
 
 API = "admissionregistration.k8s.io/v1"
 VALIDATING, MUTATING = "ValidatingAdmissionPolicy", "MutatingAdmissionPolicy"
+
+VALIDATING_RULES: dict[str, Callable[[Account], Object]] = {
+    "use": runs.use,
+    "reveal": runs.reveal,
+    "frozen": runs.frozen,
+    "plaintext": runs.plaintext,
+    "bindings": bindings.bindings,
+    "status": runs.status,
+    "names": objects.names,
+    "pods": objects.pods,
+    "shown": shown,
+    "operator": operator.operator,
+    "recipients": objects.recipients,
+}
+"""What each demands: a function, which says in its docstring why it is there."""
 
 
 def build(account: Account, namespaces: Sequence[str] = (), *, mutating: bool = True) -> list[Object]:
@@ -32,7 +48,7 @@ def build(account: Account, namespaces: Sequence[str] = (), *, mutating: bool = 
     """
     policies = [
         *((VALIDATING, name, make(account)) for name, make in VALIDATING_RULES.items()),
-        *([(MUTATING, "requester", requester())] if mutating else []),
+        *([(MUTATING, "requester", runs.requester())] if mutating else []),
     ]
     return [
         item for kind, name, spec in policies for item in _with_binding(kind, name, spec, account, namespaces)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from runkeys.api import GROUP, VERSION
@@ -21,7 +21,17 @@ def text(value: str) -> str:
 def quoted(term: str) -> str:
     """CEL: a text as a word of a shell, as :func:`shlex.quote` writes it."""
     plain = f"{term}.matches('^[a-zA-Z0-9@%+=:,./_-]+$')"
-    return f"({plain} ? {term} : '\\'' + {term}.replace('\\'', '\\'\"\\'\"\\'') + '\\'')"
+    return f"({plain} ? {term} : {in_quotes(term)})"
+
+
+def in_quotes(term: str) -> str:
+    """CEL: the same for a text that has to be quoted in any case."""
+    return f"'\\'' + {term}.replace('\\'', '\\'\"\\'\"\\'') + '\\''"
+
+
+def word(template: str, **parts: str) -> str:
+    """CEL: one word of a shell, in which each ``<name>`` stands for an expression."""
+    return quoted(f"({filled(template, **parts)})")
 
 
 def listed(values: Sequence[str]) -> str:
@@ -48,37 +58,6 @@ def may(verb: str, group: str, resource: str, name: str = "") -> str:
 def label(of: str, label: str) -> str:
     """A label of an object; '' if it has none of that key."""
     return f"{of}.metadata.?labels[?{text(label)}].orValue('')"
-
-
-# What may refer to a Secret in a pod, besides its containers.
-_VOLUME_SECRETS = (
-    "v.?secret.?secretName",
-    "v.?csi.?nodePublishSecretRef.?name",
-    "v.?flexVolume.?secretRef.?name",
-    "v.?cephfs.?secretRef.?name",
-    "v.?rbd.?secretRef.?name",
-    "v.?iscsi.?secretRef.?name",
-    "v.?scaleIO.?secretRef.?name",
-    "v.?storageos.?secretRef.?name",
-    "v.?azureFile.?secretName",
-)
-
-
-def every_secret(spec: str, admitted: Callable[[str], str]) -> str:
-    """CEL: each Secret that a pod spec refers to is admitted. ``admitted`` gives the condition on one name."""
-    of_env = admitted("e.?valueFrom.?secretKeyRef.?name.orValue('')")
-    of_env_from = admitted("e.?secretRef.?name.orValue('')")
-    volumes = ", ".join(f"{path}.orValue('')" for path in _VOLUME_SECRETS)
-    of_sources = admitted("s.?secret.?name.orValue('')")
-    containers = " && ".join(
-        f"{spec}.?{field}.orValue([]).all(c, c.?env.orValue([]).all(e, {of_env})"
-        f" && c.?envFrom.orValue([]).all(e, {of_env_from}))"
-        for field in ("containers", "initContainers", "ephemeralContainers")
-    )
-    return (
-        f"{containers} && {spec}.?volumes.orValue([]).all(v, [{volumes}].all(n, {admitted('n')})"
-        f" && v.?projected.?sources.orValue([]).all(s, {of_sources}))"
-    )
 
 
 def rule(operations: str, *resources: str, group: str = "", version: str = "v1") -> Object:

@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from runkeys import delivery, sealing
+from runkeys.access import subject_of
 from runkeys.api import SecretKeySelector
 from runkeys.needs import SealedValue, SecretReference
 from runkeys.refusal import Reason, Refusal, listed
+from runkeys.words import kubectl
 from runkeys_operator.errors import ApiError, Forbidden, NotFound
 from runkeys_operator.keys import Keys, KeysError
 from runkeys_operator.kube import SECRETS, Kube, Resource
@@ -144,12 +146,9 @@ class Sources:
 
     async def _grant(self, namespace: str, name: str) -> str:
         role = f"runkeys-source-{name}"
-        account = (await self._who_am_i()).removeprefix("system:serviceaccount:")
-        subject = f"--serviceaccount={account}" if ":" in account else f"--user={account}"
-        return (
-            f"kubectl -n {namespace} create role {role} --verb=get --resource=secrets --resource-name={name}"
-            f" && kubectl -n {namespace} create rolebinding {role} --role={role} {subject}"
-        )
+        allow = ("create", "role", role, "--verb=get", "--resource=secrets", f"--resource-name={name}")
+        bind = kubectl(namespace, "create", "rolebinding", role, f"--role={role}")
+        return f"{kubectl(namespace, *allow)} && {bind} {subject_of(await self._who_am_i())}"
 
     async def _who_am_i(self) -> str:
         if self._username is None:

@@ -10,6 +10,7 @@ from tests.e2e.runs.team import HELD_BACK, Team, python
 from tests.e2e.runs.test_faults import FAULTS, of_run
 from tests.e2e.runs.workflows import make, outcomes, task, wait_pod
 from tests.e2e.sealed.people import may_not_use, may_use, person
+from tests.e2e.trust.test_shown import FIELDS, WORK, main
 
 from .load import ENTRIES, UNTIL_TOLD, Entry, Scene, Stage, entry, takes_file, takes_variable
 
@@ -270,6 +271,18 @@ def on_the_command_line(scene: Scene) -> Play:
     scene.submit(command=["echo", "$(SECRET_API_TOKEN)"])
     yield
     scene.ends("Failed", "TemplateRefused")
+
+
+@entry()
+def what_the_kubelet_would_show(scene: Scene) -> Play:
+    """Every field by which it would: entries_leaking.py has what comes of each where nothing refuses it."""
+    scene.bind(scene.canary(source=True).text)
+    for number, fields in enumerate(FIELDS.values()):
+        pod = {"containers": [main(**fields)], "volumes": [WORK]}
+        scene.team.make_run(f"{scene.name}-{number}", bindings=[{"name": scene.name}], pod=pod)
+    yield
+    for number in range(len(FIELDS)):
+        scene.ends("Failed", "TemplateRefused", name=f"{scene.name}-{number}")
 
 
 @entry()

@@ -121,6 +121,90 @@ def label(scene: Scene) -> Iterator[None]:
     yield
 
 
+# What the kubelet would show of a run's containers, were it not refused: the same in pods that Runkeys has no part in.
+# A copy in another variable (env[].value) is in no place of its own.
+
+VARIABLE = "SECRET_API_TOKEN"
+PRINTS = {"exec": {"command": ["sh", "-c", f"echo ${VARIABLE}; exit 1"]}}
+GOES_ON = python("import time; time.sleep(600)")
+
+
+@leaks("command lines")
+def expanded_command(scene: Scene) -> Iterator[None]:
+    scene.given()
+    _with_variable(scene, command=GOES_ON, args=[f"$({VARIABLE})"])
+    yield
+    scene.team.client.wait_for(
+        "pods", scene.name, scene.team.namespace, lambda pod: pod["status"]["phase"] == "Running", 120
+    )
+
+
+@leaks("etcd: pods", "etcd: events", "log of kubelet")
+def expanded_sub_path(scene: Scene) -> Iterator[None]:
+    """A folder of that name cannot be made, and the kubelet says so."""
+    scene.bind(f"../{scene.canary(source=True, handed=True).text}")
+    mount = {"name": "work", "mountPath": "/work", "subPathExpr": f"$({VARIABLE})"}
+    _with_variable(scene, command=GOES_ON, volumeMounts=[mount])
+    yield
+    _wait_event(scene, "Failed")
+
+
+@leaks("etcd: pods")
+def end_of_the_log(scene: Scene) -> Iterator[None]:
+    code = f"import os, sys; sys.exit(os.environ['{VARIABLE}'])"
+    fallback = {"terminationMessagePolicy": "FallbackToLogsOnError"}
+    scene.given()
+    _with_variable(scene, command=python(code), **fallback)
+    yield
+    _wait_ended(scene)
+
+
+@leaks("etcd: pods")
+def termination_message(scene: Scene) -> Iterator[None]:
+    """The file that the program configures another one with."""
+    code = f"import os; open('/tmp/app.conf', 'w').write(os.environ['{VARIABLE}'])"
+    scene.given()
+    _with_variable(scene, command=python(code), terminationMessagePath="/tmp/app.conf")
+    yield
+    _wait_ended(scene)
+
+
+@leaks("etcd: events")
+def failing_probe(scene: Scene) -> Iterator[None]:
+    scene.given()
+    _with_variable(scene, command=GOES_ON, readinessProbe={**PRINTS, "periodSeconds": 1})
+    yield
+    _wait_event(scene, "Unhealthy")
+
+
+@leaks("log of kubelet")
+def failing_hook(scene: Scene) -> Iterator[None]:
+    scene.given()
+    _with_variable(scene, command=GOES_ON, lifecycle={"postStart": PRINTS})
+    yield
+    _wait_ended(scene)
+
+
+def _with_variable(scene: Scene, **container: Any) -> None:
+    """A pod of anybody's, with the value in a variable from the source."""
+    reference = {"secretKeyRef": {"name": scene.name, "key": "token"}}
+    _pod(scene, env=[{"name": VARIABLE, "valueFrom": reference}], **container)
+
+
+def _wait_ended(scene: Scene) -> None:
+    over = ("Failed", "Succeeded")
+    scene.team.client.wait_for(
+        "pods", scene.name, scene.team.namespace, lambda pod: pod["status"]["phase"] in over, 120
+    )
+
+
+def _wait_event(scene: Scene, reason: str) -> None:
+    fields = f"involvedObject.name={scene.name},reason={reason}"
+    for _ in scene.team.client.watch("events", scene.team.namespace, timeout=120, fields=fields):
+        return
+    raise AssertionError(f"no Event {reason} about pod {scene.name} within 120 s")
+
+
 def _pod(scene: Scene, **container: Any) -> Object:
     main = {"name": "main", "image": TASK_IMAGE, "imagePullPolicy": "IfNotPresent", **container}
     return scene.team.client.create(
@@ -128,7 +212,12 @@ def _pod(scene: Scene, **container: Any) -> Object:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": scene.name, "namespace": scene.team.namespace},
-            "spec": {"terminationGracePeriodSeconds": 1, "containers": [main]},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "restartPolicy": "Never",
+                "containers": [main],
+                "volumes": [{"name": "work", "emptyDir": {}}],
+            },
         }
     )
 

@@ -255,9 +255,10 @@ def plaintext_in_the_middle(scene: Scene) -> Play:
 
 @entry(base=True)
 def plaintext_in_the_input(scene: Scene) -> Play:
-    """As other systems take it: ``$secrets`` among the input, at its top and one level down."""
+    """As other systems take it: ``$secrets`` among the input, at its top and wherever else."""
     value = scene.canary(sent=True).text
-    for wrong in ({"$secrets": {"token": value}}, {"circuit": {"$secrets": {"token": value}}}):
+    clear = {"$secrets": {"token": value}}
+    for wrong in (clear, {"circuit": clear}, {"a": {"b": clear}}, {"list": [[clear]]}):
         body = run(scene.team.namespace, scene.name, input=wrong, bindings=[], task={"secrets": []})
         scene.refused(lambda: scene.team.client.create(body), "$secrets", ROTATE)  # noqa: B023
         scene.refused(lambda: scene.kubectl("apply", "-f", "-", input=json.dumps(body)), ROTATE)  # noqa: B023

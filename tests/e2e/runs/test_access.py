@@ -77,6 +77,19 @@ def test_a_run_is_refused_until_the_binding_admits_it(
     check_it_goes_on(team)
 
 
+def test_an_image_that_is_mounted_as_a_volume_counts_like_that_of_a_container(team: Team) -> None:
+    """What is in it may be the program. That of the pod that was really made: tests/unit/plan/test_plan.py."""
+    admits(team, [{"images": [TASK_IMAGE]}])
+    team.make_run(
+        pod={**HELD_BACK, "volumes": [{"name": "tools", "image": {"reference": OTHER_IMAGE}}]},
+    )
+    assert f"image {OTHER_IMAGE} matches no pattern of images" in denied(team)
+
+    admits(team, [{"images": [TASK_IMAGE, OTHER_IMAGE]}])
+    team.wait_condition("job", "Authorized", "True")
+    team.pod(team.run())
+
+
 def test_a_binding_that_comes_later(team: Team) -> None:
     team.client.delete("secretbindings", "keys", team.namespace)
     team.make_run()

@@ -118,6 +118,9 @@ def alone(node: NodeCluster, folder: Path, **spec: Any) -> Iterator[Team]:
     """A team with an operator, a source and a binding on a node of its own."""
     install_crds(node)
     with team_in(node, make_namespace(node.client, "disrupted"), folder) as team:
+        # Tasks of a pod on such a node are told to finish by a file of the node.
+        privileged = {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}
+        node.client.patch("namespaces", team.namespace, None, {"metadata": privileged})
         team.make_source()
         team.make_binding(**spec)
         team.operator.start()

@@ -85,7 +85,7 @@ def may_not_use(team: Team, user: str, binding: str) -> None:
     )
 
 
-def give(team: Team, name: str, user: str, rules: list[Object]) -> None:
+def give(team: Team, name: str, user: str, rules: list[Object], kind: str = "User") -> None:
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role"}
     team.client.create({**role, "metadata": {"name": name, "namespace": team.namespace}, "rules": rules})
     team.client.create(
@@ -94,7 +94,7 @@ def give(team: Team, name: str, user: str, rules: list[Object]) -> None:
             "kind": "RoleBinding",
             "metadata": {"name": name, "namespace": team.namespace},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}],
+            "subjects": [{"kind": kind, "apiGroup": "rbac.authorization.k8s.io", "name": user}],
         }
     )
 

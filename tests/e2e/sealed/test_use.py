@@ -11,8 +11,8 @@ import pytest
 from runkeys.access import RECONCILED
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import ApiError
-from tests.e2e.runs.team import HELD_BACK, Team, condition, phase
-from tests.e2e.sealed.people import give, may, may_not_use, may_use, person, sealed_entry
+from tests.e2e.runs.team import HELD_BACK, Team, condition, phase, run
+from tests.e2e.sealed.people import give, may, may_not_use, may_use, person, requester, sealed_entry
 
 pytestmark = pytest.mark.e2e
 
@@ -157,3 +157,17 @@ def test_a_personal_binding_serves_its_owner_and_nobody_else(team: Team) -> None
     assert "(of-alice, of-alice-too); delete all but one" in condition(found, "Stalled")["message"]
     alice.client.delete("secretbindings", "of-alice-too", team.namespace)
     assert phase(team.wait_phase("both", "Succeeded", "Failed")) == "Succeeded"
+
+
+def test_who_is_in_very_many_groups_has_runs_like_others(team: Team) -> None:
+    """By one of these groups, which is asked for again before the Secret is made."""
+    groups = [f"department-{number}-of-a-large-directory" for number in range(3000)]
+    rule = {"apiGroups": ["runkeys.dev"], "resources": ["workflowruns"], "verbs": ["create"]}
+    use = {"apiGroups": ["runkeys.dev"], "resources": ["secretbindings"], "verbs": ["use"]}
+    give(team, "of-a-group", groups[2718], [rule, use], kind="Group")
+    client = team.client.as_user("grace", *groups)
+    wait_until("grace to be let in", lambda: may(client, team.namespace, "create", "workflowruns"), 10)
+    client.create(run(team.namespace, requester=requester(client)))
+    found = team.wait_phase("job", "Succeeded", "Failed")
+    assert phase(found) == "Succeeded", found["status"]
+    assert len(found["spec"]["requester"]["groups"]) == len(groups) + 1  # system:authenticated

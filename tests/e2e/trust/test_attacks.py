@@ -6,94 +6,21 @@ CronJob, by the run's own pod or Secret. Exec and reading Secrets are rights of 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import ApiError, KubeClient, Object
+from tests.e2e.cluster.client import ApiError, Object
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
-from tests.e2e.sealed.people import give
+from tests.e2e.runs.team import TASK_IMAGE, Team
+from tests.e2e.trust import attacks_on_jobs, secret_fields
 from tests.e2e.trust.golden import check_golden, told
+from tests.e2e.trust.scene import Attack, Scene, container, patch, pod_spec, scene_of
 
 pytestmark = pytest.mark.e2e
-
-EVERYTHING = ["create", "get", "list", "watch", "patch", "update", "delete"]
-RIGHTS: list[Object] = [
-    {"apiGroups": [group], "resources": resources, "verbs": EVERYTHING}
-    for group, resources in (
-        ("runkeys.dev", ["workflowruns", "workflowruns/status", "secretbindings", "secretbindings/status"]),
-        ("", ["pods", "pods/ephemeralcontainers", "configmaps", "events"]),
-        ("batch", ["jobs", "cronjobs"]),
-        ("apps", ["deployments", "replicasets"]),
-    )
-] + [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "patch", "update", "delete"]}]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A run at work, its Secret and its pod, and the one who wants the value."""
-
-    team: Team
-    mallory: KubeClient
-    secret: str
-    pod: str
-
-    def make(self, kind: str, name: str, spec: Object, **options: Any) -> Object:
-        version = {"Pod": "v1", "Job": "batch/v1", "CronJob": "batch/v1", "Deployment": "apps/v1"}[kind]
-        metadata = {"name": name, "namespace": self.team.namespace, **options.pop("metadata", {})}
-        made = {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
-        return self.mallory.create(made, **options)
-
-    def reads_variable(self) -> Object:
-        reference = {"secretKeyRef": {"name": self.secret, "key": "SECRET_API_TOKEN"}}
-        return {"env": [{"name": "STOLEN", "valueFrom": reference}]}
-
-
-def container(**more: Any) -> Object:
-    return {"name": "main", "image": TASK_IMAGE, "imagePullPolicy": "IfNotPresent", **more}
-
-
-def pod_spec(*, volume: Object | None = None, **of_container: Any) -> Object:
-    spec: Object = {"restartPolicy": "Never", "containers": [container(**of_container)]}
-    if volume is not None:
-        spec["volumes"] = [{"name": "stolen", **volume}]
-    return spec
-
-
-@dataclass(frozen=True)
-class Attack:
-    """One way. ``act(scene, dry)``: as it is, or only to see whether it would be let through.
-
-    :ivar policy: which one refuses it.
-    """
-
-    policy: str
-    act: Callable[[Scene, dict[str, Any]], object]
-
-
-def of_pod(make: Callable[[Scene], Object]) -> Attack:
-    return Attack("pods", lambda scene, dry: scene.make("Pod", "thief", make(scene), **dry))
-
-
-def init_container(scene: Scene) -> Object:
-    return {**pod_spec(), "initContainers": [{**container(), "name": "first", **scene.reads_variable()}]}
-
-
-def projected(scene: Scene) -> Object:
-    return pod_spec(volume={"projected": {"sources": [{"secret": {"name": scene.secret}}]}})
-
-
-def csi(scene: Scene) -> Object:
-    return pod_spec(volume={"csi": {"driver": "csi.example", "nodePublishSecretRef": {"name": scene.secret}}})
-
-
-def flex(scene: Scene) -> Object:
-    return pod_spec(volume={"flexVolume": {"driver": "example/flex", "secretRef": {"name": scene.secret}}})
 
 
 def posing(scene: Scene, dry: dict[str, Any]) -> object:
@@ -103,16 +30,6 @@ def posing(scene: Scene, dry: dict[str, Any]) -> object:
     metadata = {"labels": there["labels"], "ownerReferences": owners}
     spec = pod_spec(**scene.reads_variable())
     return scene.make("Pod", f"{scene.secret}-thief", spec, metadata=metadata, **dry)
-
-
-def patch(
-    resource: str, which: str, change: object, how: Any = "strategic", sub: str = ""
-) -> Callable[..., object]:
-    def act(scene: Scene, dry: dict[str, Any]) -> object:
-        name = {"pod": scene.pod, "secret": scene.secret, "run": "job", "binding": "keys"}[which]
-        return scene.mallory.patch(resource, name, scene.team.namespace, change, how, sub, **dry)
-
-    return act
 
 
 def debugger(scene: Scene, dry: dict[str, Any]) -> object:
@@ -144,6 +61,26 @@ def secret_of_our_type(scene: Scene, dry: dict[str, Any]) -> object:
     return scene.mallory.create(secret, **dry)
 
 
+def applied(scene: Scene, dry: dict[str, Any]) -> object:
+    """It takes no right to read: the answer to any change is the whole object."""
+    metadata = {"name": scene.secret, "annotations": {"example.com/note": "x"}}
+    return scene.mallory.request(
+        "PATCH",
+        f"/api/v1/namespaces/{scene.team.namespace}/secrets/{scene.secret}",
+        query={"fieldManager": "mallory", **dry},
+        body={"apiVersion": "v1", "kind": "Secret", "metadata": metadata},
+        content_type="application/apply-patch+yaml",
+    )
+
+
+def deleted_with_others(scene: Scene, dry: dict[str, Any]) -> object:
+    """The answer would be a list of all that went."""
+    path = f"/api/v1/namespaces/{scene.team.namespace}/secrets"
+    return scene.mallory.request(
+        "DELETE", path, query={"fieldSelector": "type=runkeys.dev/run-secret", **dry}
+    )
+
+
 def delete_secret(scene: Scene, dry: dict[str, Any]) -> object:
     """The answer to this one would be the whole Secret."""
     options: dict[str, Any] = {"dryRun": ["All"]} if dry else {}
@@ -155,13 +92,7 @@ def delete_secret(scene: Scene, dry: dict[str, Any]) -> object:
 
 STATUS = {"status": {"phase": "Pending", "tasks": []}}
 ATTACKS = {
-    "pod: variable": of_pod(lambda scene: pod_spec(**scene.reads_variable())),
-    "pod: envFrom": of_pod(lambda scene: pod_spec(envFrom=[{"secretRef": {"name": scene.secret}}])),
-    "pod: volume": of_pod(lambda scene: pod_spec(volume={"secret": {"secretName": scene.secret}})),
-    "pod: projected volume": of_pod(projected),
-    "pod: CSI nodePublishSecretRef": of_pod(csi),
-    "pod: flexVolume": of_pod(flex),
-    "pod: init container": of_pod(init_container),
+    **secret_fields.ATTACKS,
     "pod: poses as the Job's": Attack("pods", posing),
     "the run's pod: ephemeral container": Attack("pods", debugger),
     "the run's pod: another image": Attack(
@@ -181,7 +112,10 @@ ATTACKS = {
     "the run's Secret: disowned": Attack(
         "names", patch("secrets", "secret", {"metadata": {"ownerReferences": None}}, "merge")
     ),
+    "the run's Secret: annotated": Attack("names", applied),
     "the run's Secret: foreground deletion": Attack("names", delete_secret),
+    "the run's Secret: deleted with others": Attack("names", deleted_with_others),
+    **attacks_on_jobs.ATTACKS,
     "run: status written": Attack("status", patch("workflowruns", "run", STATUS, "merge", "status")),
     "binding: status written": Attack(
         "status", patch("secretbindings", "binding", {"status": {"secrets": "9/9"}}, "merge", "status")
@@ -194,25 +128,6 @@ ATTACKS = {
         "bindings", patch("secretbindings", "binding", {"spec": {"maxLifetimeSeconds": 9}}, "merge")
     ),
 }
-
-
-def scene_of(team: Team) -> Scene:
-    team.make_source()
-    team.make_binding()
-    found = team.make_run(command=python(FINISHES_WHEN_TOLD), input={"known": 1})
-    pod = team.wait_running(found)
-    give(team, "mallory", "mallory", RIGHTS)
-    mallory = team.client.as_user("mallory")
-    wait_until("mallory to be let in", lambda: may_list(mallory, team.namespace))
-    return Scene(team, mallory, team.object_name(found), pod["metadata"]["name"])
-
-
-def may_list(client: KubeClient, namespace: str) -> bool:
-    try:
-        client.list("deployments", namespace)
-    except ApiError:
-        return False
-    return True
 
 
 def test_every_way_is_refused(new_team: TeamMaker, tmp_path: Path) -> None:
@@ -288,4 +203,7 @@ def test_twin_without_its_policy_each_way_is_open(new_team: TeamMaker, policy: s
     with scene.team.without_policies(policy):
         for name, attack in ATTACKS.items():
             if attack.policy == policy:
-                assert attack.act(scene, {"dryRun": "All"}), name
+                answer = attack.act(scene, {"dryRun": "All"})
+                assert answer, name
+                if attack.act in (applied, deleted_with_others):
+                    assert base64.b64encode(scene.team.value.encode()).decode() in str(answer), name

@@ -101,6 +101,12 @@ def applied(kind: str, document: object) -> Object:
     return made
 
 
+def nested(value: Any, levels: int) -> Any:
+    for level in range(levels):
+        value = {"a": value} if level % 2 else [value]
+    return value
+
+
 def in_the_clear(value: str) -> dict[str, Object]:
     """By the place where somebody might put a value."""
     of_run: dict[str, Any] = {"bindings": [], "suspend": True}
@@ -109,6 +115,9 @@ def in_the_clear(value: str) -> dict[str, Object]:
         "input.*.$secrets": run(
             "", input={"n": 1, "l": ["x"], "task": {"$secrets": {"token": value}}}, **of_run
         ),
+        "input, in a list": run("", input={"l": [1, [{"$secrets": {"token": value}}]]}, **of_run),
+        "input, 400 levels deep": run("", input={"x": nested({"$secrets": {"token": value}}, 400)}, **of_run),
+        "input, after quotes": run("", input={'a\\": "': {"$secrets": {"token": value}}}, **of_run),
         "sealedInput": run("", sealedInput={"token": value}, **of_run),
         "entry of a binding": binding("", secrets=[{"name": "token", "sealed": value}]),
         "run, applied: $secrets": applied("run", {"spec": {"input": {"$secrets": {"token": value}}}}),
@@ -137,7 +146,13 @@ def test_nothing_is_stored_in_the_clear(new_team: TeamMaker, tmp_path: Path) -> 
     team.client.create(
         applied("binding", {"spec": {"secrets": [{"name": "t", "sealed": "rk1.x.y"}]}}), team.namespace
     )
-    team.client.create(run(team.namespace, "fine", input={"secrets": {"a": 1}, "b": {"c": "$secrets"}}))
+    said = {
+        "secrets": {"a": 1},
+        "b": {"c": "$secrets"},
+        "d": ['"$secrets":', {"$secrets_": 1}],
+        '"$secrets":': 1,
+    }
+    team.client.create(run(team.namespace, "fine", input={**said, "large": [1] * 20_000}))
     assert not team.cluster.etcd.find(value.encode(), since=team.since)
     check_golden("in-the-clear.txt", rows, tmp_path)
 
@@ -147,6 +162,6 @@ def test_twin_without_the_policy_it_is_stored(new_team: TeamMaker) -> None:
     value = canary()
     with team.without_policies("plaintext"):
         made = in_the_clear(value)
-        team.client.create(made["input.$secrets"], team.namespace)
+        team.client.create(made["input, in a list"], team.namespace)
         team.client.create(made["binding, applied: value"], team.namespace)
     assert len(team.cluster.etcd.find(value.encode(), since=team.since)) == 2

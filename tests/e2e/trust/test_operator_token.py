@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from runkeys.policies.operator import LABEL_RUNS
 from tests.e2e.cluster.client import ApiError, KubeClient, Object
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
+from tests.e2e.sealed.people import give
 from tests.e2e.trust.golden import check_golden, told
 
 pytestmark = pytest.mark.e2e
@@ -52,7 +54,7 @@ def make_secret(name: str, **changes: Any) -> Act:
 TOKEN_OF = {"annotations": {"kubernetes.io/service-account.name": "default"}}
 
 
-def make_job(name: str = "rk-forged", owner: str = "WorkflowRun", **of_pod: Any) -> Act:
+def make_job(name: str = "rk-forged", owner: str = "WorkflowRun", namespace: str = "", **of_pod: Any) -> Act:
     def act(stolen: KubeClient, team: Team, job: str) -> object:
         del job
         run = team.run()["metadata"]
@@ -64,7 +66,7 @@ def make_job(name: str = "rk-forged", owner: str = "WorkflowRun", **of_pod: Any)
             "kind": "Job",
             "metadata": {
                 "name": name,
-                "namespace": team.namespace,
+                "namespace": namespace or team.namespace,
                 "ownerReferences": [{**reference, "controller": True}],
             },
             "spec": {"template": {"spec": spec}},
@@ -72,6 +74,21 @@ def make_job(name: str = "rk-forged", owner: str = "WorkflowRun", **of_pod: Any)
         return stolen.create(made, dryRun="All")
 
     return act
+
+
+def make_job_unlabelled(stolen: KubeClient, team: Team, job: str) -> object:
+    """In the operator's own namespace, which nobody has said is one for runs."""
+    here = ("namespaces", team.namespace, None)
+    team.client.patch(*here, {"metadata": {"labels": {LABEL_RUNS: None}}})
+    try:
+        return make_job()(stolen, team, job)
+    finally:
+        team.client.patch(*here, {"metadata": {"labels": {LABEL_RUNS: "allowed"}}})
+
+
+def make_job_in_kube_system(stolen: KubeClient, team: Team, job: str) -> object:
+    """As an operator that serves all namespaces may."""
+    return make_job(namespace="kube-system")(stolen, team, job)
 
 
 def patch_run(change: object) -> Act:
@@ -92,6 +109,25 @@ def delete_job(stolen: KubeClient, team: Team, name: str) -> object:
     del name
     path = f"/apis/batch/v1/namespaces/{team.namespace}/jobs/theirs"
     return stolen.request("DELETE", path, query={"dryRun": "All"})
+
+
+VERBS = ["get", "list", "watch", "update", "patch", "delete", "deletecollection"]
+
+
+def as_account(verb: str) -> Object:
+    return {"serviceAccountName": f"may-{verb}"}
+
+
+def make_accounts(team: Team) -> None:
+    """One that may do all but read Secrets, and one for each way of reading them."""
+    secrets = {"apiGroups": [""], "resources": ["secrets"]}
+    rules = {verb: {**secrets, "verbs": [verb]} for verb in VERBS}
+    rules["get-keys"] = {**secrets, "verbs": ["get"], "resourceNames": ["runkeys-sealing-keys"]}
+    rules["read-pods"] = {"apiGroups": [""], "resources": ["pods", "configmaps"], "verbs": ["*"]}
+    for what, one in rules.items():
+        metadata = {"name": f"may-{what}", "namespace": team.namespace}
+        team.client.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+        give(team, f"may-{what}", f"system:serviceaccount:{team.namespace}:may-{what}", [one])
 
 
 FOREIGN_VOLUME = {"volumes": [{"name": "stolen", "secret": {"secretName": "source"}}]}
@@ -124,6 +160,21 @@ ATTEMPTS: dict[str, Act] = {
     ),
     "Job: of any name": make_job("forged"),
     "Job: of another owner": make_job(owner="Deployment"),
+    "Job: in kube-system": make_job_in_kube_system,
+    "Job: in its own namespace": make_job_unlabelled,
+    **{f"Job: {field}": make_job(pod={field: True}) for field in ("hostNetwork", "hostPID", "hostIPC")},
+    "Job: a path of the node": make_job(pod={"volumes": [{"name": "node", "hostPath": {"path": "/"}}]}),
+    "Job: a port of the node": make_job(container={"ports": [{"containerPort": 80, "hostPort": 80}]}),
+    "Job: privileged": make_job(container={"securityContext": {"privileged": True}}),
+    "Job: privileged at first": make_job(
+        pod={"initContainers": [{"name": "i", "image": TASK_IMAGE, "securityContext": {"privileged": True}}]}
+    ),
+    "Job: may do more than others": make_job(
+        container={"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}
+    ),
+    **{f"Job: as an account that may {verb} Secrets": make_job(pod=as_account(verb)) for verb in VERBS},
+    "Job: as an account that may get the keys": make_job(pod=as_account("get-keys")),
+    "Job: as the operator": make_job(pod={"serviceAccountName": "runkeys"}),
     "Job: delete somebody's": delete_job,
     "run: cancel": patch_run({"spec": {"cancel": True}}),
     "run: relabel": patch_run({"metadata": {"labels": {"app": "other"}}}),
@@ -131,6 +182,30 @@ ATTEMPTS: dict[str, Act] = {
     "run: disown": patch_run({"metadata": {"finalizers": ["example.com/keep"]}}),
     "run: delete one that goes on": delete_run,
 }
+
+
+def job_in_kube_system(team: Team) -> None:
+    """The right that an operator for all namespaces has; goes with the others of the team."""
+    version, name = "rbac.authorization.k8s.io/v1", f"anywhere.{team.namespace}"
+    metadata = {"name": name, "labels": {"runkeys.test/namespace": team.namespace}}
+    rule = {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]}
+    role: Object = {"apiVersion": version, "kind": "ClusterRole", "metadata": metadata}
+    team.client.create({**role, "rules": [rule]})
+    reference = {"apiGroup": version.split("/", maxsplit=1)[0], "kind": "ClusterRole", "name": name}
+    account = {"kind": "ServiceAccount", "name": "runkeys", "namespace": team.namespace}
+    team.client.create({**role, "kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [account]})
+
+
+def test_where_it_is_allowed_the_same_goes_through(new_team: TeamMaker) -> None:
+    """A privileged namespace lets a pod near its node, and other rights of an account are not the operator's matter."""
+    team, stolen, name = scene_of(new_team)
+    make_job(pod={"serviceAccountName": "may-read-pods"})(stolen, team, name)
+    label = {"pod-security.kubernetes.io/enforce": "privileged"}
+    team.client.patch("namespaces", team.namespace, None, {"metadata": {"labels": label}})
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        make_job(pod={field: True})(stolen, team, name)
+    make_job(container={"securityContext": {"privileged": True}})(stolen, team, name)
+    make_job(pod={"volumes": [{"name": "node", "hostPath": {"path": "/"}}]})(stolen, team, name)
 
 
 TAKE_IT_AWAY = [what for what in ATTEMPTS if what.startswith("delete the run's") and "dry" not in what]
@@ -158,6 +233,8 @@ def scene_of(new_team: TeamMaker) -> tuple[Team, KubeClient, str]:
         }
     )
     team.operator.stop()
+    make_accounts(team)
+    job_in_kube_system(team)
     return team, team.client.with_token(team.client.token(team.namespace, "runkeys")), team.object_name(found)
 
 

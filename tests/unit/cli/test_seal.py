@@ -81,7 +81,7 @@ def test_a_file_is_sealed_in_place_and_stays_as_it_is_otherwise(
     file.chmod(0o640)
     done = terminal.run("seal", "-f", "binding.yaml", "-w", public)
     assert (done.code, done.out) == (0, "")
-    assert done.err == "binding.yaml: sealed token, shared, three, four\n"
+    assert done.err.endswith("binding.yaml: sealed token, shared, three, four\n")
     text = file.read_text()
     found = entries(text)
     assert opened(found["token"], BindingEntry("team-a", "ibm", "token")) == TOKEN.encode()
@@ -169,6 +169,10 @@ def test_there_is_no_option_and_no_argument_for_a_value(terminal: Terminal) -> N
         ("{name: t, value: {a: b}}", "value is no text"),
         ("{name: t, value: true}", "value is no text"),
         ("{name: t, valueFrom: {env: X}}", "valueFrom needs a file"),
+        ("{name: t, valueFrom: {file: ../outside}}", "not below the manifest's own folder"),
+        ("{name: t, valueFrom: {file: a/../../outside}}", "not below the manifest's own folder"),
+        ("{name: t, valueFrom: {file: /etc/hostname}}", "not below the manifest's own folder"),
+        ("{name: t, valueFrom: {file: link}}", "not below the manifest's own folder"),
         ("{name: t, valueFrom: {file: absent}}", "absent cannot be read: No such file or directory"),
         ("{value: x}", "an entry needs a name"),
         ("{name: t, value: x, scope: Wide}", "scope must be Strict or Namespace"),
@@ -178,6 +182,8 @@ def test_there_is_no_option_and_no_argument_for_a_value(terminal: Terminal) -> N
 def test_what_cannot_be_sealed(terminal: Terminal, public: str, entry: str, says: str) -> None:
     text = "kind: SecretBinding\nmetadata: {name: b, namespace: n}\nspec:\n  secrets:\n"
     path = terminal.folder / "b.yaml"
+    (terminal.folder.parent / "outside").write_text(TOKEN)
+    (terminal.folder / "link").symlink_to(terminal.folder.parent / "outside")
     path.write_text(f"{text}  - {entry}\n")
     before = path.read_text()
     done = terminal.run("seal", "-w", "-f", "b.yaml", public)
@@ -314,3 +320,21 @@ def test_git_shows_only_the_line_of_the_entry(terminal: Terminal, public: str, f
     terminal.ok("seal", "-w", "binding.yaml", public)
     removed = [line for line in git("diff", "-U0").splitlines() if re.match("-[^-]", line)]
     assert all(re.search("value|canary|line 2|file:", line) for line in removed)
+
+
+def test_which_file_went_into_a_value_is_said(terminal: Terminal, public: str, file: Path) -> None:
+    """A manifest may be somebody else's: who seals it sees what it took."""
+    done = terminal.run("seal", "-w", "-f", file.name, public)
+    assert done.code == 0, done
+    assert "binding.yaml: entry 'four' of SecretBinding ibm is sealed with what is in four.pem" in done.err
+
+
+def test_a_file_below_the_manifest_is_taken_from_wherever_one_is(terminal: Terminal, public: str) -> None:
+    folder = terminal.folder / "deploy"
+    (folder / "keys").mkdir(parents=True)
+    (folder / "keys" / "t").write_text(TOKEN)
+    entry = "{name: t, valueFrom: {file: keys/../keys/t}}"
+    text = f"kind: SecretBinding\nmetadata: {{name: b, namespace: n}}\nspec:\n  secrets:\n  - {entry}\n"
+    (folder / "b.yaml").write_text(text)
+    sealed = entries(terminal.ok("seal", "-f", "deploy/b.yaml", public))["t"]
+    assert opened(sealed, BindingEntry("n", "b", "t")) == TOKEN.encode()

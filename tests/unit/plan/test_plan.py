@@ -349,10 +349,12 @@ def test_the_pod_that_was_made_is_checked_again() -> None:
     world.bind_pod()
     ((uid, pod),) = world.pods.items()
     evil = ContainerView("sidecar", "evil.example/steal:1")
-    world.pods[uid] = replace(pod, containers=(*pod.containers, evil))
-    world.reconcile()
-    assert not world.secrets
-    assert condition(world, "Authorized") == ("False", Reason.ACCESS_DENIED)
+    changed = replace(pod, containers=(*pod.containers, evil))
+    for other in (changed, replace(pod, volume_images=("evil.example/steal:1",))):
+        world.pods[uid] = other
+        world.reconcile()
+        assert not world.secrets
+        assert condition(world, "Authorized") == ("False", Reason.ACCESS_DENIED)
     world.pods[uid] = pod
     world.reconcile()
     assert len(world.secrets) == 1

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from runkeys.api import WorkflowRun
-from runkeys.policies import Account, build, difference, served
+from runkeys.policies import VALIDATING_RULES, Account, build, difference, served
 from runkeys.policies.__main__ import chart_template, main, plain_files
-from runkeys.policies.rules import MOST_BINDINGS, VALIDATING_RULES
+from runkeys.policies.runs import MOST_BINDINGS
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 TEMPLATES = CHECKOUT / "helm" / "runkeys" / "templates"

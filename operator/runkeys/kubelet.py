@@ -1,0 +1,134 @@
+"""What the kubelet makes public of a container that has secrets: what it expands, and what it copies out.
+
+The one list: planning refuses these fields for containers with secrets, and the policy on pods is written from it, for
+pods that somebody else's admission has changed. The leak scan has each of them as a way in which a value gets out.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+RUNTIME = "/var/runtime"
+"""Where a task finds what it is given; the same place as in the qhub runtime."""
+
+OURS = "runkeys-"
+"""What the names of our volumes and containers in a pod begin with."""
+
+SECRETS_VOLUME = f"{OURS}secrets"
+"""The volume with the secrets that are files."""
+
+OUTPUT = f"{RUNTIME}/output/output.json"
+TERMINATION_LOG = "/dev/termination-log"
+"""Whatever the container has at this path when it ends is in the pod's status."""
+
+_COMMAND_LINE = (
+    "would put a secret on the command line, which others on the node can read;"
+    " read the variable in the program"
+)
+
+EXPANDED: Mapping[str, str] = {
+    "command[]": _COMMAND_LINE,
+    "args[]": _COMMAND_LINE,
+    "env[].value": "copies a secret into another variable; give the secret that name with env instead",
+    "volumeMounts[].subPathExpr": "would make a secret the name of a folder, which is in the pod's status and in Events"
+    " when it cannot be made, and stays on the node; use subPath",
+}
+"""Fields of a container in which ``$(NAME)`` becomes the value of a variable, and why that must be no secret.
+
+In the commands of probes it becomes one that is written in the pod only, and in those of hooks it stays.
+"""
+
+_LOG = "the kubelet copies the end of the log into the pod's status, for whoever may read pods; remove it"
+_FILE = (
+    f"the kubelet copies that file into the pod's status, for whoever may read pods; remove it, so that it is"
+    f" {TERMINATION_LOG}, or use recordOutput for what all may read"
+)
+_PROBE = (
+    "the kubelet puts what a failing command prints into an Event, and it has the secrets; use httpGet, grpc or"
+    " tcpSocket"
+)
+_HOOK = (
+    "the kubelet puts what a failing command prints into its log and the pod's status, and it has the secrets; let"
+    " the program do it, or use httpGet or sleep"
+)
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A field by which the kubelet copies out of a container what that has.
+
+    :ivar harmless: what it may be; empty: it has to be absent. :ivar ours: what Runkeys itself makes of it.
+    """
+
+    path: str
+    message: str
+    harmless: str = ""
+    ours: str = ""
+
+    @property
+    def admitted(self) -> list[str]:
+        """Values that the field may have in a pod."""
+        return [value for value in (self.harmless, self.ours) if value]
+
+
+COPIED = (
+    Copied("terminationMessagePolicy", _LOG, "File"),
+    Copied("terminationMessagePath", _FILE, TERMINATION_LOG, OUTPUT),
+    *(Copied(f"{probe}.exec", _PROBE) for probe in ("livenessProbe", "readinessProbe", "startupProbe")),
+    *(Copied(f"lifecycle.{hook}.exec", _HOOK) for hook in ("postStart", "preStop")),
+)
+
+_EXPANSION = re.compile(r"\$\(([^()]+)\)")
+
+
+def expansions(container: Mapping[str, Any], names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Fields of a container that would show one of these variables: path and message."""
+    for path, message in EXPANDED.items():
+        for where, text in _found(container, path):
+            if expands(text, names):
+                yield where, message
+
+
+def expands(text: object, names: Collection[str]) -> bool:
+    """Whether one of these variables would be filled in."""
+    if not isinstance(text, str):
+        return False
+    # $$(NAME) is an escaped $(NAME)
+    return any(match in names for match in _EXPANSION.findall(text.replace("$$", "")))
+
+
+def copies(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Fields of a container by which the kubelet would copy out what it has: path and message."""
+    for field in COPIED:
+        for where, value in _found(container, field.path):
+            if value is not None and value != field.harmless:
+                yield where, field.message
+
+
+def is_taken(path: object) -> bool:
+    """Whether a mount at this path would lie over what Runkeys puts there, or be copied into the pod's status."""
+    # The kubelet takes a relative path from the root, and the runtime cleans it.
+    place = posixpath.normpath("/" + str(path).lstrip("/"))
+    return place == TERMINATION_LOG or f"{place}/".startswith(f"{RUNTIME}/")
+
+
+def _found(node: object, path: str, at: str = "") -> Iterator[tuple[str, object]]:
+    """Everything at a path like ``env[].value``, with where it is; nothing where the shape is another."""
+    head, _, rest = path.partition(".")
+    key, is_list = head.removesuffix("[]"), head.endswith("[]")
+    if not isinstance(node, Mapping) or key not in node:
+        return
+    here, value = f"{at}{key}", node[key]
+    places: list[tuple[str, object]] = [(here, value)]
+    if is_list:
+        items = value if isinstance(value, list) else []
+        places = [(f"{here}[{index}]", item) for index, item in enumerate(items)]
+    for where, item in places:
+        if rest:
+            yield from _found(item, rest, f"{where}.")
+        else:
+            yield where, item

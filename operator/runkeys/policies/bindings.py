@@ -1,0 +1,78 @@
+"""What is demanded of SecretBindings."""
+
+from __future__ import annotations
+
+from runkeys.access import RECONCILED, USE
+from runkeys.api import GROUP
+from runkeys.policies.account import Account
+from runkeys.policies.cel import WHO, Object, check, filled, may, ours, policy, word
+from runkeys.policies.shared import GRANT, NOT_COLLECTED, SUBJECT, TARGET, granted_by
+
+MOST_SOURCES = 16
+"""So many different Secrets can a binding refer to, unless its author may get all of the namespace."""
+
+
+def bindings(_: Account) -> Object:
+    """A personal binding is its owner's. Another one takes `use` to write, and any `get` on what it refers to."""
+    name = "variables.target.metadata.name"
+    get = f"kubectl -n <namespace> create role <role> --verb=get --resource=secrets <resource>{RECONCILED}"
+    bind = f"kubectl -n <namespace> create rolebinding <role> <option> <subject>{RECONCILED}"
+    checks = [
+        check(
+            f"variables.owner == '' || variables.owner == {WHO}",
+            "a personal SecretBinding is written by its owner only",
+            filled(
+                "<who> may not write SecretBinding <binding>, the personal binding of <owner>; its owner can, or"
+                " whoever may act as the owner: kubectl <option>",
+                who=WHO,
+                binding=name,
+                owner="variables.owner",
+                option=word("--as=<owner>", owner="variables.owner"),
+            ),
+        ),
+        check(
+            f"!variables.changed || variables.owner != '' || {may(USE, GROUP, 'secretbindings', name)}",
+            "whoever writes a SecretBinding must be allowed to use it",
+            filled(
+                "<who> may not use SecretBinding <binding>, so may not write it either; whoever administers the"
+                f" namespace can allow it: {GRANT}",
+                **granted_by(USE, name),
+            ),
+        ),
+        check(
+            f"size(variables.sources) <= {MOST_SOURCES} || variables.gets_all",
+            f"spec.secrets refers to more than {MOST_SOURCES} different Secrets, more than can be checked one by one;"
+            " make several bindings, or have it written by somebody who may get all Secrets of the namespace",
+        ),
+    ]
+    for index in range(MOST_SOURCES):
+        secret = f"variables.sources[{index}]"
+        checks.append(
+            check(
+                f"size(variables.sources) <= {index} || variables.gets_all || {may('get', '', 'secrets', secret)}",
+                "whoever writes a SecretBinding must be allowed to get each Secret that spec.secrets refers to",
+                filled(
+                    "<who> may not get Secret <secret>, to which spec.secrets refers, and a SecretBinding is no way"
+                    f" round that; whoever administers the namespace can allow it: {get} && {bind}",
+                    who=WHO,
+                    secret=secret,
+                    role=word("get-<secret>", secret=secret),
+                    resource=word("--resource-name=<secret>", secret=secret),
+                    option=word("--role=get-<secret>", secret=secret),
+                    namespace="request.namespace",
+                    subject="variables.subject",
+                ),
+            )
+        )
+    variables = {
+        "subject": SUBJECT,
+        "target": TARGET,
+        "owner": "variables.target.spec.?owner.?username.orValue('')",
+        "changed": "request.operation == 'CREATE'"
+        " || (request.operation == 'UPDATE' && object.spec != oldObject.spec)",
+        "named": "variables.changed ? object.spec.secrets.filter(e, has(e.secretKeyRef))"
+        ".map(e, e.secretKeyRef.name) : []",
+        "sources": "variables.named.transformList(i, n, variables.named.indexOf(n) == i, n)",
+        "gets_all": may("get", "", "secrets"),
+    }
+    return policy([ours("CREATE UPDATE DELETE", "secretbindings")], checks, variables, NOT_COLLECTED)

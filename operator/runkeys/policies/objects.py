@@ -1,0 +1,202 @@
+"""What is demanded of Jobs, Secrets, pods and requests for certificates: only its own task has what a run is given."""
+
+from __future__ import annotations
+
+from runkeys.api import GROUP
+from runkeys.naming import LABEL_RUN, LABEL_RUN_UID, LABEL_TASK, OBJECT_PREFIX, RECIPIENT_VOLUME, SECRET_TYPE
+from runkeys.policies.account import Account
+from runkeys.policies.cel import WHO, Object, check, listed, policy, rule, text
+from runkeys.policies.secret_paths import VOLUME, every_secret
+from runkeys.policies.shared import JOB_CONTROLLERS, NOT_COLLECTED, TARGET
+from runkeys.template import SIGNER
+
+_RUN_LABELS = [LABEL_RUN, LABEL_RUN_UID, LABEL_TASK]
+
+# Writes each object anew as it is, so that it is stored in another version or under another key.
+_MIGRATOR = "system:serviceaccount:kube-system:storage-version-migrator-controller"
+
+_JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
+"""By this label the Job controller takes a pod for one of a Job, and adopts it if it is nobody's."""
+
+_JOB_NAME_LABELS = ["batch.kubernetes.io/job-name", "job-name"]
+_JOB_FINALIZER = "batch.kubernetes.io/job-tracking"
+
+_IS_OURS = f"^{OBJECT_PREFIX}.*-[0-9]+-[0-9a-f]{{10}}$"
+"""What names of attempts look like: for volumes, which are of the cluster and not of a namespace that is served."""
+
+
+def names(account: Account) -> Object:
+    """Jobs and Secrets with names or labels of Runkeys are made by its operator, and changed by nobody else."""
+    is_operator = f"{WHO} == {text(account.username)}"
+    labels = listed(_RUN_LABELS)
+    checks = [
+        check(
+            f"request.operation != 'CREATE' || !(variables.ours || variables.labelled) || {is_operator}",
+            "only the operator of Runkeys makes Jobs and Secrets whose names begin with rk-, Secrets of type"
+            f" {SECRET_TYPE}, and Jobs with the labels {', '.join(_RUN_LABELS)}; choose another name, and leave the"
+            " labels out",
+        ),
+        check(
+            f"!(request.operation == 'DELETE' && variables.secret && variables.ours) || {is_operator}",
+            "the Secret of a run is deleted by the operator of Runkeys, or with its Job; to take it away now, cancel"
+            " the run (spec.cancel) or delete it",
+        ),
+        check(
+            "!(request.operation == 'UPDATE' && variables.secret && variables.ours)"
+            f" || {WHO} == {text(_MIGRATOR)}",
+            "the Secret of a run is changed by nobody: the answer to a change would be the whole Secret, and labels,"
+            " finalizers and owner are what removes it in time",
+        ),
+        check(
+            "!(request.operation == 'UPDATE' && variables.job && variables.ours)"
+            f" || {WHO} in {listed([*JOB_CONTROLLERS, _MIGRATOR])}",
+            "the Job of a run is changed by the Job controller alone; to end the run set its spec.cancel, to hold it"
+            " spec.suspend, and for anything else make a new run",
+        ),
+        check(
+            "!(request.operation == 'DELETE' && variables.job && variables.ours)"
+            " || (request.?options.?propagationPolicy.orValue('') in ['Background', 'Foreground']"
+            " && !request.?options.?orphanDependents.orValue(false))",
+            "the Job of a run is deleted with its pod and its Secret, which this would leave behind; use kubectl delete"
+            " job without --cascade (in a request: propagationPolicy Background), or cancel the run (spec.cancel)",
+        ),
+        check(
+            "request.operation != 'UPDATE' || !variables.job"
+            f" || {labels}.all(l, object.metadata.?labels[?l] == oldObject.metadata.?labels[?l])",
+            f"the labels {', '.join(_RUN_LABELS)} say which Jobs are a run's, and cannot be changed",
+        ),
+    ]
+    variables = {
+        "target": TARGET,
+        "secret": "request.resource.resource == 'secrets'",
+        "job": "request.resource.resource == 'jobs'",
+        "ours": f"variables.target.metadata.name.startsWith({text(OBJECT_PREFIX)})"
+        f" || (variables.secret && variables.target.?type.orValue('') == {text(SECRET_TYPE)})",
+        "labelled": f"variables.job && {labels}.exists(l, l in variables.target.metadata.?labels.orValue({{}}))",
+    }
+    rules = [
+        rule("CREATE UPDATE DELETE", "secrets"),
+        rule("CREATE UPDATE DELETE", "jobs", group="batch"),
+        rule("UPDATE", "jobs/status", group="batch"),
+    ]
+    return policy(rules, checks, variables, NOT_COLLECTED)
+
+
+def pods(_: Account) -> Object:
+    """Only the pod of a run's Job can refer to the run's Secret or count for the Job, and it stays as it was made."""
+    labels = listed(_RUN_LABELS)
+    prefix = text(OBJECT_PREFIX)
+    own = every_secret(
+        "object.spec", lambda name: f"(!{name}.startsWith({prefix}) || {name} == variables.job)"
+    )
+    none_of_ours = every_secret("object.spec", lambda name: f"!{name}.matches({text(_IS_OURS)})", VOLUME)
+    images = " && ".join(
+        f"object.spec.?{field}.orValue([]).map(c, c.image) == oldObject.spec.?{field}.orValue([]).map(c, c.image)"
+        for field in ("containers", "initContainers")
+    )
+    of_before, of_now = (
+        f"{of}.metadata.?ownerReferences.orValue([]).filter(o, o.?controller.orValue(false))"
+        for of in ("oldObject", "object")
+    )
+    tracked, still_tracked = (
+        f"{text(_JOB_FINALIZER)} in {of}.metadata.?finalizers.orValue([])" for of in ("oldObject", "object")
+    )
+    notes = [f"{of}.metadata.?annotations.orValue({{}})" for of in ("object", "oldObject")]
+    same_notes = " && ".join(
+        f"{one}.all(k, !k.startsWith({text(f'{GROUP}/')}) || (k in {other} && {one}[k] == {other}[k]))"
+        for one, other in (notes, notes[::-1])
+    )
+    uid = text(_JOB_UID_LABEL)
+    of_uid = [f"{of}[?{uid}].orValue('')" for of in ("variables.now", "variables.before")]
+    of_name = [f"{of}[?l].orValue('')" for of in ("variables.now", "variables.before")]
+    checks = [
+        check(
+            f"!variables.pod || request.operation != 'CREATE' || ({own})",
+            "the pod refers to a Secret whose name begins with rk-: that is the Secret of one attempt of a run, for the"
+            " pod of that attempt's Job alone; ask for secrets in a WorkflowRun of your own",
+        ),
+        check(
+            "!variables.pod || request.operation != 'CREATE' || variables.job.startsWith("
+            f"{prefix}) || !{labels}.exists(l, l in variables.now)",
+            f"the labels {', '.join(_RUN_LABELS)} are for pods of runs, which the Job controller makes; leave them out",
+        ),
+        check(
+            f"!variables.pod || variables.by_controller || {of_uid[0]} == {of_uid[1]}"
+            f" || ({of_uid[0]} == '' && !variables.of_run)",
+            f"the label {_JOB_UID_LABEL} makes a pod one of a Job, and only the Job controller sets it, or takes it off"
+            " the pod of a run; leave it as it is",
+        ),
+        check(
+            f"!variables.pod || variables.by_controller || {listed(_JOB_NAME_LABELS)}.all(l,"
+            f" {of_name[0]} == {of_name[1]}"
+            f" || (!{of_name[0]}.startsWith({prefix}) && !{of_name[1]}.startsWith({prefix})))",
+            f"the labels {', '.join(_JOB_NAME_LABELS)} with the name of a run's Job are the Job controller's; leave"
+            " them as they are",
+        ),
+        check(
+            f"request.?subResource.orValue('') != 'ephemeralcontainers' || ({own})",
+            "the pod has the Secret of a run, so no container can be added to it: it could read what the others were"
+            " given",
+        ),
+        check(
+            "request.?subResource.orValue('') != 'ephemeralcontainers'"
+            f" || !object.spec.?volumes.orValue([]).exists(v, v.name == {text(RECIPIENT_VOLUME)})",
+            "the secrets of a run are delivered into the pod, so no container can be added to it: it could mount what"
+            " holds them",
+        ),
+        check(
+            "!variables.pod || request.operation != 'UPDATE' || "
+            f"{labels}.all(l, variables.now[?l] == variables.before[?l])",
+            f"the labels {', '.join(_RUN_LABELS)} say which pods are a run's, and cannot be changed",
+        ),
+        check(
+            f"!variables.pod || request.operation != 'UPDATE' || !variables.of_run || ({images})",
+            "the images of a run's pod are those that its bindings admitted, and cannot be changed: make a new run",
+        ),
+        check(
+            "!variables.pod || request.operation != 'UPDATE' || !variables.of_run || variables.by_controller"
+            f" || ({of_before} == {of_now} && ({tracked}) == ({still_tracked}))",
+            f"the pod of a run is its Job's: the owner that controls it and the finalizer {_JOB_FINALIZER} cannot be"
+            " changed",
+        ),
+        check(
+            f"!variables.pod || request.operation != 'UPDATE' || !variables.of_run || ({same_notes})",
+            f"annotations of a run's pod that begin with {GROUP}/ are what its task is given, and cannot be changed",
+        ),
+        check(
+            f"variables.pod || ({none_of_ours})",
+            "the volume refers to the Secret of an attempt of a run, which is for the pod of that attempt alone; name"
+            " another Secret",
+        ),
+    ]
+    jobs = (
+        "object.metadata.?ownerReferences.orValue([]).filter(o, o.kind == 'Job' && o.apiVersion == 'batch/v1'"
+        " && o.?controller.orValue(false)).map(o, o.name)"
+    )
+    variables = {
+        "pod": "request.resource.resource == 'pods'",
+        "by_controller": f"{WHO} in {listed(JOB_CONTROLLERS)}",
+        "jobs": jobs,
+        # The Job that controls it; empty unless the Job controller says so.
+        "job": "request.operation == 'CREATE' && variables.by_controller && size(variables.jobs) == 1"
+        " ? variables.jobs[0] : ''",
+        "now": "object.metadata.?labels.orValue({})",
+        "before": "request.operation == 'CREATE' ? {} : oldObject.metadata.?labels.orValue({})",
+        "of_run": f"{text(LABEL_RUN)} in variables.before",
+    }
+    rules = [
+        rule("CREATE UPDATE", "pods"),
+        rule("UPDATE", "pods/ephemeralcontainers"),
+        rule("CREATE UPDATE", "persistentvolumes"),
+    ]
+    return policy(rules, checks, variables, NOT_COLLECTED)
+
+
+def recipients(_: Account) -> Object:
+    """Only the kubelet of the node that a request names asks for sealed secrets: the key in it is the pod's then."""
+    only = check(
+        f"object.spec.signerName != {text(SIGNER)} || {WHO} == 'system:node:' + object.spec.nodeName",
+        f"a PodCertificateRequest for {SIGNER} is made by the kubelet of the pod's node alone; ask for secrets in a"
+        " WorkflowRun of your own",
+    )
+    return policy([rule("CREATE", "podcertificaterequests", group="certificates.k8s.io")], [only])

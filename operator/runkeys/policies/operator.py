@@ -1,0 +1,179 @@
+"""What the operator itself is held to."""
+
+from __future__ import annotations
+
+from runkeys.api import GROUP
+from runkeys.naming import OBJECT_PREFIX, SEALING_KEYS, SECRET_TYPE
+from runkeys.policies.account import Account
+from runkeys.policies.cel import WHO, Object, check, listed, ours, policy, rule, text
+from runkeys.policies.secret_paths import IMAGE_PULL_SECRETS, POD, every_secret
+from runkeys.policies.shared import LAST_APPLIED, TARGET, changed
+from runkeys.status import FINAL_PHASES
+from runkeys.template import SIGNER
+from runkeys.words import shell
+
+LABEL_RUNS = f"{GROUP}/runs"
+"""Of the operator's own namespace: "allowed" lets it run there what it is told to."""
+
+_LEVEL = "pod-security.kubernetes.io/enforce"
+_SECRET_VERBS = ["get", "list", "watch", "update", "patch", "delete", "deletecollection"]
+"""Those whose answer is the Secret, in one way or another."""
+
+_HARMLESS = [
+    *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE"),
+    *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
+]
+"""Capabilities that Pod Security's level baseline lets a container have."""
+
+
+def _jobs(account: Account) -> list[Object]:
+    """Where, as whom and how near to its node a pod runs that the operator has made."""
+    made = "variables.kind == 'jobs' && request.operation == 'CREATE'"
+    namespace_label = "namespaceObject.metadata.?labels[?{}].orValue('')"
+    spec = "object.spec.template.spec"
+    hosts = [f"!{spec}.?{field}.orValue(false)" for field in ("hostNetwork", "hostPID", "hostIPC")]
+    context = "c.?securityContext"
+    container = " && ".join(
+        [
+            f"!{context}.?privileged.orValue(false)",
+            f"!{context}.?windowsOptions.?hostProcess.orValue(false)",
+            f"{context}.?procMount.orValue('Default') == 'Default'",
+            f"{context}.?capabilities.?add.orValue([]).all(a, a in {listed(_HARMLESS)})",
+            "c.?ports.orValue([]).all(p, p.?hostPort.orValue(0) == 0)",
+        ]
+    )
+    apart = [
+        *hosts,
+        f"!{spec}.?securityContext.?windowsOptions.?hostProcess.orValue(false)",
+        f"{spec}.?volumes.orValue([]).all(v, !has(v.hostPath))",
+        *(f"{spec}.?{field}.orValue([]).all(c, {container})" for field in ("containers", "initContainers")),
+    ]
+    service_account = (
+        "authorizer.serviceAccount(request.namespace, variables.account).group('').resource('secrets')"
+    )
+    keys = f"{service_account}.namespace({text(account.namespace)}).name({text(SEALING_KEYS)}).check('get').allowed()"
+    allow = ("kubectl", "label", "namespace", account.namespace, f"{LABEL_RUNS}=allowed")
+    return [
+        check(
+            f"!({made}) || request.namespace != 'kube-system'",
+            "the operator makes no Jobs in kube-system, where accounts may do anything; make the run in a namespace of"
+            " your own",
+        ),
+        check(
+            f"!({made}) || request.namespace != {text(account.namespace)}"
+            f" || {namespace_label.format(text(LABEL_RUNS))} == 'allowed'",
+            f"the operator makes no Jobs in its own namespace, where its keys are; make the run in another, or label"
+            f" this one: {shell(*allow)}",
+        ),
+        check(
+            f"!({made}) || {namespace_label.format(text(_LEVEL))} == 'privileged' || ({' && '.join(apart)})",
+            "the operator makes no pod that shares namespaces, paths, ports or devices of its node, unless the"
+            f" namespace says that it may be: its label {_LEVEL} is privileged",
+        ),
+        *(
+            check(
+                f"!({made}) || !{service_account}.namespace(request.namespace).check({text(verb)}).allowed()",
+                f"the operator makes no pod as a service account that may {verb} Secrets of the namespace; use an"
+                " account that may not (spec.serviceAccountName of the run)",
+            )
+            for verb in _SECRET_VERBS
+        ),
+        check(
+            f"!({made}) || !{keys}",
+            "the operator makes no pod as a service account that may get its sealing keys; use another account"
+            " (spec.serviceAccountName of the run)",
+        ),
+    ]
+
+
+def operator(account: Account) -> Object:
+    """The operator's own account does what the operator does and nothing else, whoever holds its token."""
+    own = every_secret(
+        "object.spec.template.spec",
+        lambda name: f"({name} == '' || {name} == variables.name)",
+        [path for path in POD if path != IMAGE_PULL_SECRETS],
+    )
+    owned = "object.metadata.?ownerReferences.orValue([])"
+    kept = " && ".join(
+        f"object.metadata.?{field}.orValue({empty}) == oldObject.metadata.?{field}.orValue({empty})"
+        for field, empty in (("labels", "{}"), ("finalizers", "[]"), ("ownerReferences", "[]"))
+    )
+    notes = [f"{of}.metadata.?annotations.orValue({{}})" for of in ("object", "oldObject")]
+    same_notes = " && ".join(
+        f"{one}.all(k, k == {text(LAST_APPLIED)} || (k in {other} && {one}[k] == {other}[k]))"
+        for one, other in (notes, notes[::-1])
+    )
+    checks = [
+        check(
+            "!(variables.kind == 'secrets' && request.operation == 'CREATE')"
+            f" || (variables.ours && object.?type.orValue('') == {text(SECRET_TYPE)}"
+            f" && object.?immutable.orValue(false) && !has(object.metadata.finalizers)"
+            f" && size({owned}) == 1 && {owned}[0].kind == 'Job'"
+            f" && {owned}[0].name == variables.name && {owned}[0].?controller.orValue(false))",
+            f"the operator makes only Secrets of type {SECRET_TYPE} that are immutable and owned by the Job of their"
+            " name",
+        ),
+        check(
+            "!(variables.kind == 'secrets' && request.operation == 'UPDATE')"
+            f" || (variables.name == {text(SEALING_KEYS)} && request.namespace == {text(account.namespace)})",
+            f"the operator changes no Secret but {SEALING_KEYS} in namespace {account.namespace}",
+        ),
+        check(
+            "!(variables.kind == 'secrets' && request.operation == 'DELETE')"
+            f" || (variables.ours && oldObject.?type.orValue('') == {text(SECRET_TYPE)})",
+            f"the operator deletes only Secrets of type {SECRET_TYPE} whose names begin with rk-",
+        ),
+        check(
+            "!(variables.kind == 'secrets' && request.operation == 'DELETE')"
+            " || (!request.?dryRun.orValue(false)"
+            " && request.?options.?propagationPolicy.orValue('Background') == 'Background'"
+            " && !request.?options.?orphanDependents.orValue(false))",
+            "the operator deletes Secrets at once: a deletion that is tried out, or waits for dependents, would answer"
+            " with the Secret",
+        ),
+        check(
+            "!(variables.kind == 'jobs' && request.operation == 'CREATE')"
+            f" || (variables.ours && size({owned}) == 1 && {owned}[0].kind == 'WorkflowRun'"
+            f" && {owned}[0].?controller.orValue(false) && {own})",
+            "the operator makes only Jobs whose names begin with rk-, that belong to a WorkflowRun and refer to no"
+            " Secret but that of their name",
+        ),
+        *_jobs(account),
+        check(
+            "!(variables.kind == 'jobs' && request.operation != 'CREATE')"
+            " || (request.operation == 'DELETE' && variables.ours)",
+            "the operator changes no Job, and deletes only those whose names begin with rk-",
+        ),
+        check(
+            "!(variables.kind == 'workflowruns' && request.operation == 'UPDATE')"
+            f" || (size({changed(['sealedInput'])}) == 0 && {kept} && {same_notes})",
+            "the operator changes nothing of a run but its status, and takes its sealedInput out",
+        ),
+        check(
+            "!(variables.kind == 'workflowruns' && request.operation == 'DELETE')"
+            " || (has(oldObject.spec.ttlSecondsAfterFinished)"
+            f" && oldObject.?status.?phase.orValue('') in {listed(FINAL_PHASES)})",
+            "the operator deletes only runs that have ended and have ttlSecondsAfterFinished",
+        ),
+        check(
+            "variables.kind != 'podcertificaterequests'"
+            f" || variables.target.spec.signerName == {text(SIGNER)}",
+            f"the operator answers and deletes only PodCertificateRequests for {SIGNER}",
+        ),
+    ]
+    variables = {
+        "kind": "request.resource.resource",
+        "target": TARGET,
+        "name": "variables.target.metadata.name",
+        "ours": f"variables.name.startsWith({text(OBJECT_PREFIX)})",
+        "account": "object.spec.template.spec.?serviceAccountName.orValue('') == '' ? 'default'"
+        " : object.spec.template.spec.serviceAccountName",
+    }
+    rules = [
+        rule("CREATE UPDATE DELETE", "secrets"),
+        rule("CREATE UPDATE DELETE", "jobs", group="batch"),
+        ours("UPDATE DELETE", "workflowruns"),
+        rule("DELETE", "podcertificaterequests", group="certificates.k8s.io"),
+        rule("UPDATE", "podcertificaterequests/status", group="certificates.k8s.io"),
+    ]
+    return policy(rules, checks, variables, ("is-the-operator", f"{WHO} == {text(account.username)}"))

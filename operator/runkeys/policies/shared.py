@@ -1,0 +1,70 @@
+"""What the policies on several kinds have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runkeys.access import RECONCILED, role
+from runkeys.naming import SERVICE_ACCOUNT
+from runkeys.policies.cel import WHO, filled, in_quotes, listed, quoted, text, word
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+_COLLECTORS = [
+    "system:serviceaccount:kube-system:generic-garbage-collector",
+    "system:serviceaccount:kube-system:namespace-controller",
+]
+# All controllers, where they have no accounts of their own (--use-service-account-credentials=false).
+CONTROLLER_MANAGER = "system:kube-controller-manager"
+JOB_CONTROLLERS = ["system:serviceaccount:kube-system:job-controller", CONTROLLER_MANAGER]
+"""Who makes the pods of Jobs."""
+
+
+SUBJECT = (
+    f"{WHO}.startsWith({text(SERVICE_ACCOUNT)})"
+    f" ? '--serviceaccount=' + {quoted(f'{WHO}.substring({len(SERVICE_ACCOUNT)})')}"
+    f" : '--user=' + {quoted(WHO)}"
+)
+"""How `kubectl create rolebinding` names whoever asks; the same as :func:`runkeys.access.subject_of`."""
+
+
+GRANT = "<grant>"
+"""Where a message has the command of `granted_by`."""
+
+
+def granted_by(verb: str, binding: str) -> dict[str, str]:
+    """What a message with `GRANT` is filled with: the same command as :func:`runkeys.access.grant` gives.
+
+    Whoever sends the object chooses the name, and somebody else may run the command.
+    """
+    in_json = f"{binding}.replace('\\\\', '\\\\\\\\').replace('\"', '\\\\\"')"
+    name = f"{verb}-<binding>"
+    command = filled(
+        f"echo <role> | kubectl -n <namespace> apply -f - && kubectl -n <namespace> create rolebinding <name> <option>"
+        f" <subject>{RECONCILED}",
+        role=in_quotes(f"({filled(role(verb, '<binding>'), binding=in_json)})"),
+        namespace="request.namespace",
+        name=word(name, binding=binding),
+        option=word(f"--role={name}", binding=binding),
+        subject="variables.subject",
+    )
+    return {"who": WHO, "binding": binding, "grant": command}
+
+
+TARGET = "request.operation == 'DELETE' ? oldObject : object"
+NOT_COLLECTED = (
+    "is-not-a-collector",
+    f"!({WHO} in {listed(_COLLECTORS)})"
+    f" && !({WHO} == {text(CONTROLLER_MANAGER)} && request.operation != 'CREATE')",
+)
+
+
+def changed(free: Sequence[str]) -> str:
+    """CEL: which keys of the spec are not what they were, apart from ``free``."""
+    others = f"!(k in {listed(free)})"
+    same = "(k in oldObject.spec && object.spec[k] == oldObject.spec[k])"
+    return (
+        f"object.spec.filter(k, {others} && !{same})"
+        f" + oldObject.spec.filter(k, {others} && !(k in object.spec))"
+    )

@@ -1,0 +1,80 @@
+"""The policy on what the kubelet would show of a pod with a run's secrets; written from the list of these fields."""
+
+from __future__ import annotations
+
+from runkeys.api import GROUP
+from runkeys.kubelet import COPIED, EXPANDED, OURS, SECRETS_VOLUME, Copied
+from runkeys.naming import OBJECT_PREFIX
+from runkeys.policies.account import Account
+from runkeys.policies.cel import WHO, Object, check, listed, policy, rule, text
+from runkeys.policies.shared import JOB_CONTROLLERS
+
+_FROM_A_RUN = (
+    "is-of-a-run",
+    # Any other pod that refers to a run's Secret is refused: nobody has this policy go through a large pod of theirs.
+    f"{WHO} in {listed(JOB_CONTROLLERS)} && object.metadata.?ownerReferences.orValue([]).exists(o, o.kind == 'Job'"
+    f" && o.name.startsWith({text(OBJECT_PREFIX)}))",
+)
+_CARRIES = (
+    f"(e.?valueFrom.?secretKeyRef.?name.orValue('').startsWith({text(OBJECT_PREFIX)})"
+    f" || e.?valueFrom.?fileKeyRef.?volumeName.orValue('').startsWith({text(OURS)}))"
+)
+_CHANGED = (
+    f"it was not so in the WorkflowRun ({GROUP}), so look for what changes pods of this namespace when they are made:"
+    " a mutating policy or webhook"
+)
+
+
+MOST_EXPANSIONS = 1000
+"""In one text. To go through more takes the API server a time that grows with the square."""
+
+
+def shown(_: Account) -> Object:
+    """No field of a run's pod makes the kubelet show the run's secrets.
+
+    Planning refuses these fields already. This is for what others make of the pod after that: a mutating policy, a
+    webhook, somebody with the operator's token.
+    """
+    checks = [
+        check(
+            f"variables.having.all(c, {_harmless(field)})",
+            f"a container that has secrets of a run may not have {field.path}: {field.message}; {_CHANGED}",
+        )
+        for field in COPIED
+    ]
+    checks.append(
+        check(
+            f"variables.texts.all(c, c['texts'].all(t, size(t.split('$(')) <= {MOST_EXPANSIONS}"
+            " && ('(' + t.replace('$$', '')).split('$(').all(p,"
+            " !p.contains(')') || !(p.substring(0, p.indexOf(')')) in c['names']))))",
+            f"{', '.join(EXPANDED)} of a container may not have $(NAME) of a variable that holds a secret of a run: its"
+            f" value would be seen; {_CHANGED}",
+        )
+    )
+    texts = " + ".join(_texts(path) for path in EXPANDED)
+    variables = {
+        "having": "(object.spec.?initContainers.orValue([]) + object.spec.containers).filter(c,"
+        f" c.?env.orValue([]).exists(e, {_CARRIES})"
+        f" || c.?volumeMounts.orValue([]).exists(m, m.name == {text(SECRETS_VOLUME)}))",
+        # Made once for each container: in the check itself it would be made anew for each text.
+        "texts": f"variables.having.map(c, {{'names': c.?env.orValue([]).filter(e, {_CARRIES}).map(e, e.name),"
+        f" 'texts': ({texts}).filter(t, t.contains('$('))}})",
+    }
+    return policy([rule("CREATE", "pods")], checks, variables, _FROM_A_RUN)
+
+
+def _harmless(field: Copied) -> str:
+    if field.harmless:
+        return f"c{_steps(field.path)}.orValue({text(field.harmless)}) in {listed(field.admitted)}"
+    return f"!c{_steps(field.path)}.hasValue()"
+
+
+def _texts(path: str) -> str:
+    """CEL: all texts at a path like ``env[].value`` of the container ``c``."""
+    items, _, rest = path.partition("[]")
+    each = f".map(x, x{_steps(rest[1:])}.orValue(''))" if rest else ""
+    return f"c{_steps(items)}.orValue([]){each}"
+
+
+def _steps(path: str) -> str:
+    return "".join(f".?{name}" for name in path.split("."))
