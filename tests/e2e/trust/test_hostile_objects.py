@@ -182,7 +182,7 @@ def test_a_message_is_cut_where_the_status_has_no_more_room(team: Team) -> None:
 
 
 def test_twin_the_api_server_refuses_a_status_with_a_longer_message(team: Team) -> None:
-    team.make_run("job", bindings=[], task={"secrets": []})
+    team.make_run("job", command=["true"], bindings=[], task={"secrets": []})
     team.wait_phase("job", "Succeeded")
 
     def say(message: str) -> Object:
