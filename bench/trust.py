@@ -19,8 +19,9 @@ from runkeys.policies import Account
 from runkeys.sealing import BindingEntry, Keyring, PrivateKey, seal
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.operators import requester_of
 from tests.e2e.runs.team import Team, binding, run
-from tests.e2e.sealed.people import Person, person, public_key, requester, sealed_entry
+from tests.e2e.sealed.people import Person, person, public_key, sealed_entry
 
 from .report import Figure, Spread, compared
 from .team import team
@@ -74,7 +75,7 @@ def _sealing(rounds: int) -> list[Figure]:
 
 def _creating(made: Team, count: int) -> Figure:
     user = person(made, "alice", use=("keys",))
-    who = requester(user.client)
+    who = requester_of(user.client)
     names = [item for item in made.client.list("validatingadmissionpolicybindings") if _of(made, item)]
     suffix = Account.service_account(made.namespace, "runkeys").suffix
     short = [item["metadata"]["name"].removeprefix("runkeys-").removesuffix(f".{suffix}") for item in names]

@@ -315,6 +315,8 @@ class TaskPlanner:
             return self._stalled(attempt, denied)
         refused = self._refused_lately()
         if refused is not None:
+            if refused.permanent:
+                return self._end(Outcome.FAILED, refused.reason, str(refused), attempt)
             return self._stalled(attempt, refused)
         if (needs.delivery == SEALED) != job.sealed:
             found = "was made for a Secret" if needs.delivery == SEALED else "was made for sealed delivery"

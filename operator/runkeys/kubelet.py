@@ -18,6 +18,8 @@ RUNTIME = "/var/runtime"
 OURS = "runkeys-"
 """What the names of our volumes and containers in a pod begin with."""
 
+SECRETS_VOLUME = f"{OURS}secrets"
+"""The volume with the secrets that are files."""
 
 OUTPUT = f"{RUNTIME}/output/output.json"
 TERMINATION_LOG = "/dev/termination-log"

@@ -11,7 +11,7 @@ from runkeys import opener
 from runkeys.api import API_VERSION, GROUP, Task, WorkflowRun
 from runkeys.api.binding import SEALED
 from runkeys.documents import compact
-from runkeys.kubelet import OURS, OUTPUT, RUNTIME
+from runkeys.kubelet import OURS, OUTPUT, RUNTIME, SECRETS_VOLUME
 from runkeys.naming import (
     ENVIRONMENT_VOLUME,
     OPENER,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from runkeys.api import GROUP
-from runkeys.kubelet import COPIED, EXPANDED, OURS, Copied
-from runkeys.naming import FILES_VOLUME, OBJECT_PREFIX
+from runkeys.kubelet import COPIED, EXPANDED, OURS, SECRETS_VOLUME, Copied
+from runkeys.naming import OBJECT_PREFIX
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, listed, policy, rule, text
 from runkeys.policies.shared import JOB_CONTROLLERS
@@ -55,7 +55,7 @@ def shown(_: Account) -> Object:
     variables = {
         "having": "(object.spec.?initContainers.orValue([]) + object.spec.containers).filter(c,"
         f" c.?env.orValue([]).exists(e, {_CARRIES})"
-        f" || c.?volumeMounts.orValue([]).exists(m, m.name == {text(FILES_VOLUME)}))",
+        f" || c.?volumeMounts.orValue([]).exists(m, m.name == {text(SECRETS_VOLUME)}))",
         # Made once for each container: in the check itself it would be made anew for each text.
         "texts": f"variables.having.map(c, {{'names': c.?env.orValue([]).filter(e, {_CARRIES}).map(e, e.name),"
         f" 'texts': ({texts}).filter(t, t.contains('$('))}})",

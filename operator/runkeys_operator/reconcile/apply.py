@@ -30,7 +30,7 @@ from runkeys.actions import (
     Refresh,
 )
 from runkeys.api import AttemptStatus, WorkflowRun, WorkflowRunStatus
-from runkeys.needs import SecretReference
+from runkeys.needs import SecretReference, TaskNeeds, task_needs
 from runkeys.observation import Finding, JobView, Memory, Observation, RequestView, SecretMemory
 from runkeys.refusal import Reason, Refusal
 from runkeys.status import finished
@@ -265,6 +265,12 @@ class Applier:
             "the run", metadata.namespace, metadata.creation_timestamp, references[0].field
         )
 
+    def _doubt_task(self, name: str, obs: Observation) -> Refusal | None:
+        """The same before the Job of a task is made."""
+        index = next(index for index, task in enumerate(obs.run.spec.tasks) if task.name == name)
+        needs = task_needs(obs.run, index, obs.bindings)
+        return self._doubt(needs.references, obs) if isinstance(needs, TaskNeeds) else None
+
     async def _check_sources(self, action: CheckSources, obs: Observation) -> Observation:
         unguarded = await self._guard.refusal()
         refusal = None if unguarded is not None else self._doubt(action.references, obs)
@@ -280,10 +286,11 @@ class Applier:
         :return: what is known afterwards, and the first failure that trying again may mend.
         """
         unguarded = await self._guard.refusal()
-        if unguarded is not None:
-            for action in actions:
-                obs = self._refused(action.task, unguarded, obs)
-            return obs, None
+        refused = {action.task: unguarded or self._doubt_task(action.task, obs) for action in actions}
+        for task, refusal in refused.items():
+            if refusal is not None:
+                obs = self._refused(task, refusal, obs)
+        actions = [action for action in actions if refused[action.task] is None]
         at_once = asyncio.Semaphore(_JOBS_AT_ONCE)
         answers = await asyncio.gather(
             *(self._post_job(action, obs, at_once) for action in actions), return_exceptions=True
