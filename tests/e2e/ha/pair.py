@@ -367,6 +367,7 @@ def pair_in(
             for name, server, more in zip(NAMES, servers, arguments, strict=True)
         ]
         pair = Pair(Team(cluster, namespace, operators[0]), operators)
+        pair.team.may_be_near_the_node()  # the load's pods have no network of their own, which is quicker
         pair.team.make_source()
         pair.team.make_binding()
         ends.enter_context(pair.supervised())

@@ -119,8 +119,7 @@ def alone(node: NodeCluster, folder: Path, **spec: Any) -> Iterator[Team]:
     install_crds(node)
     with team_in(node, make_namespace(node.client, "disrupted"), folder) as team:
         # Tasks of a pod on such a node are told to finish by a file of the node.
-        privileged = {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}
-        node.client.patch("namespaces", team.namespace, None, {"metadata": privileged})
+        team.may_be_near_the_node()
         team.make_source()
         team.make_binding(**spec)
         team.operator.start()
