@@ -10,6 +10,8 @@ export PYTHONDONTWRITEBYTECODE :=
 
 # End-to-end tests mostly wait: three times as many workers as a small machine has cores.
 WORKERS ?= 6
+# One test at a time for each worker, so that the long ones, which come first, keep no short ones waiting.
+DIST = --dist load --maxschedchunk 1
 PYTEST = $(PY) -m pytest
 # The whole run is bounded as each test is, so that a hang ends with a report. It is no measure of speed.
 BOUND = --session-timeout=4800
@@ -29,7 +31,7 @@ demo-down: venv ## stop the demo's cluster
 
 .PHONY: test
 test: lint build-tests ## lint, unit tests and end-to-end tests
-	@$(PYTEST) -n $(WORKERS) --dist loadgroup $(BOUND) tests/unit tests/e2e
+	@$(PYTEST) -n $(WORKERS) $(DIST) $(BOUND) tests/unit tests/e2e
 
 .PHONY: unit
 unit: venv ## unit tests only: no cluster, no root
@@ -37,7 +39,7 @@ unit: venv ## unit tests only: no cluster, no root
 
 .PHONY: e2e
 e2e: build-tests ## end-to-end tests only; ARGS='-k cancel' chooses
-	@$(PYTEST) -n $(WORKERS) --dist loadgroup $(BOUND) tests/e2e $(ARGS)
+	@$(PYTEST) -n $(WORKERS) $(DIST) $(BOUND) tests/e2e $(ARGS)
 
 .PHONY: test-1.34
 test-1.34: build-cluster ## kinds, policies and who may what, on an API server of Kubernetes 1.34 (builds it)
@@ -46,7 +48,7 @@ test-1.34: build-cluster ## kinds, policies and who may what, on an API server o
 
 .PHONY: proof
 proof: test-1.34 ## the long proofs in their full size (hours)
-	@RUNKEYS_PROOF=full $(PYTEST) -n $(WORKERS) --dist loadgroup -m proof -rP $(ARGS)
+	@RUNKEYS_PROOF=full $(PYTEST) -n $(WORKERS) $(DIST) -m proof -rP $(ARGS)
 
 .PHONY: bench
 bench: build-cluster ## measure; prints tables and writes JSON

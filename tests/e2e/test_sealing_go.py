@@ -30,8 +30,7 @@ HERE = NamespaceEntry("team-a", "api-token")
 ELSEWHERE = NamespaceEntry("team-b", "api-token")
 Ask = Callable[..., dict[str, Any]]
 
-# One worker builds it, once.
-pytestmark = pytest.mark.xdist_group("sealing-go")
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

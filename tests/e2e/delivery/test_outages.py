@@ -124,7 +124,6 @@ WRITES = frozenset(
 
 
 @pytest.mark.proof
-@pytest.mark.xdist_group("kills")
 @pytest.mark.timeout(7200 if FULL else 900)
 @pytest.mark.usefixtures("crds", "opener")
 def test_a_sealed_run_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:

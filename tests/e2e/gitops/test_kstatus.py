@@ -16,8 +16,7 @@ from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, pyt
 SOURCES = Path(__file__).parent / "kstatus_go"
 Ask = Callable[[Object], str]
 
-# One worker builds it, once.
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("kstatus-go")]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

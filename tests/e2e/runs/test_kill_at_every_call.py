@@ -34,8 +34,6 @@ from tests.sampling import sample
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.proof,
-    # Both lives take all of a small machine: one after the other.
-    pytest.mark.xdist_group("kills"),
     pytest.mark.timeout(7200 if FULL else 900),
 ]
 

@@ -37,7 +37,6 @@ from tests.e2e.sealed.people import sealed
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.proof,
-    pytest.mark.xdist_group("kills"),
     pytest.mark.timeout(7200 if FULL else 900),
 ]
 

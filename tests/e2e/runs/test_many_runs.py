@@ -12,7 +12,7 @@ import pytest
 from runkeys_operator.keys import PRIVATE, PUBLIC
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.faults import Delay, LoseAnswer, matching
+from tests.e2e.cluster.faults import LoseAnswer, matching
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.runs.team import Team, phase
@@ -111,16 +111,16 @@ def test_a_late_secret_and_a_repeated_write_would_be_noticed(
 ) -> None:
     """The broken twin: both checks above see what they look for when it is there."""
     proxy.rule(matching("create", "jobs"), LoseAnswer(), times=1)
-    # Longer than the kubelet takes to get to the container on a busy machine.
-    proxy.rule(matching("create", "secrets"), Delay(10))
+    proxy.hold(matching("create", "secrets"), times=None)
     mark = node.audit.mark()
     team = new_team(server=proxy.url)
     team.make_source()
     team.make_binding()
     make_runs(team, 1)
+    wait_until("the kubelet to find no Secret", lambda: bool(late_pods(team)))
+    proxy.clear_rules()
     (run,) = wait_ended(team, 1)
     assert phase(run) == "Succeeded"
-    assert late_pods(team)
     writes = writes_of(team, calls_of(team, node, mark), run)
     with pytest.raises(AssertionError, match="delete jobs"):
         extra_writes(writes, writes[0].received)

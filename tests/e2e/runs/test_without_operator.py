@@ -31,7 +31,8 @@ def shorten_the_time_to_live(team: Team, found: Object) -> Object:
     """Bring the end of the Job's time to live near; returns the Job as it was before."""
     job = team.client.get("jobs", team.object_name(found), team.namespace)
     change = {"spec": {"ttlSecondsAfterFinished": 1}}
-    team.client.patch("jobs", team.object_name(found), team.namespace, change)
+    with team.without_policies("names"):  # which would refuse it
+        team.client.patch("jobs", team.object_name(found), team.namespace, change)
     return job
 
 
