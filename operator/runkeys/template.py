@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -16,7 +17,12 @@ SIGNER = f"{GROUP}/recipient"
 MOST_CONTAINERS = 100
 """Of a pod. Each image of theirs is compared with what a binding allows."""
 
+MOST_GRACE = 600
+"""Seconds between a pod's deadline and its end, for a task with secrets."""
+
 CONTAINER_FIELDS = ("initContainers", "containers")
+_QUANTITIES, _QUANTITY = ("limits", "requests", "overhead"), ("sizeLimit", "divisor")
+_HUGE, _MOST_DIGITS = re.compile(r"[eE][+-]?[0-9]{3,}\Z"), 64
 _SECRET_REFERENCES = ("secretKeyRef", "secretRef", "secretName", "nodePublishSecretRef", "secretFile")
 
 
@@ -102,7 +108,18 @@ def template_refusals(
         yield refuse(
             where, "refers to a Secret directly; name the secret in a SecretBinding and list it under secrets"
         )
+    for where in _hostile_quantities(spec, "spec"):
+        yield refuse(
+            where, "is a quantity with a huge exponent, which the API server never ends to read; write it out"
+        )
     if secret_names:
+        grace = spec.get("terminationGracePeriodSeconds")
+        if isinstance(grace, int) and grace > MOST_GRACE:
+            yield refuse(
+                "spec.terminationGracePeriodSeconds",
+                f"is {grace}: for so long after its deadline the pod could keep its secrets while the operator is away;"
+                f" {MOST_GRACE} at most for a task with secrets",
+            )
         yield from _given_away(task, spec, secret_names, refuse)
         for index, item in enumerate(task.env):
             if expands(item.value, secret_names):
@@ -130,6 +147,24 @@ def _given_away(
         if container.get("name") in carriers(task):
             for part, message in (*expansions(container, secret_names), *copies(container)):
                 yield refuse(f"{where}.{part}", message)
+
+
+def _hostile_quantities(node: Any, path: str) -> Iterator[str]:
+    """Where a quantity stands that takes the API server's parser minutes, such as ``1e999999999``."""
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from _hostile_quantities(item, f"{path}[{index}]")
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            quantities = value if key in _QUANTITIES and isinstance(value, dict) else {key: value}
+            for name, text in quantities.items():
+                if (key in _QUANTITIES or name in _QUANTITY) and _is_hostile(text):
+                    yield f"{path}.{key}" + (f".{name}" if quantities is value else "")
+            yield from _hostile_quantities(value, f"{path}.{key}")
+
+
+def _is_hostile(text: object) -> bool:
+    return isinstance(text, str) and (_HUGE.search(text) is not None or len(text) > _MOST_DIGITS)
 
 
 def _each(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -83,8 +83,10 @@ def bindings(_: Account) -> Object:
         "subject": SUBJECT,
         "target": TARGET,
         "owner": "variables.target.spec.?owner.?username.orValue('')",
-        "changed": "request.operation == 'CREATE'"
-        " || (request.operation == 'UPDATE' && object.spec != oldObject.spec)",
+        # Who owns it decides when it is collected, a finalizer whether it can go.
+        "changed": "request.operation == 'CREATE' || (request.operation == 'UPDATE' && (object.spec != oldObject.spec"
+        " || object.metadata.?ownerReferences.orValue([]) != oldObject.metadata.?ownerReferences.orValue([])"
+        " || object.metadata.?finalizers.orValue([]) != oldObject.metadata.?finalizers.orValue([])))",
         "named": "variables.changed ? object.spec.secrets.filter(e, has(e.secretKeyRef))"
         ".map(e, e.secretKeyRef.name) : []",
         "sources": "variables.named.transformList(i, n, variables.named.indexOf(n) == i, n)",

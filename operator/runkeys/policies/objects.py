@@ -137,6 +137,12 @@ def pods(_: Account) -> Object:
             " the pod of a run; leave it as it is",
         ),
         check(
+            "!variables.pod || request.operation != 'CREATE' || !variables.by_controller"
+            f" || !({uid} in variables.now) || variables.uids == [variables.now[{uid}]]",
+            f"the label {_JOB_UID_LABEL} names another Job than the one that the pod is made for, which would count it"
+            " as its own; take it out of the Job's template",
+        ),
+        check(
             f"!variables.pod || variables.by_controller || {listed(_JOB_NAME_LABELS)}.all(l,"
             f" {of_name[0]} == {of_name[1]}"
             f" || (!{of_name[0]}.startsWith({prefix}) && !{of_name[1]}.startsWith({prefix})))",
@@ -181,7 +187,7 @@ def pods(_: Account) -> Object:
     ]
     jobs = (
         "object.metadata.?ownerReferences.orValue([]).filter(o, o.kind == 'Job' && o.apiVersion == 'batch/v1'"
-        " && o.?controller.orValue(false)).map(o, o.name)"
+        " && o.?controller.orValue(false))"
     )
     variables = {
         "pod": "request.resource.resource == 'pods'",
@@ -190,7 +196,8 @@ def pods(_: Account) -> Object:
         "named": "variables.pod && request.operation == 'CREATE'"
         f""" && '%s'.format([object.spec]).contains('"{OBJECT_PREFIX}')""",
         "by_controller": f"{WHO} in {listed(JOB_CONTROLLERS)}",
-        "jobs": jobs,
+        "jobs": f"{jobs}.map(o, o.name)",
+        "uids": f"{jobs}.map(o, o.uid)",
         # The Job that controls it; empty unless the Job controller says so.
         "job": "request.operation == 'CREATE' && variables.by_controller && size(variables.jobs) == 1"
         " ? variables.jobs[0] : ''",

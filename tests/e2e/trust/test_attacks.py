@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import ApiError, Object
 from tests.e2e.conftest import OwnNode, make_namespace
 from tests.e2e.operators import install_crds
@@ -93,6 +94,12 @@ def delete_secret(scene: Scene, dry: dict[str, Any]) -> object:
 
 
 STATUS = {"status": {"phase": "Pending", "tasks": []}}
+_NOBODY = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "name": "nobody",
+    "uid": "00000000-0000-4000-8000-000000000000",
+}
 ATTACKS = {
     **secret_fields.ATTACKS,
     "pod: poses as the Job's": Attack("pods", posing),
@@ -128,6 +135,13 @@ ATTACKS = {
     ),
     "binding: widened": Attack(
         "bindings", patch("secretbindings", "binding", {"spec": {"maxLifetimeSeconds": 9}}, "merge")
+    ),
+    "binding: given to the garbage collector": Attack(
+        "bindings", patch("secretbindings", "binding", {"metadata": {"ownerReferences": [_NOBODY]}}, "merge")
+    ),
+    "binding: kept for ever": Attack(
+        "bindings",
+        patch("secretbindings", "binding", {"metadata": {"finalizers": ["example.com/keep"]}}, "merge"),
     ),
 }
 
@@ -182,6 +196,28 @@ def test_what_makes_pods_for_others_makes_none_that_can_steal(new_team: TeamMake
         rows[f"{kind}: its pod"] = told(event["message"], team)
     check_golden("attacks-by-controllers.txt", rows, tmp_path)
     check_the_run_is_none_the_worse(scene)
+
+
+def test_a_job_with_a_selector_of_its_own_makes_no_pod_that_counts_for_another(new_team: TeamMaker) -> None:
+    """The Job controller would count the pod for a run's Job once its own lets it go, and the run would succeed."""
+    scene = scene_of(new_team())
+    team = scene.team
+    victim = team.client.get("jobs", scene.secret, team.namespace)["metadata"]["uid"]
+    labels = {"evil": "yes", attacks_on_jobs.UID: victim}
+    template = {"metadata": {"labels": labels}, "spec": pod_spec()}
+    evil = {"manualSelector": True, "selector": {"matchLabels": {"evil": "yes"}}, "template": template}
+    scene.make("Job", "evil", evil)
+    assert (
+        "names another Job than the one that the pod is made for"
+        in wait_refused(team, "Job", "evil")["message"]
+    )
+    check_the_run_is_none_the_worse(scene)
+    # the control
+    with team.without_policies("pods"):
+        scene.make("Job", "open", {**evil, "selector": {"matchLabels": {"evil": "yes"}}})
+        wait_until(
+            "the pod to be made", lambda: bool(team.client.list("pods", team.namespace, labels="evil=yes"))
+        )
 
 
 def wait_refused(team: Team, kind: str, name: str) -> Object:

@@ -65,6 +65,16 @@ TEMPLATES = {
     "command line": (container(args=["--token=$(SECRET_API_TOKEN)"]), "args"),
     "copy of a variable": (container(env=[{"name": "B", "value": "x$(SECRET_API_TOKEN)"}]), "env"),
     "container restarts": (container(restartPolicy="Always"), "restartPolicy"),
+    "a grace of a day": (template(terminationGracePeriodSeconds=86400), "spec.terminationGracePeriodSeconds"),
+    "a volume of a huge size": (
+        template(volumes=[{"name": "v", "emptyDir": {"sizeLimit": "1e999999999"}}]),
+        "spec.volumes[0].emptyDir.sizeLimit",
+    ),
+    "a huge limit": (container(resources={"limits": {"memory": "1E+1000"}}), "resources.limits.memory"),
+    "a limit of many digits": (
+        container(resources={"requests": {"cpu": "1" * 65}}),
+        "resources.requests.cpu",
+    ),
     "shared processes": (
         template(
             shareProcessNamespace=True,
