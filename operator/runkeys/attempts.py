@@ -402,7 +402,7 @@ class TaskPlanner:
         if spec.suspend:
             return Outcome.SUSPENDED, Reason.SUSPENDED, "ended by spec.suspend"
         current = [pod for pod in pods if not pod.over]
-        second = next((pod for pod in current if attempt.pod_uid not in ("", pod.uid)), None)
+        second = next((pod for pod in current if attempt.pod_uid not in (None, pod.uid)), None)
         if second is not None and (attempt.exposures or attempt.sealed is not None):
             # As the Job has but one pod at a time, the one that has the values is not the Job's any more.
             return (
@@ -478,7 +478,7 @@ class TaskPlanner:
     def _ended(self, job: JobView, pods: list[PodView], attempt: AttemptStatus) -> Step:
         """The Job is: what came of it."""
         if job.state is JobState.SUCCEEDED:
-            own = own_pods(self.obs.pods, pods, attempt.pod_uid)
+            own = own_pods(self.obs.pods, pods, attempt.pod_uid or "")
             if not self.obs.fresh and any(not pod.over for pod in own):
                 return self._step(Verdict(State.RUNNING), (attempt,), refresh=True)
             impostor = counted_instead(own, pods)

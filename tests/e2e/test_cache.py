@@ -147,6 +147,22 @@ found = made_once(Path({str(tmp_path / "file")!r}), make)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "file"]
 
 
+def test_all_clear_away_at_once(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from tests.e2e.cluster.cache import forget_unused
+for number in range(300):
+    forget_unused(Path({str(tmp_path)!r}), f"{{number}}-*", keep=0)
+found = "cleared"
+"""
+    for number in range(300):
+        for part in range(3):
+            (tmp_path / f"{number}-{part}").touch()
+            os.utime(tmp_path / f"{number}-{part}", (part, part))
+    assert all_at_once(python(code), {}) == ["cleared\n"] * AT_ONCE
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_was_just_asked_for_is_kept(tmp_path: Path) -> None:
     for number in range(4):
         made_once(tmp_path / f"layer-{number}", lambda path: path.touch())

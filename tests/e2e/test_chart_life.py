@@ -255,13 +255,15 @@ def test_helm_test_makes_a_run_and_sees_its_secret_go(own_node: OwnNode) -> None
     assert "its pod found the value; its Secret was there from" in told
     story = [
         "gone" if item.value is None else "made"
-        for item in node.etcd.history(f"/registry/secrets/{SYSTEM}/rk-runkeys-selftest-")
+        for item in node.etcd.history("/registry/secrets/default/rk-runkeys-selftest-")
     ]
     assert story == ["made", "gone"]
     for plural in ("workflowruns", "secretbindings"):
-        assert node.client.list(plural, SYSTEM) == [], plural
-    wait_until("the run's Job to be collected", lambda: node.client.list("jobs", SYSTEM) == [])
-    assert "selftest" not in node.kubectl("-n", SYSTEM, "get", "sa,role,rolebinding,secret,pod", "-o", "name")
+        assert node.client.list(plural, "default") == [], plural
+    wait_until("the run's Job to be collected", lambda: node.client.list("jobs", "default") == [])
+    for namespace in (SYSTEM, "default"):
+        left = node.kubectl("-n", namespace, "get", "sa,role,rolebinding,secret,pod", "-o", "name")
+        assert "selftest" not in left
 
     # The twin: with no operator there it fails.
     node.kubectl("-n", SYSTEM, "scale", f"deployment/{RELEASE}", "--replicas=0")

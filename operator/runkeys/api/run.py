@@ -505,8 +505,9 @@ class AttemptStatus(ApiModel):
     job_uid: str = Field(
         description="uid of the Job, by which its pods are known.", alias="jobUID", max_length=64
     )
-    pod_uid: str = Field(
-        default="",
+    pod_uid: str | None = Field(
+        # No default in the schema: in an upgrade the version before would find a field that it does not know.
+        default=None,
         description="uid of its pod: the one that was given its values, or was seen first.",
         alias="podUID",
         max_length=64,

@@ -252,7 +252,10 @@ def _of_ended(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodV
     """The uids of pods that belong to a Job which has ended, or did when they were given something."""
     ended = {job.uid for job in jobs.values() if job.state is not JobState.ACTIVE}
     recorded = {
-        attempt.pod_uid for task in run.status.tasks for attempt in task.attempts if attempt.job_uid in ended
+        attempt.pod_uid
+        for task in run.status.tasks
+        for attempt in task.attempts
+        if attempt.pod_uid is not None and attempt.job_uid in ended
     }
     return recorded | {pod.uid for pod in pods if pod.job_uid in ended}
 

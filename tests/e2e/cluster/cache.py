@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import os
 import shutil
 import time
@@ -80,10 +81,17 @@ def forget_unused(folder: Path, pattern: str, keep: int, seconds: float = 3600.0
 
     Another checkout may just have asked for one and be about to read it.
     """
-    ages = sorted((time.time() - path.stat().st_mtime, path) for path in folder.glob(pattern))
-    for age, path in ages[keep:]:
-        if age > seconds:
+    for path in sorted(folder.glob(pattern), key=age)[keep:]:
+        if age(path) > seconds:
             path.unlink(missing_ok=True)
+
+
+def age(path: Path) -> float:
+    """How long ago a file was last changed or asked for, in seconds; for ever if another process has removed it."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 class Claim:

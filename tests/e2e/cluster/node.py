@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +18,14 @@ from typing import Any
 from . import build, images, node_init
 from .audit import AuditLog
 from .base import Cluster, ClusterError, wait_until
-from .cache import Claim, cache_dir, file_lock
+from .cache import Claim, age, cache_dir, file_lock
 from .etcd import GatewayReader
 from .node_config import COMPONENTS, NODE_NAME, SECOND_NODE, write_config, write_second_node
 from .node_layout import NodeOptions, NodePaths, NodeRecord, process_birth
 from .node_machine import cgroup_gone, check_machine, make_cgroup, outer_pid, remove_link, run_ip, take_slot
 
 _KEPT_STATES = 4
+_DAY = 24 * 3600.0
 
 
 class NodeCluster(Cluster):
@@ -294,7 +294,7 @@ def _is_ready(node: dict[str, Any]) -> bool:
 def _forget_old_states() -> None:
     """Remove the files of ended nodes, but for the last few: their logs may still be wanted."""
     nodes = cache_dir() / "nodes"
-    newest_first = sorted(nodes.glob("*/node.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    newest_first = sorted(nodes.glob("*/node.json"), key=age)
     records = [record for path in newest_first if (record := NodeRecord.load(path)) is not None]
     ended = [record for record in records if not record.alive()]
     for number, record in enumerate(ended):
@@ -305,8 +305,7 @@ def _forget_old_states() -> None:
                 if NodeRecord.load(NodePaths.of(record.name).record) == record:
                     shutil.rmtree(nodes / record.name, ignore_errors=True)
     running = {record.name for record in records if record.alive()}
-    yesterday = time.time() - 24 * 3600
     for lock in nodes.glob(".*"):
         # A name is used by one run of tests, or for as long as its node runs.
-        if lock.name[1:].rpartition(".")[0] not in running and lock.stat().st_mtime < yesterday:
+        if lock.name[1:].rpartition(".")[0] not in running and age(lock) > _DAY:
             lock.unlink(missing_ok=True)

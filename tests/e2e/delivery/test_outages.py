@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FULL
+from tests.e2e.cluster import images
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
+from tests.e2e.conftest import OwnNode, make_namespace
 from tests.e2e.delivery.conftest import IMAGE, SEALED_TEAM
+from tests.e2e.operators import install_crds
 from tests.e2e.runs import test_kill_at_every_call as kills
+from tests.e2e.runs.conftest import team_in
 from tests.e2e.runs.team import (
     CHECKS_ITS_VARIABLE,
     HELD_BACK,
@@ -68,15 +72,25 @@ def test_the_operator_is_away_and_the_pod_waits(team: Team) -> None:
     check_ended_well(team)
 
 
-def test_the_kubelet_starts_again_while_its_request_is_open(team: Team, node: NodeCluster) -> None:
-    held(team)
-    (first,) = requests_of(team)
-    node.restart("kubelet")
-    wait_until("the kubelet to ask again", lambda: len(requests_of(team)) == 2)
-    team.operator.start()
-    check_ended_well(team)
-    (attempt,) = team.run()["status"]["tasks"][0]["attempts"]
-    assert attempt["sealed"]["request"] != first["metadata"]["uid"], "what nobody can open is not answered"
+def test_the_kubelet_starts_again_while_its_request_is_open(own_node: OwnNode, tmp_path: Path) -> None:
+    """On a node of its own: it asks again for the pods of all others, too."""
+    node = own_node()
+    install_crds(node)
+    node.load_image(images.operator_image())
+    namespace = make_namespace(node.client, "kubelet")
+    with team_in(node, namespace, tmp_path, *IMAGE, **SEALED_TEAM) as team:
+        team.operator.start()
+        team.make_binding(secrets=[sealed_entry(team, team.value)], delivery="Sealed")
+        held(team)
+        (first,) = requests_of(team)
+        node.restart("kubelet")
+        wait_until("the kubelet to ask again", lambda: len(requests_of(team)) == 2)
+        team.operator.start()
+        check_ended_well(team)
+        (attempt,) = team.run()["status"]["tasks"][0]["attempts"]
+        assert attempt["sealed"]["request"] != first["metadata"]["uid"], (
+            "what nobody can open is not answered"
+        )
 
 
 def test_a_binding_that_changes_its_delivery_gives_nothing_to_a_job_of_before(team: Team) -> None:
