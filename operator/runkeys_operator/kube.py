@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -126,6 +127,10 @@ class Permit(Protocol):
 
 def _always(*, removes: bool) -> float:  # noqa: ARG001
     return _SECONDS
+
+
+BEFORE_SENDING: ContextVar[Callable[[], object] | None] = ContextVar("before_sending")
+"""Called when a request has its connection, and raises what keeps it from being sent."""
 
 
 class Kube:
@@ -426,6 +431,7 @@ class Kube:
         for last_try in (False, True):
             connection = self._provider.current()
             began = time.monotonic()
+            token = BEFORE_SENDING.set(limit)
             try:
                 response = await connection.http.request(
                     method,
@@ -441,6 +447,8 @@ class Kube:
                 if failure.untrusted and not last_try and await self._provider.renew(connection):
                     continue
                 raise failure from None
+            finally:
+                BEFORE_SENDING.reset(token)
             self.clock.heard(response.headers.get("Date"))
             _count(request, str(response.status), time.monotonic() - began)
             if response.status == 401 and not last_try and await self._provider.renew(connection):

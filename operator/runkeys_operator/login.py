@@ -18,7 +18,7 @@ from yarl import URL
 
 from .credentials import Access
 from .errors import LoginError
-from .kube import METADATA_LIST, METADATA_ONLY, Connection
+from .kube import BEFORE_SENDING, METADATA_LIST, METADATA_ONLY, Connection
 
 # A projected token is rotated when 80 % of its life is over, and the old one stays valid: a minute is plenty.
 _TOKEN_AGE = 60.0
@@ -97,9 +97,23 @@ def _open(
         headers={hdrs.USER_AGENT: "runkeys-operator"},
         middlewares=[*middlewares, *([_BearerToken(server, access.token)] if access.token else [])],
         proxy=access.proxy,
+        request_class=_AskedAgain,
         response_class=response_class,
     )
     return Connection(server, http)
+
+
+class _AskedAgain(aiohttp.ClientRequest):
+    """Asks whether it may begin once more when it has its connection.
+
+    A process that was frozen while it waited for one would else send it when it wakes up, whoever leads by then.
+    """
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        may_begin = BEFORE_SENDING.get(None)
+        if may_begin is not None:
+            may_begin()
+        return await super().send(conn)
 
 
 async def _metadata_only(
