@@ -80,6 +80,8 @@ def test_a_run_applied_when_the_deployment_is_ready(
     node.client.create(examples.hello_binding(served))
     sets = (
         "--set=crds.install=false",
+        # A look at everything would be a list in between, on a busy machine.
+        "--set=sweepSeconds=3600",
         f"--set=watchNamespaces={{{served}}}",
         f"--set=sources[0].namespace={served}",
     )
