@@ -37,7 +37,16 @@ def install_crds(cluster: Cluster) -> None:
     for path in sorted((ROOT / "crds").glob("*.yaml")):
         crd = yaml.safe_load(path.read_text())
         cluster.client.apply(crd)
-        cluster.client.wait_for("customresourcedefinitions", crd["metadata"]["name"], None, _established)
+        wait_established(cluster, crd["metadata"]["name"])
+
+
+def wait_established(cluster: Cluster, *names: str) -> None:
+    """Wait until the API server serves the kinds that these definitions make.
+
+    ``kubectl wait`` ends with an error where a definition has no conditions yet.
+    """
+    for name in names:
+        cluster.client.wait_for("customresourcedefinitions", name, None, _established)
 
 
 def _established(crd: dict[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from tests.e2e.cluster.base import Cluster, ClusterError
 from tests.e2e.cluster.cache import CHECKOUT
 from tests.e2e.cluster.client import KubeClient, Object
 from tests.e2e.conftest import OwnNode
+from tests.e2e.operators import wait_established
 
 CANARY = "C" + secrets.token_hex(8)
 
@@ -334,7 +335,7 @@ def test_definitions_apply_on_their_own_and_again(own_node: OwnNode) -> None:
     folder = str(CHECKOUT / "crds")
 
     first = node.kubectl("apply", "-f", folder)
-    node.kubectl("wait", "--for=condition=Established", "--timeout=180s", "-f", folder)
+    wait_established(node, *(manifest(kind)["metadata"]["name"] for kind in KINDS))
     again = node.kubectl("apply", "-f", folder)
 
     assert [line.rpartition(" ")[2] for line in first.splitlines()] == ["created"] * len(KINDS)
@@ -441,7 +442,7 @@ def test_twin_a_rule_without_our_reason_repeats_the_value(cluster: Cluster) -> N
     definition = json.dumps(twin)
     cluster.kubectl("create", "-f", "-", input=definition)
     try:
-        cluster.kubectl("wait", "--for=condition=Established", "--timeout=180s", "-f", "-", input=definition)
+        wait_established(cluster, twin["metadata"]["name"])
         bad = changed(RUN, "spec.tasks.0.name", CANARY)
         body = {**bad, "apiVersion": f"{group}/v1alpha1", "kind": "Twin"}
         assert CANARY in refusal(cluster, *CREATE, body=body)

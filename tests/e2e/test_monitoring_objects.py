@@ -14,6 +14,7 @@ from tests.e2e.cluster.base import ClusterError
 from tests.e2e.cluster.build import COMPONENTS
 from tests.e2e.cluster.golang import go_command
 from tests.e2e.conftest import OwnNode
+from tests.e2e.operators import wait_established
 from tests.e2e.test_chart import EVERYTHING, one, template, try_out
 from tests.e2e.test_chart_install import settled_node
 
@@ -43,7 +44,7 @@ def test_the_api_server_takes_monitor_and_rules(own_node: OwnNode) -> None:
     for path in their_kinds():
         node.kubectl("apply", "--server-side", "-f", str(path))
         name = yaml.safe_load(path.read_text())["metadata"]["name"]
-        node.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=180s")
+        wait_established(node, name)
     labels = (
         "--set=serviceMonitor.labels.release=prometheus",
         "--set=prometheusRule.labels.release=prometheus",

@@ -11,6 +11,7 @@ from tests.e2e.cluster.golang import module_folder
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.conftest import OwnNode
 from tests.e2e.examples import EXAMPLES
+from tests.e2e.operators import wait_established
 
 PINS = Path(__file__).parent / "schemas_go"
 DEFINITIONS = {
@@ -31,8 +32,10 @@ def tools(own_node: OwnNode) -> NodeCluster:
     node = own_node()
     for module, path in DEFINITIONS.items():
         # They are too large for the annotation of a plain apply.
-        node.kubectl("create", "-f", str(module_folder(PINS, module) / path))
-    node.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=180s")
+        made = node.kubectl("create", "-o", "name", "-f", str(module_folder(PINS, module) / path))
+        kinds = [name.partition("/")[2] for name in made.split() if name.startswith("customresourcedef")]
+        assert kinds
+        wait_established(node, *kinds)
     for name in NAMESPACES:
         node.kubectl("create", "namespace", name)
     return node

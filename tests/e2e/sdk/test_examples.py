@@ -10,6 +10,7 @@ import json
 import pytest
 import yaml
 
+from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import ApiError, Object
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.examples import EXAMPLES
@@ -126,7 +127,7 @@ def test_twin_its_account_may_do_no_more_than_start_runs(team: Team) -> None:
     """What it may not do is refused by the API server: its own rights are all that the first task has."""
     make_account(team, "chain")
     conductor = team.client.as_user(f"system:serviceaccount:{team.namespace}:conductor")
-    assert may(conductor, team.namespace, "create", "workflowruns")
+    wait_until("it to be let in", lambda: may(conductor, team.namespace, "create", "workflowruns"))
     assert not may(conductor, team.namespace, "use", "secretbindings", "keys")
     for verb in ("update", "patch", "delete"):
         assert not may(conductor, team.namespace, verb, "workflowruns")
