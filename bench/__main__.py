@@ -6,11 +6,11 @@ import argparse
 import sys
 import time
 
-from tests.e2e.cluster.base import ClusterError
-from tests.e2e.cluster.build import BuildError
-from tests.e2e.cluster.cache import Claim, cache_dir
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.operators import install_crds
+from testing.cluster.base import ClusterError
+from testing.cluster.build import BuildError
+from testing.cluster.cache import Claim, cache_dir
+from testing.cluster.node import NodeCluster
+from testing.operators import install_crds
 
 from . import finished, imports, reaction, report, scale, sealed_delivery, start_latency, trust, workflow
 from .kwok import fake_node

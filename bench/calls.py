@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team
 
 # The fake node writes the status of a pod twice: when it starts, and when it ends.
 _STEPS = {

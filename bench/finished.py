@@ -22,11 +22,11 @@ from statistics import median
 from typing import Any
 
 from runkeys.api import AttemptStatus, Exposure, WorkflowRun
-from runkeys.naming import attempt_name
-from runkeys.status import State, TaskResult, Verdict, build_status
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team
+from runkeys.names import attempt_name
+from runkeys.planning.status import State, TaskResult, Verdict, build_status
+from testing.cluster.base import wait_until
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team
 
 from .kwok import pod_template
 from .process import Process

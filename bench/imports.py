@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.e2e.cluster.cache import CHECKOUT
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.cache import CHECKOUT
+from testing.cluster.node import NodeCluster
 
 from .report import Figure, Spread
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.cluster import build
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster import build
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
 
 NODE = "fake"
 _MARK = "kwok.x-k8s.io/node"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.cache import CHECKOUT
-from tests.e2e.cluster.client import Object
-from tests.e2e.runs.team import Team, run
+from testing.cluster.base import wait_until
+from testing.cluster.cache import CHECKOUT
+from testing.cluster.client import Object
+from testing.namespace import Team, run
 
 from .team import job_of
 

@@ -7,10 +7,10 @@ the pod has ended to the answered deletion. So they include the way of the watch
 
 from __future__ import annotations
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team
 
 from .calls import delays
 from .kwok import pod_template

@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team
 
 from .calls import Calls, calls
 from .kwok import pod_template

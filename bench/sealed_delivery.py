@@ -22,11 +22,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from runkeys.template import SIGNER
-from tests.e2e.cluster import images
-from tests.e2e.cluster.client import ApiError, Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import TASK_IMAGE, Team
+from runkeys.names import SIGNER
+from testing.cluster import images
+from testing.cluster.client import ApiError, Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import TASK_IMAGE, Team
 
 from .kwok import NODE, pod_template
 from .report import Figure, Spread

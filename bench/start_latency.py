@@ -14,11 +14,11 @@ from contextlib import suppress
 
 import urllib3
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team
-from tests.e2e.runs.team import run as run_manifest
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team
+from testing.namespace import run as run_manifest
 
 from .report import Figure, compared
 from .team import job_of, team

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runkeys import manifests
 from runkeys.api import SecretBinding, WorkflowRun
-from runkeys.needs import Bindings, TaskNeeds, task_needs
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
+from runkeys.planning import manifests
+from runkeys.planning.requirements import Bindings, TaskNeeds, task_needs
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team, binding
 from tests.e2e.conftest import make_namespace
 from tests.e2e.runs.conftest import team_in
-from tests.e2e.runs.team import Team, binding
 
 _LONGEST = 300.0
 

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from runkeys.policies import Account
 from runkeys.sealing import BindingEntry, Keyring, PrivateKey, seal
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.operators import requester_of
-from tests.e2e.runs.team import Team, binding, run
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team, binding, run
+from testing.operators import requester_of
 from tests.e2e.sealed.people import Person, person, public_key, sealed_entry
 
 from .report import Figure, Spread, compared

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from tests.e2e.cluster.cache import CHECKOUT
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team, phase
-from tests.e2e.runs.workflows import make, task
+from testing.cluster.cache import CHECKOUT
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team, phase
+from testing.workflows import make, task
 
 from .chain_loop import LABEL
 from .kwok import pod_template

@@ -16,21 +16,21 @@ from typing import Any
 
 from urllib3.exceptions import HTTPError
 
-from runkeys.naming import attempt_name
+from runkeys.names import attempt_name
 from scripts.demo_local import demo_local
 from scripts.demo_screen import Screen
 from scripts.demo_search import search
 from scripts.exposure_picture import picture
+from testing.cluster import images, providers
+from testing.cluster.__main__ import DEFAULT_NAME, build_all, down
+from testing.cluster.base import Cluster, ClusterError
+from testing.cluster.build import BuildError
+from testing.cluster.cache import CHECKOUT
+from testing.cluster.client import ApiError, KubeClient, Object, WaitError
+from testing.cluster.existing import CONTEXT_VARIABLE
+from testing.cluster.golang import GoMissing
+from testing.operators import CHART, RELEASE
 from tests.e2e import examples
-from tests.e2e.cluster import images, providers
-from tests.e2e.cluster.__main__ import DEFAULT_NAME, build_all, down
-from tests.e2e.cluster.base import Cluster, ClusterError
-from tests.e2e.cluster.build import BuildError
-from tests.e2e.cluster.cache import CHECKOUT
-from tests.e2e.cluster.client import ApiError, KubeClient, Object, WaitError
-from tests.e2e.cluster.existing import CONTEXT_VARIABLE
-from tests.e2e.cluster.golang import GoMissing
-from tests.e2e.operators import CHART, RELEASE
 
 OPERATOR_NAMESPACE = "runkeys-system"
 NAMESPACE = "demo"

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from scripts.demo_screen import Screen
-from tests.e2e.cluster.cache import CHECKOUT
+from testing.cluster.cache import CHECKOUT
 
 EXAMPLE = Path("examples/workflow/run.yaml")
 _SECONDS = 60

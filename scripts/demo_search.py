@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, field
 
-from tests.e2e.cluster.etcd import EtcdReader
+from testing.cluster.etcd import EtcdReader
 
 
 @dataclass

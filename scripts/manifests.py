@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.cluster import build
+from testing.cluster import build
 
 ROOT = Path(__file__).resolve().parents[1]
 CHART, CRDS, DEPLOY = ROOT / "helm" / "runkeys", ROOT / "crds", ROOT / "deploy"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from runkeys._version import __version__
-from tests.e2e.cluster import build
+from testing.cluster import build
 
 ROOT = Path(__file__).resolve().parents[1]
 _EXTRA = re.compile(r"\bextra\s*==")

@@ -16,10 +16,10 @@ from runkeys._version import __version__
 
 if TYPE_CHECKING:
     from runkeys import kv, secrets
+    from runkeys._task.secret_value import SecretValue
     from runkeys.client import Client
     from runkeys.datapool import DataPool
     from runkeys.runtime import HandlerError
-    from runkeys.secret_value import SecretValue
 
 __all__ = ["Client", "DataPool", "HandlerError", "SecretValue", "__version__", "kv", "secrets"]
 
@@ -28,7 +28,7 @@ _HOMES = {
     "Client": "client",
     "DataPool": "datapool",
     "HandlerError": "runtime",
-    "SecretValue": "secret_value",
+    "SecretValue": "_task.secret_value",
 }
 
 

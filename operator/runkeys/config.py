@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runkeys.pins import config_folder
 from runkeys.problems import Denied, Invalid, NotFound, Unreachable
 
 if TYPE_CHECKING:
@@ -65,6 +64,13 @@ class Config:
             kubeconfig=kubeconfig,
             operator_namespace=self.operator_namespace,
         )
+
+
+def config_folder() -> Path:
+    """Where Runkeys keeps a user's configuration: $RUNKEYS_CONFIG_DIR, else where the system has it."""
+    import platformdirs
+
+    return Path(os.environ.get("RUNKEYS_CONFIG_DIR") or platformdirs.user_config_dir("runkeys"))
 
 
 def config_file() -> Path:

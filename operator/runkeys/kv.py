@@ -15,8 +15,10 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from runkeys import config, documents, given
-from runkeys.in_thread import in_thread
+from runkeys import config
+from runkeys._task import environment
+from runkeys._task.in_thread import in_thread
+from runkeys._text import documents
 from runkeys.problems import Conflict, Invalid, NotFound
 
 if TYPE_CHECKING:
@@ -162,7 +164,7 @@ async def list_keys_async(*, workspace_id: str | None = None, config_name: str |
 
 
 def _store(workspace_id: str | None, config_name: str | None) -> KeyValues:
-    found = config.resolve(config_name) if given.is_local() else config.of_pod()
+    found = config.resolve(config_name) if environment.is_local() else config.of_pod()
     return KeyValues(found.client(workspace_id))
 
 

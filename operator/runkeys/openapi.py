@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from runkeys._task.signature import Function, Kind, Parameter, load, parameters_of
 from runkeys.mapping import SECRETS
-from runkeys.signature import Function, Kind, Parameter, load, parameters_of
 
 Json = dict[str, Any]
 

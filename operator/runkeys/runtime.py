@@ -5,8 +5,8 @@ Each parameter of the function comes from where its type says: a ``SecretValue``
 ``input/<name>.json``, checked against the type. What the function returns is written to ``output/output.json``. If it
 raises, that is a problem document (RFC 9457) instead, and the exit code is 1.
 
-The folders are below ``/var/runtime``; `runkeys.given.folder` says how to move them. Values of secrets are masked in
-what the service prints and logs, in what it returns, and in the texts of errors.
+The folders are below ``/var/runtime``; `runkeys._task.environment.folder` says how to move them. Values of secrets are
+masked in what the service prints and logs, in what it returns, and in the texts of errors.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runkeys import given, masking
-from runkeys.naming import secret_variable
-from runkeys.secret_value import SecretValue
-from runkeys.signature import Function, Kind, Parameter, load, parameters_of
+from runkeys import masking
+from runkeys._task import environment
+from runkeys._task.secret_value import SecretValue
+from runkeys._task.signature import Function, Kind, Parameter, load, parameters_of
+from runkeys.names import secret_variable
 
 ENTRYPOINT_VARIABLE = "ENTRYPOINT"
 OUTPUT = "output.json"
@@ -109,10 +110,10 @@ _MISSING = _Missing()
 def _value_of(parameter: Parameter) -> Any:
     match parameter.kind:
         case Kind.SECRET:
-            value = given.secret(parameter.name)
+            value = environment.secret(parameter.name)
             return _MISSING if value is None else parameter.type(value)
         case Kind.POOL:
-            pool = given.folder("datapool") / parameter.name
+            pool = environment.folder("datapool") / parameter.name
             return parameter.type(str(pool)) if pool.is_dir() else _MISSING
         case Kind.INPUT:
             place = _input_file(parameter.name)
@@ -120,7 +121,7 @@ def _value_of(parameter: Parameter) -> Any:
 
 
 def _input_file(name: str) -> Path | None:
-    folder = given.folder("input")
+    folder = environment.folder("input")
     return next((place for place in (folder / f"{name}.json", folder / name) if place.is_file()), None)
 
 
@@ -147,12 +148,10 @@ def _checked(parameter: Parameter, place: Path) -> Any:
 def _what_is_missing(parameter: Parameter) -> str:
     name = parameter.name
     if parameter.kind is Kind.POOL:
-        return (
-            f"parameter {name}: there is no folder {given.folder('datapool') / name}; list it under dataPools"
-        )
+        return f"parameter {name}: there is no folder {environment.folder('datapool') / name}; list it under dataPools"
     if parameter.kind is Kind.INPUT:
-        return f"parameter {name}: there is no file {given.folder('input') / f'{name}.json'}; list it under input"
-    task = given.task()
+        return f"parameter {name}: there is no file {environment.folder('input') / f'{name}.json'}; list it under input"
+    task = environment.task()
     where = f"variable {secret_variable(name)} is not set"
     if task is None:
         return f"parameter {name}: {where}; it is to carry this secret"
@@ -209,7 +208,7 @@ def _failed(error: BaseException) -> int:
 
 def _write_document(document: Any) -> None:
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-    folder = given.folder("output")
+    folder = environment.folder("output")
     folder.mkdir(parents=True, exist_ok=True)
     # In place: the kubelet reads this very file, and a rename onto it would be refused.
     (folder / OUTPUT).write_text(text)

@@ -22,14 +22,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from runkeys import config, given
+from runkeys import config
+from runkeys._task import environment
+from runkeys._task.in_thread import in_thread
 from runkeys.config import ConfigFileNotFoundError, ConfigNameNotFoundError
-from runkeys.in_thread import in_thread
-from runkeys.naming import secret_variable
+from runkeys.names import secret_variable
 from runkeys.problems import Denied, Invalid, NotFound, Problem
 
 if TYPE_CHECKING:
-    from runkeys.vault import Vault
+    from runkeys.client.binding_secrets import Vault
 
 __all__ = [
     "ConfigFileNotFoundError",
@@ -74,10 +75,10 @@ def get(name: str, *, workspace_id: str | None = None, config_name: str | None =
     :raises UnauthorizedError: the cluster refuses.
     """
     _check(name)
-    known = given.task()
-    local = given.is_local()
+    known = environment.task()
+    local = environment.is_local()
     if not local or config_name is None or (known is not None and name in known.secrets):
-        found = given.secret(name)
+        found = environment.secret(name)
         if found is not None:
             return found
     if not local or (known is not None and config_name is None):
@@ -90,8 +91,8 @@ def list(*, workspace_id: str | None = None, config_name: str | None = None) -> 
 
     Raises what `get` raises, but NotFoundError.
     """
-    if given.task() is not None and (config_name is None or not given.is_local()):
-        return given.names()
+    if environment.task() is not None and (config_name is None or not environment.is_local()):
+        return environment.names()
     with _vault(workspace_id, config_name) as vault:
         return [item.name for item in vault.items()]
 
@@ -159,7 +160,7 @@ def _check(name: object) -> None:
 
 
 def _from_cluster(name: str, workspace_id: str | None, config_name: str | None) -> str:
-    from runkeys.vault import Vault
+    from runkeys.client.binding_secrets import Vault
 
     with _our_errors():
         found = config.resolve(config_name)
@@ -180,7 +181,7 @@ def _from_cluster(name: str, workspace_id: str | None, config_name: str | None) 
         raise NotFoundError(f"there is no secret {name!r} in {places} in namespace {client.namespace}")
 
 
-def _not_given(name: str, known: given.Task | None) -> str:
+def _not_given(name: str, known: environment.Task | None) -> str:
     """Why a task does not have a secret: what it has, and the line that would give it."""
     if known is None:
         return (
@@ -206,10 +207,10 @@ def _yaml(name: str) -> str:
 @contextmanager
 def _vault(workspace_id: str | None, config_name: str | None) -> Iterator[Vault]:
     """One's own secrets; errors inside are those of this module."""
-    from runkeys.vault import Vault
+    from runkeys.client.binding_secrets import Vault
 
     with _our_errors():
-        local = given.is_local()
+        local = environment.is_local()
         yield Vault(config.resolve(config_name).client(workspace_id) if local else config.of_pod().client())
 
 

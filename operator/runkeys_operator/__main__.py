@@ -11,14 +11,14 @@ from typing import Any, Literal, TypeVar
 import click
 
 from runkeys._version import __version__
-from runkeys_operator import logs
 from runkeys_operator.app import MakeEngine, Options, serve
-from runkeys_operator.chart_commands import drain, selftest
+from runkeys_operator.commands.chart import drain, selftest
+from runkeys_operator.commands.keys import keys
+from runkeys_operator.controllers.runs.controller import Reconciler
 from runkeys_operator.errors import LoginError, StartError
-from runkeys_operator.hardening import keep_memory_private
-from runkeys_operator.keys_command import keys
-from runkeys_operator.lease import LeaseName
-from runkeys_operator.reconcile.reconciler import Reconciler
+from runkeys_operator.leader_election import LeaseName
+from runkeys_operator.process import logs
+from runkeys_operator.process.hardening import keep_memory_private
 
 log = logs.get_logger("runkeys_operator")
 

@@ -19,24 +19,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from runkeys.naming import LABEL_RUN
-from runkeys.needs import SealedOffer
+from runkeys.names import LABEL_RUN
+from runkeys.planning.requirements import SealedOffer
+from runkeys_operator.checks import preflight
+from runkeys_operator.checks.policies import Guard
+from runkeys_operator.controllers.key import Key
+from runkeys_operator.controllers.workqueue import ReconcileQueue
+from runkeys_operator.errors import ApiError, BackgroundError, LoginError, Unauthorized
+from runkeys_operator.health import Health
+from runkeys_operator.kopf_runtime import handlers
+from runkeys_operator.kopf_runtime.kopf_module import kopf, stop_asking_for_kinds
+from runkeys_operator.kube import credentials
+from runkeys_operator.kube.login import Login
+from runkeys_operator.kube.selectors import BOUND, OF_SIGNER, OPEN
+from runkeys_operator.kube.watch import Watch
+from runkeys_operator.leader_election import Lease, LeaseName
+from runkeys_operator.process import metrics
+from runkeys_operator.process.logs import describe, get_logger
+from runkeys_operator.values.keys import Keys
 
-from . import credentials, handlers, metrics, preflight
-from ._kopf import kopf, stop_asking_for_kinds
-from .errors import ApiError, BackgroundError, LoginError, Unauthorized
-from .guard import Guard
-from .health import Health
-from .keys import Keys
 from .kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS, Kube
-from .lease import Lease, LeaseName
-from .login import Login
-from .logs import describe, get_logger
-from .reconcile.key import Key
-from .reconcile.queue import ReconcileQueue
-from .reconcile.requests import OF_SIGNER
-from .reconcile.sweep import BOUND, OPEN
-from .watch import Watch
 
 log = get_logger(__name__)
 

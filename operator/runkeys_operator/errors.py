@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from runkeys import documents
+from runkeys._text import documents
 
 _LONGEST_MESSAGE = 1000
 # Reasons are CamelCase words. Anything else comes from a webhook or a proxy and may say anything.

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from . import metrics
-from .errors import StartError
-from .lease import Lease
+from runkeys_operator.errors import StartError
+from runkeys_operator.leader_election import Lease
+from runkeys_operator.process import metrics
 
 
 class Health:

@@ -17,15 +17,15 @@ from typing import Protocol
 
 import pytest
 
+from testing.cluster import providers
+from testing.cluster.base import Cluster
+from testing.cluster.cache import Claim, cache_dir
+from testing.cluster.client import KubeClient
+from testing.cluster.node import NodeCluster
+from testing.cluster.node_layout import NodeOptions
+from testing.cluster.proxy import ApiProxy
+from testing.operators import install_crds, remove_rights
 from tests.e2e import operator_calls
-from tests.e2e.cluster import providers
-from tests.e2e.cluster.base import Cluster
-from tests.e2e.cluster.cache import Claim, cache_dir
-from tests.e2e.cluster.client import KubeClient
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.node_layout import NodeOptions
-from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.operators import install_crds, remove_rights
 
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(4))[:8]
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "m")

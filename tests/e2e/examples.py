@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.cluster.cache import CHECKOUT
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.images import TASK_IMAGE
+from testing.cluster.cache import CHECKOUT
+from testing.cluster.client import Object
+from testing.cluster.images import TASK_IMAGE
 
 EXAMPLES = CHECKOUT / "examples"
 SOURCE = "hello-token"

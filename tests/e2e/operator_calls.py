@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from runkeys.naming import SERVICE_ACCOUNT
-from runkeys_operator.keys import PRIVATE, PUBLIC
-from runkeys_operator.preflight import NEEDED, NEEDED_SEALED
-from tests.e2e.cluster.audit import AuditEvent, AuditLog
-from tests.e2e.operators import RELEASE
+from runkeys.names import SERVICE_ACCOUNT
+from runkeys_operator.checks.preflight import NEEDED, NEEDED_SEALED
+from runkeys_operator.values.keys import PRIVATE, PUBLIC
+from testing.cluster.audit import AuditEvent, AuditLog
+from testing.operators import RELEASE
 
 _RUN_SECRET = "rk-"
 # The chart's hooks speak with accounts of their own, whose rights test_chart.py looks at.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from tests.e2e.cluster import build, images, providers
-from tests.e2e.cluster.base import ClusterError
-from tests.e2e.cluster.golang import GoMissing, build_module, module_folder
+from testing.cluster import build, images, providers
+from testing.cluster.base import ClusterError
+from testing.cluster.golang import GoMissing, build_module, module_folder
 from tests.e2e.gitops.test_definitions import DEFINITIONS, PINS
 from tests.e2e.gitops.test_kstatus import SOURCES as KSTATUS
 from tests.e2e.test_sealing_go import SOURCE as SEALING

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from runkeys_operator import metrics
-from tests.e2e.cluster import build
-from tests.e2e.cluster.cache import CHECKOUT
+from runkeys_operator.process import metrics
+from testing.cluster import build
+from testing.cluster.cache import CHECKOUT
 
 FILES = CHECKOUT / "helm" / "runkeys" / "files"
 TESTS = sorted((CHECKOUT / "tests" / "alerts").glob("*.yaml"))

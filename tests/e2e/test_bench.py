@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from tests.e2e.cluster.cache import CHECKOUT
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.cache import CHECKOUT
+from testing.cluster.node import NodeCluster
 
 pytestmark = [
     pytest.mark.e2e,

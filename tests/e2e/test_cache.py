@@ -18,24 +18,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.cache import CHECKOUT, forget_unused, made_once
+from testing.cluster.cache import CHECKOUT, forget_unused, made_once
 
 pytestmark = pytest.mark.e2e
 
 AT_ONCE = 4
 SECONDS = 500
 IMAGES = """
-from tests.e2e.cluster import images
+from testing.cluster import images
 makers = (images.task_image, images.pause_image)
 found = sorted((str(path := make()), path.stat().st_ino) for make in makers)
 """
 PROGRAMS = """
-from tests.e2e.cluster import build
+from testing.cluster import build
 build.ensure(("cni",))
 found = sorted((str(path), path.stat().st_ino) for path in map(build.program, build.GROUPS["cni"].programs))
 """
 GO_PROGRAM = """
-from tests.e2e.cluster.golang import build_module
+from testing.cluster.golang import build_module
 from tests.e2e.test_sealing_go import SOURCE
 found = [(str(path := build_module(SOURCE)), path.stat().st_ino)]
 """
@@ -128,7 +128,7 @@ def test_system_packages_are_installed_by_one_at_a_time(tmp_path: Path) -> None:
 def test_what_is_killed_in_the_middle_leaves_no_half_of_a_file(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from tests.e2e.cluster.cache import made_once
+from testing.cluster.cache import made_once
 def make(path):
     path.write_text("half")
     print("half", flush=True)
@@ -150,7 +150,7 @@ found = made_once(Path({str(tmp_path / "file")!r}), make)
 def test_all_clear_away_at_once(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from tests.e2e.cluster.cache import forget_unused
+from testing.cluster.cache import forget_unused
 for number in range(300):
     forget_unused(Path({str(tmp_path)!r}), f"{{number}}-*", keep=0)
 found = "cleared"

@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from runkeys.api.crd import KINDS, file_name, render
-from runkeys_operator.preflight import NEEDED, NEEDED_SEALED
-from tests.e2e.cluster import images
-from tests.e2e.cluster.base import Cluster, ClusterError
-from tests.e2e.cluster.cache import CHECKOUT
-from tests.e2e.cluster.client import KubeClient, Object
-from tests.e2e.cluster.resources import by_plural
+from runkeys_operator.checks.preflight import NEEDED, NEEDED_SEALED
+from testing.cluster import images
+from testing.cluster.base import Cluster, ClusterError
+from testing.cluster.cache import CHECKOUT
+from testing.cluster.client import KubeClient, Object
+from testing.cluster.resources import by_plural
 
 CHART = CHECKOUT / "helm" / "runkeys"
 EXAMPLES = CHECKOUT / "examples"

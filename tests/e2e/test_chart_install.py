@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from runkeys.api.crd import KINDS
+from testing.cluster import images
+from testing.cluster.base import Cluster, ClusterError
+from testing.cluster.client import KubeClient
+from testing.cluster.node import NodeCluster
+from testing.operators import CHART, RELEASE
 from tests.e2e import examples
-from tests.e2e.cluster import images
-from tests.e2e.cluster.base import Cluster, ClusterError
-from tests.e2e.cluster.client import KubeClient
-from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.conftest import OwnNode, make_namespace
-from tests.e2e.operators import CHART, RELEASE
 from tests.unit.cli.terminal import Terminal
 
 pytestmark = pytest.mark.e2e

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runkeys.naming import attempt_name
-from tests.e2e.cluster import images
-from tests.e2e.cluster.base import ClusterError, wait_until
-from tests.e2e.cluster.cache import CHECKOUT
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
+from runkeys.names import attempt_name
+from testing.cluster import images
+from testing.cluster.base import ClusterError, wait_until
+from testing.cluster.cache import CHECKOUT
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, phase, python
+from testing.operators import CHART, RELEASE, Operator
 from tests.e2e.conftest import OwnNode, make_namespace
-from tests.e2e.operators import CHART, RELEASE, Operator
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, phase, python
 from tests.e2e.test_chart_install import SYSTEM, becomes_available, install, settled_node, uninstall
 
 pytestmark = pytest.mark.e2e

@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 import urllib3
 
-from tests.e2e.cluster import providers
-from tests.e2e.cluster.base import Cluster, ClusterError, NotOffered, wait_until
-from tests.e2e.cluster.cache import CHECKOUT
-from tests.e2e.cluster.client import ApiError, KubeClient, Object, WaitError
-from tests.e2e.cluster.existing import CONTEXT_VARIABLE, ExistingCluster
-from tests.e2e.cluster.faults import Action, Answer, Delay, LoseAnswer, Repeat, Request, Reset, matching
-from tests.e2e.cluster.images import TASK_IMAGE
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.node_layout import NodeOptions
-from tests.e2e.cluster.proxy import ApiProxy
+from testing.cluster import providers
+from testing.cluster.base import Cluster, ClusterError, NotOffered, wait_until
+from testing.cluster.cache import CHECKOUT
+from testing.cluster.client import ApiError, KubeClient, Object, WaitError
+from testing.cluster.existing import CONTEXT_VARIABLE, ExistingCluster
+from testing.cluster.faults import Action, Answer, Delay, LoseAnswer, Repeat, Request, Reset, matching
+from testing.cluster.images import TASK_IMAGE
+from testing.cluster.node import NodeCluster
+from testing.cluster.node_layout import NodeOptions
+from testing.cluster.proxy import ApiProxy
 from tests.e2e.conftest import OwnNode
 
 
@@ -421,8 +421,8 @@ class TestBreaking:
         name = f"orphan-{secrets.token_hex(3)}"
         program = (
             "import sys, time\n"
-            "from tests.e2e.cluster.cache import Claim, cache_dir\n"
-            "from tests.e2e.cluster.node import NodeCluster\n"
+            "from testing.cluster.cache import Claim, cache_dir\n"
+            "from testing.cluster.node import NodeCluster\n"
             "name = sys.argv[1]\n"
             "NodeCluster.start(name, claim=Claim(cache_dir() / 'nodes' / f'.{name}.claims'))\n"
             "print('up', flush=True)\n"

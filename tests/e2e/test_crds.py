@@ -12,11 +12,11 @@ import pytest
 
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.api.crd import KINDS, Kind, manifest
-from tests.e2e.cluster.base import Cluster, ClusterError
-from tests.e2e.cluster.cache import CHECKOUT
-from tests.e2e.cluster.client import KubeClient, Object
+from testing.cluster.base import Cluster, ClusterError
+from testing.cluster.cache import CHECKOUT
+from testing.cluster.client import KubeClient, Object
+from testing.operators import wait_established
 from tests.e2e.conftest import OwnNode
-from tests.e2e.operators import wait_established
 
 CANARY = "C" + secrets.token_hex(8)
 

@@ -9,8 +9,8 @@ import yaml
 
 import runkeys
 from scripts import manifests
-from tests.e2e.cluster import images
-from tests.e2e.cluster.base import Cluster
+from testing.cluster import images
+from testing.cluster.base import Cluster
 from tests.e2e.conftest import OwnNode, make_namespace
 from tests.e2e.test_chart_install import SYSTEM, becomes_available, runs_the_example, settled_node
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.cluster.base import ClusterError
-from tests.e2e.cluster.build import COMPONENTS
-from tests.e2e.cluster.golang import go_command
+from testing.cluster.base import ClusterError
+from testing.cluster.build import COMPONENTS
+from testing.cluster.golang import go_command
+from testing.operators import wait_established
 from tests.e2e.conftest import OwnNode
-from tests.e2e.operators import wait_established
 from tests.e2e.test_chart import EVERYTHING, one, template, try_out
 from tests.e2e.test_chart_install import settled_node
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.audit import AuditEvent
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.audit import AuditEvent
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team
 from tests.e2e.operator_calls import is_an_operators, not_allowed
 from tests.e2e.runs.conftest import new_team, team
-from tests.e2e.runs.team import Team
 
 __all__ = ["new_team", "team"]
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import images
-from tests.e2e.cluster.cache import CHECKOUT
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster import images
+from testing.cluster.cache import CHECKOUT
+from testing.cluster.node import NodeCluster
+from testing.namespace import TASK_IMAGE, canary
 from tests.e2e.conftest import OwnNode
-from tests.e2e.runs.team import TASK_IMAGE, canary
 from tests.unit.cli.terminal import environment
 
 pytestmark = pytest.mark.e2e

@@ -16,7 +16,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 import runkeys
-from tests.e2e.cluster.cache import CHECKOUT
+from testing.cluster.cache import CHECKOUT
 
 pytestmark = pytest.mark.e2e
 

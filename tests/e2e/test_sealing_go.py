@@ -21,7 +21,7 @@ from runkeys.sealing import (
     key_id_of,
     seal,
 )
-from tests.e2e.cluster.golang import build_module
+from testing.cluster.golang import build_module
 from tests.unit.sealing import vectors
 
 SOURCE = Path(__file__).parents[1] / "unit" / "sealing_go"

@@ -12,11 +12,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.e2e.cluster import build
-from tests.e2e.cluster.cache import Claim, cache_dir
-from tests.e2e.cluster.client import KubeClient
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.node_layout import NodeOptions
+from testing.cluster import build
+from testing.cluster.cache import Claim, cache_dir
+from testing.cluster.client import KubeClient
+from testing.cluster.node import NodeCluster
+from testing.cluster.node_layout import NodeOptions
 from tests.e2e.conftest import OwnNode, crds
 from tests.e2e.runs.conftest import new_team
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.e2e.cluster.client import ApiError, KubeClient, Object
-from tests.e2e.operators import requester_of as requester
+from testing.cluster.client import ApiError, KubeClient, Object
+from testing.namespace import Team, run
+from testing.operators import requester_of as requester
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import Team, run
 from tests.e2e.trust import golden
 from tests.e2e.trust.actors import Actor
 from tests.e2e.trust.test_matrix import ATTEMPTS, bindings_of, prepared

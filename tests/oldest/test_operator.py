@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.cluster.base import ClusterError, wait_until
-from tests.e2e.cluster.cache import CHECKOUT
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.base import ClusterError, wait_until
+from testing.cluster.cache import CHECKOUT
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team, condition, run
+from testing.operators import CHART
 from tests.e2e.conftest import OwnNode
-from tests.e2e.operators import CHART
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import Team, condition, run
 from tests.e2e.sealed.people import give, may_not_use, may_use, person, public_key
 from tests.oldest.test_matrix import FillsIn
 from tests.unit.cli.terminal import Terminal

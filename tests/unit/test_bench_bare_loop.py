@@ -7,7 +7,7 @@ import json
 from bench.bare_loop import JobTemplate
 from bench.process import placeholder
 from bench.team import job_of
-from tests.e2e.runs.team import run
+from testing.namespace import run
 
 
 def test_template_gives_the_job_of_each_run() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 import runkeys
-from runkeys.access import Subject, denial
 from runkeys.api import SecretBinding, WorkflowRun
+from runkeys.planning.access import Subject, denial
 from scripts import chart_values
-from tests.e2e.cluster import images
+from testing.cluster import images
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "runkeys"

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runkeys.access import grant, subject_of
+from runkeys._text.words import kubectl, line, log_line, shell, visible
 from runkeys.cli import COMMANDS
-from runkeys.words import kubectl, line, log_line, shell, visible
+from runkeys.planning.access import grant, subject_of
 
 OPERATOR = Path(__file__).resolve().parents[2] / "operator"
 HOSTILE = "x'; touch pwned; echo '$(id)`id`\\"
@@ -55,7 +55,7 @@ def test_every_command_in_a_message_is_made_in_one_place() -> None:
     """No f-string puts something into the middle of a command."""
     found = [f"{path}:{number}: {text}" for path, number, text in commands_with_parts()]
 
-    assert found == [], "make these with runkeys.words"
+    assert found == [], "make these with runkeys._text.words"
 
 
 MADE = {"shell", "kubectl", "grant", "subject_of", "_grant"}

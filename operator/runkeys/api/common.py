@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
-from runkeys.documents import shallow
-from runkeys.group import API_VERSION, GROUP, VERSION
+from runkeys._text.documents import shallow
+from runkeys.names import API_VERSION, GROUP, VERSION
 
 __all__ = ["API_VERSION", "GROUP", "VERSION"]
 

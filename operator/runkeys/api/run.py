@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from runkeys._text.documents import MAX_DEPTH, compact, is_too_deep
 from runkeys.api.binding import DELIVERY, RELEASE_POLICY, SEALED_TEXT
 from runkeys.api.common import (
     API_VERSION,
@@ -26,7 +27,6 @@ from runkeys.api.common import (
     cel,
     list_map,
 )
-from runkeys.documents import MAX_DEPTH, compact, is_too_deep
 
 _ENV_NAME = cel(
     (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from runkeys.cli.base import INTERRUPTED, LazyGroup, settings_of
-from runkeys.cli.printing import echo
+from runkeys.cli._framework import INTERRUPTED, LazyGroup, settings_of
+from runkeys.cli._printing import echo
 
 COMMANDS = {
     "run": ("runs", "Start a run in the cluster, or locally with --local."),

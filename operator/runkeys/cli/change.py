@@ -6,14 +6,14 @@ import sys
 
 import click
 
-from runkeys.cli.base import Settings, command
-from runkeys.cli.output import run_name
-from runkeys.cli.printing import echo
+from runkeys._text.words import line
+from runkeys.cli._framework import Settings, command
+from runkeys.cli._output import run_name
+from runkeys.cli._printing import echo
 from runkeys.cli.show import follow, judge, show
+from runkeys.client.submission import again
+from runkeys.planning.status import finished
 from runkeys.problems import Invalid, Usage
-from runkeys.status import finished
-from runkeys.submission import again
-from runkeys.words import line
 
 
 @command()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import BashComplete, ShellComplete, get_completion_class
 
-from runkeys.cli.base import Settings, command
-from runkeys.cli.printing import data, echo
+from runkeys.cli._framework import Settings, command
+from runkeys.cli._printing import data, echo
 
 _NO_FILES, _DEFAULT = 4, 0
 """Directives of kubectl: no file names, and whatever the shell does by itself."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from runkeys.cli.base import Group, Settings, command
-from runkeys.cli.output import print_object, print_table
-from runkeys.cli.printing import echo
-from runkeys.pins import Pins, config_folder
+from runkeys.cli._framework import Group, Settings, command
+from runkeys.cli._output import print_object, print_table
+from runkeys.cli._printing import echo
+from runkeys.client.trusted_keys import Pins
+from runkeys.config import config_folder
 from runkeys.problems import Denied
 
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from runkeys import policies
+from runkeys._text.words import kubectl, shell
 from runkeys._version import __version__
-from runkeys.access import RECONCILED, subject_of
 from runkeys.api.common import API_VERSION, GROUP
-from runkeys.cli.base import Settings, command
-from runkeys.cli.output import print_object, print_table
-from runkeys.cli.printing import echo
+from runkeys.cli._framework import Settings, command
+from runkeys.cli._output import print_object, print_table
+from runkeys.cli._printing import echo
 from runkeys.client import Client
-from runkeys.pins import Pins
+from runkeys.client.trusted_keys import Pins
+from runkeys.planning.access import RECONCILED, subject_of
 from runkeys.policies import MUTATING, VALIDATING, Account
 from runkeys.problems import Denied, Invalid, NotFound, Problem, Unreachable
-from runkeys.words import kubectl, shell
 
 OK, WARNING, PROBLEM, UNKNOWN = "ok", "warning", "problem", "unknown"
 

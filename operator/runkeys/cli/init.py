@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from runkeys.cli.base import Settings, command
-from runkeys.cli.printing import echo
+from runkeys.cli._framework import Settings, command
+from runkeys.cli._printing import echo
 from runkeys.problems import Invalid
 
 _DOTTED = {"dot-env": ".env", "dot-gitignore": ".gitignore", "dot-dockerignore": ".dockerignore"}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from runkeys.cli.base import Settings, command
-from runkeys.cli.printing import echo
+from runkeys._text.words import shell
+from runkeys.cli._framework import Settings, command
+from runkeys.cli._printing import echo
 from runkeys.problems import Problem, Usage
-from runkeys.words import shell
 
 RELEASE = "runkeys"
 _SECONDS = 180

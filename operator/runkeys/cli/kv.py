@@ -7,9 +7,9 @@ import sys
 
 import click
 
-from runkeys.cli.base import Group, Settings, command
-from runkeys.cli.output import print_object
-from runkeys.cli.printing import echo
+from runkeys.cli._framework import Group, Settings, command
+from runkeys.cli._output import print_object
+from runkeys.cli._printing import echo
 from runkeys.kv import KeyValues
 from runkeys.problems import Invalid, NotFound
 

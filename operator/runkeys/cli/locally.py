@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from runkeys.api import WorkflowRun
-from runkeys.cli.base import INTERRUPTED, Settings
-from runkeys.cli.output import print_object
-from runkeys.cli.printing import echo, log
+from runkeys.cli._framework import INTERRUPTED, Settings
+from runkeys.cli._output import print_object
+from runkeys.cli._printing import echo, log
 from runkeys.cli.show import show
+from runkeys.client.submission import parse_run
 from runkeys.local import LocalRun
 from runkeys.problems import Invalid, NotFound, RunFailed
-from runkeys.submission import parse_run
 
 
 def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | None, *, dry_run: bool) -> None:

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import click
 
-from runkeys.cli.base import Settings, command
-from runkeys.cli.output import print_object
+from runkeys._task.signature import load
+from runkeys.cli._framework import Settings, command
+from runkeys.cli._output import print_object
 from runkeys.openapi import describe
 from runkeys.problems import Invalid
-from runkeys.signature import load
 
 
 @command()

@@ -12,22 +12,30 @@ from uuid import uuid4
 import click
 from pydantic import ValidationError
 
-from runkeys.access import REVEAL, USE, grant, subject_of
-from runkeys.actions import CreateJob
+from runkeys._text.words import line
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.api.common import GROUP
-from runkeys.cli.base import Settings, command
-from runkeys.cli.output import NOTHING, print_object, print_table
-from runkeys.cli.printing import echo
+from runkeys.cli._framework import Settings, command
+from runkeys.cli._output import NOTHING, print_object, print_table
+from runkeys.cli._printing import echo
 from runkeys.cli.runs import read_manifest
 from runkeys.client import Client
-from runkeys.needs import ANYWHERE, Bindings, SealedValue, SecretReference, TaskNeeds, bindings_of, task_needs
-from runkeys.observation import Finding, Memory, Observation
-from runkeys.plan import plan as plan_of
+from runkeys.client.submission import LOCAL, describe_invalid, parse_run, prepared, take_secrets
+from runkeys.planning.access import REVEAL, USE, grant, subject_of
+from runkeys.planning.actions import CreateJob
+from runkeys.planning.observation import Finding, Memory, Observation
+from runkeys.planning.plan import plan as plan_of
+from runkeys.planning.refusal import Refusal
+from runkeys.planning.requirements import (
+    ANYWHERE,
+    Bindings,
+    SealedValue,
+    SecretReference,
+    TaskNeeds,
+    bindings_of,
+    task_needs,
+)
 from runkeys.problems import Denied, Invalid, NotFound, Problem
-from runkeys.refusal import Refusal
-from runkeys.submission import LOCAL, describe_invalid, parse_run, prepared, take_secrets
-from runkeys.words import line
 
 Json = dict[str, Any]
 

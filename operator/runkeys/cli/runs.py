@@ -11,16 +11,16 @@ from typing import Any
 import click
 import yaml
 
-from runkeys.cli.base import INTERRUPTED, Settings, command
-from runkeys.cli.output import print_object, run_name
-from runkeys.cli.printing import echo
+from runkeys._text.words import shell
+from runkeys.cli._framework import INTERRUPTED, Settings, command
+from runkeys.cli._input import read_text
+from runkeys.cli._output import print_object, run_name
+from runkeys.cli._printing import echo
 from runkeys.cli.show import follow, judge, show
-from runkeys.cli.values import read_text
 from runkeys.client import Client
+from runkeys.client.submission import TTL, assignments, from_command, parse_run
 from runkeys.mapping import SECRETS, add_mapping
 from runkeys.problems import Invalid, NotFound, Usage
-from runkeys.submission import TTL, assignments, from_command, parse_run
-from runkeys.words import shell
 
 Json = dict[str, Any]
 

@@ -10,15 +10,15 @@ import click
 import yaml
 
 from runkeys import sealing
+from runkeys._text.words import kubectl, shell
 from runkeys.api.binding import NAMESPACE, PERSONAL_SCOPE, STRICT
-from runkeys.cli.base import Settings, command
-from runkeys.cli.binding_files import SEALED, BindingFile, Entry
-from runkeys.cli.printing import data, echo
-from runkeys.cli.values import read_text, read_value
-from runkeys.pins import write_whole
+from runkeys.cli._binding_files import SEALED, BindingFile, Entry
+from runkeys.cli._framework import Settings, command
+from runkeys.cli._input import read_text, read_value
+from runkeys.cli._printing import data, echo
+from runkeys.client.trusted_keys import write_whole
 from runkeys.problems import Invalid, NotFound, Usage
 from runkeys.sealing import Keyring, PrivateKey, PublicKey
-from runkeys.words import kubectl, shell
 
 _STORED_KEY = re.compile(r"[0-9]{8}T[0-9]{6}Z\.[0-9a-f]{16}")
 

@@ -6,13 +6,13 @@ import sys
 
 import click
 
-from runkeys.cli.base import Function, Group, Settings, command
-from runkeys.cli.output import NOTHING, print_object, print_table
-from runkeys.cli.printing import echo
-from runkeys.cli.values import read_value
+from runkeys._text.words import line
+from runkeys.cli._framework import Function, Group, Settings, command
+from runkeys.cli._input import read_value
+from runkeys.cli._output import NOTHING, print_object, print_table
+from runkeys.cli._printing import echo
+from runkeys.client.binding_secrets import Vault
 from runkeys.problems import Usage
-from runkeys.vault import Vault
-from runkeys.words import line
 
 
 def _binding(function: Function) -> Function:

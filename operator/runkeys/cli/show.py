@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runkeys.cli.base import Settings, command
-from runkeys.cli.output import (
+from runkeys._text.words import line
+from runkeys.cli._framework import Settings, command
+from runkeys.cli._output import (
     as_list,
     colors,
     now,
@@ -19,11 +20,10 @@ from runkeys.cli.output import (
     run_name,
     runs_table,
 )
-from runkeys.cli.printing import colored, echo, log
+from runkeys.cli._printing import colored, echo, log
 from runkeys.client import Client, released
+from runkeys.planning.status import finished
 from runkeys.problems import NotReleased, RunFailed, TimedOut
-from runkeys.status import finished
-from runkeys.words import line
 
 if TYPE_CHECKING:
     from runkeys.api import WorkflowRun

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from runkeys.naming import SERVICE_ACCOUNT
+from runkeys.names import SERVICE_ACCOUNT
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from runkeys.access import RECONCILED, USE
 from runkeys.api import GROUP
 from runkeys.api.binding import NAMESPACE
+from runkeys.planning.access import RECONCILED, USE
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, filled, may, ours, policy, text, word
 from runkeys.policies.shared import GRANT, NOT_COLLECTED, SUBJECT, TARGET, granted_by, granted_by_all

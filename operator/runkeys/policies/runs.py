@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from runkeys.access import REVEAL, USE
 from runkeys.api import GROUP
+from runkeys.planning.access import REVEAL, USE
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, filled, match, may, ours, policy, text
 from runkeys.policies.shared import GRANT, LAST_APPLIED, SUBJECT, changed, granted_by

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runkeys.access import RECONCILED, role
-from runkeys.naming import SERVICE_ACCOUNT
+from runkeys._text.words import shell
+from runkeys.names import SERVICE_ACCOUNT
+from runkeys.planning.access import RECONCILED, role
 from runkeys.policies.cel import WHO, filled, in_quotes, listed, quoted, text, word
-from runkeys.words import shell
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -27,7 +27,7 @@ SUBJECT = (
     f" ? '--serviceaccount=' + {quoted(f'{WHO}.substring({len(SERVICE_ACCOUNT)})')}"
     f" : '--user=' + {quoted(WHO)}"
 )
-"""How `kubectl create rolebinding` names whoever asks; the same as :func:`runkeys.access.subject_of`."""
+"""How `kubectl create rolebinding` names whoever asks; the same as :func:`runkeys.planning.access.subject_of`."""
 
 
 GRANT = "<grant>"
@@ -35,7 +35,7 @@ GRANT = "<grant>"
 
 
 def granted_by(verb: str, binding: str) -> dict[str, str]:
-    """What a message with `GRANT` is filled with: the same command as :func:`runkeys.access.grant` gives.
+    """What a message with `GRANT` is filled with: the same command as :func:`runkeys.planning.access.grant` gives.
 
     Whoever sends the object chooses the name, and somebody else may run the command.
     """

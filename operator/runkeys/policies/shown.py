@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from runkeys.api import GROUP
-from runkeys.kubelet import COPIED, EXPANDED, OURS, SECRETS_VOLUME, Copied
-from runkeys.naming import OBJECT_PREFIX
+from runkeys.names import OBJECT_PREFIX
+from runkeys.planning.kubelet import COPIED, EXPANDED, OURS, SECRETS_VOLUME, Copied
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, listed, policy, rule, text
 from runkeys.policies.shared import JOB_CONTROLLERS

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.base import wait_until
+from testing.cluster.base import wait_until
+from testing.namespace import Team
 from tests.e2e.runs.conftest import TeamMaker, new_team
-from tests.e2e.runs.team import Team
 from tests.e2e.sealed.people import public_key
 from tests.unit.cli.terminal import Terminal
 

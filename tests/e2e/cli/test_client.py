@@ -10,10 +10,10 @@ import pytest
 
 from runkeys.client import Client, released
 from runkeys.problems import Denied, Invalid, NotFound, TimedOut
+from testing.cluster import build
+from testing.cluster.base import Cluster
+from testing.namespace import FINISHES_WHEN_TOLD, Team, canary, python, run
 from tests.e2e.cli.conftest import UserMaker
-from tests.e2e.cluster import build
-from tests.e2e.cluster.base import Cluster
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, Team, canary, python, run
 from tests.unit.cli.terminal import ROOT, Terminal
 
 pytestmark = pytest.mark.e2e

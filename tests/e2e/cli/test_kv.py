@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from testing.namespace import Team
 from tests.e2e.cli.conftest import UserMaker
-from tests.e2e.runs.team import Team
 from tests.e2e.sdk.conftest import ok
 from tests.unit.cli.terminal import Terminal
 

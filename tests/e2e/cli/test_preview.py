@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from testing.namespace import Team, run
+from testing.workflows import task
 from tests.e2e.cli.conftest import UserMaker
-from tests.e2e.runs.team import Team, run
-from tests.e2e.runs.workflows import task
 from tests.e2e.sealed.people import sealed_entry
 from tests.unit.cli.terminal import Terminal
 

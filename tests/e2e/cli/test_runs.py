@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from runkeys.sealing import PrivateKey
+from testing.cluster.node import NodeCluster
+from testing.namespace import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, canary, phase, python, run
+from testing.workflows import task
 from tests.e2e.cli.conftest import UserMaker
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, canary, phase, python, run
-from tests.e2e.runs.workflows import task
 from tests.e2e.sealed.people import check_value_is_nowhere_else
 from tests.unit.cli.terminal import COMMAND, Terminal, environment
 

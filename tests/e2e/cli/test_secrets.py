@@ -8,11 +8,11 @@ import shlex
 
 import pytest
 
-from runkeys.vault import personal_name
+from runkeys.client.binding_secrets import personal_name
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import TASK_IMAGE, Team, binding, canary, condition, python
 from tests.e2e.cli.conftest import UserMaker
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import TASK_IMAGE, Team, binding, canary, condition, python
 from tests.e2e.sealed.people import may_use, sealed_entry
 from tests.unit.cli.terminal import Terminal
 

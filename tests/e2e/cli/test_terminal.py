@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.e2e.runs.team import Team, python
+from testing.namespace import Team, python
 from tests.unit.cli.terminal import Terminal
 
 pytestmark = pytest.mark.e2e

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster import images
-from tests.e2e.cluster.base import Cluster
+from testing.cluster import images
+from testing.cluster.base import Cluster
+from testing.namespace import Team
 from tests.e2e.runs.conftest import TeamMaker, new_team
-from tests.e2e.runs.team import Team
 from tests.e2e.sealed.people import sealed_entry
 
 __all__ = ["new_team"]

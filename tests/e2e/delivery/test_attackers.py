@@ -12,11 +12,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from runkeys import opener as opening
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import ApiError, Object
-from tests.e2e.delivery.test_outages import check_ended_well, held
-from tests.e2e.runs.team import (
+from runkeys.sealing import unseal as opening
+from testing.cluster.base import wait_until
+from testing.cluster.client import ApiError, Object
+from testing.namespace import (
     CHECKS_ITS_VARIABLE,
     FINISHES_WHEN_TOLD,
     TASK_IMAGE,
@@ -25,6 +24,7 @@ from tests.e2e.runs.team import (
     phase,
     python,
 )
+from tests.e2e.delivery.test_outages import check_ended_well, held
 
 pytestmark = pytest.mark.e2e
 

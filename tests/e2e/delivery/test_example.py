@@ -6,10 +6,10 @@ import copy
 
 import pytest
 
+from testing.cluster.client import ApiError, Object
+from testing.namespace import Team, exposures, phase
 from tests.e2e import examples
-from tests.e2e.cluster.client import ApiError, Object
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import Team, exposures, phase
 
 pytestmark = pytest.mark.e2e
 

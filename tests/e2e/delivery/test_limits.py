@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.node_layout import NodeOptions
+from testing.cluster.node_layout import NodeOptions
+from testing.namespace import Team, condition, phase
+from testing.operators import install_crds
 from tests.e2e.conftest import OwnNode, make_namespace
 from tests.e2e.delivery.conftest import IMAGE, SEALED_TEAM
-from tests.e2e.operators import install_crds
 from tests.e2e.runs.conftest import TeamMaker, team_in
-from tests.e2e.runs.team import Team, condition, phase
 from tests.e2e.sealed.people import sealed_entry
 
 pytestmark = pytest.mark.e2e

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team, condition, exposures, phase
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team, condition, exposures, phase
 from tests.e2e.sealed.people import sealed_entry
 
 pytestmark = pytest.mark.e2e

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.cluster.client import ApiError
+from testing.cluster.client import ApiError
+from testing.namespace import FINISHES_WHEN_TOLD, Team, phase, python
 from tests.e2e.delivery.test_attackers import forged, key_of_ours, make, path
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, Team, phase, python
 
 pytestmark = pytest.mark.e2e
 

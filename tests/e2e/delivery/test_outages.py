@@ -6,17 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import FULL
-from tests.e2e.cluster import images
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.conftest import OwnNode, make_namespace
-from tests.e2e.delivery.conftest import IMAGE, SEALED_TEAM
-from tests.e2e.operators import install_crds
-from tests.e2e.runs import test_kill_at_every_call as kills
-from tests.e2e.runs.conftest import team_in
-from tests.e2e.runs.team import (
+from testing.cluster import images
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import (
     CHECKS_ITS_VARIABLE,
     HELD_BACK,
     TASK_IMAGE,
@@ -26,6 +20,12 @@ from tests.e2e.runs.team import (
     phase,
     python,
 )
+from testing.operators import install_crds
+from tests.conftest import FULL
+from tests.e2e.conftest import OwnNode, make_namespace
+from tests.e2e.delivery.conftest import IMAGE, SEALED_TEAM
+from tests.e2e.runs import test_kill_at_every_call as kills
+from tests.e2e.runs.conftest import team_in
 from tests.e2e.sealed.people import sealed_entry
 
 pytestmark = pytest.mark.e2e

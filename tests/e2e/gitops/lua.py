@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lupa.lua51 import LuaRuntime
 
-from tests.e2e.cluster.client import Object
+from testing.cluster.client import Object
 from tests.e2e.examples import EXAMPLES
 
 FOLDER = EXAMPLES / "gitops" / "health"

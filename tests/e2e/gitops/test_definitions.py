@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.base import ClusterError
-from tests.e2e.cluster.golang import module_folder
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.base import ClusterError
+from testing.cluster.golang import module_folder
+from testing.cluster.node import NodeCluster
+from testing.operators import wait_established
 from tests.e2e.conftest import OwnNode
 from tests.e2e.examples import EXAMPLES
-from tests.e2e.operators import wait_established
 
 PINS = Path(__file__).parent / "schemas_go"
 DEFINITIONS = {

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from runkeys.sealing import NamespaceEntry
-from tests.e2e.cluster import build
-from tests.e2e.cluster.base import ClusterError, wait_until
+from testing.cluster import build
+from testing.cluster.base import ClusterError, wait_until
+from testing.namespace import TASK_IMAGE, Team, canary, phase
 from tests.e2e.gitops.test_manifests_in_git import GITOPS, Checkout, checkout
-from tests.e2e.runs.team import TASK_IMAGE, Team, canary, phase
 from tests.e2e.sealed.people import may
 
 __all__ = ["checkout"]

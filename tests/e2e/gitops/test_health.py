@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.cluster.client import Object
+from testing.cluster.client import Object
+from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, python
 from tests.e2e.gitops.lua import health
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, python
 
 pytestmark = pytest.mark.e2e
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.golang import build_module
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, python
+from testing.cluster.client import Object
+from testing.cluster.golang import build_module
+from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, python
 
 SOURCES = Path(__file__).parent / "kstatus_go"
 Ask = Callable[[Object], str]

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from runkeys.sealing import BindingEntry, Context, NamespaceEntry
-from tests.e2e.cluster.base import ClusterError
-from tests.e2e.cluster.client import Object
+from testing.cluster.base import ClusterError
+from testing.cluster.client import Object
+from testing.namespace import TASK_IMAGE, Team, canary
 from tests.e2e.examples import EXAMPLES
-from tests.e2e.runs.team import TASK_IMAGE, Team, canary
 from tests.e2e.sealed.people import public_key, sealed
 
 pytestmark = pytest.mark.e2e

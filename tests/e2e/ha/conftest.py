@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.node import NodeCluster
 from tests.e2e.ha.pair import Pair, PairMaker, pair_in
 
 

@@ -14,13 +14,13 @@ from typing import Self
 
 import urllib3
 
-from tests.e2e.cluster.audit import AuditEvent
-from tests.e2e.cluster.base import Cluster, wait_until
-from tests.e2e.cluster.client import PATIENCE, ApiError, Object
-from tests.e2e.cluster.faults import Action, LoseAnswer, Request, Reset
-from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.operators import RELEASE, Operator, install_rights, operator_of
-from tests.e2e.runs.team import CHECKS_ITS_VARIABLE, SOURCE, Team, condition, exposures, phase, python
+from testing.cluster.audit import AuditEvent
+from testing.cluster.base import Cluster, wait_until
+from testing.cluster.client import PATIENCE, ApiError, Object
+from testing.cluster.faults import Action, LoseAnswer, Request, Reset
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import CHECKS_ITS_VARIABLE, SOURCE, Team, condition, exposures, phase, python
+from testing.operators import RELEASE, Operator, install_rights, operator_of
 
 LEASE_SECONDS = 6
 NAMES = ("one", "two")

@@ -9,25 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from testing.cluster.base import Cluster, wait_until
+from testing.cluster.client import PATIENCE
+from testing.cluster.faults import matching
+from testing.cluster.node import NodeCluster
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import FINISHES_WHEN_TOLD, python
+from testing.operators import RELEASE
 from tests.conftest import FULL
-from tests.e2e.cluster.base import Cluster, wait_until
-from tests.e2e.cluster.client import PATIENCE
-from tests.e2e.cluster.faults import matching
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.ha.pair import (
-    LEASE_SECONDS,
-    Load,
-    Pair,
-    PairMaker,
-    gaps,
-    out_of_turn,
-    wait_seconds,
-)
-from tests.e2e.operators import RELEASE
+from tests.e2e.ha.pair import LEASE_SECONDS, Load, Pair, PairMaker, gaps, out_of_turn, wait_seconds
 from tests.e2e.runs.conftest import team_in
 from tests.e2e.runs.kills import Hit, Kill, Killer, When
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, python
 from tests.sampling import sample
 
 pytestmark = [

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from runkeys_operator import credentials
 from runkeys_operator.errors import LeaseLostError, NotLeader, Unreachable
-from runkeys_operator.kube import JOBS, RUNS, SECRETS, Kube
-from runkeys_operator.lease import Lease, LeaseName
-from runkeys_operator.login import Login
-from tests.e2e.cluster.base import Cluster
-from tests.e2e.cluster.client import KubeClient
-from tests.e2e.cluster.faults import Answer, LoseAnswer, Reset, matching
-from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.operators import RELEASE, install_rights
+from runkeys_operator.kube import JOBS, RUNS, SECRETS, Kube, credentials
+from runkeys_operator.kube.login import Login
+from runkeys_operator.leader_election import Lease, LeaseName
+from testing.cluster.base import Cluster
+from testing.cluster.client import KubeClient
+from testing.cluster.faults import Answer, LoseAnswer, Reset, matching
+from testing.cluster.proxy import ApiProxy
+from testing.operators import RELEASE, install_rights
 
 SECONDS = 3
 FOR_EVER = 3600

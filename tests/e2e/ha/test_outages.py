@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from testing.cluster.node import NodeCluster
+from testing.cluster.proxy import ApiProxy
+from testing.operators import install_crds
 from tests.conftest import FULL
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.conftest import OwnNode, make_namespace
 from tests.e2e.ha.pair import LEASE_SECONDS, Load, Network, PairMaker, pair_in, wait_seconds
 from tests.e2e.ha.test_leaders import check
-from tests.e2e.operators import install_crds
 
 pytestmark = [
     pytest.mark.e2e,

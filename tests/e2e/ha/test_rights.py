@@ -7,10 +7,10 @@ import urllib.request
 
 import pytest
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import PATIENCE
+from testing.cluster.base import wait_until
+from testing.cluster.client import PATIENCE
+from testing.namespace import FINISHES_WHEN_TOLD, python
 from tests.e2e.ha.pair import Pair, PairMaker, out_of_turn
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, python
 from tests.e2e.runs.test_readiness import port
 
 pytestmark = pytest.mark.e2e

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import images
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.node_config import NODE_NAME
+from testing.cluster import images
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.cluster.node_config import NODE_NAME
+from testing.namespace import Team, phase, python
+from testing.operators import RELEASE
 from tests.e2e.conftest import OwnNode
-from tests.e2e.operators import RELEASE
-from tests.e2e.runs.team import Team, phase, python
 from tests.e2e.test_chart_install import SYSTEM, becomes_available, install, settled_node
 from tests.e2e.test_chart_life import a_stream_of_runs, run_secrets, team_on
 

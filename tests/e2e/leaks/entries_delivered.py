@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.e2e.cluster.client import Object
-from tests.e2e.runs.team import python
-from tests.e2e.runs.workflows import outcomes
+from testing.cluster.client import Object
+from testing.namespace import python
+from testing.workflows import outcomes
 from tests.e2e.sealed.people import sealed_entry
 
 from .load import UNTIL_TOLD, Scene, Stage, entry, takes_file, takes_variable

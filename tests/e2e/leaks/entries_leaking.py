@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.e2e.cluster.client import Object
-from tests.e2e.runs.team import TASK_IMAGE, python
-from tests.e2e.runs.workflows import make, task
+from testing.cluster.client import Object
+from testing.namespace import TASK_IMAGE, python
+from testing.workflows import make, task
 
 from .load import Entry, Play, Scene
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from runkeys.sealing import BindingEntry, PrivateKey, RunInput, seal
-from tests.e2e.runs.team import binding, condition, run
+from testing.namespace import binding, condition, run
 from tests.e2e.sealed.people import EVERYBODY, Person, may_use, person, sealed, sealed_entry
 from tests.e2e.sealed.test_reveal import ask, asker
 

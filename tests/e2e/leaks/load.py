@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from tests.e2e.cluster.base import ClusterError, wait_until
-from tests.e2e.cluster.client import ApiError, Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.runs.team import Team, condition, phase, python
+from testing.cluster.base import ClusterError, wait_until
+from testing.cluster.client import ApiError, Object
+from testing.cluster.node import NodeCluster
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import Team, condition, phase, python
 
 from .canaries import Canary, Mint
 from .places import inside

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from tests.e2e.cluster.audit import AuditEvent
-from tests.e2e.cluster.etcd import EtcdReader, Stored
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.audit import AuditEvent
+from testing.cluster.etcd import EtcdReader, Stored
+from testing.cluster.node import NodeCluster
 
 Where = Callable[[int], str]
 """Says what holds a given offset of a piece."""

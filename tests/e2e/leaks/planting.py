@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.client import ApiError, Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import TASK_IMAGE, python, run
+from testing.cluster.client import ApiError, Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import TASK_IMAGE, python, run
 
 from .canaries import Canary, Mint, forms
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.node_layout import NodeOptions
+from testing.cluster.node import NodeCluster
+from testing.cluster.node_layout import NodeOptions
 from tests.e2e.conftest import OwnNode
 from tests.e2e.examples import EXAMPLES
 from tests.e2e.leaks import entries, entries_sealed

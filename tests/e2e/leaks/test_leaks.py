@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from testing.cluster.build import program
 from tests.conftest import FULL
-from tests.e2e.cluster.build import program
 from tests.e2e.conftest import OwnNode
 from tests.e2e.leaks import entries, entries_delivered, entries_sealed
 from tests.e2e.leaks.allowed import ALLOWED, DB, HARDENED_AWAY, WAL

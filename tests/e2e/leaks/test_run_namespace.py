@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.cluster.base import ClusterError, wait_until
-from tests.e2e.cluster.client import KubeClient, Object
+from testing.cluster.base import ClusterError, wait_until
+from testing.cluster.client import KubeClient, Object
+from testing.namespace import TASK_IMAGE, Team, condition, phase, run
 from tests.e2e.examples import EXAMPLES
 from tests.e2e.leaks.load import takes_variable
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import TASK_IMAGE, Team, condition, phase, run
 
 pytestmark = pytest.mark.e2e
 

@@ -8,15 +8,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.cluster import images
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.node_config import NODE_NAME
-from tests.e2e.cluster.node_layout import NodeOptions
-from tests.e2e.cluster.proxy import ApiProxy
+from testing.cluster import images
+from testing.cluster.node import NodeCluster
+from testing.cluster.node_config import NODE_NAME
+from testing.cluster.node_layout import NodeOptions
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import Team
+from testing.operators import Operator, install_crds
 from tests.e2e.conftest import make_namespace
-from tests.e2e.operators import Operator, install_crds
 from tests.e2e.runs.conftest import team_in
-from tests.e2e.runs.team import Team
 from tests.e2e.sealed.people import public_key
 
 from .allowed import ALLOWED, Allowance

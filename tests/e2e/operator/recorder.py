@@ -9,17 +9,17 @@ import asyncio
 import sys
 from typing import Any
 
-from runkeys.needs import SealedOffer
-from runkeys_operator import logs
+from runkeys.planning.requirements import SealedOffer
 from runkeys_operator.__main__ import exit_code
 from runkeys_operator.app import Options
+from runkeys_operator.checks.policies import Guard
+from runkeys_operator.controllers.key import Key, RunKey
+from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import ServerError
-from runkeys_operator.guard import Guard
-from runkeys_operator.handlers import Event
-from runkeys_operator.keys import Keys
+from runkeys_operator.kopf_runtime.handlers import Event
 from runkeys_operator.kube import Kube
-from runkeys_operator.reconcile.key import Key, RunKey
-from runkeys_operator.reconcile.queue import ReconcileQueue
+from runkeys_operator.process import logs
+from runkeys_operator.values.keys import Keys
 
 
 def say(*words: object) -> None:

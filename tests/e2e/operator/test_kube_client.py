@@ -15,7 +15,6 @@ import pytest
 import yaml
 from yarl import URL
 
-from runkeys_operator import credentials
 from runkeys_operator.errors import (
     AlreadyExists,
     ApiError,
@@ -28,12 +27,12 @@ from runkeys_operator.errors import (
     Unauthorized,
     Unreachable,
 )
-from runkeys_operator.kube import JOBS, METADATA_ONLY, PODS, RUNS, SECRETS, Kube, Resource
-from runkeys_operator.login import Login
-from tests.e2e.cluster.base import Cluster, wait_until
-from tests.e2e.cluster.client import KubeClient
-from tests.e2e.cluster.faults import Answer, LoseAnswer, Reset, matching
-from tests.e2e.cluster.proxy import ApiProxy
+from runkeys_operator.kube import JOBS, METADATA_ONLY, PODS, RUNS, SECRETS, Kube, Resource, credentials
+from runkeys_operator.kube.login import Login
+from testing.cluster.base import Cluster, wait_until
+from testing.cluster.client import KubeClient
+from testing.cluster.faults import Answer, LoseAnswer, Reset, matching
+from testing.cluster.proxy import ApiProxy
 
 CONFIG_MAPS = Resource("", "v1", "configmaps")
 RUN_SECRET = "runkeys.dev/run-secret"

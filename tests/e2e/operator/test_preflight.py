@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from runkeys_operator import credentials, preflight
+from runkeys_operator.checks import preflight
 from runkeys_operator.errors import StartError
-from runkeys_operator.kube import Json, Kube, Resource
-from runkeys_operator.lease import LeaseName
-from runkeys_operator.login import Login
-from tests.e2e.cluster.base import Cluster
-from tests.e2e.cluster.client import ApiError as ClientError
-from tests.e2e.cluster.client import KubeClient
-from tests.e2e.cluster.faults import Answer, matching
-from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.operators import RELEASE, install_rights
+from runkeys_operator.kube import Json, Kube, Resource, credentials
+from runkeys_operator.kube.login import Login
+from runkeys_operator.leader_election import LeaseName
+from testing.cluster.base import Cluster
+from testing.cluster.client import ApiError as ClientError
+from testing.cluster.client import KubeClient
+from testing.cluster.faults import Answer, matching
+from testing.cluster.proxy import ApiProxy
+from testing.operators import RELEASE, install_rights
 
 pytestmark = pytest.mark.usefixtures("crds")
 

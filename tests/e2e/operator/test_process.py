@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from runkeys.policies import Account
-from tests.e2e.cluster.base import Cluster
-from tests.e2e.cluster.client import PATIENCE, KubeClient
-from tests.e2e.cluster.faults import Answer, Request, matching
-from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.operators import RELEASE, ROOT, install_rights, settle_policies
+from testing.cluster.base import Cluster
+from testing.cluster.client import PATIENCE, KubeClient
+from testing.cluster.faults import Answer, Request, matching
+from testing.cluster.proxy import ApiProxy
+from testing.operators import RELEASE, ROOT, install_rights, settle_policies
 
 pytestmark = pytest.mark.usefixtures("crds")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.base import Cluster
-from tests.e2e.operators import install_rights, operator_of
-from tests.e2e.runs.team import SOURCE, Team
+from testing.cluster.base import Cluster
+from testing.namespace import SOURCE, Team
+from testing.operators import install_rights, operator_of
 
 TeamMaker = Callable[..., Team]
 

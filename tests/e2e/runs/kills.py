@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.e2e.cluster.faults import Action, LoseAnswer, Request, Reset
-from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.operators import Operator
+from testing.cluster.faults import Action, LoseAnswer, Request, Reset
+from testing.cluster.proxy import ApiProxy
+from testing.operators import Operator
 
 
 class When(StrEnum):

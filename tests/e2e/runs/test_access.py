@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.client import Object
-from tests.e2e.runs.team import HELD_BACK, TASK_IMAGE, Team, condition, phase
+from testing.cluster.client import Object
+from testing.namespace import HELD_BACK, TASK_IMAGE, Team, condition, phase
 
 pytestmark = pytest.mark.e2e
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.client import Object
-from tests.e2e.runs.team import Team
+from testing.cluster.client import Object
+from testing.namespace import Team
 
 pytestmark = pytest.mark.e2e
 

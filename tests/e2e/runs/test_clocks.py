@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.operators import ROOT, Operator
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import Team, phase
+from testing.operators import ROOT, Operator
+from testing.workflows import attempts, make, outcomes, states, task
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import Team, phase
-from tests.e2e.runs.workflows import attempts, make, outcomes, states, task
 from tests.e2e.sealed.test_reveal import ask, asker
 
 pytestmark = pytest.mark.e2e

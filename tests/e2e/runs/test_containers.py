@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.client import Object
-from tests.e2e.runs.team import CHECKS_ITS_VARIABLE, TASK_IMAGE, Team, exposures, phase, python
+from testing.cluster.client import Object
+from testing.namespace import CHECKS_ITS_VARIABLE, TASK_IMAGE, Team, exposures, phase, python
 
 pytestmark = pytest.mark.e2e
 

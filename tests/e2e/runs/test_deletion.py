@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, exposures, phase, python
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, exposures, phase, python
 
 pytestmark = pytest.mark.e2e
 

@@ -15,25 +15,15 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import ApiError, Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.node_config import NODE_NAME
+from testing.cluster.base import wait_until
+from testing.cluster.client import ApiError, Object
+from testing.cluster.node import NodeCluster
+from testing.cluster.node_config import NODE_NAME
+from testing.namespace import HELD_BACK, TASK_IMAGE, Team, condition, exposures, phase
+from testing.operators import install_crds
+from testing.workflows import attempts, container, make, object_name, outcomes, output, pod_of, task, wait_pod
 from tests.e2e.conftest import OwnNode, make_namespace
-from tests.e2e.operators import install_crds
 from tests.e2e.runs.conftest import team_in
-from tests.e2e.runs.team import HELD_BACK, TASK_IMAGE, Team, condition, exposures, phase
-from tests.e2e.runs.workflows import (
-    attempts,
-    container,
-    make,
-    object_name,
-    outcomes,
-    output,
-    pod_of,
-    task,
-    wait_pod,
-)
 
 pytestmark = pytest.mark.e2e
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.cluster.faults import Request, matching
-from tests.e2e.cluster.proxy import ApiProxy
+from testing.cluster.faults import Request, matching
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import HELD_BACK, Team, run
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import HELD_BACK, Team, run
 
 pytestmark = pytest.mark.e2e
 

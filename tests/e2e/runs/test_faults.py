@@ -10,14 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.base import Cluster, wait_until
-from tests.e2e.cluster.client import Object, WaitError
-from tests.e2e.cluster.faults import Action, Answer, Hold, LoseAnswer, Match, Repeat, Request, Reset, matching
-from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.conftest import OwnNode, make_namespace
-from tests.e2e.operators import install_crds
-from tests.e2e.runs.conftest import TeamMaker, team_in
-from tests.e2e.runs.team import (
+from testing.cluster.base import Cluster, wait_until
+from testing.cluster.client import Object, WaitError
+from testing.cluster.faults import Action, Answer, Hold, LoseAnswer, Match, Repeat, Request, Reset, matching
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import (
     CHECKS_ITS_VARIABLE,
     FINISHES_WHEN_TOLD,
     Team,
@@ -26,6 +23,9 @@ from tests.e2e.runs.team import (
     phase,
     python,
 )
+from testing.operators import install_crds
+from tests.e2e.conftest import OwnNode, make_namespace
+from tests.e2e.runs.conftest import TeamMaker, team_in
 
 pytestmark = pytest.mark.e2e
 

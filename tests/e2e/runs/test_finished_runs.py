@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.faults import Request, matching
-from tests.e2e.cluster.proxy import ApiProxy
+from testing.cluster.faults import Request, matching
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import HELD_BACK, Team
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import HELD_BACK, Team
 
 pytestmark = pytest.mark.e2e
 
@@ -60,7 +60,7 @@ def test_nothing_is_asked_for_a_run_that_has_finished(swept_team: Team, proxy: A
 
 def listed(team: Team) -> list[list[str]]:
     """Names of the runs that the operator's selectors choose: as its sweep asks, and its watch."""
-    from runkeys_operator.reconcile.sweep import OPEN
+    from runkeys_operator.kube.selectors import OPEN
 
     return [
         [item["metadata"]["name"] for item in team.client.list("workflowruns", team.namespace, fields=OPEN)]

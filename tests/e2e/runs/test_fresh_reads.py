@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.cluster.client import Object, WaitError
-from tests.e2e.cluster.faults import Hold, Request, Stale, matching
-from tests.e2e.cluster.proxy import ApiProxy
+from testing.cluster.client import Object, WaitError
+from testing.cluster.faults import Hold, Request, Stale, matching
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import HELD_BACK, TASK_IMAGE, Team, condition, phase
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import HELD_BACK, TASK_IMAGE, Team, condition, phase
 from tests.e2e.sealed.people import public_key
 
 pytestmark = pytest.mark.e2e

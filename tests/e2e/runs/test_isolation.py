@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from runkeys.naming import object_labels
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
+from runkeys.names import object_labels
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import CHECKS_ITS_VARIABLE, HELD_BACK, TASK_IMAGE, Team, condition, phase, python
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import CHECKS_ITS_VARIABLE, HELD_BACK, TASK_IMAGE, Team, condition, phase, python
 
 pytestmark = pytest.mark.e2e
 

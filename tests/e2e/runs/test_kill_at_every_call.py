@@ -20,15 +20,15 @@ from typing import Any
 
 import pytest
 
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import TASK_IMAGE, Team, condition, exposures, phase, python
 from tests.conftest import FULL
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.conftest import make_namespace
 from tests.e2e.runs.conftest import TeamMaker, team_in
 from tests.e2e.runs.kills import Hit, Kill, Killer, When, shape
-from tests.e2e.runs.team import TASK_IMAGE, Team, condition, exposures, phase, python
 from tests.sampling import sample
 
 pytestmark = [

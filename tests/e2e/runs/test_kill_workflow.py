@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from runkeys.sealing import RunInput
-from runkeys_operator import preflight
-from runkeys_operator.lease import LeaseName
+from runkeys_operator.checks import preflight
+from runkeys_operator.leader_election import LeaseName
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team, condition, exposures, phase
+from testing.operators import requester_of as requester
+from testing.workflows import make, object_name, outcomes, states, task
 from tests.conftest import FULL
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.operators import requester_of as requester
-from tests.e2e.runs.team import Team, condition, exposures, phase
 from tests.e2e.runs.test_kill_at_every_call import (
     ALWAYS,
     IS_CANCELLED,
@@ -31,7 +32,6 @@ from tests.e2e.runs.test_kill_at_every_call import (
     play_all,
     rehearse,
 )
-from tests.e2e.runs.workflows import make, object_name, outcomes, states, task
 from tests.e2e.sealed.people import sealed
 
 pytestmark = [

@@ -7,9 +7,9 @@ from datetime import datetime
 
 import pytest
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team, condition, exposures
+from testing.cluster.base import wait_until
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team, condition, exposures
 from tests.e2e.runs.writes import FIVE, asked_at, calls_of, extra_writes, writes_of
 
 pytestmark = pytest.mark.e2e

@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from runkeys_operator.keys import PRIVATE, PUBLIC
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.faults import LoseAnswer, matching
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.proxy import ApiProxy
-from tests.e2e.runs.team import Team, phase
+from runkeys_operator.values.keys import PRIVATE, PUBLIC
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.faults import LoseAnswer, matching
+from testing.cluster.node import NodeCluster
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import Team, phase
 from tests.e2e.runs.writes import FIVE, asked_at, calls_of, extra_writes, writes_of
 
 pytestmark = [

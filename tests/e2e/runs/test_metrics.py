@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.cluster.base import wait_until
+from testing.cluster.base import wait_until
+from testing.namespace import FINISHES_WHEN_TOLD, Team, phase, python
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, Team, phase, python
 
 pytestmark = pytest.mark.e2e
 

@@ -17,17 +17,17 @@ from typing import Any
 
 import pytest
 
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.faults import Action, Answer, Delay, LoseAnswer, Request, Reset
+from testing.cluster.node import NodeCluster
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import Team, canary, condition, phase
+from testing.operators import install_crds
+from testing.workflows import make, task
 from tests.conftest import FULL
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.faults import Action, Answer, Delay, LoseAnswer, Request, Reset
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.conftest import OwnNode, make_namespace
-from tests.e2e.operators import install_crds
 from tests.e2e.runs.conftest import team_in
-from tests.e2e.runs.team import Team, canary, condition, phase
-from tests.e2e.runs.workflows import make, task
 
 pytestmark = [
     pytest.mark.e2e,

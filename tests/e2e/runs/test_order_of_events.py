@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.cluster.client import Object
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, exposures, phase, python
+from testing.cluster.client import Object
+from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, exposures, phase, python
 
 pytestmark = pytest.mark.e2e
 

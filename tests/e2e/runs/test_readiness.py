@@ -11,15 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from testing.cluster.audit import AuditEvent
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.faults import matching
+from testing.cluster.node import NodeCluster
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import Team
 from tests.e2e import examples
-from tests.e2e.cluster.audit import AuditEvent
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.faults import matching
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.cluster.proxy import ApiProxy
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import Team
 from tests.e2e.test_chart_install import install
 
 pytestmark = pytest.mark.e2e

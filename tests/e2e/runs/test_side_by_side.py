@@ -7,13 +7,13 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.faults import Answer, LoseAnswer, Request, matching
-from tests.e2e.cluster.proxy import ApiProxy
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.faults import Answer, LoseAnswer, Request, matching
+from testing.cluster.proxy import ApiProxy
+from testing.namespace import Team, phase
+from testing.workflows import make, object_name, states, task
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import Team, phase
-from tests.e2e.runs.workflows import make, object_name, states, task
 
 pytestmark = pytest.mark.e2e
 

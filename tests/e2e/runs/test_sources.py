@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import HELD_BACK, Team, canary, condition, phase
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import HELD_BACK, Team, canary, condition, phase
 
 pytestmark = pytest.mark.e2e
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from runkeys.naming import SECRET_TYPE
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, phase, python
+from runkeys.names import SECRET_TYPE
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, phase, python
 
 pytestmark = pytest.mark.e2e
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, Team, python
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import FINISHES_WHEN_TOLD, Team, python
 
 pytestmark = pytest.mark.e2e
 

@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e import examples
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import HELD_BACK, Team, condition, exposures, phase
-from tests.e2e.runs.workflows import (
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import HELD_BACK, Team, condition, exposures, phase
+from testing.workflows import (
     attempts,
     container,
     make,
@@ -28,6 +26,8 @@ from tests.e2e.runs.workflows import (
     task,
     wait_pod,
 )
+from tests.e2e import examples
+from tests.e2e.runs.conftest import TeamMaker
 
 pytestmark = pytest.mark.e2e
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.cluster.client import Object
-from tests.e2e.runs.team import HELD_BACK, Team, condition, exposures, phase
-from tests.e2e.runs.workflows import make, object_name, outcomes, pod_of, states, task, wait_pod
+from testing.cluster.client import Object
+from testing.namespace import HELD_BACK, Team, condition, exposures, phase
+from testing.workflows import make, object_name, outcomes, pod_of, states, task, wait_pod
 
 pytestmark = pytest.mark.e2e
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import datetime
 
-from runkeys.attempts import PATIENCE
-from tests.e2e.cluster.audit import AuditEvent
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team
+from runkeys.planning.task import PATIENCE
+from testing.cluster.audit import AuditEvent
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team
 
 FIVE = [
     "create jobs",

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
+from testing.cluster import images
+from testing.cluster.base import Cluster
 from tests.e2e.cli.conftest import UserMaker, alice, new_team, team, user, writer
-from tests.e2e.cluster import images
-from tests.e2e.cluster.base import Cluster
 from tests.unit.cli.terminal import Done, Terminal, environment
 
 __all__ = ["UserMaker", "alice", "new_team", "team", "user", "writer"]

@@ -10,11 +10,11 @@ import json
 import pytest
 import yaml
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import ApiError, Object
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.base import wait_until
+from testing.cluster.client import ApiError, Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import TASK_IMAGE, Team, canary, phase, run
 from tests.e2e.examples import EXAMPLES
-from tests.e2e.runs.team import TASK_IMAGE, Team, canary, phase, run
 from tests.e2e.sdk.conftest import UserMaker, ok
 from tests.e2e.sealed.people import may, sealed_entry
 from tests.unit.cli.terminal import Terminal

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.runs.team import Team
+from testing.namespace import Team
 from tests.e2e.sdk.conftest import UserMaker, ok, python
 from tests.unit.cli.terminal import Terminal, environment
 

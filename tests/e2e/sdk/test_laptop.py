@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from runkeys.sealing import PrivateKey
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team, canary
+from testing.cluster.base import wait_until
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team, canary
 from tests.e2e.sdk.conftest import UserMaker, ok, python
 from tests.unit.cli.terminal import Terminal
 

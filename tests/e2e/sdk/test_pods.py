@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.client import Object
-from tests.e2e.runs.team import Team, run
+from testing.cluster.client import Object
+from testing.namespace import Team, run
 
 pytestmark = pytest.mark.e2e
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from runkeys.sealing import BindingEntry, Context, PersonalEntry, PublicKey, RunInput, seal
-from runkeys_operator.keys import CURRENT, PUBLIC
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import KubeClient, Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team, run
+from runkeys_operator.values.keys import CURRENT, PUBLIC
+from testing.cluster.base import wait_until
+from testing.cluster.client import KubeClient, Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team, run
 
 EVERYBODY = "system:authenticated"
 

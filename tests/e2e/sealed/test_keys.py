@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from runkeys.sealing import BindingEntry, NamespaceEntry, PublicKey, seal
-from runkeys_operator.keys import CURRENT, PRIVATE, PUBLIC
+from runkeys_operator.values.keys import CURRENT, PRIVATE, PUBLIC
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team, condition, phase
+from testing.operators import install_crds
 from tests.conftest import FULL
-from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.conftest import OwnNode
-from tests.e2e.operators import install_crds
 from tests.e2e.runs.conftest import TeamMaker, team_in
-from tests.e2e.runs.team import Team, condition, phase
 from tests.e2e.sealed.people import public_key, sealed_entry
 
 pytestmark = pytest.mark.e2e

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from runkeys.sealing import ContextMismatchError, Keyring, PrivateKey, RevealAnswer
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import ApiError, Object
-from tests.e2e.cluster.node import NodeCluster
-from tests.e2e.runs.team import Team
+from testing.cluster.base import wait_until
+from testing.cluster.client import ApiError, Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team
 from tests.e2e.sealed.people import EVERYBODY, Person, give, may, person, sealed_entry
 
 pytestmark = pytest.mark.e2e

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from runkeys.sealing import BindingEntry, NamespaceEntry, PrivateKey, seal
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import Team, condition, phase
+from testing.workflows import make, task
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import Team, condition, phase
-from tests.e2e.runs.workflows import make, task
 from tests.e2e.sealed.people import check_value_is_nowhere_else, public_key, sealed, sealed_entry
 
 pytestmark = pytest.mark.e2e

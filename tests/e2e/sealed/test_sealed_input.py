@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import FINISHES_WHEN_TOLD, Team, condition, phase, python, run
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, Team, condition, phase, python, run
 from tests.e2e.sealed.people import Person, check_value_is_nowhere_else, person
 
 pytestmark = pytest.mark.e2e

@@ -8,11 +8,11 @@ from functools import partial
 
 import pytest
 
-from runkeys.access import RECONCILED
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import ApiError
-from tests.e2e.operators import requester_of as requester
-from tests.e2e.runs.team import HELD_BACK, Team, condition, phase, run
+from runkeys.planning.access import RECONCILED
+from testing.cluster.base import wait_until
+from testing.cluster.client import ApiError
+from testing.namespace import HELD_BACK, Team, condition, phase, run
+from testing.operators import requester_of as requester
 from tests.e2e.sealed.people import give, may, may_not_use, may_use, person, sealed_entry
 
 pytestmark = pytest.mark.e2e

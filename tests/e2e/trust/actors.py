@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import KubeClient, Object
-from tests.e2e.runs.team import SOURCE, Team
+from testing.cluster.base import wait_until
+from testing.cluster.client import KubeClient, Object
+from testing.namespace import SOURCE, Team
 from tests.e2e.sealed.people import may
 
 _RBAC = "rbac.authorization.k8s.io"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.e2e.cluster.client import Object
+from testing.cluster.client import Object
 from tests.e2e.trust.scene import Attack, Scene, patch, pod_spec
 
 UID, NAME = "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"

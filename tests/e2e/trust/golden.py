@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.e2e.runs.team import Team
+from testing.namespace import Team
 
 _FOLDER = Path(__file__).parent / "golden"
 _PREFIX = re.compile(r".*?ValidatingAdmissionPolicy '(\S+)' with binding '\S+' denied request: ", re.DOTALL)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import ApiError, KubeClient, Object
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
+from testing.cluster.base import wait_until
+from testing.cluster.client import ApiError, KubeClient, Object
+from testing.namespace import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
 from tests.e2e.sealed.people import give
 
 EVERYTHING = ["create", "get", "list", "watch", "patch", "update", "delete"]

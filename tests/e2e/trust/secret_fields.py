@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from runkeys.secret_paths import POD, VOLUME
-from tests.e2e.cluster.client import Object
+from runkeys.planning.secret_paths import POD, VOLUME
+from testing.cluster.client import Object
 from tests.e2e.trust.scene import Attack, Scene, container
 
 REQUIRED: dict[str, Object] = {

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import ApiError, KubeClient, Object
+from testing.cluster.base import wait_until
+from testing.cluster.client import ApiError, KubeClient, Object
+from testing.namespace import SOURCE, Team, binding, canary, run
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import SOURCE, Team, binding, canary, run
 from tests.e2e.sealed.people import give, may
 from tests.e2e.trust.golden import check_golden, told
 

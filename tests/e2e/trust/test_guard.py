@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from runkeys.policies import Account
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import HELD_BACK, Team, condition, phase
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import HELD_BACK, Team, condition, phase
 
 pytestmark = pytest.mark.e2e
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.client import ApiError, KubeClient, Object
+from testing.cluster.client import ApiError, KubeClient, Object
+from testing.namespace import SOURCE, Team, condition, phase, run
+from testing.workflows import container, make, task
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import SOURCE, Team, condition, phase, run
-from tests.e2e.runs.workflows import container, make, task
 from tests.e2e.sealed.people import give
 from tests.e2e.trust.actors import EDITS
 from tests.e2e.trust.golden import check_golden, plain

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import ApiError, KubeClient, Object
-from tests.e2e.cluster.node import NodeCluster
+from testing.cluster.base import wait_until
+from testing.cluster.client import ApiError, KubeClient, Object
+from testing.cluster.node import NodeCluster
+from testing.namespace import HELD_BACK, TASK_IMAGE, Team, binding, condition, run
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import HELD_BACK, TASK_IMAGE, Team, binding, condition, run
 from tests.e2e.trust.actors import Actor, actors
 from tests.e2e.trust.golden import check_golden, plain, told
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from runkeys.access import RECONCILED, REVEAL, USE, grant, subject_of
+from runkeys.planning.access import RECONCILED, REVEAL, USE, grant, subject_of
 from runkeys.policies.cel import filled, word
 from runkeys.policies.shared import GRANT, SUBJECT, granted_by
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import ApiError, Object
+from testing.cluster.base import wait_until
+from testing.cluster.client import ApiError, Object
+from testing.namespace import Team, binding, run
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import Team, binding, run
 
 pytestmark = pytest.mark.e2e
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from runkeys.policies.operator import LABEL_RUNS
-from tests.e2e.cluster.client import ApiError, KubeClient, Object
+from testing.cluster.client import ApiError, KubeClient, Object
+from testing.namespace import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
 from tests.e2e.sealed.people import give
 from tests.e2e.trust.golden import check_golden, told
 

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.namespace import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, condition, phase, python
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, condition, phase, python
 from tests.e2e.trust.attacks_on_jobs import UID
 from tests.e2e.trust.scene import pod_spec
 

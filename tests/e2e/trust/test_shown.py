@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from runkeys.kubelet import COPIED, EXPANDED
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import ApiError, KubeClient, Object
+from runkeys.planning.kubelet import COPIED, EXPANDED
+from testing.cluster.base import wait_until
+from testing.cluster.client import ApiError, KubeClient, Object
+from testing.namespace import CHECKS_ITS_VARIABLE, TASK_IMAGE, Team, condition, python
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import CHECKS_ITS_VARIABLE, TASK_IMAGE, Team, condition, python
 from tests.e2e.trust.golden import check_golden, plain, told
 
 pytestmark = pytest.mark.e2e

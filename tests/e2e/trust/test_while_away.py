@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from runkeys.naming import PUBLIC_KEYS
-from runkeys_operator.admission import Period, Record
-from runkeys_operator.guard import KEPT
-from tests.e2e.cluster.base import wait_until
-from tests.e2e.cluster.client import Object
-from tests.e2e.operators import installed_policies
+from runkeys.names import PUBLIC_KEYS
+from runkeys_operator.checks.admission import Period, Record
+from runkeys_operator.checks.policies import KEPT
+from testing.cluster.base import wait_until
+from testing.cluster.client import Object
+from testing.namespace import HELD_BACK, Team, condition, phase
+from testing.operators import installed_policies
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import HELD_BACK, Team, condition, phase
 from tests.e2e.sealed.people import Person, may_use, sealed_entry
 from tests.e2e.sealed.test_reveal import Question, ask, asker
 from tests.e2e.trust.golden import check_golden, plain

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from runkeys.api import SecretBinding, SecretReveal, WorkflowRun
-from runkeys.attempts import MOST_ATTEMPTS
-from runkeys.observation import Finding, TaskMemory
-from runkeys.refusal import Reason, Refusal
-from runkeys.status import Outcome
+from runkeys.planning.observation import Finding, TaskMemory
+from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.status import Outcome
+from runkeys.planning.task import MOST_ATTEMPTS
 from tests.unit.plan.objects import make_run
 from tests.unit.plan.test_workflow import plain
 from tests.unit.plan.world import World

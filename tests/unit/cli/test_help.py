@@ -97,8 +97,9 @@ def test_completion_for_kubectl(terminal: Terminal) -> None:
 
 def test_a_mistake_of_ours_is_told_without_what_it_held(terminal: Terminal) -> None:
     code = (
-        "import sys\nimport runkeys.pins\n"
-        "def broken(): raise ValueError('canary-in-an-error')\nrunkeys.pins.Pins.all = lambda _: broken()\n"
+        "import sys\nimport runkeys.client.trusted_keys\n"
+        "def broken(): raise ValueError('canary-in-an-error')\n"
+        "runkeys.client.trusted_keys.Pins.all = lambda _: broken()\n"
         "sys.argv = ['runkeys', 'config', 'show']\nfrom runkeys.cli import main\nmain()"
     )
     command = [sys.executable, "-c", code]

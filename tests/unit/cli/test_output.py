@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runkeys.api import WorkflowRun
-from runkeys.cli.output import duration, run_lines, runs_table, table
+from runkeys.cli._output import duration, run_lines, runs_table, table
 
 START = datetime(2026, 1, 5, 12, 0, 0, tzinfo=UTC)
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from runkeys.api import WorkflowRun
+from runkeys.client.submission import again, assignments, from_command, refusals, take_secrets
 from runkeys.problems import Invalid
-from runkeys.submission import again, assignments, from_command, refusals, take_secrets
 from tests.unit.cli.terminal import Terminal
 
 TOKEN = f"canary-{secrets.token_hex(12)}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runkeys.pins import Pins
+from runkeys.client.trusted_keys import Pins
 from runkeys.problems import Denied
 from runkeys.sealing import BindingEntry, Context, Keyring, NamespaceEntry, PersonalEntry, PrivateKey, seal
 from tests.unit.cli.terminal import ROOT, Terminal

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runkeys import opener
-from runkeys.delivery import (
+from runkeys.sealing import unseal
+from runkeys.sealing.issuer import (
     LIFETIME_SECONDS,
     MAX_LINE_BYTES,
     MAX_TASK_BYTES,
@@ -66,13 +66,13 @@ def seal(values: dict[str, bytes]) -> Answer:
 @example({"SECRET_A": b"", "file.a": b"\0" * 300})
 @example({"file.a": bytes(4096)})
 def test_any_bytes_come_back(values: dict[str, bytes]) -> None:
-    assert opener.open_bundle(bundle(seal(values)), "team-a", "pod-uid") == values
+    assert unseal.open_bundle(bundle(seal(values)), "team-a", "pod-uid") == values
 
 
 @given(VALUES)
 def test_the_length_shows_in_steps_only(values: dict[str, bytes]) -> None:
     packed = pack(values)
-    assert opener.unpack(packed) == values
+    assert unseal.unpack(packed) == values
     assert len(packed) % 256 == 0
     assert len(packed) - packed_size(values) <= (260 if len(packed) <= 4096 else 4100)
 
@@ -80,12 +80,12 @@ def test_the_length_shows_in_steps_only(values: dict[str, bytes]) -> None:
 @pytest.mark.parametrize(("namespace", "pod"), [("team-b", "pod-uid"), ("team-a", "other-uid")])
 def test_it_opens_for_its_pod_alone_even_with_the_key(namespace: str, pod: str) -> None:
     with pytest.raises(InvalidTag):
-        opener.open_bundle(bundle(seal({"SECRET_A": b"x"})), namespace, pod)
+        unseal.open_bundle(bundle(seal({"SECRET_A": b"x"})), namespace, pod)
 
 
 def test_it_opens_with_the_pods_key_alone() -> None:
     with pytest.raises(InvalidTag):
-        opener.open_bundle(
+        unseal.open_bundle(
             bundle(seal({"SECRET_A": b"x"}), ec.generate_private_key(ec.SECP256R1())), "team-a", "pod-uid"
         )
 
@@ -159,7 +159,7 @@ def started(folder: Path, content: bytes, uid: str = "pod-uid") -> subprocess.Co
     at.write_bytes(content)
     site = str(Path(x509.__file__).parents[2])
     code = (
-        f"import sys; sys.path[:0] = [{str(Path(opener.__file__).parent)!r}, {site!r}]; import opener;"
+        f"import sys; sys.path[:0] = [{str(Path(unseal.__file__).parent)!r}, {site!r}]; import unseal as opener;"
         f" opener.BUNDLE, opener.ENVIRONMENT, opener.FILES = {str(at)!r}, {str(folder / 'env')!r}, {str(folder)!r};"
         " opener.main()"
     )
@@ -199,7 +199,7 @@ def test_the_program_says_no_value_and_no_key_when_it_fails(tmp_path: Path, brok
 
 def test_the_program_needs_nothing_of_ours() -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(opener.__file__).parent)!r}); import opener;"
+        f"import sys; sys.path.insert(0, {str(Path(unseal.__file__).parent)!r}); import unseal as opener;"
         " print(sorted(name for name in sys.modules if name.startswith(('runkeys', 'pydantic', 'cryptography'))))"
     )
     done = subprocess.run(

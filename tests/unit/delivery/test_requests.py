@@ -7,11 +7,19 @@ from typing import Any
 
 import pytest
 
-from runkeys.actions import Action, DeleteRequest, DenyRequest
 from runkeys.api import AttemptStatus, SealedDelivery, TaskStatus
-from runkeys.naming import OPENER
-from runkeys.observation import ContainerView, JobState, JobView, Memory, Observation, PodView, RequestView
-from runkeys.requests import due, followed, intended, refused, tidy_requests
+from runkeys.names import OPENER
+from runkeys.planning.actions import Action, DeleteRequest, DenyRequest
+from runkeys.planning.certificate_requests import due, followed, intended, refused, tidy_requests
+from runkeys.planning.observation import (
+    ContainerView,
+    JobState,
+    JobView,
+    Memory,
+    Observation,
+    PodView,
+    RequestView,
+)
 from tests.unit.plan.objects import bound_to, later, make_binding, make_run
 
 JOB = JobView("rk-vqe-work-1", "job-uid", "run-uid", later(0), JobState.ACTIVE, sealed=True)

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from runkeys import manifests, opener
 from runkeys.api.binding import SEALED, SECRET
-from runkeys.naming import OPENER
-from runkeys.needs import NO_OFFER, SealedOffer, TaskNeeds, offer_refusal, task_needs
-from runkeys.refusal import Reason, Refusal
+from runkeys.names import OPENER
+from runkeys.planning import manifests
+from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.requirements import NO_OFFER, SealedOffer, TaskNeeds, offer_refusal, task_needs
+from runkeys.sealing import unseal
 from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
 
 IMAGE = "registry.example/runkeys-operator:1"
@@ -133,8 +134,8 @@ def test_the_opener_passes_restricted_pod_security() -> None:
 
 def test_the_opener_is_found_where_the_image_has_it() -> None:
     (ours,) = pod_of()["initContainers"]
-    assert ours["command"] == ["python3", "-I", "-S", "/app/runkeys/opener.py"]
-    assert opener.__file__.endswith("/runkeys/opener.py")
+    assert ours["command"] == ["python3", "-I", "-S", "/app/runkeys/sealing/unseal.py"]
+    assert unseal.__file__.endswith("/runkeys/sealing/unseal.py")
 
 
 def certificate(signer: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runkeys_operator.admission import SETTLES, Period, Record, Sighting, looked
+from runkeys_operator.checks.admission import SETTLES, Period, Record, Sighting, looked
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 

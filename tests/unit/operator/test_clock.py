@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runkeys_operator.clock import TOLERANCE, ServerClock
+from runkeys_operator.kube.clock import TOLERANCE, ServerClock
 
 HOUR = 3600.0
 BEGIN = datetime(2026, 1, 5, 12, 0, 0, tzinfo=UTC)

@@ -12,14 +12,14 @@ from click.testing import CliRunner
 
 from runkeys_operator import __main__ as command
 from runkeys_operator.app import Options
-from runkeys_operator.lease import LeaseName
+from runkeys_operator.leader_election import LeaseName
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runkeys_operator.logs.configure", lambda *_: None)
+    monkeypatch.setattr("runkeys_operator.process.logs.configure", lambda *_: None)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 import trustme
 import yaml
 
-from runkeys_operator import credentials
 from runkeys_operator.errors import LoginError
-from runkeys_operator.login import Login
+from runkeys_operator.kube import credentials
+from runkeys_operator.kube.login import Login
 
 
 def config(**changes: Any) -> dict[str, Any]:

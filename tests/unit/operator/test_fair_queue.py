@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runkeys_operator.reconcile.key import BindingKey, Key, RunKey
-from runkeys_operator.reconcile.queue import ReconcileQueue, Urgency
+from runkeys_operator.controllers.key import BindingKey, Key, RunKey
+from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
 from tests.unit.operator import virtual_time
 
 MANY = 3_000

@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runkeys.observation import JobView, PodView
+from runkeys.planning.observation import JobView, PodView
+from runkeys_operator.checks.policies import Guard
+from runkeys_operator.controllers.key import Key, RunKey
+from runkeys_operator.controllers.runs import resync
+from runkeys_operator.controllers.runs.cache import Store
+from runkeys_operator.controllers.runs.controller import Reconciler
+from runkeys_operator.controllers.runs.resync import Sweeper
+from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import ApiError, Unreachable
-from runkeys_operator.guard import Guard
-from runkeys_operator.keys import Keys
 from runkeys_operator.kube import RUNS, Connection, Kube
-from runkeys_operator.reconcile import sweep
-from runkeys_operator.reconcile.key import Key, RunKey
-from runkeys_operator.reconcile.queue import ReconcileQueue
-from runkeys_operator.reconcile.reconciler import Reconciler
-from runkeys_operator.reconcile.store import Store
-from runkeys_operator.reconcile.sweep import Sweeper
-from runkeys_operator.watch import Watch
+from runkeys_operator.kube.watch import Watch
+from runkeys_operator.values.keys import Keys
 
 DEEP = 9_000
 """Levels: the API server takes up to 10,000."""
@@ -197,7 +197,7 @@ def valid_json(text: bytes) -> bool:
 def watches_are_prompt() -> Iterator[None]:
     """Nothing is shown by any watch here, so that a sweep need not wait for one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "_WATCH_LAG_SECONDS", 0)
+        patch.setattr(resync, "_WATCH_LAG_SECONDS", 0)
         yield
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from runkeys_operator import logs
 from runkeys_operator.errors import Forbidden
+from runkeys_operator.process import logs
 
 
 @pytest.fixture(autouse=True)
@@ -25,11 +25,11 @@ def _loggers_as_before() -> Iterator[None]:
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "text")
-    log = logs.get_logger("runkeys_operator.reconcile.apply", run="team-a/vqe", task=None)
+    log = logs.get_logger("runkeys_operator.controllers.runs.executor", run="team-a/vqe", task=None)
     log.info("made %s", "it", extra={"attempt": 2, "reason": None, "password": "hidden"})
     time, line = capsys.readouterr().err.split(" ", 1)
     assert time.endswith("Z")
-    assert line == "INFO    reconcile.apply  made it  run=team-a/vqe attempt=2\n"
+    assert line == "INFO    controllers.runs.executor  made it  run=team-a/vqe attempt=2\n"
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from runkeys.observation import Memory, Observation, PodView
-from runkeys_operator.guard import Guard
-from runkeys_operator.keys import Keys
+from runkeys.planning.observation import Memory, Observation, PodView
+from runkeys_operator.checks.policies import Guard
+from runkeys_operator.controllers.key import RunKey
+from runkeys_operator.controllers.runs.cache import Store
+from runkeys_operator.controllers.runs.controller import Reconciler
+from runkeys_operator.controllers.runs.record import Record
+from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.kube import Kube
-from runkeys_operator.login import Login
-from runkeys_operator.reconcile.key import RunKey
-from runkeys_operator.reconcile.queue import ReconcileQueue
-from runkeys_operator.reconcile.reconciler import Reconciler
-from runkeys_operator.reconcile.record import Record
-from runkeys_operator.reconcile.store import Store
+from runkeys_operator.kube.login import Login
+from runkeys_operator.values.keys import Keys
 from tests.unit.plan.objects import bound_to, make_run
 
 KEY = RunKey("team-a", "vqe")

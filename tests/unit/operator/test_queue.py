@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runkeys_operator.controllers.workqueue import LONGEST_BACKOFF, ReconcileQueue, Urgency
 from runkeys_operator.errors import Conflict, TooManyRequests
-from runkeys_operator.reconcile.queue import LONGEST_BACKOFF, ReconcileQueue, Urgency
 from tests.unit.operator import virtual_time
 
 Reconcile = Callable[[str], Awaitable[float | None]]

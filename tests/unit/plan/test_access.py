@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runkeys.access import MAX_IMAGE, MAX_PATTERNS, Subject, _compiled, denial, image_matches
+from runkeys.planning.access import MAX_IMAGE, MAX_PATTERNS, Subject, _compiled, denial, image_matches
 from tests.unit.plan.objects import make_binding
 
 SUBJECT = Subject(

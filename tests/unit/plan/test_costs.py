@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from runkeys.api import SecretBinding, WorkflowRun
-from runkeys.observation import Finding, Memory, Observation
-from runkeys.plan import plan
-from runkeys.refusal import listed
+from runkeys.planning.observation import Finding, Memory, Observation
+from runkeys.planning.plan import plan
+from runkeys.planning.refusal import listed
 from tests.unit.plan.objects import START, bound_to, make_binding, make_run, task, template
 
 Given = tuple[WorkflowRun, list[SecretBinding]]

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runkeys import documents
+from runkeys._text import documents
+from runkeys._text.documents import MAX_DEPTH, is_too_deep, shallow
 from runkeys.api import WorkflowRun
-from runkeys.documents import MAX_DEPTH, is_too_deep, shallow
-from runkeys.observation import Memory, Observation
-from runkeys.refusal import Reason
-from runkeys.status import State
-from runkeys_operator.reconcile.record import Record
+from runkeys.planning.observation import Memory, Observation
+from runkeys.planning.refusal import Reason
+from runkeys.planning.status import State
+from runkeys_operator.controllers.runs.record import Record
 from tests.unit.plan.objects import bound_to, make_run, template
 from tests.unit.plan.test_workflow import begun, plain, secret
 from tests.unit.plan.world import World

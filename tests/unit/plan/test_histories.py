@@ -7,8 +7,8 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runkeys.actions import CreateJob, EnsureSecret, PatchStatus
-from runkeys.observation import JobState
+from runkeys.planning.actions import CreateJob, EnsureSecret, PatchStatus
+from runkeys.planning.observation import JobState
 from tests.unit.plan.objects import make_run, task
 from tests.unit.plan.world import World, check_answers
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from runkeys.api.binding import SEALED
-from runkeys.kubelet import COPIED, EXPANDED
-from runkeys.needs import TaskNeeds, task_needs
+from runkeys.planning.kubelet import COPIED, EXPANDED
+from runkeys.planning.refusal import Reason
+from runkeys.planning.requirements import TaskNeeds, task_needs
 from runkeys.policies.account import Account
 from runkeys.policies.shown import shown
-from runkeys.refusal import Reason
 from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
 
 AS_FILE = [{"name": "api_token", "secret": "token", "file": "token"}]

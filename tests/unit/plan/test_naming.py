@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runkeys.naming import attempt_name, is_variable_name, secret_variable
+from runkeys.names import attempt_name, is_variable_name, secret_variable
 
 
 @given(st.text(min_size=1, max_size=60))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runkeys.needs import Bindings, TaskNeeds, task_needs
-from runkeys.refusal import Reason, Refusal
+from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.requirements import Bindings, TaskNeeds, task_needs
 from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
 
 

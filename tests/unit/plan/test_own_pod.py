@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from runkeys.actions import Refresh
-from runkeys.kubelet import SECRETS_VOLUME
-from runkeys.naming import ENVIRONMENT_VOLUME, OPENER, RECIPIENT_VOLUME
-from runkeys.observation import ContainerView, JobState, PodView
-from runkeys.plan import plan
-from runkeys.readers import readers
-from runkeys.refusal import Reason
-from runkeys.secret_paths import POD
-from runkeys.status import Outcome
+from runkeys.names import ENVIRONMENT_VOLUME, OPENER, RECIPIENT_VOLUME
+from runkeys.planning.actions import Refresh
+from runkeys.planning.kubelet import SECRETS_VOLUME
+from runkeys.planning.observation import ContainerView, JobState, PodView
+from runkeys.planning.plan import plan
+from runkeys.planning.readers import readers
+from runkeys.planning.refusal import Reason
+from runkeys.planning.secret_paths import POD
+from runkeys.planning.status import Outcome
 from tests.unit.plan.objects import bound_to, make_binding, make_run, task
 from tests.unit.plan.world import World
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from runkeys.actions import (
+from runkeys.planning.actions import (
     CheckSources,
     CreateJob,
     DeleteJob,
@@ -16,10 +16,10 @@ from runkeys.actions import (
     EnsureSecret,
     Refresh,
 )
-from runkeys.observation import ContainerView, JobState, PodView
-from runkeys.plan import plan
-from runkeys.refusal import Reason
-from runkeys.status import Outcome
+from runkeys.planning.observation import ContainerView, JobState, PodView
+from runkeys.planning.plan import plan
+from runkeys.planning.refusal import Reason
+from runkeys.planning.status import Outcome
 from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
 from tests.unit.plan.world import World
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from runkeys.actions import CreateJob, DeleteJob, DeleteSecret, EnsureSecret
-from runkeys.observation import JobState
-from runkeys.refusal import Reason
+from runkeys.planning.actions import CreateJob, DeleteJob, DeleteSecret, EnsureSecret
+from runkeys.planning.observation import JobState
+from runkeys.planning.refusal import Reason
 from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
 from tests.unit.plan.world import World
 

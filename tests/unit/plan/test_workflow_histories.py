@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runkeys.actions import CreateJob, Deliver, EnsureSecret, PatchStatus
 from runkeys.api import TaskStatus
-from runkeys.observation import JobState
-from runkeys.status import Outcome, State
+from runkeys.planning.actions import CreateJob, Deliver, EnsureSecret, PatchStatus
+from runkeys.planning.observation import JobState
+from runkeys.planning.status import Outcome, State
 from tests.unit.plan.objects import make_run, task
 from tests.unit.plan.world import World, check_answers
 

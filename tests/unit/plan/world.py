@@ -11,7 +11,9 @@ import itertools
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from runkeys.actions import (
+from runkeys.api import WorkflowRun
+from runkeys.names import OPENER, RECIPIENT_VOLUME
+from runkeys.planning.actions import (
     Action,
     CheckSources,
     CreateJob,
@@ -27,10 +29,7 @@ from runkeys.actions import (
     PurgeInput,
     Refresh,
 )
-from runkeys.api import WorkflowRun
-from runkeys.naming import OPENER, RECIPIENT_VOLUME
-from runkeys.needs import ANYWHERE, Bindings
-from runkeys.observation import (
+from runkeys.planning.observation import (
     ContainerView,
     Finding,
     JobState,
@@ -40,9 +39,10 @@ from runkeys.observation import (
     PodView,
     RequestView,
 )
-from runkeys.plan import plan, plan_farewell
-from runkeys.refusal import Reason, Refusal
-from runkeys.status import finished
+from runkeys.planning.plan import plan, plan_farewell
+from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.requirements import ANYWHERE, Bindings
+from runkeys.planning.status import finished
 from tests.unit.plan.objects import bound_to, later, make_binding, make_run
 
 SOURCE_FIELD = "spec.tasks[0].secrets[0].secret"

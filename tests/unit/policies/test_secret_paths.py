@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from runkeys import observation, template
+from runkeys.planning import observation, pod_template
+from runkeys.planning.secret_paths import POD, VOLUME, every_secret
 from runkeys.policies import Account, build
-from runkeys.secret_paths import POD, VOLUME, every_secret
 
 VERSIONS = ["1.34", "1.35", "1.36", "1.37"]
 FIELDS = Path(__file__).parent / "fields" / "fields.txt"
@@ -96,7 +96,7 @@ def test_each_field_that_names_an_image_is_matched_with_the_rules_of_a_binding()
         **{kind: [{"name": kind, "image": kind}] for kind in ("containers", "initContainers")},
         "volumes": [{"name": "v", "image": {"reference": "volumes"}}],
     }
-    assert sorted(template.images({"spec": pod})) == ["containers", "initContainers", "volumes"]
+    assert sorted(pod_template.images({"spec": pod})) == ["containers", "initContainers", "volumes"]
     pod["ephemeralContainers"] = [{"name": "e", "image": "ephemeralContainers"}]
     view = observation.PodView.parse({"metadata": {"name": "p", "uid": "u"}, "spec": pod})
     seen = [*(container.image for container in view.containers), *view.volume_images]

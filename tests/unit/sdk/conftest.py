@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from runkeys import given, masking
+from runkeys import masking
+from runkeys._task import environment
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -26,7 +27,7 @@ def no_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RUNKEYS_CONFIG_DIR", str(tmp_path / "config"))
-    monkeypatch.setattr(given, "_read", {})
+    monkeypatch.setattr(environment, "_read", {})
     monkeypatch.setattr(masking, "_masker", masking.Masker())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.runs.team import canary
+from testing.namespace import canary
 from tests.unit.cli.terminal import Terminal
 from tests.unit.sdk.conftest import ROOT, Service
 

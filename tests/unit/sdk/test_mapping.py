@@ -21,7 +21,7 @@ from runkeys.mapping import (
 )
 from runkeys.problems import Invalid
 from runkeys.sealing import Keyring, PrivateKey, RunInput, SealError
-from tests.e2e.runs.team import canary
+from testing.namespace import canary
 
 
 def test_row_15_the_secrets_are_split_off_and_the_document_stays_as_it_was() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runkeys.masking import MASK, Masker
-from tests.e2e.runs.team import canary
+from testing.namespace import canary
 from tests.unit.sdk.conftest import Service
 
 FORMS: dict[str, Callable[[str], str]] = {

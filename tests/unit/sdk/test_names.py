@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runkeys.naming import secret_variable
+from runkeys.names import secret_variable
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from runkeys.compat.prefect import (
     set_key_value,
     task,
 )
-from tests.e2e.runs.team import canary
+from testing.namespace import canary
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.e2e.runs.team import canary
+from testing.namespace import canary
 from tests.unit.sdk.conftest import Service
 
 TAKES = """

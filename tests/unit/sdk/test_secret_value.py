@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from runkeys import SecretValue
-from tests.e2e.runs.team import canary
+from testing.namespace import canary
 
 
 class Service(BaseModel):

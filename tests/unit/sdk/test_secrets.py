@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from runkeys import config, given, secrets
+from runkeys import config, secrets
+from runkeys._task import environment
 from runkeys.compat import orquestra
 from runkeys.problems import Invalid
-from tests.e2e.runs.team import canary
+from testing.namespace import canary
 from tests.unit.sdk.conftest import Service
 
 InTask = Callable[..., None]
@@ -243,7 +244,7 @@ def test_line_8_a_local_task_may_name_a_config_for_what_it_was_not_given(
     home: Path, in_task: InTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_task({"n": "SECRET_N"}, SECRET_N="from the env file", RUNKEYS_RUNTIME_DIR=str(home))
-    assert given.is_local()
+    assert environment.is_local()
     assert secrets.get("n", config_name="lab") == "from the env file"
     with pytest.raises(secrets.ConfigFileNotFoundError):
         secrets.get("other", config_name="lab")

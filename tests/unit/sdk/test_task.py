@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from runkeys import given, manifests, secrets
+from runkeys import secrets
+from runkeys._task import environment
 from runkeys.api import Task
-from runkeys.naming import SECRETS_VARIABLE, TASK_VARIABLE
+from runkeys.names import SECRETS_VARIABLE, TASK_VARIABLE
+from runkeys.planning import manifests
 
 
 def about(*asked: dict[str, str]) -> dict[str, str]:
@@ -25,7 +27,7 @@ def test_every_way_to_carry_a_secret_is_found_by_both_its_names(monkeypatch: pyt
     )
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert given.task() == given.Task(
+    assert environment.task() == environment.Task(
         "fit",
         {
             "ibm_token": "SECRET_IBM_TOKEN",

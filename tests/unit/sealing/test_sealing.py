@@ -25,6 +25,7 @@ from runkeys.sealing import (
     key_id_of,
     reseal,
     seal,
+    text,
 )
 
 OLD, NEW, FOREIGN = PrivateKey.generate(), PrivateKey.generate(), PrivateKey.generate()
@@ -144,7 +145,7 @@ FAILURES: dict[str, Callable[[], object]] = {
 def by_others(length: int, rest: bytes) -> str:
     """Sealed with the right key for the right place, but padded as it should not be."""
     body = length.to_bytes(4, "big") + rest.ljust(256, b"!")
-    sealed = sealing._SUITE.encrypt(body, NEW.public.hpke, HERE.encode())
+    sealed = text._SUITE.encrypt(body, NEW.public.hpke, HERE.encode())
     return f"rk1.{NEW.public.key_id}.{base64.urlsafe_b64encode(sealed).rstrip(b'=').decode()}"
 
 

@@ -1,0 +1,1 @@
+"""Text that others wrote, read and shown safely."""

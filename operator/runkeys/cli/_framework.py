@@ -1,0 +1,190 @@
+"""What all commands share: options that may stand anywhere, commands that are imported when they are run."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from runkeys._version import __version__
+from runkeys.cli._printing import echo
+
+if TYPE_CHECKING:
+    from runkeys.client import Client
+
+INTERRUPTED = 130
+FORMATS = ("table", "wide", "json", "yaml", "name")
+KEYS_NAMESPACE = "runkeys-system"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass
+class Settings:
+    """What the global options say.
+
+    :ivar namespace: None: that of the kubeconfig's context, else ``default``.
+    :ivar color: None: on a terminal.
+    """
+
+    namespace: str | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
+    operator_namespace: str = KEYS_NAMESPACE
+    output: str = "table"
+    quiet: bool = False
+    verbose: bool = False
+    no_color: bool = False
+
+    def client(self) -> Client:
+        """A connection to the cluster. Imports what that needs."""
+        from runkeys.client import Client
+
+        return Client(
+            self.namespace,
+            context=self.context,
+            kubeconfig=self.kubeconfig,
+            operator_namespace=self.operator_namespace,
+        )
+
+    def say(self, text: str) -> None:
+        """Tell the user something that is no result: on stderr, and not with ``-q``."""
+        if not self.quiet:
+            echo(text, err=True)
+
+
+def settings_of(context: click.Context) -> Settings:
+    """What the global options of this command line say, wherever they stand."""
+    return context.ensure_object(Settings)
+
+
+def _store(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value in (None, False) or parameter.name is None:
+        return
+    # The environment speaks once, at the root: it must not take back what was said before the command's name.
+    said = context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    if said or context.parent is None:
+        setattr(settings_of(context), parameter.name, value)
+
+
+def _global(*names: str, **settings: Any) -> click.Option:
+    return click.Option(names, expose_value=False, callback=_store, **settings)
+
+
+def global_options() -> list[click.Option]:
+    """Options of every command."""
+    return [
+        _global("-n", "--namespace", metavar="NAME", help="Namespace. Default: that of the context."),
+        _global("--context", metavar="NAME", help="Context of the kubeconfig. Default: its current one."),
+        _global("--kubeconfig", type=click.Path(), help="Kubeconfig file. Default: as kubectl."),
+        _global(
+            "--operator-namespace",
+            metavar="NAME",
+            envvar="RUNKEYS_OPERATOR_NAMESPACE",
+            help=f"Where the operator and its public keys are. Default: {KEYS_NAMESPACE}.",
+        ),
+        _global("-o", "--output", type=click.Choice(FORMATS), help="Format of the output. Default: table."),
+        _global("-q", "--quiet", is_flag=True, help="Print results and errors only."),
+        _global("-v", "--verbose", is_flag=True, help="Say more about what is done."),
+        _global("--no-color", is_flag=True, envvar="NO_COLOR", help="Without colours, on a terminal too."),
+    ]
+
+
+class _WithGlobals(click.Command):
+    """Takes the global options too, and shows them apart from its own."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Its own, and the global ones."""
+        return [*super().get_params(ctx), *global_options()]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Its own first, then the global ones."""
+        shared = {option.name for option in global_options()}
+        own: list[tuple[str, str]] = []
+        common: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                (common if parameter.name in shared else own).append(record)
+        if own:
+            with formatter.section("Options"):
+                formatter.write_dl(own)
+        with formatter.section("Global options"):
+            formatter.write_dl(common)
+
+
+class Command(_WithGlobals):
+    """A command."""
+
+
+def _context_settings() -> dict[str, Any]:
+    return {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def command(**settings: Any) -> Callable[[Function], Command]:
+    """Make a function a command; its first argument is the `Settings`."""
+
+    def make(function: Function) -> Command:
+        return click.command(cls=Command, context_settings=_context_settings(), **settings)(
+            click.make_pass_decorator(Settings, ensure=True)(function)
+        )
+
+    return make
+
+
+class Group(_WithGlobals, click.Group):
+    """A group whose commands are all of one module."""
+
+    command_class = Command
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Its commands too."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+class LazyGroup(click.Group):
+    """The commands by name, of which only the one that is called is imported."""
+
+    def __init__(self, name: str, commands_of: Mapping[str, tuple[str, str]], **settings: Any) -> None:
+        super().__init__(
+            name,
+            params=list(global_options()),
+            context_settings=_context_settings(),
+            callback=None,
+            **settings,
+        )
+        self.no_args_is_help = True
+        self._commands_of = commands_of
+        click.version_option(__version__, "-V", "--version", prog_name="runkeys")(self)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names, in the order of the help."""
+        return list(self._commands_of)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the module of a command; None if there is no such command."""
+        if cmd_name not in self._commands_of:
+            return None
+        module = importlib.import_module(f"runkeys.cli.{self._commands_of[cmd_name][0]}")
+        found = getattr(module, cmd_name.replace("-", "_"))
+        return cast("click.Command", found)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands without importing any, and what every command completes."""
+        names = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in self._commands_of.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """All of them, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self._commands_of.items()])

@@ -1,0 +1,183 @@
+"""Results as tables, JSON, YAML or names. Tables are the same on a terminal and in a pipe, but for colours."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from runkeys._text.words import line
+from runkeys.api import TaskStatus, WorkflowRun
+from runkeys.cli._framework import Settings
+from runkeys.cli._printing import data, echo, echo_line
+from runkeys.client import released
+from runkeys.planning.status import finished
+
+NOTHING = "–"  # noqa: RUF001 -- a dash is what is meant
+_COLORS = {
+    "Succeeded": "green",
+    "True": "green",
+    "ok": "green",
+    "Failed": "red",
+    "problem": "red",
+    "Cancelled": "yellow",
+    "Skipped": "yellow",
+    "warning": "yellow",
+    "Running": "cyan",
+}
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns that align; the last one is not filled up."""
+    lines = [list(header), *([line(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in lines) for column in range(len(header))]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in lines
+    ]
+
+
+def print_table(settings: Settings, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print it, coloured on a terminal."""
+    print_lines(settings, table(header, rows))
+
+
+def print_lines(settings: Settings, lines: Sequence[str]) -> None:
+    """Print each as one line, coloured on a terminal."""
+    for text in lines:
+        echo_line(text, colors(settings))
+
+
+def colors(settings: Settings) -> Mapping[str, str]:
+    """The words that matter with their colours, if the output goes to a terminal."""
+    return {} if settings.no_color or not sys.stdout.isatty() else _COLORS
+
+
+def print_object(settings: Settings, raw: Mapping[str, Any]) -> None:
+    """Print an object, or a list of them, as JSON or YAML."""
+    if settings.output == "json":
+        echo(json.dumps(raw, indent=2, ensure_ascii=False))
+        return
+    import yaml
+
+    data(yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True))
+
+
+def as_list(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several objects as one."""
+    return {"apiVersion": "v1", "kind": "List", "items": list(items)}
+
+
+def run_name(run: WorkflowRun) -> str:
+    """As `-o name` prints it, and kubectl takes it."""
+    return f"workflowrun.runkeys.dev/{run.metadata.name}"
+
+
+def run_lines(run: WorkflowRun, now: datetime, *, wide: bool = False) -> list[str]:
+    """A run's tasks, what is in its way, and whether its secrets are gone."""
+    header = ["TASK", "STATE", "TRY", "SECRETS", "EXPOSED", "TIME"]
+    if wide:
+        header += ["JOB", "REASON"]
+    told = {task.name: task for task in run.status.tasks}
+    rows = []
+    for task in run.spec.tasks:
+        status = told.get(task.name) or TaskStatus(name=task.name, state="Pending")
+        last = status.attempts[-1] if status.attempts else None
+        row = [
+            task.name,
+            status.state,
+            str(last.number) if last is not None else NOTHING,
+            _secrets([item.name for item in task.secrets], status, over=finished(run.status)),
+            _exposed(status, now),
+            _time(status, now),
+        ]
+        if wide:
+            row += [last.job if last is not None else NOTHING, status.reason or NOTHING]
+        rows.append(row)
+    lines = table(header, rows)
+    for item in run.status.tasks:
+        if item.message and item.state not in ("Succeeded", "Skipped"):
+            lines.append(f"{item.name}: {item.message}")
+    lines.append(_released(run))
+    return lines
+
+
+def runs_table(runs: Sequence[WorkflowRun], now: datetime) -> tuple[list[str], list[list[str]]]:
+    """All runs, one a line."""
+    header = ["NAME", "PHASE", "TASKS", "LIVE", "EXPOSED", "AGE"]
+    rows = [
+        [
+            run.metadata.name,
+            run.status.phase or "Pending",
+            run.status.tasks_done or f"0/{len(run.spec.tasks)}",
+            str(run.status.live),
+            run.status.exposed or NOTHING,
+            duration((now - run.metadata.creation_timestamp).total_seconds())
+            if run.metadata.creation_timestamp is not None
+            else NOTHING,
+        ]
+        for run in runs
+    ]
+    return header, rows
+
+
+def duration(seconds: float) -> str:
+    """Short, with as many digits as people can use: 0.3s, 41s, 3m20s, 2h05m, 4d3h."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f}s".replace(".0s", "s")
+    total = round(seconds)
+    if total < 100:
+        return f"{total}s"
+    if total < 6000:
+        return f"{total // 60}m{total % 60:02}s"
+    if total < 172800:
+        return f"{total // 3600}h{total % 3600 // 60:02}m"
+    return f"{total // 86400}d{total % 86400 // 3600}h"
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def _secrets(names: list[str], status: TaskStatus, *, over: bool) -> str:
+    if not names:
+        return NOTHING
+    exposures = [item for attempt in status.attempts for item in attempt.exposures]
+    if any(item.deleted is None for item in exposures):
+        state = "live"
+    elif exposures:
+        state = "gone"
+    else:
+        state = "never made" if over else "not yet"
+    return f"{', '.join(names)} {state}"
+
+
+def _exposed(status: TaskStatus, moment: datetime) -> str:
+    exposures = [item for attempt in status.attempts for item in attempt.exposures]
+    if not exposures:
+        return NOTHING
+    seconds = sum(((item.deleted or moment) - item.created).total_seconds() for item in exposures)
+    return duration(seconds)
+
+
+def _time(status: TaskStatus, moment: datetime) -> str:
+    last = status.attempts[-1] if status.attempts else None
+    if last is None or last.start_time is None:
+        return NOTHING
+    return duration(max(0.0, ((last.end_time or moment) - last.start_time).total_seconds()))
+
+
+def _released(run: WorkflowRun) -> str:
+    condition = next((item for item in run.status.conditions if item.type == "SecretsReleased"), None)
+    if condition is None:
+        return "Released: not known yet; the operator has not looked at the run"
+    if released(run):
+        if condition.reason == "NeverMade":
+            return "Released: yes, no secret was ever made"
+        return f"Released: yes, after {run.status.exposed or '0.0s'} in all"
+    if run.status.live == 0:
+        return "Released: nothing is in the cluster now; the run goes on"
+    return f"Released: no, {condition.message or 'a Secret of this run may exist'}"

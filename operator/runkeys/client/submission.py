@@ -1,0 +1,285 @@
+"""What a user writes -> the WorkflowRun that is sent. Pure but for the key, which is asked for only if it is needed."""
+
+from __future__ import annotations
+
+import copy
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from runkeys.api import SecretBinding, WorkflowRun
+from runkeys.api.common import API_VERSION
+from runkeys.mapping import SECRETS, seal_secrets, split_secrets
+from runkeys.names import is_reserved_variable, is_variable_name
+from runkeys.planning.refusal import Refusal
+from runkeys.planning.requirements import Bindings, task_needs
+from runkeys.problems import Invalid
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from runkeys.sealing import PublicKey
+
+LOCAL = "rk1.local"
+"""Stands for a sealed value where only names matter."""
+
+TTL = 86400
+"""Seconds after its end that a run which the command line made is kept."""
+
+_MAX_SOURCE = 200 * 1024
+_SOURCE = "source"
+
+Json = dict[str, Any]
+
+
+def take_secrets(manifest: Mapping[str, Any]) -> tuple[Json, dict[str, str]]:
+    """A copy of a run without the ``$secrets`` of its input, and these by field.
+
+    :raises Invalid: they are no texts by name, stand in another place, or are in sealedInput too.
+    """
+    made = {"apiVersion": API_VERSION, "kind": "WorkflowRun", **copy.deepcopy(dict(manifest))}
+    spec = made.get("spec")
+    if not isinstance(spec, dict):
+        raise Invalid("spec: found none; a run needs one with its tasks")
+    given = spec.get("input")
+    if not isinstance(given, dict):
+        return made, {}
+    spec["input"], found = split_secrets(given, "spec.input.")
+    twice = sorted(set(found) & set(spec.get("sealedInput") or {}))
+    if twice:
+        raise Invalid(
+            f"spec.input.{SECRETS}: {', '.join(twice)} is in spec.sealedInput too; remove one of them"
+        )
+    return made, found
+
+
+def prepared(
+    manifest: Mapping[str, Any], namespace: str, requester: Mapping[str, Any], key: Callable[[], PublicKey]
+) -> Json:
+    """A run as it is sent: named, placed, with ``$secrets`` sealed for the requester and the requester filled in.
+
+    :raises Invalid: it cannot be read.
+    """
+    made, values = take_secrets(manifest)
+    metadata = dict(made.get("metadata") or {})
+    if metadata.get("namespace") not in (None, namespace):
+        raise Invalid(
+            f"metadata.namespace: the manifest is for {metadata['namespace']}, and this is {namespace}; change it,"
+            " or give -n"
+        )
+    metadata["namespace"] = namespace
+    if not metadata.get("name"):
+        # Named here and not by the server, so that an answer that is lost leaves no run that nobody knows.
+        metadata["name"] = f"{metadata.pop('generateName', 'run-')}{secrets.token_hex(3)}"
+    made["metadata"] = metadata
+    made.pop("status", None)
+    spec = made["spec"]
+    spec["requester"] = dict(requester)
+    if values:
+        sealed = seal_secrets(values, namespace, str(requester["username"]), key(), "spec.input.")
+        spec["sealedInput"] = {**(spec.get("sealedInput") or {}), **sealed}
+    return made
+
+
+def parse_run(manifest: Mapping[str, Any]) -> WorkflowRun:
+    """Read a run. Raises Invalid, which names the fields and never what they hold."""
+    from pydantic import ValidationError
+
+    if manifest.get("kind") not in (None, "WorkflowRun"):
+        raise Invalid(f"kind: found {manifest.get('kind')!r}, needed is WorkflowRun")
+    if manifest.get("apiVersion") not in (None, API_VERSION):
+        raise Invalid(f"apiVersion: found {manifest.get('apiVersion')!r}, this version knows {API_VERSION}")
+    try:
+        return WorkflowRun.parse(dict(manifest))
+    except ValidationError as error:
+        problem = Invalid(describe_invalid(error))
+    raise problem
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """Which fields are wrong and why, without what they hold."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+        for item in error.errors(include_input=False, include_url=False, include_context=False)[:5]
+    )
+
+
+def refusals(run: WorkflowRun, bindings: Bindings | None = None) -> list[Refusal]:
+    """Everything that is in the way of a run's tasks, without those that only the cluster knows of.
+
+    :param bindings: default: ones that have all that the tasks ask for.
+    """
+    known = bindings if bindings is not None else assumed_bindings(run)
+    found: list[Refusal] = []
+    for index in range(len(run.spec.tasks)):
+        needs = task_needs(run, index, known)
+        if isinstance(needs, tuple):
+            found += [item for item in needs if item not in found]
+    return found
+
+
+def assumed_bindings(run: WorkflowRun) -> Bindings:
+    """Bindings of the names that a run gives, which have all that it asks for and admit it."""
+    asked = dict.fromkeys(
+        item.secret for task in run.spec.tasks for item in task.secrets if item.secret is not None
+    )
+    requester = run.spec.requester.username if run.spec.requester is not None else ""
+    personal = "personal"
+    names = list(
+        dict.fromkeys(item.name if item.name is not None else personal for item in run.spec.bindings)
+    )
+    found = {}
+    for position, name in enumerate(names):
+        # All of it in the first one: which binding has what is for the cluster to say.
+        entries = list(asked) if position == 0 and asked else [f"none-{position}"]
+        spec: Json = {
+            "secrets": [{"name": entry, "sealed": LOCAL} for entry in entries],
+            "access": [{"runSelector": {}}],
+            "maxLifetimeSeconds": 604800,
+        }
+        if name == personal:
+            spec["owner"] = {"username": requester or "nobody"}
+        metadata = {"name": name, "namespace": run.metadata.namespace}
+        found[name] = SecretBinding.model_validate({"metadata": metadata, "spec": spec})
+    own = (personal,) if personal in found else ()
+    return Bindings(found, {}, own)
+
+
+# a run from a command line
+
+
+def assignments(given: Sequence[str], option: str, right: str) -> dict[str, str]:
+    """``NAME=…`` as a mapping, in order.
+
+    :param right: what stands on the right, for messages. It is not repeated, since it may be a value.
+    :raises Invalid: a part has another form, a name that no variable can have, or comes twice.
+    """
+    found: dict[str, str] = {}
+    for position, text in enumerate(given, 1):
+        name, equals, rest = text.partition("=")
+        if not equals or not name or not rest or (option == "--secret" and "=" in rest):
+            shown = f" {name!r}" if name and not equals else ""
+            raise Invalid(
+                f"{option} number {position}{shown} must be NAME={right}, with one = between the two"
+            )
+        if not is_variable_name(name) or is_reserved_variable(name):
+            raise Invalid(f"{option}: {name!r} cannot be the name of a variable; choose another")
+        if name in found:
+            raise Invalid(f"{option}: {name} is given twice; a variable has one value")
+        found[name] = rest
+    return found
+
+
+def from_command(
+    name: str,
+    image: str,
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    secrets_of: Mapping[str, str],
+    bindings: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, str],
+    service_account: str | None = None,
+    source: tuple[str, str] | None = None,
+) -> Json:
+    """A run of one task.
+
+    :param secrets_of: by variable the name of the secret.
+    :param source: name and text of a Python file that is shipped along and run, with ``command`` as its arguments.
+    :raises Invalid: a variable is given both ways, or the file is too large.
+    """
+    both = sorted(set(env) & set(secrets_of))
+    if both:
+        raise Invalid(f"{', '.join(both)} is given both by --env and by --secret; a variable has one value")
+    container: Json = {"name": "main", "image": image}
+    pod: Json = {"containers": [container]}
+    template: Json = {"spec": pod}
+    if source is not None:
+        file, text = source
+        if len(text.encode()) > _MAX_SOURCE:
+            raise Invalid(
+                f"{file} has more than {_MAX_SOURCE} bytes; build an image with it, and give --image"
+            )
+        # As input travels: in an annotation of the pod, which needs no further object that would have to go.
+        template["metadata"] = {"annotations": {_SOURCE: text}}
+        item = {"path": file, "fieldRef": {"fieldPath": f"metadata.annotations['{_SOURCE}']"}}
+        pod["volumes"] = [{"name": _SOURCE, "downwardAPI": {"items": [item]}}]
+        container["volumeMounts"] = [{"name": _SOURCE, "mountPath": "/app", "readOnly": True}]
+        container["workingDir"] = "/app"
+        container["command"] = ["python3", file, *command]
+    elif command:
+        container["command"] = list(command)
+    task: Json = {"name": "main", "template": template}
+    if env:
+        task["env"] = [{"name": key, "value": value} for key, value in env.items()]
+    if secrets_of:
+        task["secrets"] = [
+            {"name": variable, "secret": secret, "env": variable} for variable, secret in secrets_of.items()
+        ]
+    metadata: Json = {"name": name} if name else {}
+    if labels:
+        metadata["labels"] = dict(labels)
+    spec: Json = {"ttlSecondsAfterFinished": TTL, "tasks": [task]}
+    if bindings:
+        spec["bindings"] = [dict(item) for item in bindings]
+    if service_account is not None:
+        spec["serviceAccountName"] = service_account
+    return {"apiVersion": API_VERSION, "kind": "WorkflowRun", "metadata": metadata, "spec": spec}
+
+
+def again(run: WorkflowRun, raw: Mapping[str, Any], *, from_failed: bool) -> Json:
+    """A new run like one that is over.
+
+    :param from_failed: leave out what succeeded. Outputs that later tasks need are handed on as input.
+    :raises Invalid: values that were brought along are gone, or nothing is left to run.
+    """
+    if any(item.input is not None for task in run.spec.tasks for item in task.secrets):
+        raise Invalid(
+            f"run {run.metadata.name} used values that were brought along for it, and they were taken out at its"
+            " end; start it anew with them: runkeys run -f … --input @…"
+        )
+    spec = copy.deepcopy(dict(raw["spec"]))
+    for field in ("requester", "sealedInput", "cancel", "suspend"):
+        spec.pop(field, None)
+    if from_failed:
+        _leave_out(run, spec)
+    metadata = raw["metadata"]
+    labels = dict(metadata.get("labels") or {})
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "WorkflowRun",
+        "metadata": {"generateName": f"{run.metadata.name[:50]}-", **({"labels": labels} if labels else {})},
+        "spec": spec,
+    }
+
+
+def _leave_out(run: WorkflowRun, spec: Json) -> None:
+    done = {task.name: task for task in run.status.tasks if task.state == "Succeeded"}
+    always = {task.name for task in run.spec.tasks if task.runs == "Always"}
+    skipped = set(done) - always
+    left = [task for task in spec["tasks"] if task["name"] not in skipped]
+    if not any(task["name"] not in always for task in left):
+        raise Invalid(
+            f"all tasks of run {run.metadata.name} succeeded; leave out --from-failed to run all again"
+        )
+    given = dict(spec.get("input") or {})
+    for task in left:
+        task["dependsOn"] = [name for name in task.get("dependsOn") or [] if name not in skipped]
+        for item in task.get("input") or []:
+            source = str(item["from"])
+            if not source.startswith("tasks."):
+                continue
+            name = source.removeprefix("tasks.").removesuffix(".output")
+            if name in skipped:
+                if done[name].output is None:
+                    raise Invalid(
+                        f"task {name} wrote no output that task {task['name']} could be handed again"
+                    )
+                key = f"{name}-output"
+                while key in given and given[key] != done[name].output:
+                    key += "-again"
+                given[key] = done[name].output
+                item["from"] = f"input.{key}"
+    spec["tasks"] = left
+    if given:
+        spec["input"] = given

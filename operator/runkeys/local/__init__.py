@@ -1,0 +1,5 @@
+"""Runs on this machine, without a cluster: see :mod:`runkeys.local.run`."""
+
+from runkeys.local.run import (
+    LocalRun as LocalRun,
+)

@@ -1,0 +1,104 @@
+"""Names: parameter -> variable, and the names and labels of what the operator makes.
+
+Operator, SDK and command line share these functions, so that a service finds its variables under
+the same names wherever it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+GROUP = "runkeys.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+LABEL_RUN = f"{GROUP}/run"
+LABEL_RUN_UID = f"{GROUP}/run-uid"
+LABEL_TASK = f"{GROUP}/task"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "runkeys"
+OBJECT_PREFIX = "rk-"
+TASK_VARIABLE = "RUNKEYS_TASK"
+"""Variable of a task's containers: its name."""
+
+SECRETS_VARIABLE = "RUNKEYS_SECRETS"
+"""Variable of a task's containers: by name of a secret what carries it, as JSON. Never a value."""
+
+OPENER = "runkeys-open"
+"""Name of the init container that opens what was delivered sealed."""
+
+RECIPIENT_VOLUME = "runkeys-recipient"
+"""Volume of the pod with its key and the sealed values: only the opener mounts it."""
+
+ENVIRONMENT_VOLUME = "runkeys-env"
+"""Volume of the pod with the variables of what was delivered sealed."""
+
+SIGNER = f"{GROUP}/recipient"
+"""The signer that pods ask for the certificate which carries their values."""
+
+SECRET_TYPE = f"{GROUP}/run-secret"
+SEALING_KEYS = "runkeys-sealing-keys"
+"""The Secret with the private sealing keys, in the operator's namespace."""
+
+PUBLIC_KEYS = "runkeys-public-keys"
+"""The ConfigMap beside it with the public ones."""
+
+SERVICE_ACCOUNT = "system:serviceaccount:"
+"""What usernames of service accounts begin with; namespace and name follow."""
+
+# A Job's pods are named after it with 6 more characters, and Kubernetes cuts what does not fit into 63.
+_MAX_NAME = 57
+_HASH_LENGTH = 10
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_INNER_CAPITAL = re.compile(r"(?<=.)(?=[A-Z])", re.DOTALL)
+_NOT_IN_VARIABLE = re.compile(r"[^A-Za-z0-9_]")
+_RESERVED_NAMES = frozenset({"PATH"})
+_RESERVED_PREFIXES = ("LD_", "KUBERNETES_", "PYTHON")
+
+
+def secret_variable(parameter: str) -> str:
+    """Name of the environment variable that carries the secret parameter ``parameter``.
+
+    ``api_token`` and ``apiToken`` give ``SECRET_API_TOKEN``; a name without lower-case letters is kept
+    (``API_KEY`` gives ``SECRET_API_KEY``); every character that no variable can have becomes ``_``
+    (``ibmq-token`` gives ``SECRET_IBMQ_TOKEN``).
+    """
+    plain = _NOT_IN_VARIABLE.sub("_", parameter)
+    if plain != plain.upper():
+        plain = _INNER_CAPITAL.sub("_", plain).upper()
+    return f"SECRET_{plain}"
+
+
+def is_variable_name(name: str) -> bool:
+    """Whether every shell and runtime takes ``name`` for an environment variable."""
+    return _VARIABLE.match(name) is not None
+
+
+def is_reserved_variable(name: str) -> bool:
+    """Whether ``name`` changes which program runs or how it is loaded, so that no task may set it."""
+    return name in _RESERVED_NAMES or name.startswith(_RESERVED_PREFIXES)
+
+
+def attempt_name(run_name: str, run_uid: str, task: str, attempt: int) -> str:
+    """Name of the Job of one attempt, and of its Secret: at most 57 characters.
+
+    ``rk-<run>-<task>-<attempt>-<hash>``: the hash of run uid, task and attempt makes it unique, so that a
+    run of the same name made later never meets the objects of this one. The readable part is cut to fit.
+    """
+    digest = hashlib.sha256(f"{run_uid}/{task}/{attempt}".encode()).hexdigest()[:_HASH_LENGTH]
+    readable = f"{run_name}-{task}".replace(".", "-")
+    tail = f"-{attempt}-{digest}"
+    readable = readable[: _MAX_NAME - len(OBJECT_PREFIX) - len(tail)].rstrip("-")
+    return f"{OBJECT_PREFIX}{readable}{tail}"
+
+
+def object_labels(run_name: str, run_uid: str, task: str) -> Mapping[str, str]:
+    """Labels of every object that the operator makes for a task of a run."""
+    return {
+        LABEL_RUN: run_name,
+        LABEL_RUN_UID: run_uid,
+        LABEL_TASK: task,
+        LABEL_MANAGED_BY: MANAGED_BY,
+    }

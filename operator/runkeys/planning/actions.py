@@ -1,0 +1,162 @@
+"""What :func:`runkeys.planning.plan.plan` can ask for. Plain data; none of it holds a value of a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runkeys.api import WorkflowRunStatus
+from runkeys.planning.observation import RequestView
+from runkeys.planning.requirements import SecretReference
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """Read the run, its bindings and its waiting pods by name: what follows must not trust a cache."""
+
+
+@dataclass(frozen=True)
+class CheckSources:
+    """See that every value can be read, without keeping any: before anything starts."""
+
+    references: tuple[SecretReference, ...]
+
+
+@dataclass(frozen=True)
+class CreateJob:
+    """Create the Job of an attempt of a task."""
+
+    task: str
+    manifest: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DeleteJob:
+    """Delete the Job with this uid, and its pods with it."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class PatchStatus:
+    """Write the status, if nobody changed the run since it was read."""
+
+    status: WorkflowRunStatus
+
+
+@dataclass(frozen=True)
+class EnsureSecret:
+    """Read the values, write the intent, create the Secret, owned by the Job of the same name.
+
+    In this order: where a value cannot be had there is no intent, and no Secret is made without one on
+    record. Exists already: all is well.
+
+    :ivar task: whose attempt it is for.
+    :ivar manifest: the Secret without ``data``.
+    :ivar intent: the status that says that the Secret may exist; None if the stored one says so already.
+    """
+
+    task: str
+    name: str
+    job_uid: str
+    manifest: Mapping[str, Any]
+    references: tuple[SecretReference, ...]
+    intent: WorkflowRunStatus | None
+
+
+@dataclass(frozen=True)
+class Deliver:
+    """Read the values, write the intent, answer the pod's request with the values sealed to its key.
+
+    As with a Secret: without a value there is no intent, and without an intent on record no answer. A request can be
+    answered once, which the API server sees to.
+    """
+
+    task: str
+    job_name: str
+    request: RequestView
+    references: tuple[SecretReference, ...]
+    intent: WorkflowRunStatus | None
+
+
+@dataclass(frozen=True)
+class DenyRequest:
+    """Answer a request with a refusal, which is final."""
+
+    request: RequestView
+    message: str
+
+
+@dataclass(frozen=True)
+class DeleteRequest:
+    """Delete a request that nobody needs any more, and with it the sealed values."""
+
+    request: RequestView
+
+
+@dataclass(frozen=True)
+class DeleteSecret:
+    """Delete the Secret of an attempt. Absent already: all is well."""
+
+    name: str
+    job_uid: str
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Find out why a task's Job has no pod with a node: quota, Pod Security, no room."""
+
+    task: str
+    job_name: str
+    job_uid: str
+
+
+@dataclass(frozen=True)
+class PurgeInput:
+    """Take the sealed input out of a run of which nothing starts any more."""
+
+
+@dataclass(frozen=True)
+class DeleteRun:
+    """Delete the run: its time to live is over."""
+
+    uid: str
+
+
+Action = (
+    Refresh
+    | CheckSources
+    | CreateJob
+    | DeleteJob
+    | PatchStatus
+    | EnsureSecret
+    | Deliver
+    | DenyRequest
+    | DeleteRequest
+    | DeleteSecret
+    | Diagnose
+    | PurgeInput
+    | DeleteRun
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now, in this order, and when to look again even if nothing happens.
+
+    After the actions the observation has changed, and the plan is made anew, until there is nothing to do.
+
+    :ivar status: the status that is due, whether or not it is worth a write yet.
+    :ivar stale: the stored status differs from it.
+    :ivar look_again: seconds from now; None: only when something happens.
+    :ivar settled: the run has ended and nothing that it made needs a look any more, whatever comes; only its
+        own time to live may still be waited for.
+    """
+
+    actions: tuple[Action, ...]
+    status: WorkflowRunStatus | None
+    stale: bool = False
+    look_again: float | None = None
+    settled: bool = False

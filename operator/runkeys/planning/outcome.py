@@ -1,0 +1,128 @@
+"""What came of an attempt whose Job has ended: by its pods, its exit codes, and what it wrote. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from runkeys._text import documents
+from runkeys.api import Task
+from runkeys.planning.observation import JobState, JobView, PodView
+from runkeys.planning.pod_template import carriers
+from runkeys.planning.refusal import Reason
+from runkeys.planning.status import Outcome
+
+MAX_OUTPUT_BYTES = 4095
+"""The kubelet cuts a termination message at 4096 bytes, and those of all containers of a pod at 12 KiB."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt ended, and what it wrote if that is wanted."""
+
+    outcome: Outcome
+    reason: str = ""
+    message: str = ""
+    output: Any = None
+
+
+def outcome_of(task: Task, job: JobView, pods: list[PodView]) -> Ended:
+    """How the attempt ended of which ``job`` has: of its pods, those that are gone had been seen before."""
+    if job.state is JobState.SUCCEEDED:
+        return _output(task, pods) if task.record_output else Ended(Outcome.SUCCEEDED)
+    if any(pod.disrupted for pod in pods) or job.reason == "PodFailurePolicy":
+        return Ended(Outcome.DISRUPTED, Reason.DISRUPTED, f"the pod was taken off its node: {job.message}")
+    if any(pod.reason == "DeadlineExceeded" for pod in pods):
+        message = "the pod was active for longer than it may be"
+        return Ended(Outcome.FAILED, Reason.DEADLINE_EXCEEDED, message)
+    codes = exit_codes(pods)
+    told = "; ".join(f"container {name} exited with code {code}" for name, code in codes) or job.message
+    match _policy_says(task, codes):
+        case "FailJob":
+            message = f"{told}, after which its podFailurePolicy tries no more"
+            return Ended(Outcome.FAILED, Reason.FAILED_FOR_GOOD, message)
+        case "Ignore":
+            return Ended(Outcome.DISRUPTED, Reason.JOB_FAILED, told)
+    return Ended(Outcome.FAILED, Reason.JOB_FAILED, told)
+
+
+def own_pods(seen: Iterable[PodView], of_job: list[PodView], uid: str) -> list[PodView]:
+    """The pod of the attempt, whatever it says of its Job by now; of one that is not on record all of the Job."""
+    return [pod for pod in seen if pod.uid == uid] if uid else of_job
+
+
+def counted_instead(own: list[PodView], of_job: list[PodView]) -> str:
+    """What is wrong with the success of a Job: its own pod has none; empty if nothing is.
+
+    A pod that nobody has seen, or of which sight was lost, is believed to have done what the Job says, unless there is
+    another one that may have done it.
+    """
+    lacking = [pod for pod in own if pod.phase != "Succeeded"]
+    if own and not lacking:
+        return ""
+    others = [pod.name for pod in of_job if pod.phase == "Succeeded"]
+    if not others and all(pod.phase == "Unknown" for pod in lacking):
+        return ""
+    told = f" Pod {others[0]} was counted instead;" if others else ""
+    return f"its Job is said to have succeeded, and its own pod has not.{told} see who may write pods and Jobs here"
+
+
+def exit_codes(pods: list[PodView]) -> list[tuple[str, int]]:
+    """Containers that ended with an exit code other than 0."""
+    return [
+        (container.name, container.exit_code)
+        for pod in pods
+        for container in pod.containers
+        if container.exit_code
+    ]
+
+
+def _policy_says(task: Task, codes: list[tuple[str, int]]) -> str:
+    """The action of the first rule that the exit codes match."""
+    policy = task.pod_failure_policy
+    for rule in policy.rules if policy is not None else ():
+        wanted = rule.on_exit_codes
+        for name, code in codes:
+            listed = code in wanted.values
+            if wanted.container_name in (None, name) and listed == (wanted.operator == "In"):
+                return rule.action
+    return ""
+
+
+def _output(task: Task, pods: list[PodView]) -> Ended:
+    where = "/var/runtime/output/output.json"
+    there = [pod for pod in pods if pod.over and not pod.gone]
+    if not there:
+        message = "its pod was deleted before its output could be read"
+        return Ended(Outcome.LOST, Reason.OUTPUT_MISSING, message)
+    containers = [item for pod in there for item in pod.containers]
+    text = next((item.output for item in containers if item.name == carriers(task)[0]), "")
+    limit = min(MAX_OUTPUT_BYTES, 12 * 1024 // max(1, len(containers)) - 1)
+    if len(text.encode()) > limit:
+        return Ended(
+            Outcome.FAILED,
+            Reason.OUTPUT_TOO_LARGE,
+            f"{where} has more than the {limit} bytes that can be kept; write what is larger to a data pool",
+        )
+    if not text.strip():
+        return Ended(Outcome.SUCCEEDED)
+    try:
+        return Ended(Outcome.SUCCEEDED, output=documents.output(text))
+    except ValueError as error:
+        return Ended(
+            Outcome.FAILED,
+            Reason.OUTPUT_INVALID,
+            f"{where} {error}; write one JSON document, in place (a file that is renamed to it is not seen)",
+        )
+
+
+def at_fault(pods: list[PodView], reason: Reason, message: str) -> tuple[Outcome, str, str]:
+    """How an attempt ends whose pod did not keep a time limit: not by its own fault if its node was lost meanwhile."""
+    if any(pod.disrupted for pod in pods):
+        return (
+            Outcome.DISRUPTED,
+            Reason.DISRUPTED,
+            f"the pod was to leave its node, which never said that it has: {message}",
+        )
+    return Outcome.FAILED, reason, message

@@ -1,0 +1,338 @@
+"""What a task's pod template may not hold, and why. Pure; used before anything starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from runkeys._text.documents import TOO_DEEP, is_too_deep
+from runkeys.api import GROUP, Task
+from runkeys.names import SIGNER
+from runkeys.planning.kubelet import OURS, RUNTIME, TERMINATION_LOG, copies, expands, expansions, is_taken
+from runkeys.planning.refusal import Reason, Refusal
+
+MOST_CONTAINERS = 100
+"""Of a pod. Each image of theirs is compared with what a binding allows."""
+
+MOST_GRACE = 600
+"""Seconds between a pod's deadline and its end, for a task with secrets."""
+
+CONTAINER_FIELDS = ("initContainers", "containers")
+_QUANTITIES, _QUANTITY = ("limits", "requests", "overhead"), ("sizeLimit", "divisor")
+_HUGE, _MOST_DIGITS = re.compile(r"[eE][+-]?[0-9]{3,}\Z"), 64
+_SECRET_REFERENCES = ("secretKeyRef", "secretRef", "secretName", "nodePublishSecretRef", "secretFile")
+
+
+def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All containers of a pod template, init containers first; nothing that is not a mapping."""
+    spec = template.get("spec")
+    if not isinstance(spec, dict):
+        return []
+    lists = [spec[field] for field in CONTAINER_FIELDS if isinstance(spec.get(field), list)]
+    return [container for found in lists for container in found if isinstance(container, dict)]
+
+
+def carriers(task: Task) -> list[str]:
+    """Names of the containers that get the task's variables: ``containers``, else the first container."""
+    if task.containers:
+        return list(dict.fromkeys(task.containers))
+    spec = task.template.get("spec")
+    main = spec.get("containers") if isinstance(spec, dict) else None
+    first = main[0] if isinstance(main, list) and main else None
+    return [str(first.get("name", ""))] if isinstance(first, dict) else []
+
+
+def images(template: Mapping[str, Any]) -> list[str]:
+    """Images of a pod template: of all containers, and those that are mounted as volumes."""
+    spec = template.get("spec")
+    found = [str(container.get("image", "")) for container in containers(template)]
+    return found + volume_images(spec if isinstance(spec, dict) else {})
+
+
+def volume_images(spec: Mapping[str, Any]) -> list[str]:
+    """Images that a pod mounts as volumes: a container may well run what is in them."""
+    volumes = spec.get("volumes")
+    mounted = [
+        volume["image"]
+        for volume in (volumes if isinstance(volumes, list) else [])
+        if isinstance(volume, dict) and isinstance(volume.get("image"), dict)
+    ]
+    return [str(image.get("reference", "")) for image in mounted]
+
+
+def template_refusals(
+    task: Task, path: str, service_account: str, secret_names: Sequence[str]
+) -> Iterator[Refusal]:
+    """Everything in ``task.template`` that Runkeys does not run.
+
+    :param path: path of the task in the run, e.g. ``spec.tasks[0]``.
+    :param service_account: the run's service account.
+    :param secret_names: names of the variables that carry secrets.
+    """
+    template, at = task.template, f"{path}.template"
+
+    def refuse(field: str, message: str, reason: Reason = Reason.TEMPLATE_REFUSED) -> Refusal:
+        return Refusal(reason, f"{at}.{field}", message, permanent=True)
+
+    if is_too_deep(template):
+        message = f"{TOO_DEEP}, as no pod is; take out what does not belong there"
+        yield Refusal(Reason.TEMPLATE_REFUSED, at, message, permanent=True)
+        return
+    misshapen = next(_misshapen(template), None)
+    if misshapen is not None:
+        yield refuse(*misshapen)
+        return
+    spec = template["spec"]
+    if (count := len(containers(template))) > MOST_CONTAINERS:
+        yield refuse("spec", f"has {count} containers; the pod of a task may have at most {MOST_CONTAINERS}")
+        return
+    names = [str(container.get("name", "")) for container in containers(template)]
+    for name in carriers(task):
+        if name not in names:
+            yield Refusal(
+                Reason.CONTAINER_NOT_FOUND,
+                f"{path}.containers",
+                f"no container is called {name!r}; the template has {', '.join(names)}",
+                permanent=True,
+            )
+    yield from _refused_pod_fields(spec, service_account, refuse)
+    yield from _taken_places(task, spec, refuse)
+    for kind in ("labels", "annotations"):
+        for key in (template.get("metadata") or {}).get(kind) or {}:
+            if f".{key.split('/')[0]}".endswith(f".{GROUP}"):
+                yield refuse(f"metadata.{kind}", f"{key} is set by Runkeys itself; remove it")
+    for where in secret_references(spec, "spec"):
+        yield refuse(
+            where, "refers to a Secret directly; name the secret in a SecretBinding and list it under secrets"
+        )
+    for where in _hostile_quantities(spec, "spec"):
+        yield refuse(
+            where, "is a quantity with a huge exponent, which the API server never ends to read; write it out"
+        )
+    if secret_names:
+        grace = spec.get("terminationGracePeriodSeconds")
+        if isinstance(grace, int) and grace > MOST_GRACE:
+            yield refuse(
+                "spec.terminationGracePeriodSeconds",
+                f"is {grace}: for so long after its deadline the pod could keep its secrets while the operator is away;"
+                f" {MOST_GRACE} at most for a task with secrets",
+            )
+        yield from _given_away(task, spec, secret_names, refuse)
+        for index, item in enumerate(task.env):
+            if expands(item.value, secret_names):
+                yield Refusal(
+                    Reason.TEMPLATE_REFUSED,
+                    f"{path}.env[{index}].value",
+                    "copies a secret into another variable; give the secret that name with env instead",
+                    permanent=True,
+                )
+
+
+def _given_away(
+    task: Task, spec: Mapping[str, Any], secret_names: Sequence[str], refuse: _Refuse
+) -> Iterator[Refusal]:
+    """What would show the secrets to others than the containers that have them."""
+    names = {str(container.get("name", "")) for container in containers({"spec": spec})}
+    for field in ("shareProcessNamespace", "hostPID"):
+        if spec.get(field) and names - set(carriers(task)):
+            yield refuse(
+                f"spec.{field}",
+                "would let containers that do not get the secrets read them from the others' processes; remove it or"
+                " list every container under containers",
+            )
+    for where, container in _each(spec):
+        if container.get("name") in carriers(task):
+            for part, message in (*expansions(container, secret_names), *copies(container)):
+                yield refuse(f"{where}.{part}", message)
+
+
+def _hostile_quantities(node: Any, path: str) -> Iterator[str]:
+    """Where a quantity stands that takes the API server's parser minutes, such as ``1e999999999``."""
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from _hostile_quantities(item, f"{path}[{index}]")
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            quantities = value if key in _QUANTITIES and isinstance(value, dict) else {key: value}
+            for name, text in quantities.items():
+                if (key in _QUANTITIES or name in _QUANTITY) and _is_hostile(text):
+                    yield f"{path}.{key}" + (f".{name}" if quantities is value else "")
+            yield from _hostile_quantities(value, f"{path}.{key}")
+
+
+def _is_hostile(text: object) -> bool:
+    return isinstance(text, str) and (_HUGE.search(text) is not None or len(text) > _MOST_DIGITS)
+
+
+def _each(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every container with where it is."""
+    for field in CONTAINER_FIELDS:
+        for number, container in enumerate(spec.get(field) or []):
+            yield f"spec.{field}[{number}]", container
+
+
+def _items(node: Mapping[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Every object of a list; nothing where the shape is another, which the API server says."""
+    found = node.get(field)
+    for index, item in enumerate(found if isinstance(found, list) else []):
+        if isinstance(item, dict):
+            yield index, item
+
+
+def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
+    """Containers that could start again, and then without the secret that OnStart has taken away."""
+    for container in containers(task.template):
+        if container.get("name") in carriers(task) and "restartPolicy" in container:
+            yield Refusal(
+                Reason.TEMPLATE_REFUSED,
+                f"{path}.releasePolicy",
+                f"container {container.get('name')!r} has a restartPolicy: when it starts again, its secret is gone."
+                " Use OnCompletion, or give the secret to another container (containers)",
+                permanent=True,
+            )
+
+
+def sealed_refusals(task: Task, path: str) -> Iterator[Refusal]:
+    """What a pod with sealed delivery may not hold besides: a certificate of its own, with the values in it."""
+    spec = task.template.get("spec")
+    if not isinstance(spec, dict) or next(_misshapen(task.template), None) is not None:
+        return
+    for index, volume in _items(spec, "volumes"):
+        projected = volume.get("projected")
+        sources = _items(projected, "sources") if isinstance(projected, dict) else ()
+        certificates = (source.get("podCertificate") for _, source in sources)
+        if any(isinstance(item, dict) and item.get("signerName") == SIGNER for item in certificates):
+            yield Refusal(
+                Reason.TEMPLATE_REFUSED,
+                f"{path}.template.spec.volumes[{index}]",
+                f"asks {SIGNER} for a certificate, which is done for it, once; remove the volume",
+                permanent=True,
+            )
+
+
+def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Iterator[Refusal]:
+    """Names of volumes and containers, and paths, that Runkeys needs for what it puts into the pod.
+
+    A volume of ours can be mounted by a container that is to have nothing of it, unless its name is refused there.
+    """
+    for index, volume in _items(spec, "volumes"):
+        if _is_ours(volume.get("name")):
+            yield refuse(
+                f"spec.volumes[{index}].name", f"names that begin with {OURS} are ours; choose another"
+            )
+    for where, container in _each(spec):
+        if _is_ours(container.get("name")):
+            yield refuse(f"{where}.name", f"names that begin with {OURS} are ours; choose another")
+        for field in ("volumeMounts", "volumeDevices"):
+            for index, mount in _items(container, field):
+                if _is_ours(mount.get("name")):
+                    yield refuse(
+                        f"{where}.{field}[{index}].name",
+                        f"volumes whose names begin with {OURS} are mounted by Runkeys alone; remove it",
+                    )
+        for index, variable in _items(container, "env"):
+            origin = variable.get("valueFrom")
+            reference = origin.get("fileKeyRef") if isinstance(origin, dict) else None
+            if isinstance(reference, dict) and _is_ours(reference.get("volumeName")):
+                yield refuse(
+                    f"{where}.env[{index}].valueFrom.fileKeyRef",
+                    "reads what was delivered sealed; list the container under containers instead",
+                )
+        if container.get("name") in carriers(task):
+            yield from _covered(task, where, container, refuse)
+
+
+def _covered(task: Task, where: str, container: Mapping[str, Any], refuse: _Refuse) -> Iterator[Refusal]:
+    """What lies over the places of a container at which it finds what it is given."""
+    for field, key in (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")):
+        for index, mount in _items(container, field):
+            if is_taken(mount.get(key, "")):
+                yield refuse(
+                    f"{where}.{field}[{index}].{key}",
+                    f"{RUNTIME} is where input, output, secrets and data pools are, and what is at {TERMINATION_LOG} is"
+                    " in the pod's status; choose another path",
+                )
+    if task.record_output and container.get("name") == carriers(task)[0]:
+        for name in ("terminationMessagePath", "terminationMessagePolicy"):
+            if name in container:
+                yield refuse(f"{where}.{name}", "recordOutput needs it for itself; remove it")
+
+
+def _is_ours(name: object) -> bool:
+    return str(name).startswith(OURS)
+
+
+def _misshapen(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where the template is not even shaped like one: path and message. The API server checks the rest."""
+    metadata = template.get("metadata") or {}
+    if not isinstance(metadata, dict) or not all(
+        isinstance(metadata.get(kind) or {}, dict) for kind in ("labels", "annotations")
+    ):
+        yield "metadata", "labels and annotations must be objects"
+    spec = template.get("spec")
+    if not isinstance(spec, dict):
+        yield "spec", "found no pod spec; a template needs one with at least one container"
+        return
+    if not spec.get("containers"):
+        yield "spec.containers", "found no container; a template needs at least one"
+    for field in CONTAINER_FIELDS:
+        items = spec.get(field) or []
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            yield f"spec.{field}", "must be a list of containers"
+            return
+        for index, item in enumerate(items):
+            if not isinstance(item.get("name"), str):
+                yield f"spec.{field}[{index}].name", "every container needs a name"
+            env = item.get("env") or []
+            if not isinstance(env, list) or not all(isinstance(variable, dict) for variable in env):
+                yield f"spec.{field}[{index}].env", "must be a list of variables with name and value"
+            for part in ("command", "args"):
+                if not isinstance(item.get(part) or [], list):
+                    yield f"spec.{field}[{index}].{part}", "must be a list of strings"
+
+
+class _Refuse(Protocol):
+    def __call__(self, field: str, message: str, reason: Reason = ...) -> Refusal: ...
+
+
+def _refused_pod_fields(spec: Mapping[str, Any], service_account: str, refuse: _Refuse) -> Iterator[Refusal]:
+    if spec.get("restartPolicy", "Never") != "Never":
+        yield refuse("spec.restartPolicy", "must be Never or absent: an attempt is one pod that starts once")
+    for field in ("serviceAccountName", "serviceAccount"):
+        if spec.get(field, service_account) != service_account:
+            yield refuse(f"spec.{field}", "differs from the run's; remove it and set spec.serviceAccountName")
+    if "activeDeadlineSeconds" in spec:
+        yield refuse("spec.activeDeadlineSeconds", "set activeDeadlineSeconds of the task instead")
+    for field in CONTAINER_FIELDS:
+        for index, container in enumerate(spec.get(field) or []):
+            if container.get("restartPolicyRules") or (
+                field == "containers" and container.get("restartPolicy", "Never") != "Never"
+            ):
+                yield refuse(
+                    f"spec.{field}[{index}].restartPolicy",
+                    "a container of an attempt starts once; remove restartPolicy and restartPolicyRules",
+                )
+
+
+def secret_references(node: Any, path: str) -> Iterator[str]:
+    """Paths below ``node`` that refer to a Secret which a container could read.
+
+    Image pull secrets are none: the kubelet reads them, no container does.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            here = f"{path}.{key}"
+            if key == "imagePullSecrets":
+                continue
+            if value is not None and (
+                key in _SECRET_REFERENCES
+                or (key == "secret" and isinstance(value, dict))
+                or (key.endswith("SecretRef") and isinstance(value, dict))
+            ):
+                yield here
+            else:
+                yield from secret_references(value, here)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from secret_references(value, f"{path}[{index}]")

@@ -1,0 +1,457 @@
+"""What a task needs: its run and bindings resolved into references, or refused. Pure; sees no value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from runkeys import sealing
+from runkeys.api import BindingEntry, SecretBinding, SecretKeySelector, Task, TaskSecret, WorkflowRun
+from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START, SEALED, SECRET
+from runkeys.names import is_reserved_variable, is_variable_name, secret_variable
+from runkeys.planning.access import Subject, denial
+from runkeys.planning.graph import graph_refusals
+from runkeys.planning.pod_template import (
+    carriers,
+    containers,
+    images,
+    restart_refusals,
+    sealed_refusals,
+    template_refusals,
+)
+from runkeys.planning.refusal import Reason, Refusal, listed
+
+
+@dataclass(frozen=True)
+class SealedValue:
+    """A value that is sealed, and the one place where it opens."""
+
+    text: str
+    context: sealing.Context
+
+
+@dataclass(frozen=True)
+class SecretReference:
+    """A variable or file, and where its value comes from.
+
+    :ivar variable: name of the variable; of a file empty.
+    :ivar file: name of the file; of a variable empty.
+    :ivar binding: name of the SecretBinding; empty for a value of the run's own.
+    :ivar entry: name in the binding, or of the field in the run's sealedInput.
+    :ivar field: path of the task's entry in the run, for messages.
+    :ivar sealed: it is delivered sealed, so the value has to be one that can be.
+    """
+
+    variable: str
+    file: str
+    source: SecretKeySelector | SealedValue
+    binding: str
+    entry: str
+    field: str
+    sealed: bool = False
+
+    @property
+    def what(self) -> str:
+        """The source in words."""
+        if self.binding:
+            return f"entry {self.entry!r} of SecretBinding {self.binding}"
+        return f"field {self.entry!r} of the run's sealedInput"
+
+    @property
+    def key(self) -> str:
+        """The key in the attempt's Secret. No variable has a dot in its name."""
+        return self.variable or f"file.{self.file}"
+
+
+INPUT_LIFETIME = 3600
+"""Seconds that values of a run's own may be in the cluster if neither a binding nor the task gives a limit."""
+
+
+@dataclass(frozen=True)
+class TaskNeeds:
+    """What one task needs to start.
+
+    :ivar references: one for each variable; empty for a task without secrets.
+    :ivar lifetime_seconds: longest time that its Secret may exist; None without secrets.
+    :ivar deadline_seconds: ``activeDeadlineSeconds`` of the pod; None: unlimited.
+    :ivar release_policy: when its Secret goes: the earliest that its bindings and itself ask for.
+    :ivar delivery: Sealed if itself or one of its bindings asks for that; then there is no Secret.
+    """
+
+    references: tuple[SecretReference, ...]
+    lifetime_seconds: int | None
+    deadline_seconds: int | None
+    release_policy: str = ON_COMPLETION
+    delivery: str = SECRET
+
+
+@dataclass(frozen=True)
+class SealedOffer:
+    """Whether this operator can deliver sealed.
+
+    :ivar image: of the container that opens in the pod; empty if it cannot. :ivar problem: why not.
+    """
+
+    image: str = ""
+    problem: str = ""
+
+
+NO_OFFER = SealedOffer(
+    problem="the operator was not told to deliver sealed (sealedDelivery.enabled of the chart)"
+)
+
+ANYWHERE = SealedOffer(image="localhost/runkeys-operator")
+"""For previews, which do not know the operator: whether it can is for itself to say."""
+
+
+def offer_refusal(run: WorkflowRun, index: int, needs: TaskNeeds, offer: SealedOffer) -> Refusal | None:
+    """Why the task cannot be delivered to as it has to be. It waits then: never is a Secret made instead."""
+    if needs.delivery != SEALED or offer.image:
+        return None
+    task = run.spec.tasks[index]
+    asks = "the task" if task.delivery == SEALED else "a binding"
+    return Refusal(
+        Reason.SEALED_UNAVAILABLE,
+        f"spec.tasks[{index}].delivery",
+        f"{asks} demands Sealed, and that cannot be done here: {offer.problem or NO_OFFER.problem}; have it made"
+        " possible, or have whoever wrote delivery: Sealed agree to Secret",
+        permanent=False,
+    )
+
+
+@dataclass(frozen=True)
+class Bindings:
+    """The bindings that a run names, as they were read a moment ago.
+
+    :ivar found: by name. A binding that is named but neither here nor in ``unreadable`` does not exist.
+    :ivar unreadable: name -> what was wrong, for bindings stored by another version of the schema.
+    :ivar personal: names of those that belong to the requester, if the run asks for its personal one.
+    """
+
+    found: Mapping[str, SecretBinding]
+    unreadable: Mapping[str, str]
+    personal: tuple[str, ...] = ()
+
+
+def bindings_of(run: WorkflowRun, bindings: Bindings) -> dict[str, str]:
+    """The bindings that a run names: by name the path of the field that names it. A personal one once it is found."""
+    names: dict[str, str] = {}
+    for index, reference in enumerate(run.spec.bindings):
+        if reference.name is not None:
+            names.setdefault(reference.name, f"spec.bindings[{index}].name")
+        elif len(bindings.personal) == 1:
+            names.setdefault(bindings.personal[0], f"spec.bindings[{index}].personal")
+    return names
+
+
+def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> SecretKeySelector | SealedValue:
+    """Where the value of a binding's entry comes from.
+
+    Anybody may give a personal binding any name, so neither its name nor a ``scope`` opens anything there: its owner
+    does, who alone may write it.
+    """
+    if entry.secret_key_ref is not None:
+        return entry.secret_key_ref
+    context: sealing.Context
+    if binding.spec.owner is not None:
+        context = sealing.PersonalEntry(namespace, binding.spec.owner.username, entry.name)
+    elif entry.scope == NAMESPACE:
+        context = sealing.NamespaceEntry(namespace, entry.name)
+    else:
+        context = sealing.BindingEntry(namespace, binding.metadata.name, entry.name)
+    return SealedValue(entry.sealed or "", context)
+
+
+def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | tuple[Refusal, ...]:
+    """Resolve task ``index`` of ``run``, or say everything that is in the way.
+
+    Permanent refusals come first: while there is one, waiting for the others is of no use.
+    """
+    task, path = run.spec.tasks[index], f"spec.tasks[{index}]"
+    refusals = [*graph_refusals(run, index), *_variable_refusals(task, path)]
+    variables = [variable_of(item) for item in task.secrets]
+    refusals += template_refusals(task, path, run.spec.service_account_name, variables)
+    refusals += _binding_refusals(run, task, bindings)
+    references: list[SecretReference] = []
+    entries = _Entries(run, bindings)
+    for position, item in enumerate(task.secrets):
+        found = _resolve(run, item, f"{path}.secrets[{position}]", entries)
+        if isinstance(found, Refusal):
+            refusals.append(found)
+        else:
+            references.append(found)
+    used = [bindings.found[name] for name in sorted({item.binding for item in references} - {""})]
+    lifetime = min((binding.spec.max_lifetime_seconds for binding in used), default=None)
+    deadline = task.active_deadline_seconds
+    if lifetime is None and references:  # the requester's own values, for as long as the requester says
+        lifetime = deadline if deadline is not None else INPUT_LIFETIME
+    if deadline is not None and lifetime is not None and deadline > lifetime:
+        refusals.append(
+            Refusal(
+                Reason.DEADLINE_TOO_LONG,
+                f"{path}.activeDeadlineSeconds",
+                f"{deadline} is more than the {lifetime} s that the bindings allow (maxLifetimeSeconds);"
+                " lower it or raise theirs",
+                permanent=False,
+            )
+        )
+    early = task.release_policy == ON_START or any(
+        binding.spec.release_policy == ON_START for binding in used
+    )
+    if early and references:
+        refusals += restart_refusals(task, path)
+    sealed = bool(references) and (
+        task.delivery == SEALED or any(binding.spec.delivery == SEALED for binding in used)
+    )
+    if sealed:
+        references = [replace(item, sealed=True) for item in references]
+        refusals += sealed_refusals(task, path)
+    if refusals:
+        return tuple(sorted(refusals, key=lambda refusal: not refusal.permanent))
+    return TaskNeeds(
+        tuple(references),
+        lifetime,
+        deadline if deadline is not None else lifetime,
+        ON_START if early else ON_COMPLETION,
+        SEALED if sealed else SECRET,
+    )
+
+
+def requester_of(run: WorkflowRun) -> str:
+    """Username of whoever made the run; empty if that is not on record."""
+    return run.spec.requester.username if run.spec.requester is not None else ""
+
+
+def access_refusal(
+    run: WorkflowRun, names: Iterator[str] | list[str], subject: Subject, bindings: Bindings
+) -> Refusal | None:
+    """Why one of the bindings called ``names`` does not admit ``subject``; None if all do."""
+    for name in names:
+        binding, where = bindings.found.get(name), bindings_of(run, bindings).get(name, "spec.bindings")
+        if binding is None:
+            return _binding_missing(run, name, where, bindings)
+        reason = denial(binding, subject)
+        if reason is not None:
+            return Refusal(
+                Reason.ACCESS_DENIED,
+                where,
+                f"{reason}; its owner can admit the run in spec.access",
+                permanent=False,
+            )
+    return None
+
+
+def variable_of(item: TaskSecret) -> str:
+    """The variable that carries ``item``: its exact ``env``, else SECRET_*; empty if a file does."""
+    if item.file is not None:
+        return ""
+    return item.env if item.env is not None else secret_variable(item.name)
+
+
+def _variable_refusals(task: Task, path: str) -> Iterator[Refusal]:
+    """Names that clash or that no task may set. The CRD refuses most of it; older objects may hold it."""
+    seen: dict[str, str] = {}
+    named = [
+        (variable_of(item), f"{path}.secrets[{index}]", f"secret {item.name!r}")
+        for index, item in enumerate(task.secrets)
+    ] + [(item.name, f"{path}.env[{index}]", "env") for index, item in enumerate(task.env)]
+    files: dict[str, str] = {}
+    for index, item in enumerate(task.secrets):
+        if item.file is not None and item.file in files:
+            yield Refusal(
+                Reason.NAME_COLLISION,
+                f"{path}.secrets[{index}].file",
+                f"secret {item.name!r} is to be the file {item.file}, and so is {files[item.file]}; give one of them"
+                " another name",
+                permanent=True,
+            )
+        files.setdefault(item.file or "", f"secret {item.name!r}")
+    for variable, where, what in named:
+        if not variable:
+            continue
+        if not is_variable_name(variable) or is_reserved_variable(variable):
+            yield Refusal(
+                Reason.INVALID,
+                where,
+                f"{variable!r} cannot be set as a variable; give another name with env",
+                permanent=True,
+            )
+        if variable in seen:
+            yield Refusal(
+                Reason.NAME_COLLISION,
+                where,
+                f"{what} gives the variable {variable}, and so does {seen[variable]}; give one of them another"
+                " name with env",
+                permanent=True,
+            )
+        seen.setdefault(variable, f"{what} at {where}")
+    carrying = carriers(task)
+    for container in containers(task.template):
+        if container.get("name") not in carrying or not isinstance(container.get("env"), list):
+            continue
+        for item in container["env"]:
+            if isinstance(item, dict) and item.get("name") in seen:
+                yield Refusal(
+                    Reason.NAME_COLLISION,
+                    f"{path}.template",
+                    f"container {container.get('name')!r} sets the variable {item.get('name')} itself, and so does"
+                    f" {seen[str(item.get('name'))]}; remove one of them",
+                    permanent=True,
+                )
+
+
+class _Entries:
+    """What the bindings of a run have: looked for once for each of up to 4,096 secrets."""
+
+    def __init__(self, run: WorkflowRun, bindings: Bindings) -> None:
+        self.names = list(bindings_of(run, bindings))
+        self._found = [bindings.found[name] for name in self.names if name in bindings.found]
+
+    def called(self, name: str) -> list[tuple[SecretBinding, BindingEntry]]:
+        """The entries of this name, one of each binding that has it."""
+        entries = ((binding, binding.entry(name)) for binding in self._found)
+        return [(binding, entry) for binding, entry in entries if entry is not None]
+
+    @cached_property
+    def offered(self) -> str:
+        """Their names in words."""
+        return listed(sorted(name for binding in self._found for name in binding.spec.by_name)) or "none"
+
+
+def _resolve(run: WorkflowRun, item: TaskSecret, where: str, entries: _Entries) -> SecretReference | Refusal:
+    if item.input is not None:
+        source = _input_source(run, item.input, f"{where}.input")
+        if isinstance(source, Refusal):
+            return source
+        return SecretReference(variable_of(item), item.file or "", source, "", item.input, f"{where}.input")
+    found = _look_up(run, item.secret or "", f"{where}.secret", entries)
+    if isinstance(found, Refusal):
+        return found
+    binding, entry = found
+    name = binding.metadata.name
+    value = source_of(run.metadata.namespace, binding, entry)
+    return SecretReference(variable_of(item), item.file or "", value, name, entry.name, f"{where}.secret")
+
+
+def _input_source(run: WorkflowRun, field: str, where: str) -> SealedValue | Refusal:
+    """The value that the requester brought along, which opens for this requester only."""
+    if field not in run.spec.sealed_input:
+        there = listed(sorted(run.spec.sealed_input)) or "nothing"
+        return Refusal(
+            Reason.INPUT_NOT_FOUND,
+            where,
+            f"the run's sealedInput has no {field!r}; it has: {there}",
+            permanent=True,
+        )
+    requester = requester_of(run)
+    if not requester:
+        return Refusal(
+            Reason.REQUESTER_UNKNOWN,
+            where,
+            "a value of sealedInput opens for whoever made the run, and that is not on record (spec.requester); make"
+            " the run again",
+            permanent=True,
+        )
+    return SealedValue(
+        run.spec.sealed_input[field], sealing.RunInput(run.metadata.namespace, requester, field)
+    )
+
+
+def _look_up(
+    run: WorkflowRun, secret: str, where: str, entries: _Entries
+) -> tuple[SecretBinding, BindingEntry] | Refusal:
+    if not run.spec.bindings:
+        return Refusal(
+            Reason.SECRET_NOT_FOUND,
+            where,
+            f"the run names no SecretBinding, so there is no secret {secret!r}; list the binding that has it"
+            " under spec.bindings",
+            permanent=True,
+        )
+    hits = entries.called(secret)
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        return Refusal(
+            Reason.NAME_COLLISION,
+            where,
+            f"{secret!r} is in several of the run's bindings"
+            f" ({', '.join(binding.metadata.name for binding, _ in hits)}); rename it in all but one, or name only"
+            " one of them under spec.bindings",
+            permanent=False,
+        )
+    return Refusal(
+        Reason.SECRET_NOT_FOUND,
+        where,
+        f"no secret {secret!r} in {', '.join(entries.names) or 'any binding that was found'}; they have:"
+        f" {entries.offered}",
+        permanent=False,
+    )
+
+
+def _binding_refusals(run: WorkflowRun, task: Task, bindings: Bindings) -> Iterator[Refusal]:
+    names = bindings_of(run, bindings)
+    for name, where in names.items():
+        if name not in bindings.found:
+            yield _binding_missing(run, name, where, bindings)
+    yield from _personal_refusals(run, bindings)
+    wanted = {item.secret for item in task.secrets if item.secret is not None}
+    used = [
+        name
+        for name in names
+        if name in bindings.found and any(bindings.found[name].entry(secret) for secret in wanted)
+    ]
+    subject = Subject(
+        run.metadata.labels, run.spec.service_account_name, images(task.template), requester_of(run)
+    )
+    refusal = access_refusal(run, used, subject, bindings)
+    if refusal is not None:
+        yield refusal
+
+
+def _personal_refusals(run: WorkflowRun, bindings: Bindings) -> Iterator[Refusal]:
+    position = next((i for i, reference in enumerate(run.spec.bindings) if reference.personal), None)
+    if position is None or len(bindings.personal) == 1:
+        return
+    where, requester = f"spec.bindings[{position}].personal", requester_of(run)
+    namespace = run.metadata.namespace
+    if not requester:
+        yield Refusal(
+            Reason.REQUESTER_UNKNOWN,
+            where,
+            "whose personal binding is meant is not on record (spec.requester); make the run again",
+            permanent=True,
+        )
+    elif not bindings.personal:
+        yield Refusal(
+            Reason.BINDING_NOT_FOUND,
+            where,
+            f"{requester} has no personal SecretBinding in namespace {namespace}; `runkeys secret set` makes it, and"
+            " the run goes on",
+            permanent=False,
+        )
+    else:
+        yield Refusal(
+            Reason.NAME_COLLISION,
+            where,
+            f"{requester} has several personal SecretBindings in namespace {namespace}"
+            f" ({', '.join(bindings.personal)}); delete all but one",
+            permanent=False,
+        )
+
+
+def _binding_missing(run: WorkflowRun, name: str, where: str, bindings: Bindings) -> Refusal:
+    if name in bindings.unreadable:
+        return Refusal(
+            Reason.BINDING_INVALID,
+            where,
+            f"SecretBinding {name} cannot be read: {bindings.unreadable[name]}",
+            permanent=False,
+        )
+    return Refusal(
+        Reason.BINDING_NOT_FOUND,
+        where,
+        f"there is no SecretBinding {name} in namespace {run.metadata.namespace}; create it, and the run goes on",
+        permanent=False,
+    )

@@ -1,0 +1,292 @@
+"""Verdicts about a run's tasks -> its status: phase, conditions, attempts, exposure. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from runkeys.api import AttemptStatus, Condition, TaskStatus, WorkflowRun, WorkflowRunStatus
+from runkeys.planning.refusal import Reason, Refusal
+
+
+class State(StrEnum):
+    """State of a task; those that a run can have too are its phase."""
+
+    PENDING = "Pending"
+    WAITING = "Waiting"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    SKIPPED = "Skipped"
+    CANCELLED = "Cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing follows."""
+        return self in (State.SUCCEEDED, State.FAILED, State.SKIPPED, State.CANCELLED)
+
+
+SUSPENDED = "Suspended"
+"""The phase of a run that starts nothing because of ``spec.suspend``."""
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    LOST = "Lost"
+    DISRUPTED = "Disrupted"
+    SUSPENDED = "Suspended"
+    CANCELLED = "Cancelled"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a failure of the task's own, as ``backoffLimit`` counts them."""
+        return self in (Outcome.FAILED, Outcome.LOST)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Where a task stands and why.
+
+    :ivar refusal: what keeps it from going on, or what it failed for.
+    """
+
+    state: State
+    reason: str = ""
+    message: str = ""
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What is known of a task: its part of the status.
+
+    :ivar held_by: finalizers that keep a Secret of it which should be gone.
+    """
+
+    name: str
+    verdict: Verdict
+    attempts: tuple[AttemptStatus, ...] = ()
+    output: Any = None
+    held_by: tuple[str, ...] = ()
+
+
+_ABOUT_SOURCES = frozenset(
+    {
+        Reason.SOURCE_NOT_FOUND,
+        Reason.SOURCE_FORBIDDEN,
+        Reason.SOURCE_KEY_MISSING,
+        Reason.SOURCE_UNAVAILABLE,
+        Reason.UNKNOWN_KEY,
+        Reason.SEAL_CONTEXT_MISMATCH,
+        Reason.SEALED_INVALID,
+        Reason.VALUE_NOT_TEXT,
+        Reason.VALUE_TOO_LARGE,
+    }
+)
+
+
+FINAL_PHASES = (State.SUCCEEDED.value, State.FAILED.value, State.CANCELLED.value)
+
+
+def finished(status: WorkflowRunStatus) -> bool:
+    """Whether this status is one that nothing follows."""
+    return status.phase in FINAL_PHASES
+
+
+REQUESTS_REFUSED = "RequestsRefused"
+"""Condition of a run of which a request for a sealed delivery was refused."""
+
+
+def build_status(
+    run: WorkflowRun, tasks: Sequence[TaskResult], now: datetime, refused: str = ""
+) -> WorkflowRunStatus:
+    """The status of ``run``, whose tasks stand as ``tasks`` says, in the order of the spec.
+
+    :param refused: which requests for a sealed delivery were refused, and why.
+    """
+    old, phase = run.status, _phase(run, tasks)
+    final = phase in FINAL_PHASES
+    moment = now.replace(microsecond=0)  # as the API server keeps it, so that equal statuses compare equal
+    exposures = [item for task in tasks for attempt in task.attempts for item in attempt.exposures]
+    live = sum(1 for exposure in exposures if exposure.deleted is None)
+    sealed = any(attempt.sealed and attempt.sealed.delivered for task in tasks for attempt in task.attempts)
+    closed = [(item.deleted - item.created).total_seconds() for item in exposures if item.deleted is not None]
+    return WorkflowRunStatus(
+        observed_generation=run.metadata.generation,
+        phase=phase,
+        tasks_done=f"{sum(task.verdict.state is State.SUCCEEDED for task in tasks)}/{len(tasks)}",
+        live=live,
+        exposed=f"{max(0.0, sum(closed)):.1f}s" if closed or sealed else None,
+        start_time=old.start_time or moment,
+        completion_time=(old.completion_time or moment) if final else None,
+        conditions=_conditions(run, tasks, phase, live, moment, refused),
+        tasks=[
+            TaskStatus(
+                name=task.name,
+                state=task.verdict.state.value,
+                reason=task.verdict.reason,
+                message=task.verdict.message,
+                attempts=list(task.attempts),
+                output=task.output,
+            )
+            for task in tasks
+        ],
+    )
+
+
+def purging(status: WorkflowRunStatus, run: WorkflowRun) -> WorkflowRunStatus:
+    """``status``, which would be final, of a run that still has its sealed input: all is told but the end."""
+    before = {item.type: item for item in run.status.conditions}
+    reconciling = next(item for item in status.conditions if item.type == "Reconciling")
+    open_still = {
+        "Complete": "False",
+        "Failed": "False",
+        "Stalled": "False",
+        "Reconciling": "True",
+    }
+
+    def held(item: Condition) -> Condition:
+        word = open_still.get(item.type)
+        if word is None:
+            return item
+        old = before.get(item.type)
+        since = (
+            old.last_transition_time
+            if old is not None and old.status == word
+            else reconciling.last_transition_time
+        )
+        changes = {"status": word, "reason": "Purging", "message": "", "last_transition_time": since}
+        return item.model_copy(update=changes)
+
+    phase = run.status.phase if run.status.phase not in (None, *FINAL_PHASES) else State.RUNNING.value
+    return status.model_copy(
+        update={
+            "phase": phase,
+            "completion_time": None,
+            "conditions": [held(item) for item in status.conditions],
+        }
+    )
+
+
+def _phase(run: WorkflowRun, tasks: Sequence[TaskResult]) -> str:
+    states = [task.verdict.state for task in tasks]
+    if all(state.final for state in states):
+        if State.CANCELLED in states:
+            return State.CANCELLED.value
+        if State.FAILED in states or State.SKIPPED in states:
+            return State.FAILED.value
+        return State.SUCCEEDED.value
+    if State.RUNNING in states:
+        return State.RUNNING.value
+    open_attempt = any(task.attempts and not task.attempts[-1].outcome for task in tasks)
+    if run.spec.suspend and not open_attempt:
+        return SUSPENDED
+    return State.RUNNING.value if State.SUCCEEDED in states else State.PENDING.value
+
+
+def _conditions(
+    run: WorkflowRun, tasks: Sequence[TaskResult], phase: str, live: int, now: datetime, refused: str
+) -> list[Condition]:
+    final = phase in FINAL_PHASES
+    # What people have to know first: why a task failed, else what keeps one from going on.
+    leading = (
+        next((task for task in tasks if task.verdict.state is State.FAILED), None)
+        or next((task for task in tasks if task.verdict.refusal and not task.verdict.state.final), None)
+        or next((task for task in tasks if not task.verdict.state.final), None)
+        or next((task for task in tasks if task.verdict.state is State.CANCELLED), None)
+        or tasks[-1]
+    )
+    verdict = leading.verdict
+    refusal = verdict.refusal
+    why = verdict.reason or (phase if final else verdict.state.value)
+    text = verdict.message
+    if text and len(tasks) > 1:
+        text = f"task {leading.name}: {text}"
+
+    def condition(kind: str, status: bool | None, reason: str, message: str = "") -> Condition:
+        word = {True: "True", False: "False", None: "Unknown"}[status]
+        before = next((item for item in run.status.conditions if item.type == kind), None)
+        since = before.last_transition_time if before is not None and before.status == word else now
+        return Condition(
+            type=kind,
+            status=word,
+            reason=reason,
+            message=message,
+            last_transition_time=since,
+            observed_generation=run.metadata.generation,
+        )
+
+    needs_secrets = any(task.secrets for task in run.spec.tasks)
+    started = any(task.attempts for task in tasks)
+
+    def checked(kind: str, good: str, *, refused: bool, passed: bool) -> Condition:
+        if refused:
+            return condition(kind, False, why, text)
+        if not needs_secrets:
+            return condition(kind, True, "NoSecrets")
+        if passed:
+            return condition(kind, True, good)
+        return condition(kind, None, refusal.reason.value if refusal else "NotChecked", text)
+
+    about_sources = refusal is not None and refusal.reason in _ABOUT_SOURCES
+    denied = refusal is not None and refusal.reason in (Reason.ACCESS_DENIED, Reason.USE_DENIED)
+    failed = phase in (State.FAILED, State.CANCELLED)
+    waits = refusal is not None and not final and not verdict.state.final
+    # A queue, an autoscaler or another pod's end brings a node: nobody has to do anything, so nothing is stalled.
+    queued = waits and refusal is not None and refusal.reason is Reason.UNSCHEDULABLE
+    stuck = waits and not queued
+    used = _input_used(run)
+    before = next((item for item in run.status.conditions if item.type == REQUESTS_REFUSED), None)
+    # What was refused goes with its pod; that it was is kept.
+    told = refused or (before.message if before is not None else "")
+    return [
+        checked("Authorized", "Admitted", refused=denied, passed=started or about_sources),
+        checked("SecretsReady", "Resolved", refused=about_sources, passed=started),
+        condition("SecretsReleased", *_released(tasks, live, final=final)),
+        condition("Complete", phase == State.SUCCEEDED, why),
+        condition("Failed", failed, why, text if failed else ""),
+        condition("Reconciling", not final and not stuck, why, text if queued else ""),
+        condition("Stalled", stuck or phase == State.FAILED, why, text if stuck or failed else ""),
+        *([condition("InputUsed", *used)] if used is not None else []),
+        *([condition(REQUESTS_REFUSED, True, "RequestRefused", told[:4000])] if told else []),
+    ]
+
+
+def _input_used(run: WorkflowRun) -> tuple[bool, str, str] | None:
+    """Whether a task asks for each field of the sealed input; None for a run that never had any."""
+    if not run.spec.sealed_input:  # taken out already, then what was said of it stays
+        old = next((item for item in run.status.conditions if item.type == "InputUsed"), None)
+        return (old.status == "True", old.reason, old.message) if old is not None else None
+    asked = {item.input for task in run.spec.tasks for item in task.secrets}
+    unused = sorted(set(run.spec.sealed_input) - asked)
+    if not unused:
+        return True, "AllUsed", ""
+    return (
+        False,
+        "InputUnused",
+        f"no task asks for {', '.join(unused)} of spec.sealedInput; remove it, or list it under a task's secrets with"
+        " input",
+    )
+
+
+def _released(tasks: Sequence[TaskResult], live: int, *, final: bool) -> tuple[bool, str, str]:
+    held = [name for task in tasks for name in task.held_by]
+    if held:
+        return (
+            False,
+            Reason.HELD_BY_FINALIZER.value,
+            f"the Secret was deleted, but finalizers of others keep it: {', '.join(held)};"
+            " remove them from the Secret",
+        )
+    if live:
+        return False, "Live", "a Secret of this run may exist"
+    if final:
+        made = any(attempt.exposures for task in tasks for attempt in task.attempts)
+        return True, "Released" if made else "NeverMade", ""
+    return False, "NotFinished", "no Secret exists now; the run goes on"

@@ -1,0 +1,207 @@
+"""`drain` and `selftest`: what the chart's hooks run, each with an account that may do just that.
+
+`drain` runs before the release goes: it suspends every run, so that the operator, which is still there, takes the
+Secrets away. `selftest` is `helm test`: it makes a run and sees it through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+
+from runkeys._text.words import kubectl
+from runkeys.api import API_VERSION, WorkflowRun
+from runkeys.cli._printing import echo
+from runkeys.planning.status import finished
+from runkeys_operator.app import Options
+from runkeys_operator.errors import ApiError, Conflict, Forbidden, LoginError, NotFound
+from runkeys_operator.kube import RUNS, Json, Kube, Resource, credentials
+from runkeys_operator.kube.login import Login
+from runkeys_operator.kube.selectors import LIVE, OPEN
+
+Result = TypeVar("Result")
+
+_PAUSE = 0.5
+_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")
+_CHECK = (
+    "import hashlib, os, sys;"
+    "value = os.environ['SECRET_SELFTEST'];"
+    "sys.exit(hashlib.sha256(value.encode()).hexdigest() != sys.argv[1])"
+)
+
+
+class GaveUpError(Exception):
+    """What was waited for did not come; the message says what is left, and what to do."""
+
+
+@click.command()
+@click.option("--timeout-seconds", type=click.IntRange(1), default=300, show_default=True)
+@click.pass_obj
+def drain(options: Options, timeout_seconds: int) -> None:
+    """Suspend all runs that have not ended, and wait until no Secret of any run is left."""
+
+    async def work(kube: Kube) -> None:
+        until = time.monotonic() + timeout_seconds
+        while left := await _drain_once(kube, options.namespaces):
+            if time.monotonic() >= until:
+                raise GaveUpError(
+                    f"Secrets are left after {timeout_seconds} s, or runs that cannot be suspended: {', '.join(left)}."
+                    " See their conditions, and whether the operator runs; to remove the release all the same:"
+                    " helm uninstall --no-hooks"
+                )
+            await asyncio.sleep(_PAUSE)
+
+    _run(options, work)
+    echo("no Secret of a run is left")
+
+
+async def _drain_once(kube: Kube, namespaces: Iterable[str]) -> list[str]:
+    """Suspend what goes on, and name what is not at rest yet.
+
+    A Secret is announced in the status before it is made, and not if the run was changed since it was read. So one
+    that is suspended and has no live Secret will have none.
+    """
+    left = []
+    for namespace in tuple(namespaces) or (None,):
+        try:
+            runs = await kube.list(RUNS, namespace, field_selector=OPEN)
+        except Forbidden:
+            if namespace is None:
+                raise
+            # With the namespace its roles went; where only they are gone, the operator makes no Secret either.
+            echo(f"namespace {namespace} is left out: it is gone, or its roles are", err=True)
+            continue
+        for raw in runs:
+            run = WorkflowRun.parse(raw)
+            if run.spec.suspend or run.spec.cancel or run.metadata.deletion_timestamp is not None:
+                continue
+            left.append(run.key)
+            await _suspend(kube, run)
+        left += [WorkflowRun.parse(raw).key for raw in await kube.list(RUNS, namespace, field_selector=LIVE)]
+    return sorted(set(left))
+
+
+async def _suspend(kube: Kube, run: WorkflowRun) -> None:
+    metadata = run.metadata
+    try:
+        await kube.patch(
+            *(RUNS, metadata.namespace, metadata.name, {"spec": {"suspend": True}}),
+            resource_version=metadata.resource_version,
+        )
+    except (Conflict, NotFound):
+        return  # it is looked at again
+    resume = ("patch", "wfr", metadata.name, "--type=merge", "-p", '{"spec":{"suspend":false}}')
+    echo(f"suspended {run.key}; to resume it later: {kubectl(metadata.namespace, *resume)}")
+
+
+@click.command()
+@click.option("--in", "namespace", required=True, help="Namespace of the run.")
+@click.option("--binding", required=True, help="A SecretBinding there that offers the value as `selftest`.")
+@click.option("--value", required=True, help="What the run's pod should find. No secret.")
+@click.option("--image", required=True, help="An image with Python, for the run's pod.")
+@click.option("--pull-secret", "pull_secrets", multiple=True, help="Name of a Secret for that image.")
+@click.option("--timeout-seconds", type=click.IntRange(1), default=120, show_default=True)
+@click.pass_obj
+def selftest(options: Options, /, namespace: str, timeout_seconds: int, **given: Any) -> None:
+    """Make a run that checks the value of its secret, and see its Secret come and go."""
+
+    async def work(kube: Kube) -> str:
+        review = await kube.create(_REVIEWS, None, {"apiVersion": "authentication.k8s.io/v1"})
+        user = review["status"]["userInfo"]
+        requester = {"username": user["username"], "groups": user.get("groups") or []}
+        made = await kube.create(RUNS, namespace, _test_run(requester, **given))
+        name = made["metadata"]["name"]
+        echo(f"made run {namespace}/{name}")
+        run = WorkflowRun.parse(made)
+        until = time.monotonic() + timeout_seconds
+        try:
+            while not (finished(run.status) and _is(run, "SecretsReleased")):
+                if time.monotonic() >= until:
+                    raise GaveUpError(f"the run has not ended after {timeout_seconds} s: {_said(run)}")
+                await asyncio.sleep(_PAUSE)
+                run = WorkflowRun.parse(await kube.get(RUNS, namespace, name))
+        finally:
+            await kube.delete(RUNS, namespace, name)
+        exposures = [
+            item for task in run.status.tasks for attempt in task.attempts for item in attempt.exposures
+        ]
+        if run.status.phase != "Succeeded" or not exposures:
+            raise GaveUpError(f"the run's phase is {run.status.phase}: {_said(run)}")
+        if any(item.deleted is None for item in exposures):
+            raise GaveUpError(f"a Secret of the run is left: {_said(run)}")
+        return "; ".join(f"{item.created} to {item.deleted}" for item in exposures)
+
+    times = _run(options, work)
+    echo(f"its pod found the value; its Secret was there from {times}, and is gone")
+
+
+def _test_run(
+    requester: Json, *, binding: str, value: str, image: str, pull_secrets: tuple[str, ...]
+) -> Json:
+    container = {
+        "name": "main",
+        "image": image,
+        "command": ["python3", "-c", _CHECK, hashlib.sha256(value.encode()).hexdigest()],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+    }
+    pod = {
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "imagePullSecrets": [{"name": name} for name in pull_secrets],
+        "containers": [container],
+    }
+    task = {
+        "name": "check",
+        "secrets": [{"name": "selftest", "secret": "selftest"}],
+        "activeDeadlineSeconds": 60,
+        "template": {"spec": pod},
+    }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "WorkflowRun",
+        "metadata": {
+            "generateName": "runkeys-selftest-",
+            "labels": {"app.kubernetes.io/name": "runkeys-selftest"},
+        },
+        "spec": {
+            "requester": requester,
+            "bindings": [{"name": binding}],
+            "ttlSecondsAfterFinished": 600,
+            "tasks": [task],
+        },
+    }
+
+
+def _is(run: WorkflowRun, kind: str) -> bool:
+    return any(item.type == kind and item.status == "True" for item in run.status.conditions)
+
+
+def _said(run: WorkflowRun) -> str:
+    """What its status says, for people to act on."""
+    said = [f"{item.type}={item.status} {item.reason}: {item.message}" for item in run.status.conditions]
+    return "; ".join(said) or "it has no status; is the operator ready?"
+
+
+def _run(options: Options, work: Callable[[Kube], Awaitable[Result]]) -> Result:
+    async def inside() -> Result:
+        session = Login(credentials.find(options.kubeconfig, options.context))
+        try:
+            return await work(Kube(session))
+        finally:
+            await session.close()
+
+    try:
+        return asyncio.run(inside())
+    except (GaveUpError, ApiError, LoginError) as error:
+        echo(f"Error: {error}", err=True)
+        sys.exit(1)

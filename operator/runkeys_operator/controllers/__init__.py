@@ -1,0 +1,1 @@
+"""A controller for each kind, and the queue that they share."""

@@ -1,0 +1,243 @@
+"""Answers SecretReveals: to whoever has the right, once, sealed with a key that only they have.
+
+The value passes through this process and through nothing else: what is written into the answer opens with the
+asker's key and for that one object. Before the answer an Event on the binding says who reads what.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+
+from runkeys import sealing
+from runkeys.api import API_VERSION, SecretBinding
+from runkeys.api.reveal import SecretReveal, SecretRevealStatus
+from runkeys.planning.access import REVEAL
+from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.requirements import SecretReference, source_of
+from runkeys_operator.checks.access_review import Authorizer
+from runkeys_operator.checks.policies import REMEDY, Guard
+from runkeys_operator.controllers.key import RevealKey
+from runkeys_operator.controllers.runs.observer import describe_invalid, personal_bindings
+from runkeys_operator.errors import Conflict, NotFound
+from runkeys_operator.kube import BINDINGS, EVENTS, REVEALS, Kube
+from runkeys_operator.values.sources import SourceRefusedError, Sources
+
+log = logging.getLogger(__name__)
+
+KEPT = timedelta(seconds=60)
+"""How long the object stays, answered or not."""
+
+
+_NOBODY_KNOWS = (
+    "so nobody can tell who asks, and nothing is told. Have the policies of this version installed again (helm upgrade,"
+    " or kubectl apply -f policies/), and ask again"
+)
+
+
+class _DeniedError(Exception):
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
+class RevealReconciler:
+    """Brings one SecretReveal to its end."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        sources: Sources,
+        authorizer: Authorizer,
+        guard: Guard,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._kube = kube
+        self._guard = guard
+        self._sources = sources
+        self._authorizer = authorizer
+        self._now = clock
+
+    async def reconcile(self, key: RevealKey) -> float | None:
+        """Answer it if it is not answered, delete it when its time is over; seconds until then."""
+        try:
+            raw = await self._kube.get(REVEALS, key.namespace, key.name)
+        except NotFound:
+            return None
+        metadata = raw["metadata"]
+        until = datetime.fromisoformat(metadata["creationTimestamp"]) + KEPT
+        if until <= self._now():
+            await self._delete(key, metadata["uid"])
+            return None
+        try:
+            reveal = SecretReveal.parse(raw)
+        except ValidationError as error:
+            log.warning("cannot read SecretReveal %s: %s", key, describe_invalid(error))
+        else:
+            if reveal.status.answered_time is None:
+                await self._answer(reveal)
+        return (until - self._now()).total_seconds() + 1
+
+    async def _answer(self, reveal: SecretReveal) -> None:
+        metadata = reveal.metadata
+        try:
+            sealed = await self._sealed(reveal)
+            status = SecretRevealStatus(answered_time=self._now(), sealed=sealed)
+        except _DeniedError as error:
+            refusal = error.refusal
+            status = SecretRevealStatus(
+                answered_time=self._now(), reason=refusal.reason.value, message=str(refusal)
+            )
+        except SourceRefusedError as error:
+            refusal = error.refusal
+            status = SecretRevealStatus(
+                answered_time=self._now(), reason=refusal.reason.value, message=str(refusal)
+            )
+        await self._kube.patch_status(
+            REVEALS,
+            metadata.namespace,
+            metadata.name,
+            status.to_wire(),
+            resource_version=metadata.resource_version,
+        )
+        log.info(
+            "reveal %s",
+            status.reason or "answered",
+            extra={"reveal": f"{metadata.namespace}/{metadata.name}"},
+        )
+
+    async def _sealed(self, reveal: SecretReveal) -> str:
+        """The value for whoever asks. Raises _DeniedError, SourceRefusedError."""
+        namespace, entry_name = reveal.metadata.namespace, reveal.spec.entry
+        try:
+            public_key = sealing.PublicKey.parse(reveal.spec.public_key)
+        except sealing.SealError as error:
+            raise _DeniedError(
+                Refusal(Reason.INVALID, "spec.publicKey", str(error), permanent=True)
+            ) from None
+        await self._admitted(reveal)
+        binding = await self._binding(reveal)
+        await self._authorize(reveal, binding)
+        name = binding.metadata.name
+        entry = binding.entry(entry_name)
+        if entry is None:
+            there = ", ".join(item.name for item in binding.spec.secrets)
+            message = f"SecretBinding {name} has no entry {entry_name!r}; it has: {there}"
+            raise _DeniedError(Refusal(Reason.SECRET_NOT_FOUND, "spec.entry", message, permanent=True))
+        reference = SecretReference(
+            variable="",
+            file="value",
+            source=source_of(namespace, binding, entry),
+            binding=name,
+            entry=entry_name,
+            field="spec.entry",
+        )
+        values = await self._sources.resolve(namespace, [reference])
+        await self._tell(reveal, binding)
+        return sealing.seal(
+            values[reference.key], sealing.RevealAnswer(namespace, reveal.metadata.uid), public_key
+        )
+
+    async def _admitted(self, reveal: SecretReveal) -> None:
+        """Only the policies say who asks. They are looked at after the question, so that they were there before it."""
+        metadata = reveal.metadata
+        refusal = await self._guard.refusal(anew=True)
+        if refusal is not None:
+            message = refusal.message.removesuffix(REMEDY) + _NOBODY_KNOWS
+            raise _DeniedError(replace(refusal, message=message))
+        refusal = self._guard.doubt(
+            "the SecretReveal", metadata.namespace, metadata.creation_timestamp, "spec.requester"
+        )
+        if refusal is not None:
+            raise _DeniedError(refusal)
+
+    async def _binding(self, reveal: SecretReveal) -> SecretBinding:
+        namespace, name = reveal.metadata.namespace, reveal.spec.binding
+        field = "spec.binding" if name else "spec.personal"
+        requester = self._requester(reveal)
+        if name is None:
+            found = await personal_bindings(self._kube, namespace, requester)
+            if len(found) != 1:
+                what = "several personal SecretBindings" if found else "no personal SecretBinding"
+                message = f"{requester} has {what} in namespace {namespace}"
+                reason = Reason.NAME_COLLISION if found else Reason.BINDING_NOT_FOUND
+                raise _DeniedError(Refusal(reason, field, message, permanent=True))
+            raw = found[0]
+        else:
+            try:
+                raw = await self._kube.get(BINDINGS, namespace, name)
+            except NotFound:
+                message = f"there is no SecretBinding {name} in namespace {namespace}"
+                raise _DeniedError(
+                    Refusal(Reason.BINDING_NOT_FOUND, field, message, permanent=True)
+                ) from None
+        try:
+            return SecretBinding.parse(raw)
+        except ValidationError as error:
+            raise _DeniedError(
+                Refusal(Reason.BINDING_INVALID, field, describe_invalid(error), permanent=True)
+            ) from None
+
+    def _requester(self, reveal: SecretReveal) -> str:
+        if reveal.spec.requester is None:
+            message = (
+                "who asks is not on record, so nothing can be told; ask again with the policies installed"
+            )
+            raise _DeniedError(Refusal(Reason.REQUESTER_UNKNOWN, "spec.requester", message, permanent=True))
+        return reveal.spec.requester.username
+
+    async def _authorize(self, reveal: SecretReveal, binding: SecretBinding) -> None:
+        requester, owner = self._requester(reveal), binding.spec.owner
+        name = binding.metadata.name
+        if owner is not None:
+            if owner.username == requester:
+                return
+            message = f"SecretBinding {name} is the personal binding of {owner.username}"
+            raise _DeniedError(Refusal(Reason.REVEAL_DENIED, "spec.binding", message, permanent=True))
+        denied = await self._authorizer.denied(reveal.metadata.namespace, reveal.spec.requester, REVEAL, name)
+        if denied is not None:
+            raise _DeniedError(Refusal(Reason.REVEAL_DENIED, "spec.binding", denied, permanent=True))
+
+    async def _tell(self, reveal: SecretReveal, binding: SecretBinding) -> None:
+        """Say on the binding who reads what. Without that there is no answer.
+
+        Nobody can know the name before and take it, so that the Event would be missing. If the answer got lost it is
+        said twice.
+        """
+        metadata, asked = binding.metadata, reveal.metadata
+        moment = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{metadata.name[:200]}.{secrets.token_hex(8)}",
+                "namespace": metadata.namespace,
+            },
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": "SecretBinding",
+                "name": metadata.name,
+                "namespace": metadata.namespace,
+                "uid": metadata.uid,
+            },
+            "type": "Normal",
+            "reason": "SecretRevealed",
+            "message": f"{self._requester(reveal)} read entry {reveal.spec.entry!r} (SecretReveal {asked.name})",
+            "source": {"component": "runkeys"},
+            "reportingComponent": "runkeys.dev/operator",
+            "firstTimestamp": moment,
+            "lastTimestamp": moment,
+            "count": 1,
+        }
+        await self._kube.create(EVENTS, metadata.namespace, event)
+
+    async def _delete(self, key: RevealKey, uid: str) -> None:
+        try:
+            await self._kube.delete(REVEALS, key.namespace, key.name, uid=uid, propagation="Background")
+        except (NotFound, Conflict):
+            return  # gone, or another one by now

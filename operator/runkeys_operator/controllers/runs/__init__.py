@@ -1,0 +1,1 @@
+"""The controller of WorkflowRuns: observe, plan, execute, write status."""

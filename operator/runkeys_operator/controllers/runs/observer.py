@@ -1,0 +1,270 @@
+"""What is known of one run when its next step is planned.
+
+On the way to a Job or a Secret every read is a GET by name: authorisation never trusts a cache, and a LIST waits
+for the server's watch cache. Everything else goes by what the watches showed. Lists are left to the sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun
+from runkeys.planning.observation import JobState, JobView, Memory, Observation, PodView, RequestView
+from runkeys.planning.requirements import Bindings, requester_of
+from runkeys.planning.status import finished
+from runkeys.planning.task import jobs_with_secrets
+from runkeys_operator.checks.policies import Guard
+from runkeys_operator.controllers.certificates import Delivery
+from runkeys_operator.controllers.key import RunKey
+from runkeys_operator.controllers.runs.cache import Store
+from runkeys_operator.controllers.runs.record import Record
+from runkeys_operator.errors import NotFound
+from runkeys_operator.kube import BINDINGS, JOBS, PODS, RUNS, Json, Kube
+from runkeys_operator.kube.selectors import OWNER, escaped
+
+Kind = TypeVar("Kind", WorkflowRun, SecretBinding)
+
+
+class UnreadableError(Exception):
+    """A stored object that this version cannot read, e.g. written under a newer schema. ``where`` names the field."""
+
+    def __init__(self, raw: Json, where: str) -> None:
+        super().__init__(f"cannot read it: {where}")
+        self.where = where
+        self.generation = raw["metadata"].get("generation", 0)
+        self.resource_version = raw["metadata"]["resourceVersion"]
+        self.status = raw.get("status")
+
+
+def parse(kind: type[Kind], raw: Json) -> Kind:
+    """Read an object that others wrote.
+
+    :raises UnreadableError: whatever is wrong with it; it says no more than that of what is in it.
+    """
+    try:
+        return kind.parse(raw)
+    except ValidationError as error:
+        where = describe_invalid(error)
+    except Exception as error:  # noqa: BLE001 -- nothing that somebody wrote may stop more than its own pass
+        where = type(error).__name__
+    raise UnreadableError(raw, where)
+
+
+async def read_run(kube: Kube, key: RunKey) -> WorkflowRun | None:
+    """The run, or None if there is none.
+
+    :raises UnreadableError: if it does not fit the models.
+    """
+    try:
+        raw = await kube.get(RUNS, key.namespace, key.name)
+    except NotFound:
+        return None
+    return parse(WorkflowRun, raw)
+
+
+class Observer:
+    """What is known of a run: at once from what was shown last, or read by name."""
+
+    def __init__(
+        self, kube: Kube, jobs: Store[JobView], pods: Store[PodView], delivery: Delivery, guard: Guard
+    ) -> None:
+        self._kube = kube
+        self._guard = guard
+        self._delivery = delivery
+        self._jobs = jobs
+        self._pods = pods
+
+    def remembered(self, key: RunKey, last: Record) -> Observation:
+        """The run as it was ``last``, with its Jobs and pods as they were shown since. No request."""
+        pods = self._pods.of(key)
+        return replace(
+            last.observation(),
+            jobs=self._known_jobs(key),
+            pods=pods,
+            requests=self._requests(pods),
+            offer=self._delivery.offer,
+            policies_in_force=self._guard.in_force,
+        )
+
+    async def run(
+        self, key: RunKey, before: WorkflowRun | None
+    ) -> tuple[WorkflowRun | None, Bindings | None]:
+        """The run, read by name, and at the same time its bindings, if they are known from the run ``before``.
+
+        :return: without bindings if the run turned out to name others.
+        :raises UnreadableError: if it does not fit the models.
+        """
+        if before is None:
+            return await read_run(self._kube, key), None
+        run, bindings = await asyncio.gather(
+            read_run(self._kube, key), _bindings(self._kube, before, wanted=not finished(before.status))
+        )
+        same = run is not None and _names(run) == _names(before)
+        return run, bindings if same else None
+
+    async def read(
+        self, key: RunKey, run: WorkflowRun, memory: Memory, bindings: Bindings | None = None
+    ) -> Observation:
+        """Everything that the next step of ``run``, which was just read, depends on; ``bindings`` if they were, too.
+
+        A Job on record that no watch has shown is asked for: after a start it may only not have been seen yet.
+        """
+        namespace, known = run.metadata.namespace, self._known_jobs(key)
+        over = finished(run.status)
+        unseen = [
+            attempt.job
+            for task in run.status.tasks
+            for attempt in task.attempts
+            if _matters(attempt) and (attempt.job not in known or known[attempt.job].uid != attempt.job_uid)
+        ]
+        # No other pod can be given a Secret, and then how it looks by now is of no account.
+        with_secrets = jobs_with_secrets(run) if not over else set()
+        shown = self._pods.of(key)
+        waiting = [
+            pod for pod in shown if pod.name.rpartition("-")[0] in with_secrets and not _has_started(pod)
+        ]
+        read, jobs, reread = await asyncio.gather(
+            _known(bindings) if bindings is not None else _bindings(self._kube, run, wanted=not over),
+            asyncio.gather(*(_job(self._kube, namespace, name) for name in unseen)),
+            asyncio.gather(*(_pod(self._kube, namespace, pod) for pod in waiting)),
+        )
+        found = {job.name: job for job in jobs if job is not None}
+        # A task that has ended while the answers were under way need not wait for another pass.
+        for name, job in self._known_jobs(key).items():
+            if name not in found or job.uid == found[name].uid:
+                found[name] = job
+        pods = {pod.uid: pod for pod in (*shown, *reread)}
+        # Whether the Job's success is its own pod's is judged by how that is after the Job's end.
+        behind = [
+            pod for pod in pods.values() if not pod.over and pod.uid in _of_ended(run, found, pods.values())
+        ]
+        pods |= {
+            pod.uid: pod
+            for pod in await asyncio.gather(*(_pod(self._kube, namespace, one) for one in behind))
+        }
+        return Observation(
+            run,
+            read,
+            found,
+            tuple(pods.values()),
+            memory,
+            fresh=True,
+            requests=self._requests(pods.values()),
+            offer=self._delivery.offer,
+            policies_in_force=self._guard.in_force,
+        )
+
+    def _requests(self, pods: Iterable[PodView]) -> tuple[RequestView, ...]:
+        """Taken from the watch: of a request only its answer changes, and to answer it twice the server refuses."""
+        return tuple(item for pod in pods for item in self._delivery.of(pod.uid))
+
+    def _known_jobs(self, key: RunKey) -> dict[str, JobView]:
+        """By name; of two that bore the same name the one that is there."""
+        return {job.name: job for job in sorted(self._jobs.of(key), key=lambda job: not job.gone)}
+
+
+def _names(run: WorkflowRun) -> tuple[object, ...]:
+    """What decides which bindings are read for a run."""
+    return run.metadata.uid, finished(run.status), run.spec.bindings, run.spec.requester
+
+
+async def _known(bindings: Bindings) -> Bindings:
+    return bindings
+
+
+def _matters(attempt: AttemptStatus) -> bool:
+    """Whether something may still have to be done about the attempt as long as its Job is there."""
+    return not attempt.outcome or any(
+        exposure.deleted is None or exposure.estimated for exposure in attempt.exposures
+    )
+
+
+async def _bindings(kube: Kube, run: WorkflowRun, *, wanted: bool) -> Bindings:
+    if not wanted:
+        return Bindings({}, {})
+    names = {reference.name for reference in run.spec.bindings if reference.name is not None}
+    found: dict[str, SecretBinding] = {}
+    unreadable: dict[str, str] = {}
+
+    def take_in(raw: Json) -> None:
+        name = raw["metadata"]["name"]
+        try:
+            found[name] = parse(SecretBinding, raw)
+        except UnreadableError as error:
+            unreadable[name] = error.where
+
+    async def read(name: str) -> None:
+        try:
+            raw = await kube.get(BINDINGS, run.metadata.namespace, name)
+        except NotFound:
+            return
+        take_in(raw)
+
+    async def look_for_personal() -> tuple[str, ...]:
+        owner = requester_of(run)
+        if not owner or not any(reference.personal for reference in run.spec.bindings):
+            return ()
+        listed = await personal_bindings(kube, run.metadata.namespace, owner)
+        for raw in listed:
+            take_in(raw)
+        return tuple(sorted(raw["metadata"]["name"] for raw in listed))
+
+    personal, _ = await asyncio.gather(
+        look_for_personal(), asyncio.gather(*(read(name) for name in sorted(names)))
+    )
+    return Bindings(found, unreadable, personal)
+
+
+async def personal_bindings(kube: Kube, namespace: str, owner: str) -> list[Json]:
+    """The personal binding of a user; of several, which is a mistake, two."""
+    selector = f"{OWNER}={escaped(owner)}"
+    async for page in kube.pages(BINDINGS, namespace, field_selector=selector, size=2):
+        return page.items
+    return []
+
+
+async def _job(kube: Kube, namespace: str, name: str) -> JobView | None:
+    try:
+        return JobView.parse(await kube.get(JOBS, namespace, name))
+    except NotFound:
+        return None
+
+
+def _has_started(pod: PodView) -> bool:
+    """Whether no Secret is made for it any more; until then its images could be changed in place."""
+    return pod.over or all(container.started for container in pod.containers)
+
+
+def _of_ended(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodView]) -> set[str]:
+    """The uids of pods that belong to a Job which has ended, or did when they were given something."""
+    ended = {job.uid for job in jobs.values() if job.state is not JobState.ACTIVE}
+    recorded = {
+        attempt.pod_uid
+        for task in run.status.tasks
+        for attempt in task.attempts
+        if attempt.pod_uid is not None and attempt.job_uid in ended
+    }
+    return recorded | {pod.uid for pod in pods if pod.job_uid in ended}
+
+
+async def _pod(kube: Kube, namespace: str, seen: PodView) -> PodView:
+    """``seen``, read again."""
+    try:
+        raw = await kube.get(PODS, namespace, seen.name)
+    except NotFound:
+        return seen.vanished()
+    fresh = PodView.parse(raw)
+    return fresh if fresh.uid == seen.uid else seen.vanished()
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """Which fields are wrong and why, without what they hold."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+        for item in error.errors(include_input=False, include_url=False, include_context=False)[:5]
+    )

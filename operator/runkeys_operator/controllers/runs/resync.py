@@ -1,0 +1,200 @@
+"""The safety net: lists what is open now and then, and names the runs that have to be looked at.
+
+Watches lose events (a relist tells nobody what was deleted meanwhile); a look at the whole does not. It asks for
+metadata only, and compares versions with what the watches showed: what is up to date costs nothing more. Runs that
+have finished are not listed, however many there are, unless a Secret of theirs may be live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from runkeys.names import LABEL_RUN
+from runkeys.planning.observation import JobView, PodView, job_uid_of
+from runkeys_operator.controllers.key import RunKey
+from runkeys_operator.controllers.runs.cache import Store, run_of
+from runkeys_operator.controllers.runs.record import Record
+from runkeys_operator.errors import NotFound
+from runkeys_operator.kube import JOBS, PODS, RUNS, Json, Kube, Resource
+from runkeys_operator.kube.selectors import BOUND, EXPIRES, LIVE, OPEN
+from runkeys_operator.process.logs import describe, get_logger
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+_WATCH_LAG_SECONDS = 1.0
+"""How far the watches may be behind a list before they are said to have missed something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a list says of one object, without the rest of its metadata.
+
+    :ivar run: the run that it is, or says it belongs to.
+    :ivar job_uid: of a Job its own uid, of a pod the one that its label names.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    generation: int
+    labels: Mapping[str, str]
+    deleting: bool
+    run: RunKey | None
+    job_uid: str
+
+    @classmethod
+    def parse(cls, resource: Resource, metadata: Mapping[str, Any]) -> Listed:
+        """Read the metadata of an object of that kind."""
+        namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
+        if not all(isinstance(text, str) for text in (namespace, name, uid)):
+            raise TypeError("no metadata of an object")
+        is_run = resource == RUNS
+        return cls(
+            namespace=namespace,
+            name=name,
+            uid=uid,
+            version=int(metadata["resourceVersion"]),
+            generation=metadata.get("generation", 0),
+            labels=(metadata.get("labels") or {}) if is_run else {},
+            deleting="deletionTimestamp" in metadata,
+            run=RunKey(namespace, name) if is_run else run_of(metadata),
+            job_uid=job_uid_of(metadata) if resource == PODS else uid,
+        )
+
+
+@dataclass
+class Found:
+    """What a sweep came upon.
+
+    :ivar read: runs that are not known as they are now, and have to be read.
+    :ivar look: runs of which a Job or a pod is another than was shown.
+    """
+
+    read: set[RunKey] = field(default_factory=set)
+    look: set[RunKey] = field(default_factory=set)
+
+
+class Sweeper:
+    """Lists in the namespaces that are served; ``()``: in all.
+
+    :ivar settled: uids of Jobs that need no look any more, although they are still there for their logs.
+    """
+
+    def __init__(
+        self, kube: Kube, jobs: Store[JobView], pods: Store[PodView], namespaces: tuple[str, ...]
+    ) -> None:
+        self.settled: set[str] = set()
+        self._kube = kube
+        self._jobs = jobs
+        self._pods = pods
+        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
+
+    async def sweep(self, known: Mapping[RunKey, Record]) -> Found:
+        """Compare what is there with what is ``known``, which may change meanwhile."""
+        found, settled = Found(), set(self.settled)
+        runs_before, jobs_before, pods_before = set(known), self._jobs.present(), self._pods.present()
+        jobs = await self._all(JOBS, labels=LABEL_RUN)
+        pods = await self._all(PODS, labels=LABEL_RUN, fields=BOUND)
+        runs, live = await self._all(RUNS, fields=OPEN), await self._all(RUNS, fields=LIVE)
+        await asyncio.sleep(_WATCH_LAG_SECONDS)
+        self.settled -= settled - {job.uid for job in jobs}
+        self._compare_runs(found, known, runs_before, runs, live)
+        for resource, store, before, listed in (
+            (JOBS, self._jobs, jobs_before, jobs),
+            (PODS, self._pods, pods_before, pods),
+        ):
+            await self._compare(found, known, resource, store, before, listed)
+        return found
+
+    def _compare_runs(
+        self,
+        found: Found,
+        known: Mapping[RunKey, Record],
+        before: set[RunKey],
+        listed: list[Listed],
+        live: list[Listed],
+    ) -> None:
+        here = {item.run: item for item in listed if item.run is not None}
+        for key, item in here.items():
+            run = known.get(key)
+            if run is None or run.differs(item.uid, item.generation, item.labels, deleting=item.deleting):
+                found.read.add(key)
+        found.read |= {item.run for item in live if item.run is not None} - known.keys()
+        found.read |= {key for key in before - here.keys() if key in known and not known[key].finished}
+
+    async def _compare(
+        self,
+        found: Found,
+        known: Mapping[RunKey, Record],
+        resource: Resource,
+        store: Store[Any],
+        before: Mapping[str, RunKey],
+        listed: list[Listed],
+    ) -> None:
+        here = {item.uid for item in listed}
+        found.look |= {key for uid, key in before.items() if uid not in here and store.mark_gone(uid, key)}
+        of_known = []
+        for item in listed:
+            if item.run in known:
+                of_known.append(item)
+            elif item.run is not None and item.job_uid not in self.settled:
+                found.read.add(item.run)
+        for item in of_known:
+            if item.run is None or store.has(item.run, item.uid, item.version):
+                continue
+            try:
+                raw = await self._kube.get(resource, item.namespace, item.name)
+            except NotFound:
+                continue
+            found.look.update(key for key in _readable(resource, store.record, [raw]) if key is not None)
+
+    async def expiring(self, now: datetime, within: timedelta) -> AsyncIterator[tuple[RunKey, float]]:
+        """Finished runs whose time to live ends ``within`` this time, and in how many seconds."""
+        for namespace in self._namespaces:
+            async for page in self._kube.pages(RUNS, namespace, field_selector=EXPIRES):
+                for key, end in _readable(RUNS, _expiry, page.items):
+                    left = end - now
+                    if left <= within:
+                        yield key, max(0.0, left.total_seconds())
+
+    async def _all(self, resource: Resource, *, labels: str = "", fields: str = "") -> list[Listed]:
+        """All that match, page by page, as whole metadata takes much room."""
+        found: list[Listed] = []
+        for namespace in self._namespaces:
+            pages = self._kube.pages(
+                resource, namespace, label_selector=labels, field_selector=fields, metadata_only=True
+            )
+            try:
+                async for page in pages:
+                    found += _readable(resource, partial(_listed, resource), page.items)
+            except NotFound:
+                continue
+        return found
+
+
+def _listed(resource: Resource, item: Json) -> Listed:
+    return Listed.parse(resource, item["metadata"])
+
+
+def _expiry(item: Json) -> tuple[RunKey, datetime]:
+    """When the time to live of a finished run ends."""
+    ttl = timedelta(seconds=item["spec"]["ttlSecondsAfterFinished"])
+    key = RunKey(item["metadata"]["namespace"], item["metadata"]["name"])
+    return key, datetime.fromisoformat(item["status"]["completionTime"]) + ttl
+
+
+def _readable(resource: Resource, read: Callable[[Json], T], items: Iterable[Json]) -> Iterator[T]:
+    """What ``items`` come to; one that nobody can make sense of must not keep the others from being seen."""
+    for item in items:
+        try:
+            yield read(item)
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong, it is wrong with this object
+            log.error("passed over one of %s: %s", resource, describe(error))  # noqa: TRY400

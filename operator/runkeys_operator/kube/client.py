@@ -1,0 +1,513 @@
+"""A thin client of the API server for the few calls that the operator makes.
+
+Why not a client library: this is the hot path (five writes a run), and aiohttp is there
+already for kopf. Nothing here logs, caches or retries: the queue retries, with its back-off
+per run. The one exception are credentials that were refused and could be replaced.
+
+Secrets get special care: answers to their creation and deletion are asked for as
+metadata only, so that a value crosses the wire once, on its way in.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from yarl import URL
+
+from runkeys._text import documents
+from runkeys_operator.errors import Invalid, LoginError, Unauthorized, Unreachable, from_response
+from runkeys_operator.kube.clock import ServerClock
+from runkeys_operator.process import metrics
+from runkeys_operator.process.logs import get_logger
+
+log = get_logger(__name__)
+
+Json = dict[str, Any]
+Objects = list[Json]
+
+PAGE_SIZE = 25
+"""Objects in a page: each may have a megabyte and a half, and a page is read at one go."""
+
+METADATA_PAGE_SIZE = 250
+"""The same of metadata, which is small."""
+
+_SECONDS = 15.0
+_TIMEOUT = aiohttp.ClientTimeout(total=_SECONDS)
+# The server ends a watch after five minutes, and bookmarks it once a minute: a longer silence is a dead connection.
+_WATCH_SECONDS = 300
+_WATCH_TIMEOUT = aiohttp.ClientTimeout(total=_WATCH_SECONDS + 10, sock_connect=15, sock_read=70)
+
+_NO_API_SERVER = "the answer is not from an API server"
+_JSON = "application/json"
+METADATA_ONLY = f"{_JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind as the API's paths spell it."""
+
+    group: str
+    version: str
+    plural: str
+
+    @property
+    def root(self) -> str:
+        """The group version's path: `/api/v1` or `/apis/<group>/<version>`."""
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+    def path(self, namespace: str | None) -> str:
+        """Where its objects are listed and watched; `namespace` None: all of them."""
+        return (
+            f"{self.root}/namespaces/{namespace}/{self.plural}" if namespace else f"{self.root}/{self.plural}"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+RUNS = Resource("runkeys.dev", "v1alpha1", "workflowruns")
+BINDINGS = Resource("runkeys.dev", "v1alpha1", "secretbindings")
+REVEALS = Resource("runkeys.dev", "v1alpha1", "secretreveals")
+JOBS = Resource("batch", "v1", "jobs")
+PODS = Resource("", "v1", "pods")
+SECRETS = Resource("", "v1", "secrets")
+EVENTS = Resource("", "v1", "events")
+REQUESTS = Resource("certificates.k8s.io", "v1", "podcertificaterequests")
+LEASES = Resource("coordination.k8s.io", "v1", "leases")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
+
+
+class Page(NamedTuple):
+    """A part of a list, and the version from which a watch shows what follows the list."""
+
+    items: Objects
+    version: str
+
+
+class Deleted(NamedTuple):
+    """What a DELETE achieved: `gone` at once, or still held by `finalizers` (or a grace period)."""
+
+    gone: bool
+    finalizers: tuple[str, ...] = ()
+
+
+class Connection(NamedTuple):
+    """A way to the API server: its base address and a session that authenticates itself."""
+
+    server: str
+    http: aiohttp.ClientSession
+
+
+class SessionProvider(Protocol):
+    """Who makes sessions, and replaces those that the server refused."""
+
+    def current(self) -> Connection:
+        """The session to use now."""
+
+    async def renew(self, stale: Connection) -> bool:
+        """Replace `stale`, whose credentials or trust failed. False: not again so soon."""
+
+
+class Permit(Protocol):
+    """Says for how many seconds a request that changes something may take, now that it begins."""
+
+    def __call__(self, *, removes: bool) -> float:
+        """`removes`: it deletes a Secret. Raises NotLeader if it must not be sent."""
+
+
+def _always(*, removes: bool) -> float:  # noqa: ARG001
+    return _SECONDS
+
+
+BEFORE_SENDING: ContextVar[Callable[[], object] | None] = ContextVar("before_sending")
+"""Called when a request has its connection, and raises what keeps it from being sent."""
+
+
+class Kube:
+    """The calls. Every method raises `ApiError`; `namespace` None means cluster scope.
+
+    Objects are the API's own JSON. 15 seconds at most for each request, and what `permit` gives it if it is no read.
+
+    :ivar clock: the server's, as its answers show it.
+    """
+
+    def __init__(self, provider: SessionProvider, permit: Permit = _always) -> None:
+        self._provider = provider
+        self._permit = permit
+        self.clock = ServerClock()
+
+    def __repr__(self) -> str:
+        return "Kube()"
+
+    async def get(
+        self, resource: Resource, namespace: str | None, name: str, *, metadata_only: bool = False
+    ) -> Json:
+        """The object, read fresh."""
+        accept = METADATA_ONLY if metadata_only else ""
+        return await self._call("get", "GET", resource, namespace, name, accept=accept)
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        metadata_only: bool = False,
+    ) -> Objects:
+        """Every object that matches; `namespace` None means all namespaces. `metadata_only` leaves out the rest."""
+        pages = self.pages(
+            resource,
+            namespace,
+            label_selector=label_selector,
+            field_selector=field_selector,
+            metadata_only=metadata_only,
+        )
+        return [item async for page in pages for item in page.items]
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        metadata_only: bool = False,
+        size: int = 0,
+    ) -> AsyncIterator[Page]:
+        """The same in pages, for whoever must not hold all of them. `size`: at most so many in a page."""
+        size = size or (METADATA_PAGE_SIZE if metadata_only else PAGE_SIZE)
+        query = {"limit": str(size), **_selectors(label_selector, field_selector)}
+        accept = METADATA_LIST if metadata_only else ""
+        while True:
+            answer = await self._call("list", "GET", resource, namespace, query=query, accept=accept)
+            page, token = _page(answer, f"list {resource}")
+            yield page
+            if not token:
+                return
+            query["continue"] = token
+
+    async def watch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        since: str,
+        label_selector: str = "",
+        field_selector: str = "",
+        metadata_only: bool = False,
+        opened: Callable[[], None],
+    ) -> AsyncIterator[Json]:
+        """What happens after version `since`, bookmarks included, until the server ends it: after five minutes.
+
+        An event that cannot be read is passed over. `opened` is called when the server begins to answer. Raises
+        `Expired` if that version is too old, `Unreachable` if nothing that came could be read.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": since,
+            "timeoutSeconds": str(_WATCH_SECONDS),
+            **_selectors(label_selector, field_selector),
+        }
+        request = f"watch {resource} {namespace or ''}".rstrip()
+        target = f"{resource.path(namespace)}?{urlencode(query)}"
+        headers = {"Accept": f"{METADATA_ONLY},{_JSON}" if metadata_only else _JSON}
+        response = await self._begin("GET", target, headers, None, request, lambda: _WATCH_TIMEOUT)
+        read = unread = 0
+        try:
+            if response.status >= 300:
+                answer = await response.read()
+                raise from_response(response.status, response.headers, answer, request=request, secret=False)
+            opened()
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in filter(None, lines):
+                    event = _event(line, request)
+                    if event is None:
+                        unread += 1
+                        log.error("%s: passed over an event that cannot be read", request)
+                        continue
+                    read += 1
+                    yield event
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreachable(error, request) from None
+        finally:
+            response.close()
+        if unread and not read:
+            raise Unreachable(_NO_API_SERVER, request=request)
+
+    async def create(self, resource: Resource, namespace: str | None, body: Json) -> Json:
+        """The created object; of a Secret only its metadata."""
+        name = body.get("metadata", {}).get("name", "")
+        return await self._call(
+            *("create", "POST", resource, namespace),
+            body=body,
+            label=name,
+            accept=METADATA_ONLY if resource == SECRETS else "",
+        )
+
+    async def replace(self, resource: Resource, namespace: str | None, name: str, body: Json) -> Json:
+        """Put `body` in the object's place; `Conflict` if that is no longer at `body`'s resourceVersion."""
+        return await self._call("update", "PUT", resource, namespace, name, body=body)
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str | None = None,
+        propagation: str | None = None,
+    ) -> Deleted:
+        """Delete it, but only the one with `uid` if given (else `Conflict`); `NotFound` if gone.
+
+        `propagation` is Background, Foreground or Orphan; None leaves it to the kind's default.
+        """
+        options: Json = {}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        if propagation is not None:
+            options["propagationPolicy"] = propagation
+        answer = await self._call(
+            "delete", "DELETE", resource, namespace, name, body=options or None, accept=METADATA_ONLY
+        )
+        if answer.get("kind") == "Status":
+            return Deleted(gone=True)
+        # The server sent the object back: it deleted it and tells what it was, or it only marked it.
+        metadata = answer.get("metadata") or {}
+        finalizers = tuple(metadata.get("finalizers") or ())
+        in_grace = bool(metadata.get("deletionTimestamp") and metadata.get("deletionGracePeriodSeconds"))
+        return Deleted(gone=not finalizers and not in_grace, finalizers=finalizers)
+
+    async def patch_status(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        status: Json,
+        *,
+        resource_version: str,
+        metadata_only: bool = False,
+    ) -> Json:
+        """Merge `status` into the object's: lists are replaced whole, None removes a key.
+
+        `Conflict` if the object is no longer at `resource_version`. Returns the whole object.
+        """
+        body = {"metadata": {"resourceVersion": resource_version}, "status": status}
+        return await self._call(
+            *("patch", "PATCH", resource, namespace, name, "status"),
+            body=body,
+            accept=METADATA_ONLY if metadata_only else "",
+        )
+
+    async def patch(
+        self, resource: Resource, namespace: str | None, name: str, body: Json, *, resource_version: str
+    ) -> Json:
+        """Merge `body` into the object, which must still be at `resource_version` (else `Conflict`).
+
+        Returns the object; of a Secret only its metadata.
+        """
+        metadata = {**body.get("metadata", {}), "resourceVersion": resource_version}
+        return await self._call(
+            *("patch", "PATCH", resource, namespace, name),
+            body={**body, "metadata": metadata},
+            accept=METADATA_ONLY if resource == SECRETS else "",
+        )
+
+    async def discover(self, resource: Resource) -> Objects:
+        """What the resource's group version serves: APIResource objects; `NotFound` if nothing."""
+        answer = await self._send("GET", resource.root, None, f"discover {resource.root}")
+        return answer.get("resources") or []
+
+    async def _call(
+        self,
+        verb: str,
+        method: str,
+        resource: Resource,
+        namespace: str | None,
+        name: str | None = None,
+        subresource: str = "",
+        *,
+        body: Json | None = None,
+        query: Mapping[str, str] | None = None,
+        label: str = "",
+        accept: str = "",
+    ) -> Json:
+        where = "/".join(part for part in (namespace, name or label, subresource) if part)
+        request = f"{verb} {resource} {where}".rstrip()
+        path = [resource.root]
+        if namespace is not None:
+            path += ["namespaces", _segment(namespace, request)]
+        path.append(resource.plural)
+        if name is not None:
+            path.append(_segment(name, request))
+        if subresource:
+            path.append(subresource)
+        target = "/".join(path)
+        if query:
+            target = f"{target}?{urlencode(query)}"
+        return await self._send(method, target, body, request, secret=resource == SECRETS, accept=accept)
+
+    async def _send(
+        self,
+        method: str,
+        target: str,
+        body: Json | None,
+        request: str,
+        *,
+        secret: bool = False,
+        accept: str = "",
+    ) -> Json:
+        headers = {"Accept": f"{accept},{_JSON}" if accept else _JSON}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else _JSON
+            data = json.dumps(body, separators=(",", ":")).encode()
+        try:
+            response, answer = await self._exchange(method, target, headers, data, request, secret=secret)
+        except LoginError as error:
+            raise Unauthorized(0, "NoCredentials", str(error), request=request) from None
+        if response.status >= 300:
+            raise from_response(response.status, response.headers, answer, request=request, secret=secret)
+        try:
+            parsed = documents.read(answer)
+        except ValueError:
+            parsed = None
+        if not isinstance(parsed, dict):
+            # Without the text and the parser's error, which holds it: it may be anything.
+            raise Unreachable(_NO_API_SERVER, request=request) from None
+        return parsed
+
+    async def _exchange(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        data: bytes | None,
+        request: str,
+        *,
+        secret: bool,
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        limit = partial(self._limit, method, removes=secret and method == "DELETE")
+        response = await self._begin(method, target, headers, data, request, limit)
+        try:
+            return response, await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreachable(error, request) from None
+        finally:
+            response.release()
+
+    def _limit(self, method: str, *, removes: bool) -> aiohttp.ClientTimeout:
+        if method == "GET":
+            return _TIMEOUT
+        seconds = min(_SECONDS, self._permit(removes=removes))
+        return aiohttp.ClientTimeout(total=seconds, ceil_threshold=_SECONDS)  # to the point, not rounded up
+
+    async def _begin(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        data: bytes | None,
+        request: str,
+        limit: Callable[[], aiohttp.ClientTimeout],
+    ) -> aiohttp.ClientResponse:
+        """Send the request and wait for the head of the answer, with new credentials if they are refused.
+
+        `limit` is asked for the time-out whenever it is sent.
+        """
+        for last_try in (False, True):
+            connection = self._provider.current()
+            began = time.monotonic()
+            token = BEFORE_SENDING.set(limit)
+            try:
+                response = await connection.http.request(
+                    method,
+                    URL(connection.server + target, encoded=True),
+                    data=data,
+                    headers=headers,
+                    timeout=limit(),
+                    allow_redirects=False,
+                )
+            except (aiohttp.ClientError, OSError) as error:
+                _count(request, "error")
+                failure = _unreachable(error, request)
+                if failure.untrusted and not last_try and await self._provider.renew(connection):
+                    continue
+                raise failure from None
+            finally:
+                BEFORE_SENDING.reset(token)
+            self.clock.heard(response.headers.get("Date"))
+            _count(request, str(response.status), time.monotonic() - began)
+            if response.status == 401 and not last_try and await self._provider.renew(connection):
+                response.release()
+                continue
+            return response
+        raise AssertionError("the second try returns or raises")
+
+
+def _count(request: str, code: str, seconds: float | None = None) -> None:
+    verb, resource = request.split(maxsplit=2)[:2]
+    metrics.api_requests.labels(verb, resource, code).inc()
+    if seconds is not None and verb != "watch":
+        metrics.api_seconds.labels(verb).observe(seconds)
+
+
+def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
+    found = {"labelSelector": label_selector, "fieldSelector": field_selector}
+    return {name: text for name, text in found.items() if text}
+
+
+def _page(answer: Json, request: str) -> tuple[Page, str]:
+    """The page, and the token by which the next one is asked for; empty after the last."""
+    metadata, items = answer.get("metadata"), answer.pop("items", None) or []
+    if isinstance(metadata, dict) and isinstance(items, list):
+        version, token = metadata.get("resourceVersion"), metadata.get("continue") or ""
+        if isinstance(version, str) and isinstance(token, str):
+            return Page(items, version), token
+    raise Unreachable(_NO_API_SERVER, request=request)
+
+
+def _event(line: bytes, request: str) -> Json | None:
+    """What a line of a watch says; None if it cannot be read."""
+    try:
+        event = documents.read(line)
+    except ValueError:
+        return None
+    found = event.get("object") if isinstance(event, dict) else None
+    if not isinstance(found, dict) or not isinstance(event.get("type"), str):
+        return None
+    if event["type"] == "ERROR":
+        code = found.get("code")
+        status = code if isinstance(code, int) and code >= 300 else 500
+        raise from_response(status, {}, json.dumps(found).encode(), request=request, secret=False)
+    metadata = found.get("metadata")
+    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    return event if isinstance(version, str) else None
+
+
+def _segment(name: str, request: str) -> str:
+    """`name` as one segment of a path. Names may come from a manifest: never let one climb the path."""
+    if name in {"", ".", ".."} or "/" in name or "%" in name:
+        raise Invalid(422, "InvalidName", "not a name of an object", request=request)
+    return quote(name, safe="")
+
+
+def _unreachable(error: Exception, request: str) -> Unreachable:
+    if isinstance(error, TimeoutError):
+        return Unreachable("no answer in time", request=request)
+    untrusted = isinstance(error, aiohttp.ClientConnectorCertificateError)
+    # The operating system's errors say what is wrong; aiohttp's may quote what they could not parse.
+    message = str(error) if isinstance(error, OSError) or untrusted else ""
+    return Unreachable(message or type(error).__name__, request=request, untrusted=untrusted)

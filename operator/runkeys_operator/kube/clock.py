@@ -1,0 +1,84 @@
+"""The time, as the API server has it.
+
+Much of what is decided compares the time with one that the API server, or a part of Kubernetes beside it, has written
+into an object: how long a pod has had a node, when a Job ended. And two replicas go on with what the other has written
+down. So all go by one clock, that of the API server, which says in each answer what it shows
+(docs/decisions/0049).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+from runkeys_operator.process import metrics
+from runkeys_operator.process.logs import get_logger
+
+log = get_logger(__name__)
+
+TOLERANCE = timedelta(seconds=2)
+"""An answer gives whole seconds, and was a while under way. Up to this our own clock is good enough, and finer."""
+
+_ASK_AGAIN, _SURE_AFTER = 1.0, 10.0
+_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _wall() -> datetime:
+    return datetime.now(UTC)
+
+
+def _elapsed() -> float:
+    return time.clock_gettime(_CLOCK)
+
+
+class ServerClock:
+    """Goes on by itself from when it was made, whatever becomes of the machine's, and is put right by answers."""
+
+    def __init__(self, wall: Callable[[], datetime] = _wall, elapsed: Callable[[], float] = _elapsed) -> None:
+        self._elapsed = elapsed
+        self._zero = wall() - timedelta(seconds=elapsed())
+        self._ahead = timedelta()
+        self._known = False
+        self._next = float("-inf")
+        self._less_since: float | None = None
+
+    def now(self) -> datetime:
+        """The time, in UTC."""
+        return self._zero + timedelta(seconds=self._elapsed()) + self._ahead
+
+    def heard(self, date: str | None) -> None:
+        """The head of an answer has come, with this date.
+
+        One that comes late shows too little, and none shows too much. So it is believed at once when it shows more than
+        we have, and when it shows less only if nothing was known before, or all have done so for a while.
+        """
+        moment = self._elapsed()
+        if date is None or moment < self._next:
+            return
+        self._next = moment + _ASK_AGAIN
+        shown = _parsed(date)
+        if shown is None:
+            return
+        off = shown + timedelta(seconds=0.5) - self.now()
+        if off < -TOLERANCE and self._known:
+            self._less_since = moment if self._less_since is None else self._less_since
+            if moment < self._less_since + _SURE_AFTER:
+                return
+        self._known, self._less_since = True, None
+        if abs(off) > TOLERANCE:
+            self._ahead += off
+            metrics.clock_offset.set(self._ahead.total_seconds())
+            log.warning(
+                "the API server's clock is %+.0f s from this machine's, and is gone by",
+                self._ahead.total_seconds(),
+            )
+
+
+def _parsed(date: str) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(date)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None

@@ -1,0 +1,35 @@
+"""Field selectors: what the API server picks out, so that the rest is never sent."""
+
+from __future__ import annotations
+
+from runkeys.names import SIGNER
+from runkeys.planning.status import FINAL_PHASES
+
+OPEN = ",".join(f"status.phase!={phase}" for phase in FINAL_PHASES)
+"""Runs that have not finished. The watch of runs has it too: a run that finishes leaves it."""
+
+BOUND = "spec.nodeName!="
+"""Pods that have a node: before that there is nothing to do for them."""
+
+# A field that is not set is selected by the empty text.
+LIVE = "status.live!=,status.live!=0"
+"""Runs with Secrets that may still be there."""
+
+EXPIRES = ",".join(
+    (
+        "spec.ttlSecondsAfterFinished!=",
+        *(f"status.phase!={phase}" for phase in ("", "Pending", "Running", "Suspended")),
+    )
+)
+"""Finished runs that have a time to live."""
+
+OF_SIGNER = f"spec.signerName={SIGNER}"
+"""PodCertificateRequests for sealed delivery."""
+
+OWNER = "spec.owner.username"
+"""The field by which personal bindings are found."""
+
+
+def escaped(value: str) -> str:
+    """``value`` as a field selector takes it."""
+    return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")

@@ -1,0 +1,103 @@
+"""Watches of what there are thousands of: one task for each kind and namespace, none for each object.
+
+kopf watches bindings. It gives each object a task, a queue and a memory of its own, which is a third of what a run
+costs if runs, Jobs and pods go the same way (docs/decisions/0008).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from runkeys_operator.errors import ApiError, Expired, Unauthorized
+from runkeys_operator.kube import Json, Kube, Resource
+from runkeys_operator.process.logs import describe, get_logger
+
+log = get_logger(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 3.0
+_REFUSED_SECONDS = 30.0
+
+
+class Sink(Protocol):
+    """Takes what a watch shows. Called in the event loop; must not block."""
+
+    def __call__(self, event: Json) -> None:
+        """`{"type": "ADDED" | "MODIFIED" | "DELETED" | None, "object": {…}}`; None for what a list found.
+
+        What it raises is logged, and the object is passed over.
+        """
+
+
+class Watch:
+    """Everything that happens to the objects of one kind, from a list on, for as long as it runs."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        resource: Resource,
+        namespace: str | None,
+        saw: Sink,
+        *,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
+        opened: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`metadata_only`: objects come without the rest. `opened` is told the path of the watch when it has begun."""
+        self._kube = kube
+        self._resource = resource
+        self._namespace = namespace
+        self._saw = saw
+        self._wanted: dict[str, Any] = {
+            "label_selector": labels,
+            "field_selector": fields,
+            "metadata_only": metadata_only,
+        }
+        self._opened = lambda: opened(resource.path(namespace))
+
+    async def run(self) -> None:
+        """Go on until cancelled. What fails is tried again, with a list if the place is lost.
+
+        Raises Unauthorized when the credentials are refused for half a minute.
+        """
+        pause, version = _FIRST_PAUSE, ""
+        clock = asyncio.get_running_loop().time
+        accepted = clock()
+        while True:
+            try:
+                if not version:
+                    version = await self._list()
+                async for event in self._kube.watch(
+                    self._resource, self._namespace, since=version, opened=self._opened, **self._wanted
+                ):
+                    pause, accepted = _FIRST_PAUSE, clock()
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        self._hand_on(event)
+            except Expired:
+                version = ""
+            except ApiError as error:
+                if not isinstance(error, Unauthorized):
+                    accepted = clock()
+                elif clock() - accepted > _REFUSED_SECONDS:
+                    raise
+                log.warning("%s; again in %.1f s", error, pause)
+                await asyncio.sleep(max(pause, error.retry_after or 0.0))
+                pause = min(_LONGEST_PAUSE, 2 * pause)
+
+    async def _list(self) -> str:
+        version = ""
+        async for page in self._kube.pages(self._resource, self._namespace, **self._wanted):
+            for item in page.items:
+                self._hand_on({"type": None, "object": item})
+            version = page.version
+        return version
+
+    def _hand_on(self, event: Json) -> None:
+        """One object that nobody can make sense of must not keep the others from being seen."""
+        try:
+            self._saw(event)
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong, it is wrong with this object
+            log.error("passed over one of %s: %s", self._resource, describe(error))  # noqa: TRY400

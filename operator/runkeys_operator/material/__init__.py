@@ -1,1 +1,0 @@
-"""Where values come from. The only package of the operator that ever holds one, and never for long."""

@@ -1,0 +1,226 @@
+"""What every provider of a test cluster offers, and what to do when one cannot."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Self
+
+import yaml
+
+from testing.cluster import build
+from testing.cluster.audit import AuditLog
+from testing.cluster.client import PATIENCE, KubeClient
+from testing.cluster.etcd import EtcdReader
+
+
+class ClusterError(RuntimeError):
+    """Something about a cluster did not work; the message says what, and where to look or what to do."""
+
+
+class NotOffered(ClusterError):
+    """This provider cannot do what was asked, for example read the etcd of somebody else's cluster."""
+
+
+class Cluster(ABC):
+    """A running Kubernetes cluster for tests.
+
+    ``with provider("node").start() as cluster`` ends it afterwards; ``attach`` finds one that somebody else started.
+    """
+
+    provider: ClassVar[str]
+    components: ClassVar[tuple[str, ...]] = ()
+    """Names that kill, pause, resume, start_component, restart and log_file take."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # What a client needs
+
+    @property
+    @abstractmethod
+    def kubeconfig(self) -> Path:
+        """A kubeconfig file of a cluster administrator."""
+
+    @property
+    @abstractmethod
+    def scratch(self) -> Path:
+        """A folder for files that belong to this cluster; it goes with it."""
+
+    @cached_property
+    def server(self) -> str:
+        """The API server's URL, reachable from here."""
+        return self._server_entry()["server"]
+
+    @cached_property
+    def ca_file(self) -> Path | None:
+        """The certificate authority that signed the API server's certificate; None: a publicly known one."""
+        entry = self._server_entry()
+        if "certificate-authority-data" in entry:
+            written = self.scratch / "ca.crt"
+            written.write_bytes(base64.b64decode(entry["certificate-authority-data"]))
+            return written
+        return Path(entry["certificate-authority"]) if "certificate-authority" in entry else None
+
+    @cached_property
+    def client(self) -> KubeClient:
+        """A client with an administrator's rights."""
+        return KubeClient(self.server, self.ca_file, kubeconfig=self.kubeconfig)
+
+    def kubeconfig_for(
+        self, token: str, path: Path, *, server: str | None = None, namespace: str = "default"
+    ) -> Path:
+        """Write a kubeconfig that authenticates by this token and return its path.
+
+        ``server`` is for a proxy's URL (plain HTTP); otherwise the API server itself.
+        """
+        at: dict[str, str] = {"server": server or self.server}
+        if server is None and self.ca_file is not None:
+            at["certificate-authority"] = str(self.ca_file)
+        return write_kubeconfig(path, at, {"token": token}, namespace)
+
+    def kubectl(self, *args: str, input: str | None = None, timeout: float = PATIENCE) -> str:
+        """Run kubectl as administrator and return what it printed. Raises ClusterError with its error output."""
+        return self.run(build.program("kubectl"), *args, input=input, timeout=timeout)
+
+    def helm(self, *args: str, input: str | None = None, timeout: float = PATIENCE) -> str:
+        """Run helm as administrator and return what it printed. Raises ClusterError with its error output."""
+        return self.run(build.program("helm"), *args, input=input, timeout=timeout)
+
+    def environment(self) -> dict[str, str]:
+        """The environment in which kubectl and helm are on the path and talk to this cluster."""
+        folders = (build.GROUPS["kube"].bin, build.GROUPS["helm"].bin, build.GROUPS["etcd"].bin)
+        # helm keeps its own caches and settings in the home folder unless told otherwise.
+        helm = {f"HELM_{k}_HOME": str(self.scratch / "helm" / k.lower()) for k in ("CACHE", "CONFIG", "DATA")}
+        path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")])
+        return os.environ | helm | {"KUBECONFIG": str(self.kubeconfig), "PATH": path}
+
+    def run(self, *command: str | Path, input: str | None = None, timeout: float = PATIENCE) -> str:
+        """Run a program against this cluster and return what it printed. Raises ClusterError with its error output."""
+        try:
+            done = subprocess.run(
+                command,
+                input=input,
+                capture_output=True,
+                text=True,
+                check=False,
+                env=self.environment(),
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired as late:
+            raise ClusterError(f"{_shown(command)} did not end within {timeout:g} s") from late
+        if done.returncode != 0:
+            raise ClusterError(f"{_shown(command)} ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    # Life
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End the cluster and remove all it made; nothing happens when it is gone already."""
+
+    @abstractmethod
+    def load_image(self, archive: Path) -> None:
+        """Make the images in a docker-archive file known to the cluster's nodes."""
+
+    # Looking inside
+
+    @property
+    def etcd(self) -> EtcdReader:
+        """Everything that is, and was, stored."""
+        raise self._not_offered("read etcd")
+
+    @property
+    def audit(self) -> AuditLog:
+        """Every request that the API server answered."""
+        raise self._not_offered("read the audit log")
+
+    def log_file(self, component: str) -> Path:
+        """The file with everything that this component printed."""
+        raise self._not_offered(f"read the log of {component}")
+
+    def log_files(self) -> list[Path]:
+        """Every log there is: of components, of containers, and the audit log."""
+        raise self._not_offered("read logs")
+
+    # Breaking it
+
+    def kill(self, component: str) -> None:
+        """End a component at once (SIGKILL); it stays away until start_component."""
+        raise self._not_offered(f"kill {component}")
+
+    def pause(self, component: str) -> None:
+        """Freeze a component (SIGSTOP)."""
+        raise self._not_offered(f"pause {component}")
+
+    def resume(self, component: str) -> None:
+        """Let a frozen component go on (SIGCONT)."""
+        raise self._not_offered(f"resume {component}")
+
+    def start_component(self, component: str) -> None:
+        """Start a component that was killed."""
+        raise self._not_offered(f"start {component}")
+
+    def restart(self, component: str) -> None:
+        """Kill and start a component; an API server is ready again when this returns."""
+        self.kill(component)
+        self.start_component(component)
+        if component in ("kube-apiserver", "etcd"):
+            self.client.wait_ready()
+
+    def _not_offered(self, what: str) -> NotOffered:
+        return NotOffered(f"The provider {self.provider!r} cannot {what}; the provider 'node' can.")
+
+    def _server_entry(self) -> dict[str, str]:
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        context = next(c["context"] for c in config["contexts"] if c["name"] == config["current-context"])
+        entry: dict[str, str] = next(
+            c["cluster"] for c in config["clusters"] if c["name"] == context["cluster"]
+        )
+        return entry
+
+
+def write_kubeconfig(
+    path: Path, cluster: dict[str, str], user: dict[str, str], namespace: str = "default"
+) -> Path:
+    """Write a kubeconfig with one context, readable by its owner only, and return its path."""
+    context = {"cluster": "runkeys", "user": "runkeys", "namespace": namespace}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "runkeys", "cluster": cluster}],
+        "users": [{"name": "runkeys", "user": user}],
+        "contexts": [{"name": "runkeys", "context": context}],
+        "current-context": "runkeys",
+    }
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(config, indent=1))
+    return path
+
+
+def wait_until(
+    what: str, condition: Callable[[], bool], timeout: float = PATIENCE, every: float = 0.02
+) -> None:
+    """Wait for a condition at most ``timeout`` seconds. Raises ClusterError that says what was waited for."""
+    until = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > until:
+            raise ClusterError(f"{what}: not within {timeout:g} s")
+        time.sleep(every)
+
+
+def _shown(command: tuple[str | Path, ...]) -> str:
+    return " ".join([Path(command[0]).name, *map(str, command[1:])])

@@ -1,0 +1,223 @@
+"""Build the cluster's programs from the Go modules pinned in ``components/`` and keep them in the cache.
+
+One go.mod for each group, because their dependencies must not be mixed. A group's folder in the cache is named after
+a hash of its go.mod, go.sum and build flags: an unchanged group is never built twice, not even by a fresh clone.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from testing.cluster.cache import cache_dir, content_key, file_lock
+from testing.cluster.golang import go_command
+
+COMPONENTS = Path(__file__).parent / "components"
+KUBERNETES = "v1.37.2"
+# The oldest one that the chart takes: an API server of it is tried too (`make test-1.34`).
+OLDEST_KUBERNETES = "v1.34.4"
+
+
+class BuildError(RuntimeError):
+    """A component could not be built; the message says which one, why, and where the whole log is."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Programs that one go.mod pins together: file name to Go package."""
+
+    name: str
+    programs: dict[str, str]
+    ldflags: str = ""
+    flags: tuple[str, ...] = ()
+    cgo: bool = False
+    files: tuple[Path, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "files", tuple(COMPONENTS / self.name / name for name in ("go.mod", "go.sum"))
+        )
+
+    @property
+    def link(self) -> str:
+        return f"-s -w {self.ldflags}".strip()
+
+    @property
+    def bin(self) -> Path:
+        """The folder in the cache that holds (or will hold) this group's programs."""
+        how = " ".join((*self.programs.values(), self.link, *self.flags, str(self.cgo), platform.machine()))
+        return cache_dir() / "cluster" / f"{self.name}-{content_key(*self.files, how)}" / "bin"
+
+    def missing(self) -> list[str]:
+        return [name for name in self.programs if not (self.bin / name).exists()]
+
+
+def _kubernetes_version(version: str) -> str:
+    # A build outside of Kubernetes' own scripts calls itself v0.0.0, which clients and policies take at its word.
+    package = "k8s.io/component-base/version"
+    major, minor, _ = version.removeprefix("v").split(".")
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    return " ".join(f"-X {package}.{key}={value}" for key, value in values.items())
+
+
+_KUBE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl", "kube-proxy")
+_CONTAINERD = ("containerd", "containerd-shim-runc-v2", "ctr")
+_CNI = ("main/bridge", "ipam/host-local")
+
+GROUPS: dict[str, Group] = {
+    group.name: group
+    for group in (
+        Group("etcd", {"etcd": "go.etcd.io/etcd/server/v3", "etcdctl": "go.etcd.io/etcd/etcdctl/v3"}),
+        Group(
+            "kube", {n: f"k8s.io/kubernetes/cmd/{n}" for n in _KUBE}, ldflags=_kubernetes_version(KUBERNETES)
+        ),
+        Group(
+            "kube-1.34",
+            {"kube-apiserver-1.34": "k8s.io/kubernetes/cmd/kube-apiserver"},
+            ldflags=_kubernetes_version(OLDEST_KUBERNETES),
+        ),
+        Group("containerd", {n: f"github.com/containerd/containerd/v2/cmd/{n}" for n in _CONTAINERD}),
+        # Without seccomp compiled in, runc refuses every pod that has the default profile.
+        Group("runc", {"runc": "github.com/opencontainers/runc"}, flags=("-tags", "seccomp"), cgo=True),
+        Group(
+            "cni", {p.partition("/")[2]: f"github.com/containernetworking/plugins/plugins/{p}" for p in _CNI}
+        ),
+        Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}),
+        Group("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
+        Group("kind", {"kind": "sigs.k8s.io/kind"}),
+        # Without the clouds' service discovery, which is most of it.
+        Group(
+            "prometheus",
+            {"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+            flags=("-tags", "builtinassets,remove_all_sd"),
+        ),
+    )
+}
+NODE_GROUPS = ("etcd", "kube", "containerd", "runc", "cni", "helm")
+CLIENT_GROUPS = ("kube", "helm")
+
+
+def program(name: str) -> Path:
+    """Return the path of a built program such as ``kubectl``. Raises KeyError for a name that no group has."""
+    for group in GROUPS.values():
+        if name in group.programs:
+            return group.bin / name
+    raise KeyError(name)
+
+
+def ensure(groups: tuple[str, ...] = NODE_GROUPS, out: TextIO | None = None) -> None:
+    """Build whatever these groups lack, one line of progress for each program. Raises BuildError.
+
+    Two builds at once wait for each other; the second then finds everything done.
+    """
+    wanted = [GROUPS[name] for name in groups]
+    if not any(group.missing() for group in wanted):
+        return
+    with file_lock(cache_dir() / "cluster" / ".lock"):
+        todo = [(group, name) for group in wanted for name in group.missing()]
+        started = time.monotonic()
+        for number, (group, name) in enumerate(todo, start=1):
+            progress = _Progress(out or sys.stderr, f"[{number}/{len(todo)}] {name}")
+            _build(group, name, progress)
+        if todo and out is not None:
+            print(
+                f"Built {len(todo)} programs in {_seconds(time.monotonic() - started)}.", file=out, flush=True
+            )
+
+
+def _build(group: Group, name: str, progress: _Progress) -> None:
+    """Build one program under a temporary name and rename it, so that a half-written file is never taken for done."""
+    if group.cgo:
+        _need_seccomp()
+    group.bin.mkdir(parents=True, exist_ok=True)
+    unfinished = group.bin / f".{name}.{os.getpid()}"
+    log = group.bin.parent / f"{name}.log"
+    arguments = [
+        "build",
+        "-trimpath",
+        "-buildvcs=false",
+        "-ldflags",
+        group.link,
+        *group.flags,
+        "-o",
+        str(unfinished),
+    ]
+    environment = os.environ | {
+        "CGO_ENABLED": "1" if group.cgo else "0",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+    }
+    environment.pop("GOFLAGS", None)
+    needed = max(_go_directive(g.files[0]) for g in GROUPS.values())
+    command = [str(go_command(needed)), *arguments, group.programs[name]]
+    try:
+        with log.open("wb") as handle:
+            build = subprocess.Popen(
+                command, cwd=COMPONENTS / group.name, env=environment, stdout=handle, stderr=handle
+            )
+            progress.follow(build)
+        if build.returncode != 0:
+            last = "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])
+            raise BuildError(f"{name} did not build. The last lines of {log}:\n  {last}")
+        unfinished.rename(group.bin / name)
+        log.unlink()
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _go_directive(go_mod: Path) -> tuple[int, ...]:
+    found = re.search(r"^go (\d+(?:\.\d+)*)$", go_mod.read_text(), re.MULTILINE)
+    return tuple(int(part) for part in found[1].split(".")) if found else (1,)
+
+
+def _need_seccomp() -> None:
+    tools = [tool for tool in ("gcc", "pkg-config") if shutil.which(tool) is None]
+    if not tools:
+        found = subprocess.run(["pkg-config", "--exists", "libseccomp"], check=False, timeout=30)
+        if found.returncode == 0:
+            return
+        tools = ["libseccomp-dev"]
+    raise BuildError(f"runc needs {', '.join(tools)}: run scripts/system-packages.")
+
+
+def _seconds(duration: float) -> str:
+    return f"{duration:.0f}s" if duration < 60 else f"{duration // 60:.0f}m{duration % 60:02.0f}s"
+
+
+class _Progress:
+    """One line that counts seconds on a terminal; elsewhere a line at the start, each minute, and at the end."""
+
+    def __init__(self, out: TextIO, label: str) -> None:
+        self.out = out
+        self.label = label
+
+    def follow(self, build: subprocess.Popen[bytes]) -> None:
+        started = time.monotonic()
+        every = 1.0 if self.out.isatty() else 60.0
+        if not self.out.isatty():
+            print(f"{self.label} …", file=self.out, flush=True)
+        while True:
+            try:
+                build.wait(timeout=every)
+            except subprocess.TimeoutExpired:
+                self._show(time.monotonic() - started)
+            except BaseException:
+                build.terminate()
+                build.wait(timeout=30)
+                raise
+            else:
+                self._show(time.monotonic() - started, last=True)
+                return
+
+    def _show(self, taken: float, last: bool = False) -> None:
+        on_terminal = self.out.isatty()
+        start, end = ("\r\x1b[K", "\n" if last else "") if on_terminal else ("", "\n")
+        print(f"{start}{self.label} … {_seconds(taken)}", end=end, file=self.out, flush=True)

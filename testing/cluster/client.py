@@ -1,0 +1,378 @@
+"""A small client for tests: plain dictionaries in and out, one request for one call, bounded waits that explain."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+
+import urllib3
+from kubernetes import client as kubernetes_client
+from kubernetes import config as kubernetes_config
+
+from testing.cluster.resources import Resource, by_kind, by_plural
+
+Object = dict[str, Any]
+Query = Mapping[str, str | int | bool]
+Event = tuple[str, Object]
+"""A watch event: ``ADDED``, ``MODIFIED`` or ``DELETED``, and the object as it was then."""
+
+_PATCHES = {
+    "merge": "application/merge-patch+json",
+    "json": "application/json-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+    "apply": "application/apply-patch+yaml",
+}
+
+
+# Admission policies look a kind up some seconds after its definition; until then the API server refuses it and says so.
+_NEW_KIND = b"There can be a delay between when CustomResourceDefinitions are created"
+_NEW_KIND_SECONDS = 60
+PATIENCE = 180.0
+"""Longest wait for what takes moments on a quiet machine, in seconds: how long it takes is never what is tested."""
+
+
+class ApiError(Exception):
+    """The API server refused a request: ``status`` (as in HTTP), ``reason`` and ``message`` (its own), ``body``."""
+
+    def __init__(self, status: int, body: bytes, request: str) -> None:
+        try:
+            self.body: Object = json.loads(body)
+        except ValueError:
+            self.body = {"message": body.decode(errors="replace")}
+        self.status = status
+        self.reason = str(self.body.get("reason", ""))
+        self.message = str(self.body.get("message", ""))
+        super().__init__(f"{request}: {status} {self.reason}: {self.message}")
+
+
+class WaitError(AssertionError):
+    """What was waited for did not come in time; the message holds the object as last seen (never a Secret's data)."""
+
+
+class KubeClient:
+    """Talks to one API server as one identity. Nothing is tried twice.
+
+    A resource is given by its plural (``"jobs"``); a namespace of None means all of them, or a cluster-wide kind.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        ca_file: Path | None = None,
+        *,
+        kubeconfig: Path | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.server = server.rstrip("/")
+        self.ca_file = ca_file
+        self.headers = dict(headers or {})
+        if kubeconfig is not None:
+            # The kept library knows every way to log in that a kubeconfig can name.
+            api = kubernetes_config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
+            for setting in api.configuration.auth_settings().values():
+                if setting["in"] == "header":
+                    self.headers[setting["key"]] = setting["value"]
+        else:
+            settings = kubernetes_client.Configuration(host=self.server)
+            settings.ssl_ca_cert = None if ca_file is None else str(ca_file)
+            api = kubernetes_client.ApiClient(settings)
+        self._kubeconfig = kubeconfig
+        self._pool: urllib3.PoolManager = api.rest_client.pool_manager
+
+    # Other identities
+
+    def with_token(self, token: str, server: str | None = None) -> KubeClient:
+        """The same API server (or a proxy in front of it) as whoever holds this bearer token."""
+        return KubeClient(server or self.server, self.ca_file, headers={"authorization": f"Bearer {token}"})
+
+    def as_user(self, user: str, *groups: str) -> KubeClient:
+        """The same API server as another user, by impersonation."""
+        headers = dict(self.headers) | {"Impersonate-User": user}
+        if groups:
+            headers["Impersonate-Group"] = "\n".join(groups)
+        return KubeClient(self.server, self.ca_file, headers=headers)
+
+    def token(self, namespace: str, service_account: str, seconds: int = 3600) -> str:
+        """Ask for a bearer token of a service account."""
+        path = by_plural("serviceaccounts").path(namespace, service_account, "token")
+        manifest = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": seconds},
+        }
+        return str(self.request("POST", path, body=manifest)["status"]["token"])
+
+    # One request each
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout: float = 60,
+    ) -> Any:
+        """Send one request and return the decoded answer (text if it is no JSON). Raises ApiError."""
+        until = time.monotonic() + _NEW_KIND_SECONDS
+        while True:
+            response = self._send(method, path, query, body, content_type, timeout)
+            data = response.data
+            if response.status != 503 or _NEW_KIND not in data or time.monotonic() > until:
+                break
+            time.sleep(0.2)
+        if response.status >= 400:
+            raise ApiError(response.status, data, f"{method} {path}")
+        is_json = response.headers.get("content-type", "").startswith("application/json")
+        return json.loads(data) if is_json else data.decode()
+
+    def get(self, resource: str, name: str, namespace: str | None = None) -> Object:
+        """Read one object. Raises ApiError, with status 404 when there is none."""
+        return self._object("GET", by_plural(resource).path(namespace, name))
+
+    def find(self, resource: str, name: str, namespace: str | None = None) -> Object | None:
+        """Read one object; None when there is none."""
+        try:
+            return self.get(resource, name, namespace)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def list(
+        self, resource: str, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> list[Object]:
+        """Read all objects that both selectors match."""
+        query = _selectors(labels, fields)
+        items: list[Object] = self.request("GET", by_plural(resource).path(namespace), query=query)["items"]
+        return items
+
+    def create(self, manifest: Object, namespace: str | None = None, **query: str | bool) -> Object:
+        """Create an object, in the given namespace or the one that it names itself; ``fieldValidation`` is Strict."""
+        resource, where, _ = self._locate(manifest, namespace)
+        return self._object("POST", resource.path(where), {"fieldValidation": "Strict", **query}, manifest)
+
+    def apply(self, manifest: Object, namespace: str | None = None, manager: str = "tests") -> Object:
+        """Create or change an object by server-side apply; conflicts are forced."""
+        resource, where, name = self._locate(manifest, namespace)
+        query: Query = {"fieldManager": manager, "force": True, "fieldValidation": "Strict"}
+        return self._object("PATCH", resource.path(where, name), query, manifest, _PATCHES["apply"])
+
+    def patch(
+        self,
+        resource: str,
+        name: str,
+        namespace: str | None,
+        change: Any,
+        how: Literal["merge", "json", "strategic"] = "merge",
+        subresource: str = "",
+        **query: str | bool,
+    ) -> Object:
+        """Change an object and return it as it is now."""
+        path = by_plural(resource).path(namespace, name, subresource)
+        return self._object("PATCH", path, query or None, change, _PATCHES[how])
+
+    def delete(
+        self,
+        resource: str,
+        name: str,
+        namespace: str | None = None,
+        *,
+        missing_ok: bool = False,
+        **options: Any,
+    ) -> None:
+        """Ask for an object to be deleted; options are those of DeleteOptions, such as ``propagationPolicy``."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", **options}
+        try:
+            self.request("DELETE", by_plural(resource).path(namespace, name), body=body)
+        except ApiError as error:
+            if not (missing_ok and error.status == 404):
+                raise
+
+    def logs(self, pod: str, namespace: str, container: str = "") -> str:
+        """Return what a pod's container printed."""
+        query = {"container": container} if container else None
+        return str(self.request("GET", by_plural("pods").path(namespace, pod, "log"), query=query))
+
+    # Waiting
+
+    def watch(
+        self,
+        resource: str,
+        namespace: str | None = None,
+        *,
+        timeout: float,
+        since: str = "",
+        labels: str = "",
+        fields: str = "",
+    ) -> Iterator[Event]:
+        """Yield changes as they come, for at most ``timeout`` seconds, then end.
+
+        Begins after the resourceVersion ``since``; without it, with what there is now. Raises ApiError.
+        """
+        until = time.monotonic() + timeout
+        query = {**_selectors(labels, fields), "watch": True, "timeoutSeconds": max(1, int(timeout) + 1)}
+        if since:
+            query["resourceVersion"] = since
+        path = by_plural(resource).path(namespace)
+        response = self._send("GET", path, query, None, "application/json", timeout)
+        try:
+            if response.status >= 400:
+                raise ApiError(response.status, response.data, f"GET {path}")
+            for line in _lines(response, until):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise ApiError(
+                        event["object"].get("code", 0), json.dumps(event["object"]).encode(), f"GET {path}"
+                    )
+                yield event["type"], event["object"]
+        finally:
+            response.close()
+
+    def wait_for(
+        self,
+        resource: str,
+        name: str,
+        namespace: str | None,
+        condition: Callable[[Object], object],
+        timeout: float = PATIENCE,
+        what: str = "",
+    ) -> Object:
+        """Wait until an object exists and fulfils a condition; return it as it was then.
+
+        Sees every change in order, so a state that lasts only a moment is not missed. Raises WaitError after
+        ``timeout`` seconds, with the object as last seen.
+        """
+        last: Object | None = None
+        for kind, item in self._follow(resource, name, namespace, timeout):
+            last = item if kind != "DELETED" else None
+            if last is not None and condition(last):
+                return last
+        raise WaitError(_explain(f"{resource}/{name}: {what or 'the condition'}", timeout, last))
+
+    def wait_gone(self, resource: str, name: str, namespace: str | None, timeout: float = PATIENCE) -> None:
+        """Wait until there is no such object. Raises WaitError after ``timeout`` seconds."""
+        last = self.find(resource, name, namespace)
+        if last is None:
+            return
+        for kind, item in self._follow(
+            resource, name, namespace, timeout, last["metadata"]["resourceVersion"]
+        ):
+            last = item
+            if kind == "DELETED":
+                return
+        raise WaitError(_explain(f"{resource}/{name}: to be gone", timeout, last))
+
+    def is_ready(self) -> bool:
+        """Whether the API server answers and says that it is ready."""
+        try:
+            self.request("GET", "/readyz", timeout=2)
+        except (ApiError, urllib3.exceptions.HTTPError):
+            return False
+        return True
+
+    def wait_ready(self, timeout: float = PATIENCE) -> None:
+        """Wait until the API server says it is ready. Raises WaitError after ``timeout`` seconds."""
+        until = time.monotonic() + timeout
+        while not self.is_ready():
+            if time.monotonic() > until:
+                raise WaitError(f"{self.server} was not ready within {timeout:g} s")
+            time.sleep(0.02)
+
+    def _follow(
+        self, resource: str, name: str, namespace: str | None, timeout: float, since: str = ""
+    ) -> Iterator[Event]:
+        # A watch ends early when the API server does, or when it has forgotten the version asked for; what counts
+        # then is the present, and the same deadline goes on.
+        until = time.monotonic() + timeout
+        while (left := until - time.monotonic()) > 0:
+            try:
+                fields = f"metadata.name={name}"
+                yield from self.watch(resource, namespace, timeout=left, since=since, fields=fields)
+            except (ApiError, urllib3.exceptions.HTTPError) as error:
+                if isinstance(error, ApiError) and error.status in (400, 401, 403, 404):
+                    raise
+                time.sleep(0.05)
+            if since:
+                since = ""
+                if self.find(resource, name, namespace) is None:
+                    yield "DELETED", {"metadata": {"name": name}}
+
+    # Inner workings
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Query | None,
+        body: Any,
+        content_type: str,
+        timeout: float,
+    ) -> urllib3.BaseHTTPResponse:
+        url = self.server + quote(path)
+        if query:
+            url += "?" + urlencode(
+                {k: str(v).lower() if isinstance(v, bool) else v for k, v in query.items()}
+            )
+        headers = urllib3.HTTPHeaderDict({"accept": "application/json"})
+        for key, value in self.headers.items():
+            for part in value.split("\n"):
+                headers.add(key, part)
+        if body is not None:
+            headers["content-type"] = content_type
+        return self._pool.request(
+            method,
+            url,
+            body=None if body is None else json.dumps(body),
+            headers=headers,
+            timeout=urllib3.Timeout(connect=min(timeout, 5), read=timeout),
+            retries=False,
+            preload_content=False,
+        )
+
+    def _object(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        answer: Object = self.request(method, path, query=query, body=body, content_type=content_type)
+        return answer
+
+    def _locate(self, manifest: Object, namespace: str | None) -> tuple[Resource, str | None, str]:
+        resource = by_kind(manifest["apiVersion"], manifest["kind"])
+        metadata = manifest["metadata"]
+        return resource, namespace or metadata.get("namespace"), metadata.get("name", "")
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str | int | bool]:
+    return {key: text for key, text in (("labelSelector", labels), ("fieldSelector", fields)) if text}
+
+
+def _lines(response: urllib3.BaseHTTPResponse, until: float) -> Iterator[bytes]:
+    """Yield whole lines as they arrive, until the stream or the time ends."""
+    rest = b""
+    while time.monotonic() < until:
+        try:
+            chunk = response.read1()
+        except urllib3.exceptions.ReadTimeoutError:
+            return
+        if not chunk:
+            return
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+
+
+def _explain(what: str, timeout: float, last: Object | None) -> str:
+    if last is None:
+        return f"{what}: not within {timeout:g} s; there is no such object"
+    shown = {key: value for key, value in last.items() if key not in ("data", "stringData")}
+    metadata = {k: v for k, v in last.get("metadata", {}).items() if k != "managedFields"}
+    return f"{what}: not within {timeout:g} s; last seen:\n{json.dumps({**shown, 'metadata': metadata}, indent=1)}"

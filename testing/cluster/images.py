@@ -1,0 +1,254 @@
+"""Make container images without Docker: from this machine's own Python, its libraries and a static busybox.
+
+An image is a docker-archive: a tar of layer tars and two JSON files. Each layer and each archive is kept in the cache
+under a hash of what it was made from, so that only the operator's own sources are packed again when they change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import shutil
+import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from testing.cluster import python_files
+from testing.cluster.cache import CHECKOUT, cache_dir, content_key, forget_unused, made_once
+
+TASK_IMAGE = "localhost/runkeys-task:1"
+OPERATOR_IMAGE = "localhost/runkeys-operator:dev"
+SDK_IMAGE = "localhost/runkeys-sdk-task:1"
+PAUSE_IMAGE = "localhost/runkeys-pause:1"
+USER = 65532
+# What operator/Dockerfile copies too.
+OPERATOR_SOURCES = ("runkeys", "runkeys_operator")
+_KEPT = 4
+_RECIPE = (Path(__file__), Path(python_files.__file__))
+_PASSWD = f"root:x:0:0:root:/:/bin/sh\nrunkeys:x:{USER}:{USER}:runkeys:/tmp:/bin/sh\n"
+_GROUP = f"root:x:0:\nrunkeys:x:{USER}:\n"
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an image says about itself, apart from its layers."""
+
+    tag: str
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    user: str = ""
+    directory: str = "/"
+
+    def config(self, layers: list[Path]) -> bytes:
+        config = {
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(
+                platform.machine(), platform.machine()
+            ),
+            "os": "linux",
+            "config": {
+                "Entrypoint": list(self.entrypoint),
+                "Cmd": list(self.command),
+                "Env": [f"{key}={value}" for key, value in self.environment.items()],
+                "User": self.user,
+                "WorkingDir": self.directory,
+            },
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha256(layer)}" for layer in layers]},
+        }
+        return json.dumps(config, sort_keys=True).encode()
+
+
+def pause_image() -> Path:
+    """Return the archive of the image that keeps a pod's namespaces open."""
+    layer = _layer("busybox", [_busybox()], lambda root: _copy(_busybox(), root / "bin/busybox"))
+    return _archive(Image(PAUSE_IMAGE, entrypoint=("/bin/busybox", "sleep", "2147483647")), [layer])
+
+
+def task_image() -> Path:
+    """Return the archive of ``localhost/runkeys-task:1``: Python and a shell, for the tasks of tests."""
+    return _archive(Image(TASK_IMAGE, environment=_environment(), command=("python3",)), [_base_layer()])
+
+
+def operator_image(checkout: Path = CHECKOUT, tag: str = OPERATOR_IMAGE) -> Path:
+    """Return the archive of ``localhost/runkeys-operator:dev``: the operator as it is in this checkout, or another."""
+    image = Image(
+        tag,
+        environment=_environment() | {"PYTHONPATH": "/app:/app/site-packages", "PYTHONUNBUFFERED": "1"},
+        entrypoint=("python3", "-m", "runkeys_operator"),
+        user=f"{USER}:{USER}",
+        directory="/app",
+    )
+    layers = [_dependencies_layer("operator"), _sources_layer(*OPERATOR_SOURCES, checkout=checkout)]
+    return _archive(image, [_base_layer(), *layers])
+
+
+def sdk_image() -> Path:
+    """Return the archive of ``localhost/runkeys-sdk-task:1``: Python, ``runkeys[cli]``, and examples in /app."""
+    image = Image(
+        SDK_IMAGE,
+        environment=_environment()
+        | {"PYTHONPATH": "/opt/runkeys:/app/site-packages", "PYTHONUNBUFFERED": "1"},
+        command=("python3",),
+        user=f"{USER}:{USER}",
+        directory="/app",
+    )
+    layers = [_dependencies_layer("cli"), _sources_layer("runkeys", into="opt/runkeys"), _examples_layer()]
+    return _archive(image, [_base_layer(), *layers])
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}
+
+
+def _base_layer() -> Path:
+    executable = python_files.executable()
+    return _layer(
+        "python", [executable, _busybox(), sys.version, str(python_files.stdlib_folders())], _fill_base
+    )
+
+
+def _fill_base(root: Path) -> None:
+    for folder in ("bin", "etc", "tmp", "usr/local/bin", "var", "app"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "etc/passwd").write_text(_PASSWD)
+    (root / "etc/group").write_text(_GROUP)
+    _copy(_busybox(), root / "bin/busybox")
+    for applet in python_files.output("busybox", "--list").split():
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("busybox")
+    (root / "usr/bin").mkdir(exist_ok=True)
+    (root / "usr/bin/env").symlink_to("/bin/busybox")
+    python_files.copy_interpreter(root)
+    for name in ("python", "python3"):
+        (root / "usr/local/bin" / name).symlink_to(python_files.executable())
+
+
+def _dependencies_layer(extra: str) -> Path:
+    wanted = python_files.requirements(CHECKOUT / "pyproject.toml", extra)
+    versions = ",".join(sorted(f"{d.name}=={d.version}" for d in wanted))
+
+    def fill(root: Path) -> None:
+        python_files.copy_distributions(wanted, root, "app/site-packages")
+
+    return _layer(f"dependencies-{extra}", [versions, sys.version], fill)
+
+
+def _sources_layer(*packages: str, checkout: Path = CHECKOUT, into: str = "app") -> Path:
+    files = [
+        path
+        for package in packages
+        for path in sorted((checkout / "operator" / package).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+
+    def fill(root: Path) -> None:
+        for path in files:
+            _copy(path, root / into / path.relative_to(checkout / "operator"))
+        python_files.compile_all(root / into, root)
+
+    return _layer(packages[-1], [sys.version, into, *map(str, files), *files], fill)
+
+
+def _examples_layer() -> Path:
+    files = [
+        path for path in sorted((CHECKOUT / "examples").rglob("*.py")) if "__pycache__" not in path.parts
+    ]
+
+    def fill(root: Path) -> None:
+        for path in files:
+            _copy(path, root / "app" / path.relative_to(CHECKOUT))
+
+    return _layer("examples", [*map(str, files), *files], fill)
+
+
+def _busybox() -> Path:
+    found = shutil.which("busybox")
+    if found is None:
+        raise FileNotFoundError("Images need busybox-static: run scripts/system-packages.")
+    return Path(found)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target)
+
+
+def _layer(name: str, made_from: list[Path | str], fill: Callable[[Path], None]) -> Path:
+    """Return a layer's tar, made by ``fill`` in an empty folder unless the cache has it."""
+    folder = cache_dir() / "images"
+
+    def make(unfinished: Path) -> None:
+        root = unfinished.with_name("root")
+        root.mkdir()
+        fill(root)
+        _pack(root, unfinished)
+
+    layer = made_once(folder / f"{name}-{content_key(*_RECIPE, *made_from)}.layer.tar", make)
+    # Each change of the operator's sources makes a new one of some size.
+    forget_unused(folder, f"{name}-*.layer.tar", _KEPT)
+    forget_unused(folder, f"{name}-*.layer.sha256", _KEPT)
+    return layer
+
+
+def _pack(root: Path, target: Path) -> None:
+    """Write a folder as a tar that depends on names, modes and contents only."""
+    with tarfile.open(target, "w") as tar:
+        for path in sorted(root.rglob("*")):
+            entry = tar.gettarinfo(path, arcname=str(path.relative_to(root)))
+            entry.uid = entry.gid = entry.mtime = 0
+            entry.uname = entry.gname = ""
+            if entry.islnk():
+                entry.type, entry.linkname, entry.size = tarfile.REGTYPE, "", path.stat().st_size
+            if entry.name == "tmp":
+                entry.mode = 0o1777
+            elif not entry.issym():
+                entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+            if entry.isreg():
+                with path.open("rb") as content:
+                    tar.addfile(entry, content)
+            else:
+                tar.addfile(entry)
+
+
+def _archive(image: Image, layers: list[Path]) -> Path:
+    """Return the image as a docker-archive file."""
+    config = image.config(layers)
+    digest = hashlib.sha256(config).hexdigest()
+    name = image.tag.rpartition("/")[2].replace(":", "-")
+    folder = cache_dir() / "images"
+    names = [f"{_sha256(layer)}.tar" for layer in layers]
+
+    def make(unfinished: Path) -> None:
+        with tarfile.open(unfinished, "w") as tar:
+            manifest = [{"Config": f"{digest}.json", "RepoTags": [image.tag], "Layers": names}]
+            _add(tar, "manifest.json", json.dumps(manifest).encode())
+            _add(tar, f"{digest}.json", config)
+            for layer, layer_name in zip(layers, names, strict=True):
+                entry = tarfile.TarInfo(layer_name)
+                entry.size = layer.stat().st_size
+                with layer.open("rb") as content:
+                    tar.addfile(entry, content)
+
+    archive = made_once(folder / f"{name}-{digest[:16]}.tar", make)
+    forget_unused(folder, f"{name}-????????????????.tar", _KEPT)
+    return archive
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def _sha256(path: Path) -> str:
+    """Hash a layer; kept beside it, since a big one takes a tenth of a second."""
+
+    def make(unfinished: Path) -> None:
+        with path.open("rb") as content:
+            unfinished.write_text(hashlib.file_digest(content, "sha256").hexdigest())
+
+    return made_once(path.with_suffix(".sha256"), make).read_text()

@@ -1,0 +1,431 @@
+"""A team's namespace in a test: a source Secret with a canary, a binding, an operator, and runs."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from runkeys.names import PUBLIC_KEYS, attempt_name
+from runkeys.policies import Account
+from runkeys.sealing import PrivateKey
+from runkeys_operator.checks.admission import Period, Record
+from runkeys_operator.checks.policies import KEPT
+from testing.cluster.audit import AuditEvent
+from testing.cluster.base import Cluster, ClusterError, wait_until
+from testing.cluster.client import PATIENCE, ApiError, KubeClient, Object
+from testing.operators import (
+    Operator,
+    fills_in,
+    installed_policies,
+    requester_of,
+    settle_policies,
+    wait_believed,
+    wait_in_force,
+    wait_not_filled_in,
+)
+
+TASK_IMAGE = "localhost/runkeys-task:1"
+SOURCE = "source"
+
+
+def canary() -> str:
+    """A value that occurs nowhere else. Not secret, and never a real one."""
+    return f"canary-{secrets.token_hex(16)}"
+
+
+def python(code: str) -> list[str]:
+    """A container command that runs ``code``."""
+    return ["python3", "-c", code]
+
+
+CHECKS_ITS_VARIABLE = (
+    "import os, hashlib;"
+    "value = os.environ['SECRET_API_TOKEN'];"
+    "print('sha256', hashlib.sha256(value.encode()).hexdigest())"
+)
+"""Prints the hash of what it found: says that it is right without printing it."""
+
+FINISHES_WHEN_TOLD = (
+    f"{CHECKS_ITS_VARIABLE};import time\nwhile not os.path.exists('/tmp/finish'): time.sleep(0.05)"
+)
+"""The same, and then goes on until :meth:`Team.tell_to_finish`."""
+
+HELD_BACK: dict[str, Any] = {"schedulingGates": [{"name": "runkeys.test/held"}]}
+"""Part of a pod spec: the pod gets no node until :meth:`Team.let_go`."""
+
+
+@dataclass
+class Team:
+    """A namespace with an operator that serves it."""
+
+    cluster: Cluster
+    namespace: str
+    operator: Operator
+    value: str = field(default_factory=canary)
+    since: int = field(init=False)
+    """A revision of etcd from before anything of the team was made."""
+
+    def __post_init__(self) -> None:
+        account = self.client.get("serviceaccounts", "default", self.namespace)
+        self.since = int(account["metadata"]["resourceVersion"])
+
+    @property
+    def client(self) -> KubeClient:
+        return self.cluster.client
+
+    def may_be_near_the_node(self) -> None:
+        """Have the namespace allow what pods need to be near their node: its network, its files."""
+        privileged = {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}
+        self.client.patch("namespaces", self.namespace, None, {"metadata": privileged})
+
+    # what a team writes
+
+    def make_source(self, name: str = SOURCE, **data: str) -> Object:
+        """The Secret that the value comes from."""
+        return self.client.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": name, "namespace": self.namespace},
+                "stringData": data or {"token": self.value},
+            }
+        )
+
+    def make_binding(self, name: str = "keys", **spec: Any) -> Object:
+        """A binding that offers ``token`` to every run of the namespace, changed by ``spec``."""
+        return self.client.create(binding(self.namespace, name, **spec))
+
+    def make_run(self, name: str = "job", *, task: dict[str, Any] | None = None, **spec: Any) -> Object:
+        """A run of one task that prints the hash of its secret, changed by ``task`` and ``spec``."""
+        return self.client.create(run(self.namespace, name, task=task, **spec))
+
+    # what happens to a pod
+
+    def pod(self, found: Object) -> Object:
+        """The pod of the run's Job as it is now, waited for until it exists."""
+        return self.wait_pod(found, bool)
+
+    def let_go(self, found: Object) -> None:
+        """Have the scheduler find a node for a pod that was made with ``HELD_BACK``."""
+        name = self.pod(found)["metadata"]["name"]
+        self.client.patch("pods", name, self.namespace, {"spec": {"schedulingGates": None}})
+
+    def tell_to_finish(self, found: Object, container: str = "main") -> None:
+        """End a container that runs ``FINISHES_WHEN_TOLD``."""
+        self.tell_pod_to_finish(self.pod(found)["metadata"]["name"], container)
+
+    def tell_pod_to_finish(self, name: str, container: str = "main") -> None:
+        """The same, of a pod by its name."""
+        say = ("touch", "/tmp/finish")
+        try:
+            self.cluster.kubectl("exec", "-n", self.namespace, name, "-c", container, "--", *say)
+        except ClusterError as error:
+            if "exit code 137" not in str(error):  # it was told, and ended before the command in it did
+                raise
+
+    def wait_running(self, found: Object) -> Object:
+        """Wait until the run's container runs, and with it its Secret is there."""
+        return self.wait_pod(found, lambda pod: pod["status"]["phase"] == "Running")
+
+    # what comes of it
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the value, in hexadecimal: what tasks print when they found it."""
+        return hashlib.sha256(self.value.encode()).hexdigest()
+
+    def run(self, name: str = "job") -> Object:
+        """The run as it is now."""
+        return self.client.get("workflowruns", name, self.namespace)
+
+    def wait_run(self, name: str, what: Any, timeout: float = PATIENCE, *, says: str = "") -> Object:
+        """Wait until ``what(run)`` holds; shows the run and the operator's log if it never does."""
+        try:
+            return self.client.wait_for("workflowruns", name, self.namespace, what, timeout, says)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\noperator's log:\n{self.operator.text()[-6000:]}") from None
+
+    def wait_phase(self, name: str, *phases: str, timeout: float = PATIENCE) -> Object:
+        """Wait until the run has one of ``phases``."""
+        return self.wait_run(name, lambda found: phase(found) in phases, timeout, says=f"phase {phases}")
+
+    def wait_condition(
+        self, name: str, kind: str, status: str = "True", reason: str = "", timeout: float = PATIENCE
+    ) -> Object:
+        """Wait until the run's condition ``kind`` is ``status`` (and gives ``reason``)."""
+
+        def holds(found: Object) -> bool:
+            item = condition(found, kind)
+            return item.get("status") == status and (not reason or item.get("reason") == reason)
+
+        return self.wait_run(name, holds, timeout, says=f"{kind}={status} {reason}")
+
+    def object_name(self, found: Object) -> str:
+        """Name of the first attempt's Job and Secret."""
+        metadata = found["metadata"]
+        return attempt_name(metadata["name"], metadata["uid"], found["spec"]["tasks"][0]["name"], 1)
+
+    def wait_pod(self, found: Object, what: Any, timeout: float = PATIENCE) -> Object:
+        """Wait for the pod of the run's Job to fulfil ``what``."""
+        name = self.object_name(found)
+        self.client.wait_for(
+            "jobs", name, self.namespace, lambda job: job["metadata"]["uid"], timeout, "to be made"
+        )
+        until = self.client.list("pods", self.namespace, labels=f"batch.kubernetes.io/job-name={name}")
+        if not until:
+            for _, pod in self.client.watch(
+                "pods", self.namespace, timeout=timeout, labels=f"batch.kubernetes.io/job-name={name}"
+            ):
+                until = [pod]
+                break
+        assert until, f"Job {name} has no pod after {timeout} s"
+        return self.client.wait_for("pods", until[0]["metadata"]["name"], self.namespace, what, timeout)
+
+    def output(self, found: Object, container: str = "main") -> str:
+        """What the run's pod printed."""
+        name = self.object_name(found)
+        pods = self.client.list("pods", self.namespace, labels=f"batch.kubernetes.io/job-name={name}")
+        return self.client.logs(pods[0]["metadata"]["name"], self.namespace, container)
+
+    def printed(self, found: Object | None = None) -> list[str]:
+        """What each pod that printed anything printed so far: of one run, or of all."""
+        labels = f"runkeys.dev/run={found['metadata']['name']}" if found else ""
+        texts = []
+        for pod in self.client.list("pods", self.namespace, labels=labels):
+            # A pod that has not started yet, or has just gone, has no logs.
+            with suppress(ApiError):
+                texts.append(self.client.logs(pod["metadata"]["name"], self.namespace))
+        return [text for text in texts if text]
+
+    def live_secrets(self) -> list[str]:
+        """Names of the run Secrets that exist in the namespace, asked of the API server."""
+        found = self.client.list("secrets", self.namespace, fields="type=runkeys.dev/run-secret")
+        return [item["metadata"]["name"] for item in found]
+
+    def secret_story(self, name: str = "rk-") -> list[str]:
+        """What etcd saw of run Secrets that begin so, since the team began: ``made`` or ``gone``, in order.
+
+        A change of one that is there already is ``made`` once more.
+        """
+        key = f"/registry/secrets/{self.namespace}/{name}"
+        return [
+            "gone" if item.value is None else "made"
+            for item in self.cluster.etcd.history(key, since=self.since)
+        ]
+
+    def calls(self, mark: int, *wanted: str) -> list[AuditEvent]:
+        """The calls that succeeded in the namespace and that ``wanted`` names (``"delete jobs"``), in order."""
+        return [
+            event
+            for event in self.cluster.audit.events(mark, namespace=self.namespace)
+            if f"{event.verb} {event.resource}" in wanted and event.status < 300
+        ]
+
+    @contextmanager
+    def without_right(self, verb: str, resource: str) -> Iterator[None]:
+        """Take a right of the operator's away for a while, once it has found that it has what it needs to start."""
+        self.operator.wait_serving()
+        plural = resource.partition(".")[0]
+        (name,) = {
+            role["metadata"]["name"]
+            for role in self.client.list("roles", self.namespace, labels="app.kubernetes.io/name=runkeys")
+            if any(verb in rule["verbs"] and plural in rule["resources"] for rule in role["rules"])
+            and not any(rule.get("resourceNames") for rule in role["rules"])
+            and not role["metadata"]["name"].endswith("-drain")  # not the operator's
+        }
+        rules = self.client.get("roles", name, self.namespace)["rules"]
+        fewer = [
+            {**rule, "verbs": [item for item in rule["verbs"] if item != verb]}
+            if plural in rule["resources"]
+            else rule
+            for rule in rules
+        ]
+        self.client.patch("roles", name, self.namespace, {"rules": fewer})
+        self.wait_may(False, verb, resource)
+        try:
+            yield
+        finally:
+            self.client.patch("roles", name, self.namespace, {"rules": rules})
+            self.wait_may(True, verb, resource)
+
+    @contextmanager
+    def without_policies(self, *names: str, believed: bool = True) -> Iterator[None]:
+        """Take admission policies of the operator's away for a while, by their bindings: ``names``, ``pods`` and so on.
+
+        ``requester`` is the one that fills in who makes a run. With ``believed`` the operator goes on with what was
+        made before; else it may not know any more that the policies were there then.
+
+        To show what the policy alone prevents, or to plant what it would refuse and see what stands behind it.
+        """
+        if believed and self.operator.running:
+            self._have_looked()
+        account = Account.service_account(self.namespace, "runkeys")
+        kinds = {True: "mutatingadmissionpolicybindings", False: "validatingadmissionpolicybindings"}
+        taken = [
+            (plural, self.client.get(plural, account.name_of(name)))
+            for name in names
+            for plural in [kinds[name == "requester"]]
+        ]
+        for plural, item in taken:
+            self.client.delete(plural, item["metadata"]["name"])
+        settle_policies(self.cluster, self.namespace)
+        if "requester" in names:
+            wait_not_filled_in(self.cluster, self.namespace)
+        try:
+            yield
+        finally:
+            for _, item in taken:
+                metadata = {key: item["metadata"][key] for key in ("name", "labels")}
+                self.client.create({**item, "metadata": metadata})
+            settle_policies(self.cluster, self.namespace)
+            if "requester" in names:
+                wait_in_force(self.cluster, self.namespace)
+            wait_believed(self.cluster, self.namespace)
+            if believed and not self.operator.running:
+                self._vouch()
+
+    def _have_looked(self) -> None:
+        """Have the operator look at the policies now, as it does when it is asked, and so believe what was made."""
+        moment = datetime.now(UTC) + timedelta(seconds=2)
+        wait_until("what was made to be two seconds old", lambda: datetime.now(UTC) > moment)
+        spec = {"personal": True, "entry": "none", "publicKey": PrivateKey.generate().public.text}
+        if not fills_in(self.client):
+            spec["requester"] = requester_of(self.client)
+        made = self.client.create(
+            {
+                "apiVersion": "runkeys.dev/v1alpha1",
+                "kind": "SecretReveal",
+                "metadata": {"generateName": "looks-", "namespace": self.namespace},
+                "spec": spec,
+            }
+        )
+        name = made["metadata"]["name"]
+        self.client.wait_for(
+            *("secretreveals", name, self.namespace),
+            lambda item: item.get("status", {}).get("answeredTime"),
+        )
+        self.client.delete("secretreveals", name, self.namespace)
+
+    def _vouch(self) -> None:
+        """Write down for the operator, which cannot have seen it, that they were not away."""
+        found = self.client.get("configmaps", PUBLIC_KEYS, self.namespace)
+        record = Record.parse((found["metadata"].get("annotations") or {}).get(KEPT, ""))
+        if record is None:
+            always = Period(datetime(2000, 1, 1, tzinfo=UTC), None)
+            record = Record((always,), {}, datetime.now(UTC))
+        policies = {
+            f"{kind}/{item['metadata']['name']}": (item["metadata"]["uid"], item["metadata"]["generation"])
+            for kind, item in installed_policies(self.cluster, self.namespace)
+        }
+        change = {"metadata": {"annotations": {KEPT: replace(record, policies=policies).wire()}}}
+        self.client.patch("configmaps", PUBLIC_KEYS, self.namespace, change)
+
+    def may(self, verb: str, resource: str, name: str = "") -> bool:
+        """Whether the operator's account has a right on ``resource``, e.g. ``secrets`` or ``jobs.batch``."""
+        plural, _, group = resource.partition(".")
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": f"system:serviceaccount:{self.namespace}:runkeys",
+                "resourceAttributes": {
+                    "namespace": self.namespace,
+                    "verb": verb,
+                    "group": group,
+                    "resource": plural,
+                    "name": name,
+                },
+            },
+        }
+        answer = self.client.request(
+            "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review
+        )
+        return bool(answer["status"]["allowed"])
+
+    def wait_may(self, expected: bool, verb: str, resource: str, name: str = "") -> None:
+        """Wait until the API server knows of a changed right."""
+        wait_until(f"{verb} {resource} to be {expected}", lambda: self.may(verb, resource, name) is expected)
+
+    def jobs(self) -> list[str]:
+        """Names of the Jobs in the namespace."""
+        return [job["metadata"]["name"] for job in self.client.list("jobs", self.namespace)]
+
+
+def binding(namespace: str, name: str = "keys", **spec: Any) -> Object:
+    """A SecretBinding that offers ``token`` to every run of the namespace."""
+    return {
+        "apiVersion": "runkeys.dev/v1alpha1",
+        "kind": "SecretBinding",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "secrets": [{"name": "token", "secretKeyRef": {"name": SOURCE, "key": "token"}}],
+            "access": [{"runSelector": {}}],
+            **spec,
+        },
+    }
+
+
+def run(
+    namespace: str,
+    name: str = "job",
+    *,
+    task: dict[str, Any] | None = None,
+    labels: dict[str, str] | None = None,
+    pod: dict[str, Any] | None = None,
+    command: list[str] | None = None,
+    **spec: Any,
+) -> Object:
+    """A WorkflowRun of one task.
+
+    :param pod: changes of the pod spec. :param command: what the container does.
+    """
+    container = {
+        "name": "main",
+        "image": TASK_IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "command": command or python(CHECKS_ITS_VARIABLE),
+    }
+    pod_spec = {"terminationGracePeriodSeconds": 1, "containers": [container], **(pod or {})}
+    return {
+        "apiVersion": "runkeys.dev/v1alpha1",
+        "kind": "WorkflowRun",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels or {"app": "test"}},
+        "spec": {
+            "bindings": [{"name": "keys"}],
+            "tasks": [
+                {
+                    "name": "work",
+                    "secrets": [{"name": "api_token", "secret": "token"}],
+                    "template": {"spec": pod_spec},
+                    **(task or {}),
+                }
+            ],
+            **spec,
+        },
+    }
+
+
+def phase(found: Object) -> str:
+    """The run's phase, empty if it has none yet."""
+    return str(found.get("status", {}).get("phase", ""))
+
+
+def condition(found: Object, kind: str) -> dict[str, Any]:
+    """One condition of the run, empty if it is not there."""
+    conditions = found.get("status", {}).get("conditions", [])
+    return next((item for item in conditions if item["type"] == kind), {})
+
+
+def exposures(found: Object) -> list[dict[str, Any]]:
+    """All exposures of the run's first task."""
+    return [
+        item
+        for task in found.get("status", {}).get("tasks", [])
+        for attempt in task.get("attempts", [])
+        for item in attempt.get("exposures", [])
+    ]
