@@ -15,7 +15,7 @@ DIST = --dist load --maxschedchunk 1
 PYTEST = $(PY) -m pytest
 # The whole run is bounded as each test is, so that a hang ends with a report. It is no measure of speed.
 BOUND = --session-timeout=4800
-CLUSTER = $(PY) -m tests.e2e.cluster
+CLUSTER = $(PY) -m testing.cluster
 
 .PHONY: help
 help: ## print this

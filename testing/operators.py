@@ -26,7 +26,7 @@ from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import PATIENCE, ApiError, KubeClient
 from testing.cluster.resources import by_plural
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "helm" / "runkeys"
 RELEASE = "runkeys"
 _STOP_SECONDS = 60

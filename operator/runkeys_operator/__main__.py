@@ -11,12 +11,13 @@ from typing import Any, Literal, TypeVar
 import click
 
 from runkeys._version import __version__
-from runkeys_operator.app import MakeEngine, Options, serve
+from runkeys_operator.app import MakeManager, serve
 from runkeys_operator.commands.chart import drain, selftest
 from runkeys_operator.commands.keys import keys
 from runkeys_operator.controllers.runs.controller import Reconciler
 from runkeys_operator.errors import LoginError, StartError
 from runkeys_operator.leader_election import LeaseName
+from runkeys_operator.options import Options
 from runkeys_operator.process import logs
 from runkeys_operator.process.hardening import keep_memory_private
 
@@ -128,10 +129,10 @@ main.add_command(drain)
 main.add_command(selftest)
 
 
-def exit_code(options: Options, make_engine: MakeEngine) -> int:
+def exit_code(options: Options, make_manager: MakeManager) -> int:
     """Run the operator, say why it ended if nobody told it to, and return the process's exit code."""
     try:
-        asyncio.run(serve(options, make_engine))
+        asyncio.run(serve(options, make_manager))
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 0  # told to stop before it had started
     except LoginError as error:

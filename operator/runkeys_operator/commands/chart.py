@@ -19,11 +19,11 @@ from runkeys._text.words import kubectl
 from runkeys.api import API_VERSION, WorkflowRun
 from runkeys.cli._printing import echo
 from runkeys.planning.status import finished
-from runkeys_operator.app import Options
 from runkeys_operator.errors import ApiError, Conflict, Forbidden, LoginError, NotFound
 from runkeys_operator.kube import RUNS, Json, Kube, Resource, credentials
 from runkeys_operator.kube.login import Login
 from runkeys_operator.kube.selectors import LIVE, OPEN
+from runkeys_operator.options import Options
 
 Result = TypeVar("Result")
 

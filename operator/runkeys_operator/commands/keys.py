@@ -20,10 +20,10 @@ from runkeys.cli._printing import data, echo
 from runkeys.planning.requirements import SealedValue, source_of
 from runkeys.planning.status import finished
 from runkeys.sealing import Keyring
-from runkeys_operator.app import Options
 from runkeys_operator.errors import ApiError, LoginError
 from runkeys_operator.kube import BINDINGS, RUNS, Kube, credentials
 from runkeys_operator.kube.login import Login
+from runkeys_operator.options import Options
 from runkeys_operator.values.keys import Keys, KeysError, StoredKey, an_older
 
 Result = TypeVar("Result")

@@ -1,56 +1,33 @@
-"""What the watch shows, handed on as it comes. Nothing is decided here."""
+"""kopf's handlers of our own kinds. Nothing is decided here: what a watch shows is handed on as it comes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from runkeys_operator.kopf_runtime.kopf_module import kopf
-from runkeys_operator.kube import BINDINGS
+from runkeys_operator.kube import BINDINGS, REVEALS, RUNS, Json, Resource
+from runkeys_operator.kube.watch import Sink, hand_on
 
-Event = Mapping[str, Any]
-
-
-class EventSink(Protocol):
-    """Takes watch events: `{"type": "ADDED" | "MODIFIED" | "DELETED" | None, "object": {…}}`.
-
-    The type is None for what a LIST found: at the start, and again whenever the watch lost its place.
-    Called in the event loop; must not block.
-    """
-
-    def saw_run(self, event: Event) -> None:
-        """Of a WorkflowRun: its metadata."""
-
-    def saw_binding(self, event: Event) -> None:
-        """Of a SecretBinding: its metadata."""
-
-    def saw_reveal(self, event: Event) -> None:
-        """Of a SecretReveal: its metadata."""
-
-    def saw_request(self, event: Event) -> None:
-        """Of a PodCertificateRequest of our signer."""
-
-    def saw_pod(self, event: Event) -> None:
-        """Of a pod that has a run's label and a node."""
-
-    def saw_job(self, event: Event) -> None:
-        """Of a Job that has a run's label."""
+HANDLED = (RUNS, BINDINGS, REVEALS)
+"""The kinds that kopf watches. Others, of which there are thousands, have the lean watch (kube/watch.py)."""
 
 
-def register(registry: kopf.OperatorRegistry, sink: EventSink) -> None:
-    """Have `sink` see every event of bindings; the other kinds have watches of their own (watch.py)."""
-    on_event = kopf.on.event(
-        group=BINDINGS.group,
-        version=BINDINGS.version,
-        plural=BINDINGS.plural,
-        id=BINDINGS.plural,
-        registry=registry,
-    )
-    on_event(_handing_to(sink.saw_binding))
+def register(registry: kopf.OperatorRegistry, sinks: Mapping[Resource, Sink]) -> None:
+    """Give every event of a kind that kopf watches to its sink. An event holds the object's metadata only."""
+    for resource in HANDLED:
+        on_event = kopf.on.event(
+            group=resource.group,
+            version=resource.version,
+            plural=resource.plural,
+            id=resource.plural,
+            registry=registry,
+        )
+        on_event(_handler(resource, sinks[resource]))
 
 
-def _handing_to(saw: Callable[[Event], None]) -> Callable[..., Coroutine[Any, Any, None]]:
-    async def hand_over(event: Event, **_: Any) -> None:
-        saw(event)
+def _handler(resource: Resource, sink: Sink) -> Callable[..., Coroutine[Any, Any, None]]:
+    async def handle(event: Json, **_: Any) -> None:
+        hand_on(resource, sink, event)
 
-    return hand_over
+    return handle

@@ -1,14 +1,14 @@
 """Watches of what there are thousands of: one task for each kind and namespace, none for each object.
 
-kopf watches bindings. It gives each object a task, a queue and a memory of its own, which is a third of what a run
-costs if runs, Jobs and pods go the same way (docs/decisions/0008).
+kopf watches our own kinds. It gives each object a task, a queue and a memory of its own, which is too much for Jobs and
+pods with their many events (docs/decisions/0008).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from runkeys_operator.errors import ApiError, Expired, Unauthorized
 from runkeys_operator.kube import Json, Kube, Resource
@@ -38,23 +38,18 @@ class Watch:
         kube: Kube,
         resource: Resource,
         namespace: str | None,
-        saw: Sink,
+        sink: Sink,
         *,
         labels: str = "",
         fields: str = "",
-        metadata_only: bool = False,
         opened: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`metadata_only`: objects come without the rest. `opened` is told the path of the watch when it has begun."""
+        """`opened` is given the path of the watch when it has begun."""
         self._kube = kube
         self._resource = resource
         self._namespace = namespace
-        self._saw = saw
-        self._wanted: dict[str, Any] = {
-            "label_selector": labels,
-            "field_selector": fields,
-            "metadata_only": metadata_only,
-        }
+        self._sink = sink
+        self._labels, self._fields = labels, fields
         self._opened = lambda: opened(resource.path(namespace))
 
     async def run(self) -> None:
@@ -70,12 +65,17 @@ class Watch:
                 if not version:
                     version = await self._list()
                 async for event in self._kube.watch(
-                    self._resource, self._namespace, since=version, opened=self._opened, **self._wanted
+                    self._resource,
+                    self._namespace,
+                    since=version,
+                    label_selector=self._labels,
+                    field_selector=self._fields,
+                    opened=self._opened,
                 ):
                     pause, accepted = _FIRST_PAUSE, clock()
                     version = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
-                        self._hand_on(event)
+                        hand_on(self._resource, self._sink, event)
             except Expired:
                 version = ""
             except ApiError as error:
@@ -89,15 +89,18 @@ class Watch:
 
     async def _list(self) -> str:
         version = ""
-        async for page in self._kube.pages(self._resource, self._namespace, **self._wanted):
+        async for page in self._kube.pages(
+            self._resource, self._namespace, label_selector=self._labels, field_selector=self._fields
+        ):
             for item in page.items:
-                self._hand_on({"type": None, "object": item})
+                hand_on(self._resource, self._sink, {"type": None, "object": item})
             version = page.version
         return version
 
-    def _hand_on(self, event: Json) -> None:
-        """One object that nobody can make sense of must not keep the others from being seen."""
-        try:
-            self._saw(event)
-        except Exception as error:  # noqa: BLE001 -- whatever is wrong, it is wrong with this object
-            log.error("passed over one of %s: %s", self._resource, describe(error))  # noqa: TRY400
+
+def hand_on(resource: Resource, sink: Sink, event: Json) -> None:
+    """Give an event to its sink. One object that nobody can make sense of must not keep the others from being seen."""
+    try:
+        sink(event)
+    except Exception as error:  # noqa: BLE001 -- whatever is wrong, it is wrong with this object
+        log.error("passed over one of %s: %s", resource, describe(error))  # noqa: TRY400

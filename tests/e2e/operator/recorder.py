@@ -1,4 +1,4 @@
-"""The operator with an engine that only prints what it is given; run by test_process.
+"""The operator with a manager that only prints what it is given; run by test_process.
 
 `python -m tests.e2e.operator.recorder KUBECONFIG NAMESPACE PORT BEHAVIOUR`
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any
+from functools import partial
 
 from runkeys.planning.requirements import SealedOffer
 from runkeys_operator.__main__ import exit_code
-from runkeys_operator.app import Options
 from runkeys_operator.checks.policies import Guard
 from runkeys_operator.controllers.key import Key, RunKey
 from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import ServerError
-from runkeys_operator.kopf_runtime.handlers import Event
-from runkeys_operator.kube import Kube
+from runkeys_operator.kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS, Json, Kube, Resource
+from runkeys_operator.kube.watch import Sink
+from runkeys_operator.options import Options
 from runkeys_operator.process import logs
 from runkeys_operator.values.keys import Keys
 
@@ -37,37 +37,27 @@ class Recorder:
         offer: SealedOffer,  # noqa: ARG002
     ) -> None:
         self._kube, self._queue, self._keys = kube, queue, keys
-        say("engine", *namespaces)
+        say("manager", *namespaces)
 
-    def saw_run(self, event: Event) -> None:
+    @property
+    def sinks(self) -> dict[Resource, Sink]:
+        kinds = {BINDINGS: "binding", REVEALS: "reveal", REQUESTS: "request", PODS: "pod", JOBS: "job"}
+        return {RUNS: self._on_run, **{kind: partial(self._saw, word) for kind, word in kinds.items()}}
+
+    def _on_run(self, event: Json) -> None:
         self._saw("run", event)
         self._queue.add(RunKey(event["object"]["metadata"]["namespace"], event["object"]["metadata"]["name"]))
 
     def policies_restored(self) -> None:
         say("policies restored")
 
-    def saw_binding(self, event: Event) -> None:
-        self._saw("binding", event)
-
-    def saw_reveal(self, event: Event) -> None:
-        self._saw("reveal", event)
-
-    def saw_request(self, event: Event) -> None:
-        self._saw("request", event)
-
-    def saw_pod(self, event: Event) -> None:
-        self._saw("pod", event, event["object"]["spec"].get("nodeName"))
-
-    def saw_job(self, event: Event) -> None:
-        self._saw("job", event)
-
     async def reconcile(self, key: Key) -> None:
         say("begins", key.name)
         await asyncio.sleep(2 if BEHAVIOUR == "slow" else 0)
         say("ends", key.name)
 
-    async def sweep(self) -> None:
-        say("sweep")
+    async def resync(self) -> None:
+        say("resync")
         if BEHAVIOUR == "unreachable":
             raise ServerError(503)
         if BEHAVIOUR == "broken":
@@ -76,8 +66,9 @@ class Recorder:
     async def expire(self) -> None:
         say("expire")
 
-    def _saw(self, kind: str, event: Event, *more: Any) -> None:
-        say("saw", kind, event["type"], event["object"]["metadata"]["name"], *more)
+    def _saw(self, kind: str, event: Json) -> None:
+        node = [event["object"]["spec"].get("nodeName")] if kind == "pod" else []
+        say("saw", kind, event["type"], event["object"]["metadata"]["name"], *node)
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def test_told_to_stop_it_finishes_what_it_is_at_and_nothing_else(
 
 def test_told_to_stop_when_idle_it_stops_at_once(start: Start) -> None:
     process = start()
-    process.wait_for("sweep")
+    process.wait_for("resync")
     process.wait_for("Starting the watch-stream for secretbindings")
     # Had kopf anything to wait for, it would not end by itself in time, and say so.
     assert process.end(signal.SIGTERM) == 0
@@ -195,13 +195,13 @@ def test_told_to_stop_before_it_could_start(start: Start, proxy: ApiProxy) -> No
     process = start()
     process.wait_for("not ready to start")
     assert process.end(signal.SIGTERM, timeout=20) == 0
-    assert "engine" not in process.text
+    assert "manager" not in process.text
 
 
 def test_if_a_part_of_it_dies_all_of_it_ends(start: Start) -> None:
     process = start("broken")
     assert process.end() == 1
-    assert "the sweep ended: ValueError in sweep" in process.text
+    assert "the resync ended: ValueError in resync" in process.text
     assert "may hold anything" not in process.text
 
 
@@ -209,7 +209,7 @@ def test_if_a_part_of_it_dies_all_of_it_ends(start: Start) -> None:
     ("watched", "says"),
     [
         ("secretbindings", "refuses the operator's credentials again and again"),
-        ("workflowruns", "the watch of workflowruns.runkeys.dev ended: watch workflowruns"),
+        ("workflowruns", "refuses the operator's credentials again and again"),
         ("pods", "the watch of pods ended: watch pods"),
     ],
 )
@@ -241,7 +241,7 @@ def test_the_probes(start: Start, behaviour: str, ready: int) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = start(behaviour, port)
-    process.wait_for("\nsweep\n", count=2)  # the outcome of the first is known by then
+    process.wait_for("\nresync\n", count=2)  # the outcome of the first is known by then
     assert probe(port, "healthz") == 200
     assert probe(port, "readyz") == ready
     assert probe(port, "metrics") == 200

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from runkeys_operator import __main__ as command
-from runkeys_operator.app import Options
 from runkeys_operator.leader_election import LeaseName
+from runkeys_operator.options import Options
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -39,7 +39,8 @@ from runkeys_operator.controllers.runs.record import Record, awaited, of_owner
 from runkeys_operator.controllers.runs.resync import Sweeper
 from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
 from runkeys_operator.errors import Conflict
-from runkeys_operator.kube import RUNS, Kube
+from runkeys_operator.kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS, Kube, Resource
+from runkeys_operator.kube.watch import Sink
 from runkeys_operator.process import metrics
 from runkeys_operator.values.keys import Keys
 from runkeys_operator.values.sources import Sources
@@ -101,6 +102,18 @@ class Reconciler:
         self._expiries_due: datetime | None = None
 
     # what the watch shows
+
+    @property
+    def sinks(self) -> Mapping[Resource, Sink]:
+        """What takes the events of each kind."""
+        return {
+            RUNS: self.saw_run,
+            BINDINGS: self.saw_binding,
+            REVEALS: self.saw_reveal,
+            REQUESTS: self.saw_request,
+            PODS: self.saw_pod,
+            JOBS: self.saw_job,
+        }
 
     def saw_run(self, event: Mapping[str, Any]) -> None:
         """A WorkflowRun that goes on was added, changed or deleted, or has ended and so left the watch.
@@ -199,7 +212,7 @@ class Reconciler:
             if self._queue.is_worked_on(key) or was_refused(last.memory, Reason.POLICIES_MISSING):
                 self._queue.add(key, urgency=Urgency.NEWS)
 
-    async def sweep(self) -> None:
+    async def resync(self) -> None:
         """Look at everything that is open once, for what the watches did not show."""
         left = set(self._leaving)
         found = await self._sweeper.sweep(self._last)
