@@ -12,9 +12,7 @@ from runkeys.planning import manifests
 from runkeys.planning.requirements import Bindings, TaskNeeds, task_needs
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
-from testing.namespace import Team, binding
-from tests.e2e.conftest import make_namespace
-from tests.e2e.runs.conftest import team_in
+from testing.namespace import Team, binding, make_namespace, team_in
 
 _LONGEST = 300.0
 

@@ -21,7 +21,7 @@ from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
 from testing.namespace import Team, binding, run
 from testing.operators import requester_of
-from tests.e2e.sealed.people import Person, person, public_key, sealed_entry
+from testing.people import Person, person, public_key, sealed_entry
 
 from .report import Figure, Spread, compared
 from .team import team

@@ -21,6 +21,7 @@ from scripts.demo_local import demo_local
 from scripts.demo_screen import Screen
 from scripts.demo_search import search
 from scripts.exposure_picture import picture
+from testing import examples
 from testing.cluster import images, providers
 from testing.cluster.__main__ import DEFAULT_NAME, build_all, down
 from testing.cluster.base import Cluster, ClusterError
@@ -30,7 +31,6 @@ from testing.cluster.client import ApiError, KubeClient, Object, WaitError
 from testing.cluster.existing import CONTEXT_VARIABLE
 from testing.cluster.golang import GoMissing
 from testing.operators import CHART, RELEASE
-from tests.e2e import examples
 
 OPERATOR_NAMESPACE = "runkeys-system"
 NAMESPACE = "demo"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from runkeys.names import PUBLIC_KEYS, attempt_name
@@ -21,7 +23,9 @@ from testing.cluster.client import PATIENCE, ApiError, KubeClient, Object
 from testing.operators import (
     Operator,
     fills_in,
+    install_rights,
     installed_policies,
+    operator_of,
     requester_of,
     settle_policies,
     wait_believed,
@@ -429,3 +433,35 @@ def exposures(found: Object) -> list[dict[str, Any]]:
         for attempt in task.get("attempts", [])
         for item in attempt.get("exposures", [])
     ]
+
+
+def make_namespace(client: KubeClient, hint: str) -> str:
+    """Create a namespace named after a test, ready for pods, and return its name."""
+    readable = re.sub(r"[^a-z0-9]+", "-", hint.lower()).strip("-").removeprefix("test-")[:40].rstrip("-")
+    name = f"{readable}-{secrets.token_hex(3)}"
+    client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    # A pod made before its service account would be refused.
+    client.wait_for("serviceaccounts", "default", name, bool)
+    return name
+
+
+@contextmanager
+def team_in(
+    cluster: Cluster,
+    namespace: str,
+    folder: Path,
+    *arguments: str,
+    server: str | None = None,
+    sources: tuple[str, ...] = (SOURCE,),
+    others: tuple[str, ...] = (),
+    sets: tuple[str, ...] = (),
+) -> Iterator[Team]:
+    """A team in ``namespace``: rights, the sources' opt-in, an operator that is not started yet.
+
+    :param others: further namespaces that the operator serves.
+    :param sets: further values of the chart.
+    """
+    account = install_rights(cluster, namespace, sources, others, sets=sets)
+    arguments += tuple(part for name in others for part in ("--namespace", name))
+    with operator_of(cluster, namespace, folder, *arguments, account=account, server=server) as operator:
+        yield Team(cluster, namespace, operator)

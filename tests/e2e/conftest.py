@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from testing.cluster.client import KubeClient
 from testing.cluster.node import NodeCluster
 from testing.cluster.node_layout import NodeOptions
 from testing.cluster.proxy import ApiProxy
+from testing.namespace import make_namespace
 from testing.operators import install_crds, remove_rights
 from tests.e2e import operator_calls
 
@@ -110,13 +110,3 @@ def proxy(cluster: Cluster) -> Iterator[ApiProxy]:
     """A numbering proxy in front of the shared cluster's API server."""
     with ApiProxy(cluster) as started:
         yield started
-
-
-def make_namespace(client: KubeClient, hint: str) -> str:
-    """Create a namespace named after a test, ready for pods, and return its name."""
-    readable = re.sub(r"[^a-z0-9]+", "-", hint.lower()).strip("-").removeprefix("test-")[:40].rstrip("-")
-    name = f"{readable}-{secrets.token_hex(3)}"
-    client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    # A pod made before its service account would be refused.
-    client.wait_for("serviceaccounts", "default", name, bool)
-    return name

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from runkeys.api.crd import KINDS
+from testing import examples
 from testing.cluster import images
 from testing.cluster.base import Cluster, ClusterError
 from testing.cluster.client import KubeClient
 from testing.cluster.node import NodeCluster
+from testing.namespace import make_namespace
 from testing.operators import CHART, RELEASE
-from tests.e2e import examples
-from tests.e2e.conftest import OwnNode, make_namespace
+from tests.e2e.conftest import OwnNode
 from tests.unit.cli.terminal import Terminal
 
 pytestmark = pytest.mark.e2e

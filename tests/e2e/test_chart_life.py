@@ -21,9 +21,9 @@ from testing.cluster.base import ClusterError, wait_until
 from testing.cluster.cache import CHECKOUT
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
-from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, phase, python
+from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, SOURCE, Team, make_namespace, phase, python
 from testing.operators import CHART, RELEASE, Operator
-from tests.e2e.conftest import OwnNode, make_namespace
+from tests.e2e.conftest import OwnNode
 from tests.e2e.test_chart_install import SYSTEM, becomes_available, install, settled_node, uninstall
 
 pytestmark = pytest.mark.e2e

@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from scripts.demo import EVENTS, NAMESPACE, OPERATOR_NAMESPACE
+from testing import examples
 from testing.cluster import providers
 from testing.cluster.cache import CHECKOUT
 from testing.cluster.node import NodeCluster
-from tests.e2e import examples
 
 # One worker runs them all, one after the other: they share the demo's cluster, and the last one ends it.
 pytestmark = pytest.mark.e2e

@@ -11,7 +11,8 @@ import runkeys
 from scripts import manifests
 from testing.cluster import images
 from testing.cluster.base import Cluster
-from tests.e2e.conftest import OwnNode, make_namespace
+from testing.namespace import make_namespace
+from tests.e2e.conftest import OwnNode
 from tests.e2e.test_chart_install import SYSTEM, becomes_available, runs_the_example, settled_node
 
 pytestmark = pytest.mark.e2e

@@ -13,9 +13,9 @@ from testing.cluster.cache import CHECKOUT
 from testing.cluster.node import NodeCluster
 from testing.namespace import Team, condition, run
 from testing.operators import CHART
+from testing.people import give, may_not_use, may_use, person, public_key
 from tests.e2e.conftest import OwnNode
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.sealed.people import give, may_not_use, may_use, person, public_key
 from tests.oldest.test_matrix import FillsIn
 from tests.unit.cli.terminal import Terminal
 

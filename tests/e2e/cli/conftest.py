@@ -9,8 +9,8 @@ import pytest
 
 from testing.cluster.base import wait_until
 from testing.namespace import Team
+from testing.people import public_key
 from tests.e2e.runs.conftest import TeamMaker, new_team
-from tests.e2e.sealed.people import public_key
 from tests.unit.cli.terminal import Terminal
 
 __all__ = ["new_team"]

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from testing.namespace import Team, run
+from testing.people import sealed_entry
 from testing.workflows import task
 from tests.e2e.cli.conftest import UserMaker
-from tests.e2e.sealed.people import sealed_entry
 from tests.unit.cli.terminal import Terminal
 
 pytestmark = pytest.mark.e2e

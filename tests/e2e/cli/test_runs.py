@@ -15,9 +15,9 @@ import yaml
 from runkeys.sealing import PrivateKey
 from testing.cluster.node import NodeCluster
 from testing.namespace import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, canary, phase, python, run
+from testing.people import check_value_is_nowhere_else
 from testing.workflows import task
 from tests.e2e.cli.conftest import UserMaker
-from tests.e2e.sealed.people import check_value_is_nowhere_else
 from tests.unit.cli.terminal import COMMAND, Terminal, environment
 
 pytestmark = pytest.mark.e2e

@@ -12,8 +12,8 @@ from runkeys.client.binding_secrets import personal_name
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
 from testing.namespace import TASK_IMAGE, Team, binding, canary, condition, python
+from testing.people import may_use, sealed_entry
 from tests.e2e.cli.conftest import UserMaker
-from tests.e2e.sealed.people import may_use, sealed_entry
 from tests.unit.cli.terminal import Terminal
 
 pytestmark = pytest.mark.e2e

@@ -10,8 +10,8 @@ import pytest
 from testing.cluster import images
 from testing.cluster.base import Cluster
 from testing.namespace import Team
+from testing.people import sealed_entry
 from tests.e2e.runs.conftest import TeamMaker, new_team
-from tests.e2e.sealed.people import sealed_entry
 
 __all__ = ["new_team"]
 

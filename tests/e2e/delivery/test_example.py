@@ -6,9 +6,9 @@ import copy
 
 import pytest
 
+from testing import examples
 from testing.cluster.client import ApiError, Object
 from testing.namespace import Team, exposures, phase
-from tests.e2e import examples
 from tests.e2e.runs.conftest import TeamMaker
 
 pytestmark = pytest.mark.e2e

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from testing.cluster.node_layout import NodeOptions
-from testing.namespace import Team, condition, phase
+from testing.namespace import Team, condition, make_namespace, phase, team_in
 from testing.operators import install_crds
-from tests.e2e.conftest import OwnNode, make_namespace
+from testing.people import sealed_entry
+from tests.e2e.conftest import OwnNode
 from tests.e2e.delivery.conftest import IMAGE, SEALED_TEAM
-from tests.e2e.runs.conftest import TeamMaker, team_in
-from tests.e2e.sealed.people import sealed_entry
+from tests.e2e.runs.conftest import TeamMaker
 
 pytestmark = pytest.mark.e2e
 

@@ -8,7 +8,7 @@ import pytest
 
 from testing.cluster.node import NodeCluster
 from testing.namespace import Team, condition, exposures, phase
-from tests.e2e.sealed.people import sealed_entry
+from testing.people import sealed_entry
 
 pytestmark = pytest.mark.e2e
 

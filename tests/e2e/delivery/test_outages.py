@@ -17,16 +17,17 @@ from testing.namespace import (
     Team,
     condition,
     exposures,
+    make_namespace,
     phase,
     python,
+    team_in,
 )
 from testing.operators import install_crds
+from testing.people import sealed_entry
 from tests.conftest import FULL
-from tests.e2e.conftest import OwnNode, make_namespace
+from tests.e2e.conftest import OwnNode
 from tests.e2e.delivery.conftest import IMAGE, SEALED_TEAM
 from tests.e2e.runs import test_kill_at_every_call as kills
-from tests.e2e.runs.conftest import team_in
-from tests.e2e.sealed.people import sealed_entry
 
 pytestmark = pytest.mark.e2e
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lupa.lua51 import LuaRuntime
 
 from testing.cluster.client import Object
-from tests.e2e.examples import EXAMPLES
+from testing.examples import EXAMPLES
 
 FOLDER = EXAMPLES / "gitops" / "health"
 

@@ -9,9 +9,9 @@ import pytest
 from testing.cluster.base import ClusterError
 from testing.cluster.golang import module_folder
 from testing.cluster.node import NodeCluster
+from testing.examples import EXAMPLES
 from testing.operators import wait_established
 from tests.e2e.conftest import OwnNode
-from tests.e2e.examples import EXAMPLES
 
 PINS = Path(__file__).parent / "schemas_go"
 DEFINITIONS = {

@@ -11,8 +11,8 @@ from runkeys.sealing import NamespaceEntry
 from testing.cluster import build
 from testing.cluster.base import ClusterError, wait_until
 from testing.namespace import TASK_IMAGE, Team, canary, phase
+from testing.people import may
 from tests.e2e.gitops.test_manifests_in_git import GITOPS, Checkout, checkout
-from tests.e2e.sealed.people import may
 
 __all__ = ["checkout"]
 

@@ -13,9 +13,9 @@ import yaml
 from runkeys.sealing import BindingEntry, Context, NamespaceEntry
 from testing.cluster.base import ClusterError
 from testing.cluster.client import Object
+from testing.examples import EXAMPLES
 from testing.namespace import TASK_IMAGE, Team, canary
-from tests.e2e.examples import EXAMPLES
-from tests.e2e.sealed.people import public_key, sealed
+from testing.people import public_key, sealed
 
 pytestmark = pytest.mark.e2e
 

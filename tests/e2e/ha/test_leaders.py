@@ -14,11 +14,10 @@ from testing.cluster.client import PATIENCE
 from testing.cluster.faults import matching
 from testing.cluster.node import NodeCluster
 from testing.cluster.proxy import ApiProxy
-from testing.namespace import FINISHES_WHEN_TOLD, python
+from testing.namespace import FINISHES_WHEN_TOLD, python, team_in
 from testing.operators import RELEASE
 from tests.conftest import FULL
 from tests.e2e.ha.pair import LEASE_SECONDS, Load, Pair, PairMaker, gaps, out_of_turn, wait_seconds
-from tests.e2e.runs.conftest import team_in
 from tests.e2e.runs.kills import Hit, Kill, Killer, When
 from tests.sampling import sample
 

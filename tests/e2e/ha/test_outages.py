@@ -8,9 +8,10 @@ import pytest
 
 from testing.cluster.node import NodeCluster
 from testing.cluster.proxy import ApiProxy
+from testing.namespace import make_namespace
 from testing.operators import install_crds
 from tests.conftest import FULL
-from tests.e2e.conftest import OwnNode, make_namespace
+from tests.e2e.conftest import OwnNode
 from tests.e2e.ha.pair import LEASE_SECONDS, Load, Network, PairMaker, pair_in, wait_seconds
 from tests.e2e.ha.test_leaders import check
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from testing.namespace import HELD_BACK, Team, python
+from testing.people import may_not_use, may_use, person
 from testing.workflows import make, outcomes, task, wait_pod
 from tests.e2e.runs.kills import Hit, Kill, Killer, When
 from tests.e2e.runs.test_faults import FAULTS, of_run
-from tests.e2e.sealed.people import may_not_use, may_use, person
 from tests.e2e.trust.test_shown import FIELDS, WORK, main
 
 from .load import ENTRIES, UNTIL_TOLD, Entry, Scene, Stage, entry, takes_file, takes_variable

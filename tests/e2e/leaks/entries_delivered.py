@@ -7,8 +7,8 @@ from typing import Any
 
 from testing.cluster.client import Object
 from testing.namespace import python
+from testing.people import sealed_entry
 from testing.workflows import outcomes
-from tests.e2e.sealed.people import sealed_entry
 
 from .load import UNTIL_TOLD, Scene, Stage, entry, takes_file, takes_variable
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from runkeys.sealing import BindingEntry, PrivateKey, RunInput, seal
 from testing.namespace import binding, condition, run
-from tests.e2e.sealed.people import EVERYBODY, Person, may_use, person, sealed, sealed_entry
+from testing.people import EVERYBODY, Person, may_use, person, sealed, sealed_entry
 from tests.e2e.sealed.test_reveal import ask, asker
 
 from .load import Scene, entry, takes_variable

@@ -10,8 +10,8 @@ import pytest
 
 from testing.cluster.node import NodeCluster
 from testing.cluster.node_layout import NodeOptions
+from testing.examples import EXAMPLES
 from tests.e2e.conftest import OwnNode
-from tests.e2e.examples import EXAMPLES
 from tests.e2e.leaks import entries, entries_sealed
 from tests.e2e.leaks.allowed import ALLOWED, HARDENED_AWAY
 from tests.e2e.leaks.load import ENTRIES

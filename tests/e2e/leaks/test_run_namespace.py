@@ -10,8 +10,8 @@ import yaml
 
 from testing.cluster.base import ClusterError, wait_until
 from testing.cluster.client import KubeClient, Object
+from testing.examples import EXAMPLES
 from testing.namespace import TASK_IMAGE, Team, condition, phase, run
-from tests.e2e.examples import EXAMPLES
 from tests.e2e.leaks.load import takes_variable
 from tests.e2e.runs.conftest import TeamMaker
 

@@ -13,11 +13,9 @@ from testing.cluster.node import NodeCluster
 from testing.cluster.node_config import NODE_NAME
 from testing.cluster.node_layout import NodeOptions
 from testing.cluster.proxy import ApiProxy
-from testing.namespace import Team
+from testing.namespace import Team, make_namespace, team_in
 from testing.operators import Operator, install_crds
-from tests.e2e.conftest import make_namespace
-from tests.e2e.runs.conftest import team_in
-from tests.e2e.sealed.people import public_key
+from testing.people import public_key
 
 from .allowed import ALLOWED, Allowance
 from .canaries import Mint

@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testing.cluster.base import Cluster
-from testing.namespace import SOURCE, Team
-from testing.operators import install_rights, operator_of
+from testing.namespace import Team, team_in
 
 TeamMaker = Callable[..., Team]
-
-
-@contextmanager
-def team_in(
-    cluster: Cluster,
-    namespace: str,
-    folder: Path,
-    *arguments: str,
-    server: str | None = None,
-    sources: tuple[str, ...] = (SOURCE,),
-    others: tuple[str, ...] = (),
-    sets: tuple[str, ...] = (),
-) -> Iterator[Team]:
-    """A team in ``namespace``: rights, the sources' opt-in, an operator that is not started yet.
-
-    :param others: further namespaces that the operator serves.
-    :param sets: further values of the chart.
-    """
-    account = install_rights(cluster, namespace, sources, others, sets=sets)
-    arguments += tuple(part for name in others for part in ("--namespace", name))
-    with operator_of(cluster, namespace, folder, *arguments, account=account, server=server) as operator:
-        yield Team(cluster, namespace, operator)
 
 
 @pytest.fixture

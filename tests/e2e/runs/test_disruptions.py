@@ -19,11 +19,19 @@ from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, Object
 from testing.cluster.node import NodeCluster
 from testing.cluster.node_config import NODE_NAME
-from testing.namespace import HELD_BACK, TASK_IMAGE, Team, condition, exposures, phase
+from testing.namespace import (
+    HELD_BACK,
+    TASK_IMAGE,
+    Team,
+    condition,
+    exposures,
+    make_namespace,
+    phase,
+    team_in,
+)
 from testing.operators import install_crds
 from testing.workflows import attempts, container, make, object_name, outcomes, output, pod_of, task, wait_pod
-from tests.e2e.conftest import OwnNode, make_namespace
-from tests.e2e.runs.conftest import team_in
+from tests.e2e.conftest import OwnNode
 
 pytestmark = pytest.mark.e2e
 

@@ -20,12 +20,14 @@ from testing.namespace import (
     Team,
     condition,
     exposures,
+    make_namespace,
     phase,
     python,
+    team_in,
 )
 from testing.operators import install_crds
-from tests.e2e.conftest import OwnNode, make_namespace
-from tests.e2e.runs.conftest import TeamMaker, team_in
+from tests.e2e.conftest import OwnNode
+from tests.e2e.runs.conftest import TeamMaker
 
 pytestmark = pytest.mark.e2e
 

@@ -10,8 +10,8 @@ from testing.cluster.client import Object, WaitError
 from testing.cluster.faults import Hold, Request, Stale, matching
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import HELD_BACK, TASK_IMAGE, Team, condition, phase
+from testing.people import public_key
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.sealed.people import public_key
 
 pytestmark = pytest.mark.e2e
 

@@ -24,10 +24,9 @@ from testing.cluster.base import wait_until
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
 from testing.cluster.proxy import ApiProxy
-from testing.namespace import TASK_IMAGE, Team, condition, exposures, phase, python
+from testing.namespace import TASK_IMAGE, Team, condition, exposures, make_namespace, phase, python, team_in
 from tests.conftest import FULL
-from tests.e2e.conftest import make_namespace
-from tests.e2e.runs.conftest import TeamMaker, team_in
+from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.kills import Hit, Kill, Killer, When, shape
 from tests.sampling import sample
 

@@ -18,6 +18,7 @@ from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
 from testing.namespace import Team, condition, exposures, phase
 from testing.operators import requester_of as requester
+from testing.people import sealed
 from testing.workflows import make, object_name, outcomes, states, task
 from tests.conftest import FULL
 from tests.e2e.runs.test_kill_at_every_call import (
@@ -32,7 +33,6 @@ from tests.e2e.runs.test_kill_at_every_call import (
     play_all,
     rehearse,
 )
-from tests.e2e.sealed.people import sealed
 
 pytestmark = [
     pytest.mark.e2e,

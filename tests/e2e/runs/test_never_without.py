@@ -22,12 +22,11 @@ from testing.cluster.client import Object
 from testing.cluster.faults import Action, Answer, Delay, LoseAnswer, Request, Reset
 from testing.cluster.node import NodeCluster
 from testing.cluster.proxy import ApiProxy
-from testing.namespace import Team, canary, condition, phase
+from testing.namespace import Team, canary, condition, make_namespace, phase, team_in
 from testing.operators import install_crds
 from testing.workflows import make, task
 from tests.conftest import FULL
-from tests.e2e.conftest import OwnNode, make_namespace
-from tests.e2e.runs.conftest import team_in
+from tests.e2e.conftest import OwnNode
 
 pytestmark = [
     pytest.mark.e2e,

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from testing import examples
 from testing.cluster.audit import AuditEvent
 from testing.cluster.base import wait_until
 from testing.cluster.client import Object
@@ -18,7 +19,6 @@ from testing.cluster.faults import matching
 from testing.cluster.node import NodeCluster
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import Team
-from tests.e2e import examples
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.test_chart_install import install
 

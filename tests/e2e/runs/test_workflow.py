@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from testing import examples
 from testing.cluster.base import wait_until
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
@@ -26,7 +27,6 @@ from testing.workflows import (
     task,
     wait_pod,
 )
-from tests.e2e import examples
 from tests.e2e.runs.conftest import TeamMaker
 
 pytestmark = pytest.mark.e2e

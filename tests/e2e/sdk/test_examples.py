@@ -13,10 +13,10 @@ import yaml
 from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, Object
 from testing.cluster.node import NodeCluster
+from testing.examples import EXAMPLES
 from testing.namespace import TASK_IMAGE, Team, canary, phase, run
-from tests.e2e.examples import EXAMPLES
+from testing.people import may, sealed_entry
 from tests.e2e.sdk.conftest import UserMaker, ok
-from tests.e2e.sealed.people import may, sealed_entry
 from tests.unit.cli.terminal import Terminal
 
 pytestmark = pytest.mark.e2e

@@ -12,12 +12,12 @@ import yaml
 from runkeys.sealing import BindingEntry, NamespaceEntry, PublicKey, seal
 from runkeys_operator.values.keys import CURRENT, PRIVATE, PUBLIC
 from testing.cluster.node import NodeCluster
-from testing.namespace import Team, condition, phase
+from testing.namespace import Team, condition, phase, team_in
 from testing.operators import install_crds
+from testing.people import public_key, sealed_entry
 from tests.conftest import FULL
 from tests.e2e.conftest import OwnNode
-from tests.e2e.runs.conftest import TeamMaker, team_in
-from tests.e2e.sealed.people import public_key, sealed_entry
+from tests.e2e.runs.conftest import TeamMaker
 
 pytestmark = pytest.mark.e2e
 

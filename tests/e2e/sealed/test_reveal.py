@@ -13,7 +13,7 @@ from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, Object
 from testing.cluster.node import NodeCluster
 from testing.namespace import Team
-from tests.e2e.sealed.people import EVERYBODY, Person, give, may, person, sealed_entry
+from testing.people import EVERYBODY, Person, give, may, person, sealed_entry
 
 pytestmark = pytest.mark.e2e
 

@@ -8,9 +8,9 @@ from runkeys.sealing import BindingEntry, NamespaceEntry, PrivateKey, seal
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
 from testing.namespace import Team, condition, phase
+from testing.people import check_value_is_nowhere_else, public_key, sealed, sealed_entry
 from testing.workflows import make, task
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.sealed.people import check_value_is_nowhere_else, public_key, sealed, sealed_entry
 
 pytestmark = pytest.mark.e2e
 

@@ -11,8 +11,8 @@ import pytest
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
 from testing.namespace import FINISHES_WHEN_TOLD, Team, condition, phase, python, run
+from testing.people import Person, check_value_is_nowhere_else, person
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.sealed.people import Person, check_value_is_nowhere_else, person
 
 pytestmark = pytest.mark.e2e
 

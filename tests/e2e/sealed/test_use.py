@@ -13,7 +13,7 @@ from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError
 from testing.namespace import HELD_BACK, Team, condition, phase, run
 from testing.operators import requester_of as requester
-from tests.e2e.sealed.people import give, may, may_not_use, may_use, person, sealed_entry
+from testing.people import give, may, may_not_use, may_use, person, sealed_entry
 
 pytestmark = pytest.mark.e2e
 

@@ -8,7 +8,7 @@ from typing import Any
 from testing.cluster.base import wait_until
 from testing.cluster.client import KubeClient, Object
 from testing.namespace import SOURCE, Team
-from tests.e2e.sealed.people import may
+from testing.people import may
 
 _RBAC = "rbac.authorization.k8s.io"
 EDITS = [

@@ -9,7 +9,7 @@ from typing import Any
 from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, KubeClient, Object
 from testing.namespace import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
-from tests.e2e.sealed.people import give
+from testing.people import give
 
 EVERYTHING = ["create", "get", "list", "watch", "patch", "update", "delete"]
 RIGHTS: list[Object] = [

@@ -15,10 +15,10 @@ import pytest
 
 from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, Object
-from testing.namespace import TASK_IMAGE, Team
+from testing.namespace import TASK_IMAGE, Team, make_namespace, team_in
 from testing.operators import install_crds
-from tests.e2e.conftest import OwnNode, make_namespace
-from tests.e2e.runs.conftest import TeamMaker, team_in
+from tests.e2e.conftest import OwnNode
+from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.trust import attacks_on_jobs, secret_fields
 from tests.e2e.trust.golden import check_golden, told
 from tests.e2e.trust.scene import Attack, Scene, container, patch, pod_spec, scene_of

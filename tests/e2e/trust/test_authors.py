@@ -12,8 +12,8 @@ import pytest
 from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, KubeClient, Object
 from testing.namespace import SOURCE, Team, binding, canary, run
+from testing.people import give, may
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.sealed.people import give, may
 from tests.e2e.trust.golden import check_golden, told
 
 pytestmark = pytest.mark.e2e

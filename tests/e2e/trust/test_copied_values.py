@@ -13,8 +13,8 @@ from runkeys.sealing import NamespaceEntry
 from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, Object
 from testing.namespace import Team, binding, condition
+from testing.people import Person, give, may, may_use, person, sealed, sealed_entry
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.sealed.people import Person, give, may, may_use, person, sealed, sealed_entry
 from tests.e2e.sealed.test_reveal import ask
 from tests.e2e.trust.golden import check_golden, plain, told
 

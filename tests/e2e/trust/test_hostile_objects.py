@@ -12,9 +12,9 @@ import pytest
 
 from testing.cluster.client import ApiError, KubeClient, Object
 from testing.namespace import SOURCE, Team, condition, phase, run
+from testing.people import give
 from testing.workflows import container, make, task
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.sealed.people import give
 from tests.e2e.trust.actors import EDITS
 from tests.e2e.trust.golden import check_golden, plain
 

@@ -12,8 +12,8 @@ import pytest
 from runkeys.policies.operator import LABEL_RUNS
 from testing.cluster.client import ApiError, KubeClient, Object
 from testing.namespace import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
+from testing.people import give
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.sealed.people import give
 from tests.e2e.trust.golden import check_golden, told
 
 pytestmark = pytest.mark.e2e

@@ -15,8 +15,8 @@ from testing.cluster.base import wait_until
 from testing.cluster.client import Object
 from testing.namespace import HELD_BACK, Team, condition, phase
 from testing.operators import installed_policies
+from testing.people import Person, may_use, sealed_entry
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.sealed.people import Person, may_use, sealed_entry
 from tests.e2e.sealed.test_reveal import Question, ask, asker
 from tests.e2e.trust.golden import check_golden, plain
 
