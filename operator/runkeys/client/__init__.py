@@ -1,11 +1,5 @@
-"""Runs, bindings and logs from Python: see :mod:`runkeys.client.http`."""
+"""Runs, bindings and logs from Python, and what a laptop keeps for them."""
 
-from runkeys.client.http import (
-    MERGE_PATCH as MERGE_PATCH,
-)
-from runkeys.client.http import (
-    Client as Client,
-)
-from runkeys.client.http import (
-    released as released,
-)
+from runkeys.client.client import Client as Client
+from runkeys.client.exposure import released as released
+from runkeys.client.http import MERGE_PATCH as MERGE_PATCH
