@@ -13,10 +13,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -24,14 +23,22 @@ from yarl import URL
 
 from runkeys._text import documents
 from runkeys_operator.errors import Invalid, LoginError, Unauthorized, Unreachable, from_response
+from runkeys_operator.kube.answers import (
+    NO_API_SERVER,
+    Json,
+    Objects,
+    Page,
+    read_event,
+    read_page,
+    unreachable,
+)
 from runkeys_operator.kube.clock import ServerClock
+from runkeys_operator.kube.login import BEFORE_SENDING, Login
+from runkeys_operator.kube.resources import SECRETS, Resource
 from runkeys_operator.process import metrics
 from runkeys_operator.process.logs import get_logger
 
 log = get_logger(__name__)
-
-Json = dict[str, Any]
-Objects = list[Json]
 
 PAGE_SIZE = 25
 """Objects in a page: each may have a megabyte and a half, and a page is read at one go."""
@@ -45,52 +52,9 @@ _TIMEOUT = aiohttp.ClientTimeout(total=_SECONDS)
 _WATCH_SECONDS = 300
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=_WATCH_SECONDS + 10, sock_connect=15, sock_read=70)
 
-_NO_API_SERVER = "the answer is not from an API server"
 _JSON = "application/json"
 METADATA_ONLY = f"{_JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """A kind as the API's paths spell it."""
-
-    group: str
-    version: str
-    plural: str
-
-    @property
-    def root(self) -> str:
-        """The group version's path: `/api/v1` or `/apis/<group>/<version>`."""
-        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-
-    def path(self, namespace: str | None) -> str:
-        """Where its objects are listed and watched; `namespace` None: all of them."""
-        return (
-            f"{self.root}/namespaces/{namespace}/{self.plural}" if namespace else f"{self.root}/{self.plural}"
-        )
-
-    def __str__(self) -> str:
-        return f"{self.plural}.{self.group}" if self.group else self.plural
-
-
-RUNS = Resource("runkeys.dev", "v1alpha1", "workflowruns")
-BINDINGS = Resource("runkeys.dev", "v1alpha1", "secretbindings")
-REVEALS = Resource("runkeys.dev", "v1alpha1", "secretreveals")
-JOBS = Resource("batch", "v1", "jobs")
-PODS = Resource("", "v1", "pods")
-SECRETS = Resource("", "v1", "secrets")
-EVENTS = Resource("", "v1", "events")
-REQUESTS = Resource("certificates.k8s.io", "v1", "podcertificaterequests")
-LEASES = Resource("coordination.k8s.io", "v1", "leases")
-CONFIG_MAPS = Resource("", "v1", "configmaps")
-
-
-class Page(NamedTuple):
-    """A part of a list, and the version from which a watch shows what follows the list."""
-
-    items: Objects
-    version: str
 
 
 class Deleted(NamedTuple):
@@ -98,23 +62,6 @@ class Deleted(NamedTuple):
 
     gone: bool
     finalizers: tuple[str, ...] = ()
-
-
-class Connection(NamedTuple):
-    """A way to the API server: its base address and a session that authenticates itself."""
-
-    server: str
-    http: aiohttp.ClientSession
-
-
-class SessionProvider(Protocol):
-    """Who makes sessions, and replaces those that the server refused."""
-
-    def current(self) -> Connection:
-        """The session to use now."""
-
-    async def renew(self, stale: Connection) -> bool:
-        """Replace `stale`, whose credentials or trust failed. False: not again so soon."""
 
 
 class Permit(Protocol):
@@ -128,8 +75,36 @@ def _always(*, removes: bool) -> float:  # noqa: ARG001
     return _SECONDS
 
 
-BEFORE_SENDING: ContextVar[Callable[[], object] | None] = ContextVar("before_sending")
-"""Called when a request has its connection, and raises what keeps it from being sent."""
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request, as errors, metrics and the log name it.
+
+    :ivar verb: as RBAC spells it. :ivar where: namespace, name and subresource, as far as there are any.
+    """
+
+    verb: str
+    resource: Resource | None
+    where: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in (self.verb, self.resource, self.where) if part)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes something."""
+        return self.verb not in ("get", "list", "watch", "discover")
+
+    @property
+    def removes_secret(self) -> bool:
+        """Whether it takes a value out of the cluster."""
+        return self.verb == "delete" and self.resource == SECRETS
+
+    def count(self, code: str, seconds: float | None = None) -> None:
+        """Note in the metrics that it was answered, or not."""
+        resource = str(self.resource or self.where)
+        metrics.api_requests.labels(self.verb, resource, code).inc()
+        if seconds is not None and self.verb != "watch":
+            metrics.api_seconds.labels(self.verb).observe(seconds)
 
 
 class Kube:
@@ -140,8 +115,8 @@ class Kube:
     :ivar clock: the server's, as its answers show it.
     """
 
-    def __init__(self, provider: SessionProvider, permit: Permit = _always) -> None:
-        self._provider = provider
+    def __init__(self, login: Login, permit: Permit = _always) -> None:
+        self._login = login
         self._permit = permit
         self.clock = ServerClock()
 
@@ -190,7 +165,7 @@ class Kube:
         accept = METADATA_LIST if metadata_only else ""
         while True:
             answer = await self._call("list", "GET", resource, namespace, query=query, accept=accept)
-            page, token = _page(answer, f"list {resource}")
+            page, token = read_page(answer, f"list {resource}")
             yield page
             if not token:
                 return
@@ -219,33 +194,35 @@ class Kube:
             "timeoutSeconds": str(_WATCH_SECONDS),
             **_selectors(label_selector, field_selector),
         }
-        request = f"watch {resource} {namespace or ''}".rstrip()
+        call = Call("watch", resource, namespace or "")
         target = f"{resource.path(namespace)}?{urlencode(query)}"
         headers = {"Accept": f"{METADATA_ONLY},{_JSON}" if metadata_only else _JSON}
-        response = await self._begin("GET", target, headers, None, request, lambda: _WATCH_TIMEOUT)
+        response = await self._begin(call, "GET", target, headers, None, lambda: _WATCH_TIMEOUT)
         read = unread = 0
         try:
             if response.status >= 300:
                 answer = await response.read()
-                raise from_response(response.status, response.headers, answer, request=request, secret=False)
+                raise from_response(
+                    response.status, response.headers, answer, request=str(call), secret=False
+                )
             opened()
             rest = b""
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in filter(None, lines):
-                    event = _event(line, request)
+                    event = read_event(line, str(call))
                     if event is None:
                         unread += 1
-                        log.error("%s: passed over an event that cannot be read", request)
+                        log.error("%s: passed over an event that cannot be read", call)
                         continue
                     read += 1
                     yield event
         except (aiohttp.ClientError, OSError) as error:
-            raise _unreachable(error, request) from None
+            raise unreachable(error, str(call)) from None
         finally:
             response.close()
         if unread and not read:
-            raise Unreachable(_NO_API_SERVER, request=request)
+            raise Unreachable(NO_API_SERVER, request=str(call))
 
     async def create(self, resource: Resource, namespace: str | None, body: Json) -> Json:
         """The created object; of a Secret only its metadata."""
@@ -327,7 +304,7 @@ class Kube:
 
     async def discover(self, resource: Resource) -> Objects:
         """What the resource's group version serves: APIResource objects; `NotFound` if nothing."""
-        answer = await self._send("GET", resource.root, None, f"discover {resource.root}")
+        answer = await self._send(Call("discover", None, resource.root), "GET", resource.root, None)
         return answer.get("resources") or []
 
     async def _call(
@@ -345,82 +322,66 @@ class Kube:
         accept: str = "",
     ) -> Json:
         where = "/".join(part for part in (namespace, name or label, subresource) if part)
-        request = f"{verb} {resource} {where}".rstrip()
+        call = Call(verb, resource, where)
         path = [resource.root]
         if namespace is not None:
-            path += ["namespaces", _segment(namespace, request)]
+            path += ["namespaces", _segment(namespace, call)]
         path.append(resource.plural)
         if name is not None:
-            path.append(_segment(name, request))
+            path.append(_segment(name, call))
         if subresource:
             path.append(subresource)
         target = "/".join(path)
         if query:
             target = f"{target}?{urlencode(query)}"
-        return await self._send(method, target, body, request, secret=resource == SECRETS, accept=accept)
+        return await self._send(call, method, target, body, accept)
 
-    async def _send(
-        self,
-        method: str,
-        target: str,
-        body: Json | None,
-        request: str,
-        *,
-        secret: bool = False,
-        accept: str = "",
-    ) -> Json:
+    async def _send(self, call: Call, method: str, target: str, body: Json | None, accept: str = "") -> Json:
         headers = {"Accept": f"{accept},{_JSON}" if accept else _JSON}
         data = None
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else _JSON
             data = json.dumps(body, separators=(",", ":")).encode()
         try:
-            response, answer = await self._exchange(method, target, headers, data, request, secret=secret)
+            response, answer = await self._exchange(call, method, target, headers, data)
         except LoginError as error:
-            raise Unauthorized(0, "NoCredentials", str(error), request=request) from None
+            raise Unauthorized(0, "NoCredentials", str(error), request=str(call)) from None
         if response.status >= 300:
-            raise from_response(response.status, response.headers, answer, request=request, secret=secret)
+            secret = call.resource == SECRETS
+            raise from_response(response.status, response.headers, answer, request=str(call), secret=secret)
         try:
             parsed = documents.read(answer)
         except ValueError:
             parsed = None
         if not isinstance(parsed, dict):
             # Without the text and the parser's error, which holds it: it may be anything.
-            raise Unreachable(_NO_API_SERVER, request=request) from None
+            raise Unreachable(NO_API_SERVER, request=str(call)) from None
         return parsed
 
     async def _exchange(
-        self,
-        method: str,
-        target: str,
-        headers: dict[str, str],
-        data: bytes | None,
-        request: str,
-        *,
-        secret: bool,
+        self, call: Call, method: str, target: str, headers: dict[str, str], data: bytes | None
     ) -> tuple[aiohttp.ClientResponse, bytes]:
-        limit = partial(self._limit, method, removes=secret and method == "DELETE")
-        response = await self._begin(method, target, headers, data, request, limit)
+        response = await self._begin(call, method, target, headers, data, partial(self._limit, call))
         try:
             return response, await response.read()
         except (aiohttp.ClientError, OSError) as error:
-            raise _unreachable(error, request) from None
+            raise unreachable(error, str(call)) from None
         finally:
             response.release()
 
-    def _limit(self, method: str, *, removes: bool) -> aiohttp.ClientTimeout:
-        if method == "GET":
+    def _limit(self, call: Call) -> aiohttp.ClientTimeout:
+        if not call.writes:
             return _TIMEOUT
-        seconds = min(_SECONDS, self._permit(removes=removes))
+        seconds = min(_SECONDS, self._permit(removes=call.removes_secret))
         return aiohttp.ClientTimeout(total=seconds, ceil_threshold=_SECONDS)  # to the point, not rounded up
 
     async def _begin(
         self,
+        call: Call,
         method: str,
         target: str,
         headers: dict[str, str],
         data: bytes | None,
-        request: str,
         limit: Callable[[], aiohttp.ClientTimeout],
     ) -> aiohttp.ClientResponse:
         """Send the request and wait for the head of the answer, with new credentials if they are refused.
@@ -428,7 +389,7 @@ class Kube:
         `limit` is asked for the time-out whenever it is sent.
         """
         for last_try in (False, True):
-            connection = self._provider.current()
+            connection = self._login.current()
             began = time.monotonic()
             token = BEFORE_SENDING.set(limit)
             try:
@@ -441,27 +402,20 @@ class Kube:
                     allow_redirects=False,
                 )
             except (aiohttp.ClientError, OSError) as error:
-                _count(request, "error")
-                failure = _unreachable(error, request)
-                if failure.untrusted and not last_try and await self._provider.renew(connection):
+                call.count("error")
+                failure = unreachable(error, str(call))
+                if failure.untrusted and not last_try and await self._login.renew(connection):
                     continue
                 raise failure from None
             finally:
                 BEFORE_SENDING.reset(token)
             self.clock.heard(response.headers.get("Date"))
-            _count(request, str(response.status), time.monotonic() - began)
-            if response.status == 401 and not last_try and await self._provider.renew(connection):
+            call.count(str(response.status), time.monotonic() - began)
+            if response.status == 401 and not last_try and await self._login.renew(connection):
                 response.release()
                 continue
             return response
         raise AssertionError("the second try returns or raises")
-
-
-def _count(request: str, code: str, seconds: float | None = None) -> None:
-    verb, resource = request.split(maxsplit=2)[:2]
-    metrics.api_requests.labels(verb, resource, code).inc()
-    if seconds is not None and verb != "watch":
-        metrics.api_seconds.labels(verb).observe(seconds)
 
 
 def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
@@ -469,45 +423,8 @@ def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def _page(answer: Json, request: str) -> tuple[Page, str]:
-    """The page, and the token by which the next one is asked for; empty after the last."""
-    metadata, items = answer.get("metadata"), answer.pop("items", None) or []
-    if isinstance(metadata, dict) and isinstance(items, list):
-        version, token = metadata.get("resourceVersion"), metadata.get("continue") or ""
-        if isinstance(version, str) and isinstance(token, str):
-            return Page(items, version), token
-    raise Unreachable(_NO_API_SERVER, request=request)
-
-
-def _event(line: bytes, request: str) -> Json | None:
-    """What a line of a watch says; None if it cannot be read."""
-    try:
-        event = documents.read(line)
-    except ValueError:
-        return None
-    found = event.get("object") if isinstance(event, dict) else None
-    if not isinstance(found, dict) or not isinstance(event.get("type"), str):
-        return None
-    if event["type"] == "ERROR":
-        code = found.get("code")
-        status = code if isinstance(code, int) and code >= 300 else 500
-        raise from_response(status, {}, json.dumps(found).encode(), request=request, secret=False)
-    metadata = found.get("metadata")
-    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
-    return event if isinstance(version, str) else None
-
-
-def _segment(name: str, request: str) -> str:
+def _segment(name: str, call: Call) -> str:
     """`name` as one segment of a path. Names may come from a manifest: never let one climb the path."""
     if name in {"", ".", ".."} or "/" in name or "%" in name:
-        raise Invalid(422, "InvalidName", "not a name of an object", request=request)
+        raise Invalid(422, "InvalidName", "not a name of an object", request=str(call))
     return quote(name, safe="")
-
-
-def _unreachable(error: Exception, request: str) -> Unreachable:
-    if isinstance(error, TimeoutError):
-        return Unreachable("no answer in time", request=request)
-    untrusted = isinstance(error, aiohttp.ClientConnectorCertificateError)
-    # The operating system's errors say what is wrong; aiohttp's may quote what they could not parse.
-    message = str(error) if isinstance(error, OSError) or untrusted else ""
-    return Unreachable(message or type(error).__name__, request=request, untrusted=untrusted)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
 from runkeys_operator.errors import LoginError
-from runkeys_operator.kube import BEFORE_SENDING, Connection
 from runkeys_operator.kube.credentials import Access
 
 # A projected token is rotated when 80 % of its life is over, and the old one stays valid: a minute is plenty.
@@ -18,8 +19,19 @@ _TOKEN_AGE = 60.0
 _RENEW_AGAIN_AFTER = 30.0  # longer than any request takes
 
 
+BEFORE_SENDING: ContextVar[Callable[[], object] | None] = ContextVar("before_sending")
+"""Called when a request has its connection, and raises what keeps it from being sent."""
+
+
+class Connection(NamedTuple):
+    """A way to the API server: its base address and a session that authenticates itself."""
+
+    server: str
+    http: aiohttp.ClientSession
+
+
 class Login:
-    """Makes sessions for our own calls: the `SessionProvider` of `Kube`."""
+    """Makes sessions for our own calls, and replaces those that the server refused."""
 
     def __init__(self, load: Callable[[], Access]) -> None:
         self._load = load

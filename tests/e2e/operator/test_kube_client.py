@@ -338,7 +338,7 @@ async def test_a_pods_account_and_the_rotation_of_its_token(
         await kube.create(account, None, {})
         # Void, in the operator's memory as in the file: it is refused, and read again each time that it is.
         (tmp_path / "token").write_text("void")
-        kube._provider = fresh = Login(lambda: credentials.in_cluster(tmp_path))
+        kube._login = fresh = Login(lambda: credentials.in_cluster(tmp_path))
         with pytest.raises(Unauthorized):
             await kube.create(account, None, {})
         (tmp_path / "token").write_text(token)

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +21,9 @@ from runkeys_operator.controllers.runs.controller import Reconciler
 from runkeys_operator.controllers.runs.resync import Sweeper
 from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import ApiError, Unreachable
-from runkeys_operator.kube import RUNS, Connection, Kube
+from runkeys_operator.kube import RUNS, Kube
+from runkeys_operator.kube.credentials import Access
+from runkeys_operator.kube.login import Login
 from runkeys_operator.kube.watch import Watch
 from runkeys_operator.values.keys import Keys
 
@@ -101,25 +102,24 @@ class Answers:
         writer.close()
 
 
-class Session:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def current(self) -> Connection:
-        return self._connection
-
-    async def renew(self, stale: Connection) -> bool:  # noqa: ARG002
-        return False
+@asynccontextmanager
+async def connected(answers: Answers) -> AsyncIterator[Kube]:
+    server = await asyncio.start_server(answers, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    login = Login(lambda: Access(f"http://{host}:{port}"))
+    async with server:
+        try:
+            yield Kube(login)
+        finally:
+            await login.close()
 
 
 @asynccontextmanager
 async def answering(*bodies: bytes, status: str = "200 OK") -> AsyncIterator[Kube]:
     answers = Answers()
     answers.bodies, answers.status = list(bodies), status
-    server = await asyncio.start_server(answers, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    async with server, aiohttp.ClientSession() as http:
-        yield Kube(Session(Connection(f"http://{host}:{port}", http)))
+    async with connected(answers) as kube:
+        yield kube
 
 
 def page(items: Iterable[bytes]) -> bytes:
@@ -272,10 +272,7 @@ async def test_that_a_run_cannot_be_read_is_said_once() -> None:
     status = {"observedGeneration": 1, "conditions": [told]}
     answers = Answers()
     answers.bodies = [json.dumps(item).encode() for item in (raw, {}, {**raw, "status": status})]
-    server = await asyncio.start_server(answers, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    async with server, aiohttp.ClientSession() as http:
-        kube = Kube(Session(Connection(f"http://{host}:{port}", http)))
+    async with connected(answers) as kube:
         reconciler = Reconciler(kube, ReconcileQueue[Key](), (), Keys(kube, None), Guard(kube, (), None))
         assert await reconciler.reconcile(key) is None
         assert await reconciler.reconcile(key) is None

@@ -1,0 +1,42 @@
+"""The kinds that the operator deals with, as the API's paths spell them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runkeys.names import GROUP, VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind as the API's paths spell it."""
+
+    group: str
+    version: str
+    plural: str
+
+    @property
+    def root(self) -> str:
+        """The group version's path: `/api/v1` or `/apis/<group>/<version>`."""
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+    def path(self, namespace: str | None) -> str:
+        """Where its objects are listed and watched; `namespace` None: all of them."""
+        return (
+            f"{self.root}/namespaces/{namespace}/{self.plural}" if namespace else f"{self.root}/{self.plural}"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+RUNS = Resource(GROUP, VERSION, "workflowruns")
+BINDINGS = Resource(GROUP, VERSION, "secretbindings")
+REVEALS = Resource(GROUP, VERSION, "secretreveals")
+JOBS = Resource("batch", "v1", "jobs")
+PODS = Resource("", "v1", "pods")
+SECRETS = Resource("", "v1", "secrets")
+EVENTS = Resource("", "v1", "events")
+REQUESTS = Resource("certificates.k8s.io", "v1", "podcertificaterequests")
+LEASES = Resource("coordination.k8s.io", "v1", "leases")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
