@@ -1,5 +1,5 @@
-"""Runs on this machine, without a cluster: see :mod:`runkeys.local.run`."""
+"""Runs on this machine, without a cluster."""
 
-from runkeys.local.run import (
-    LocalRun as LocalRun,
-)
+from runkeys.local.run import LocalRun
+
+__all__ = ["LocalRun"]

@@ -1,56 +1,48 @@
-"""Seal values and open them: see :mod:`runkeys.sealing.text`."""
+"""Sealing: a value that is safe in Git, and opens in one place only. Needs no cluster.
+
+The text is explained in :mod:`runkeys.sealing.text`.
+"""
 
 from runkeys.sealing.text import (
-    MAX_VALUE as MAX_VALUE,
+    MAX_VALUE,
+    SEED_LENGTH,
+    BindingEntry,
+    Context,
+    ContextMismatchError,
+    Keyring,
+    MalformedError,
+    NamespaceEntry,
+    PersonalEntry,
+    PrivateKey,
+    PublicKey,
+    RevealAnswer,
+    RunInput,
+    SealError,
+    TooLargeError,
+    UnknownKeyError,
+    key_id_of,
+    reseal,
+    seal,
 )
-from runkeys.sealing.text import (
-    BindingEntry as BindingEntry,
-)
-from runkeys.sealing.text import (
-    Context as Context,
-)
-from runkeys.sealing.text import (
-    ContextMismatchError as ContextMismatchError,
-)
-from runkeys.sealing.text import (
-    Keyring as Keyring,
-)
-from runkeys.sealing.text import (
-    MalformedError as MalformedError,
-)
-from runkeys.sealing.text import (
-    NamespaceEntry as NamespaceEntry,
-)
-from runkeys.sealing.text import (
-    PersonalEntry as PersonalEntry,
-)
-from runkeys.sealing.text import (
-    PrivateKey as PrivateKey,
-)
-from runkeys.sealing.text import (
-    PublicKey as PublicKey,
-)
-from runkeys.sealing.text import (
-    RevealAnswer as RevealAnswer,
-)
-from runkeys.sealing.text import (
-    RunInput as RunInput,
-)
-from runkeys.sealing.text import (
-    SealError as SealError,
-)
-from runkeys.sealing.text import (
-    TooLargeError as TooLargeError,
-)
-from runkeys.sealing.text import (
-    UnknownKeyError as UnknownKeyError,
-)
-from runkeys.sealing.text import (
-    key_id_of as key_id_of,
-)
-from runkeys.sealing.text import (
-    reseal as reseal,
-)
-from runkeys.sealing.text import (
-    seal as seal,
-)
+
+__all__ = [
+    "MAX_VALUE",
+    "SEED_LENGTH",
+    "BindingEntry",
+    "Context",
+    "ContextMismatchError",
+    "Keyring",
+    "MalformedError",
+    "NamespaceEntry",
+    "PersonalEntry",
+    "PrivateKey",
+    "PublicKey",
+    "RevealAnswer",
+    "RunInput",
+    "SealError",
+    "TooLargeError",
+    "UnknownKeyError",
+    "key_id_of",
+    "reseal",
+    "seal",
+]

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from runkeys import sealing
-from runkeys.api import BindingEntry, Condition, SecretBinding
+from runkeys.api import Condition, SecretBinding
 from runkeys.api.binding import EntryStatus, SecretBindingStatus
 from runkeys.planning.refusal import Reason
 from runkeys.planning.requirements import SecretReference, source_of
@@ -16,6 +15,7 @@ from runkeys_operator.controllers.key import BindingKey, RunKey
 from runkeys_operator.controllers.runs.observer import UnreadableError, parse
 from runkeys_operator.errors import NotFound
 from runkeys_operator.kube import BINDINGS, Kube, Resource
+from runkeys_operator.values.delivery import key_id
 from runkeys_operator.values.sources import Sources
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class BindingReconciler:
         return EntryStatus(
             name=entry.name,
             ready=refusal is None,
-            key_id=_key_id(entry),
+            key_id=key_id(entry.sealed),
             reason=refusal.reason.value if refusal is not None else "",
             message=refusal.message if refusal is not None else "",
         )
@@ -152,10 +152,3 @@ def _without_times(status: Any) -> Any:
         return None
     told = [{**item, "lastTransitionTime": None} for item in conditions]
     return status.get("observedGeneration"), told
-
-
-def _key_id(entry: BindingEntry) -> str:
-    try:
-        return sealing.key_id_of(entry.sealed) if entry.sealed is not None else ""
-    except sealing.SealError:
-        return ""

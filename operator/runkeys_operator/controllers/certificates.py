@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import logging
 from collections.abc import Iterable, Mapping
@@ -13,11 +12,12 @@ from typing import Any
 from runkeys.names import SIGNER
 from runkeys.planning.observation import PodView, RequestView
 from runkeys.planning.requirements import SealedOffer
-from runkeys.sealing.issuer import Issuer, RecipientError
 from runkeys_operator.controllers.key import RequestKey, RunKey
 from runkeys_operator.controllers.runs.cache import Store, run_of
 from runkeys_operator.errors import Conflict, NotFound
 from runkeys_operator.kube import PODS, REQUESTS, Kube
+from runkeys_operator.values import Values
+from runkeys_operator.values.delivery import CertificateIssuer, RecipientError
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Delivery:
     def __init__(self, kube: Kube, offer: SealedOffer) -> None:
         self.offer = offer
         self._kube = kube
-        self._issuer = Issuer()
+        self._issuer = CertificateIssuer()
         self._known: dict[str, dict[str, RequestView]] = {}
         self._namespaces: dict[str, str] = {}
 
@@ -78,13 +78,11 @@ class Delivery:
             for request in self._known.pop(uid, {}):
                 self._namespaces.pop(request, None)
 
-    async def answer(self, request: RequestView, values: Mapping[str, bytes], now: datetime) -> RequestView:
+    async def answer(self, request: RequestView, values: Values, now: datetime) -> RequestView:
         """Issue the certificate that carries ``values``; what the request is by then."""
         namespace = self._namespaces[request.uid]
         try:
-            answer = self._issuer.seal(
-                values, base64.b64decode(request.public), namespace, request.pod_uid, now
-            )
+            answer = self._issuer.seal(values, request.public, namespace, request.pod_uid, now)
         except RecipientError as error:
             return await self.deny(request, str(error))
         status = {

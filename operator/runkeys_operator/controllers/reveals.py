@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from runkeys import sealing
 from runkeys.api import API_VERSION, SecretBinding
 from runkeys.api.reveal import SecretReveal, SecretRevealStatus
 from runkeys.planning.access import REVEAL
@@ -26,6 +25,7 @@ from runkeys_operator.controllers.key import RevealKey
 from runkeys_operator.controllers.runs.observer import describe_invalid, personal_bindings
 from runkeys_operator.errors import Conflict, NotFound
 from runkeys_operator.kube import BINDINGS, EVENTS, REVEALS, Kube
+from runkeys_operator.values.delivery import Asker, RecipientError
 from runkeys_operator.values.sources import SourceRefusedError, Sources
 
 log = logging.getLogger(__name__)
@@ -115,8 +115,8 @@ class RevealReconciler:
         """The value for whoever asks. Raises _DeniedError, SourceRefusedError."""
         namespace, entry_name = reveal.metadata.namespace, reveal.spec.entry
         try:
-            public_key = sealing.PublicKey.parse(reveal.spec.public_key)
-        except sealing.SealError as error:
+            asker = Asker(reveal.spec.public_key)
+        except RecipientError as error:
             raise _DeniedError(
                 Refusal(Reason.INVALID, "spec.publicKey", str(error), permanent=True)
             ) from None
@@ -139,9 +139,7 @@ class RevealReconciler:
         )
         values = await self._sources.resolve(namespace, [reference])
         await self._tell(reveal, binding)
-        return sealing.seal(
-            values[reference.key], sealing.RevealAnswer(namespace, reveal.metadata.uid), public_key
-        )
+        return asker.seal(values, namespace, reveal.metadata.uid)
 
     async def _admitted(self, reveal: SecretReveal) -> None:
         """Only the policies say who asks. They are looked at after the question, so that they were there before it."""

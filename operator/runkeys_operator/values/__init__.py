@@ -1,1 +1,3 @@
-"""The only rooms of the operator that hold a secret's value, and never for long."""
+"""The only room of the operator that holds a secret's value, and never for long."""
+
+from runkeys_operator.values.values import Values as Values

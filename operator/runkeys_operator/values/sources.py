@@ -18,6 +18,7 @@ from runkeys.sealing import issuer
 from runkeys_operator.errors import ApiError, Forbidden, NotFound
 from runkeys_operator.kube import SECRETS, Kube, Resource
 from runkeys_operator.values.keys import Keys, KeysError
+from runkeys_operator.values.values import Values
 
 MAX_VALUE_BYTES = 120 * 1024
 """Linux refuses a process whose one variable is over 128 KiB, name included."""
@@ -44,7 +45,7 @@ class Sources:
         self._keys = keys
         self._username: str | None = None
 
-    async def resolve(self, namespace: str, references: Sequence[SecretReference]) -> dict[str, bytes]:
+    async def resolve(self, namespace: str, references: Sequence[SecretReference]) -> Values:
         """The value of each variable and file, by its key in the attempt's Secret.
 
         :raises SourceRefusedError: for the first one that cannot be had.
@@ -80,7 +81,7 @@ class Sources:
                     )
                 )
         _check_sealed(references, values)
-        return values
+        return Values(values)
 
     async def _value(
         self, namespace: str, reference: SecretReference, found: Mapping[str, Mapping[str, str] | ApiError]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import logging
@@ -43,6 +42,8 @@ from runkeys_operator.errors import AlreadyExists, ApiError, Conflict, Forbidden
 from runkeys_operator.kube import JOBS, RUNS, SECRETS, Kube
 from runkeys_operator.kube.events import announce
 from runkeys_operator.process import metrics
+from runkeys_operator.values import Values
+from runkeys_operator.values.delivery import create_secret
 from runkeys_operator.values.sources import SourceRefusedError, Sources
 
 log = logging.getLogger(__name__)
@@ -189,13 +190,9 @@ class Applier:
         unsure = action.intent is None
         if action.intent is not None:
             obs = await self._patch_status(PatchStatus(action.intent), obs)
-        body = {
-            **action.manifest,
-            "data": {name: base64.b64encode(value).decode() for name, value in values.items()},
-        }
         secret, asked = obs.memory.of(action.job_uid), self._now()
         try:
-            await self._kube.create(SECRETS, namespace, body)
+            await create_secret(self._kube, namespace, action.manifest, values)
         except AlreadyExists:
             # Only we create Secrets of such a name: an earlier request of ours arrived, its answer did not.
             return _made(obs, action.job_uid, replace(secret, made_at=asked, estimated=True))
@@ -207,7 +204,7 @@ class Applier:
         log.info("secret made", extra=_about(obs, action.name))
         return _made(obs, action.job_uid, replace(secret, made_at=asked, estimated=unsure))
 
-    async def _values(self, action: EnsureSecret | Deliver, obs: Observation) -> dict[str, bytes] | Refusal:
+    async def _values(self, action: EnsureSecret | Deliver, obs: Observation) -> Values | Refusal:
         """The values of an attempt, or why it may not have them now."""
         unguarded, denied = await asyncio.gather(
             self._guard.refusal(), self._authorizer.refusal(obs.run, action.references, obs.bindings)
