@@ -23,7 +23,8 @@ from runkeys.client import Client
 from runkeys.client.submission import LOCAL, describe_invalid, parse_run, prepared, take_secrets
 from runkeys.planning.access import REVEAL, USE, grant, subject_of
 from runkeys.planning.actions import CreateJob
-from runkeys.planning.observation import Finding, Memory, Observation
+from runkeys.planning.memory import Finding, Memory
+from runkeys.planning.observation import Observation
 from runkeys.planning.plan import plan as plan_of
 from runkeys.planning.refusal import Refusal
 from runkeys.planning.requirements import (

@@ -28,6 +28,7 @@ from runkeys.local.values import Values, resolve
 from runkeys.mapping import SECRETS
 from runkeys.masking import Masker
 from runkeys.names import LABEL_TASK
+from runkeys.planning import memory
 from runkeys.planning.actions import (
     Action,
     CheckSources,
@@ -39,13 +40,8 @@ from runkeys.planning.actions import (
     PatchStatus,
     PurgeInput,
 )
-from runkeys.planning.observation import (
-    Finding,
-    JobState,
-    JobView,
-    Memory,
-    Observation,
-)
+from runkeys.planning.memory import Memory
+from runkeys.planning.observation import JobState, JobView, Observation
 from runkeys.planning.plan import plan
 from runkeys.planning.status import finished
 from runkeys.problems import Invalid, NotFound
@@ -123,8 +119,7 @@ class LocalRun:
         )
         step = plan(observation, now())
         if step.status is not None:
-            since = (self._memory.stale_since or now()) if step.stale else None
-            self._memory = replace(self._memory, stale_since=since)
+            self._memory = memory.note_staleness(self._memory, now(), stale=step.stale)
         for action in step.actions:
             self._act(action)
         if step.actions:
@@ -140,27 +135,23 @@ class LocalRun:
     def _act(self, action: Action) -> None:
         match action:
             case CheckSources():
-                self._memory = replace(self._memory, sources=Finding(now(), None))
+                self._memory = memory.sources_checked(self._memory, now(), None)
             case CreateJob(_, manifest):
                 self._create_job(manifest)
             case EnsureSecret(_, name, uid, _, references, intent):
                 if intent is not None:
                     self._patch(intent)
-                secret = replace(self._memory.of(uid), made_at=now(), estimated=False)
-                self._memory = self._memory.with_secret(uid, secret)
+                self._memory = memory.secret_created(self._memory, uid, now(), certain=True)
                 self._pods[name].start({item.key: self._material[item.field] for item in references})
             case DeleteSecret(name, uid):
-                secret = self._memory.of(uid)
-                gone = replace(secret, gone_at=secret.gone_at or now(), last_delete=now())
-                self._memory = self._memory.with_secret(uid, gone)
+                self._memory = memory.secret_gone(self._memory, uid, now())
                 if name in self._pods:
                     self._pods[name].forget()
             case DeleteJob(name, _):
                 self._pods[name].stop()
                 self._jobs[name] = replace(self._jobs[name], deleting=True)
             case Diagnose(task):
-                found = replace(self._memory.about(task), waiting=Finding(now(), None))
-                self._memory = self._memory.with_task(task, found)
+                self._memory = memory.diagnosed(self._memory, task, now(), None)
             case PatchStatus(status):
                 self._patch(status)
             case PurgeInput():
@@ -186,8 +177,8 @@ class LocalRun:
             now(),
             deadline_seconds=template["spec"].get("activeDeadlineSeconds"),
         )
-        self._memory = replace(self._memory, jobs_made=self._memory.jobs_made | {uid})
         task = manifest["metadata"]["labels"][LABEL_TASK]
+        self._memory = memory.job_created(self._memory, task, uid)
         pod = LocalPod(name, uid, task, template, self._root / name, self._folder, self._line, self._events)
         self._pods[name] = pod
         pod.ended = lambda: self._job_ended(name)

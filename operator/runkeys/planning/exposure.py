@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from runkeys.api import AttemptStatus, Exposure
 from runkeys.planning.actions import Action, DeleteJob, DeleteSecret
-from runkeys.planning.observation import JobState, JobView, Observation, SecretMemory
+from runkeys.planning.memory import SecretMemory
+from runkeys.planning.observation import JobState, JobView, Observation
 
 DELETE_AGAIN_AFTER = timedelta(seconds=30)
 """Before the Secret of an attempt that is over is deleted once more, doubled each time."""

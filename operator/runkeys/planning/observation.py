@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from runkeys.api import WorkflowRun
 from runkeys.names import RECIPIENT_VOLUME
+from runkeys.planning.memory import Memory
 from runkeys.planning.pod_template import volume_images
 from runkeys.planning.readers import readers
-from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import NO_OFFER, Bindings, SealedOffer
 
 _JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
@@ -225,89 +225,6 @@ class RequestView:
             message=final.get("message", ""),
             at=_moment(final.get("lastTransitionTime")),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class SecretMemory:
-    """What this process knows of one attempt's Secret beyond what the status says.
-
-    :ivar made_at: when the server confirmed that it exists.
-    :ivar estimated: a request of ours to make it was never answered, here or in an earlier process: it may have
-        been made earlier than ``made_at``, and that request may still arrive.
-    :ivar gone_at: when the server confirmed that it is gone.
-    :ivar held_by: finalizers that keep it although it was deleted.
-    :ivar last_delete: when it was last asked to go.
-    """
-
-    made_at: datetime | None = None
-    estimated: bool = False
-    gone_at: datetime | None = None
-    held_by: tuple[str, ...] = ()
-    last_delete: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something found by asking, and when, so that it is not asked again at once."""
-
-    at: datetime
-    refusal: Refusal | None
-
-
-@dataclass(frozen=True, slots=True)
-class TaskMemory:
-    """What was found about one task.
-
-    :ivar sources: that its values could not be read when its Secret was due.
-    :ivar refused: what the server refused to create.
-    :ivar waiting: why its Job has no pod with a node.
-    """
-
-    sources: Finding | None = None
-    refused: Finding | None = None
-    waiting: Finding | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What one operator process remembers of a run. Losing it (a crash) costs exactness of times, nothing else.
-
-    :ivar jobs_made: uids of Jobs whose creation the server confirmed to this process.
-    :ivar secrets: by uid of the Job.
-    :ivar sources: whether the values of all tasks could be read, when last tried, before anything started.
-    :ivar tasks: by name of the task.
-    :ivar stale_since: since when the status that is stored differs from the one that is due.
-    """
-
-    jobs_made: frozenset[str] = frozenset()
-    secrets: Mapping[str, SecretMemory] = field(default_factory=dict)
-    sources: Finding | None = None
-    tasks: Mapping[str, TaskMemory] = field(default_factory=dict)
-    stale_since: datetime | None = None
-
-    def of(self, job_uid: str) -> SecretMemory:
-        """What is known of the Secret of the Job with this uid."""
-        return self.secrets.get(job_uid, SecretMemory())
-
-    def about(self, task: str) -> TaskMemory:
-        """What was found about the task of this name."""
-        return self.tasks.get(task, TaskMemory())
-
-    def with_task(self, task: str, memory: TaskMemory) -> Memory:
-        """A copy that knows ``memory`` of the task."""
-        return replace(self, tasks={**self.tasks, task: memory})
-
-    def with_secret(self, job_uid: str, secret: SecretMemory) -> Memory:
-        """A copy that knows ``secret``."""
-        return replace(self, secrets={**self.secrets, job_uid: secret})
-
-
-def was_refused(memory: Memory, reason: Reason) -> bool:
-    """Whether something of the run was refused for this reason when it was last tried."""
-    findings = (finding for task in memory.tasks.values() for finding in (task.sources, task.refused))
-    return any(
-        item is not None and item.refusal is not None and item.refusal.reason is reason for item in findings
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from runkeys.planning.actions import (
 )
 from runkeys.planning.exposure import closed, job_of, may_exist, tidy
 from runkeys.planning.graph import ALWAYS, inputs_of
-from runkeys.planning.observation import ContainerView, JobState, JobView, Observation, PodView, SecretMemory
+from runkeys.planning.memory import SecretMemory
+from runkeys.planning.observation import ContainerView, JobState, JobView, Observation, PodView
 from runkeys.planning.outcome import at_fault, counted_instead, outcome_of, own_pods
 from runkeys.planning.pod_template import carriers
 from runkeys.planning.refusal import Reason, Refusal

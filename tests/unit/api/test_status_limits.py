@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from runkeys.api import SecretBinding, SecretReveal, WorkflowRun
-from runkeys.planning.observation import Finding, TaskMemory
+from runkeys.planning import memory
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.status import Outcome
 from runkeys.planning.task import MOST_ATTEMPTS
@@ -100,7 +100,7 @@ def test_a_text_that_is_too_long_is_cut(where: str) -> None:
 def test_whatever_somebody_says_the_run_gets_a_status() -> None:
     world = World(run=make_run(tasks=[plain("a"), plain("b")]))
     said = Refusal(Reason.JOB_REFUSED, "spec.tasks[0].template", "x" * 40_000, permanent=True)
-    world.memory = world.memory.with_task("a", TaskMemory(refused=Finding(world.now, said)))
+    world.memory = memory.creation_refused(world.memory, "a", world.now, said)
     world.reconcile()
     status = world.run.status
     assert (status.phase, status.tasks[0].reason) == ("Failed", Reason.JOB_REFUSED)

@@ -11,15 +11,8 @@ from runkeys.api import AttemptStatus, SealedDelivery, TaskStatus
 from runkeys.names import OPENER
 from runkeys.planning.actions import Action, DeleteRequest, DenyRequest
 from runkeys.planning.certificate_requests import due, followed, intended, refused, tidy_requests
-from runkeys.planning.observation import (
-    ContainerView,
-    JobState,
-    JobView,
-    Memory,
-    Observation,
-    PodView,
-    RequestView,
-)
+from runkeys.planning.memory import Memory
+from runkeys.planning.observation import ContainerView, JobState, JobView, Observation, PodView, RequestView
 from tests.unit.plan.objects import bound_to, later, make_binding, make_run
 
 JOB = JobView("rk-vqe-work-1", "job-uid", "run-uid", later(0), JobState.ACTIVE, sealed=True)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from runkeys.planning.observation import Memory, Observation, PodView
+from runkeys.planning.memory import Memory
+from runkeys.planning.observation import Observation, PodView
 from runkeys_operator.checks.policies import Guard
 from runkeys_operator.controllers.key import RunKey
 from runkeys_operator.controllers.runs.cache import Store

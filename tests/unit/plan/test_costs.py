@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from runkeys.api import SecretBinding, WorkflowRun
-from runkeys.planning.observation import Finding, Memory, Observation
+from runkeys.planning.memory import Finding, Memory
+from runkeys.planning.observation import Observation
 from runkeys.planning.plan import plan
 from runkeys.planning.refusal import listed
 from tests.unit.plan.objects import START, bound_to, make_binding, make_run, task, template

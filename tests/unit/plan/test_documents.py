@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from runkeys._text import documents
 from runkeys._text.documents import MAX_DEPTH, is_too_deep, shallow
 from runkeys.api import WorkflowRun
-from runkeys.planning.observation import Memory, Observation
+from runkeys.planning.memory import Memory
+from runkeys.planning.observation import Observation
 from runkeys.planning.refusal import Reason
 from runkeys.planning.status import State
 from runkeys_operator.controllers.runs.record import Record

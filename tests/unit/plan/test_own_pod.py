@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from runkeys.names import ENVIRONMENT_VOLUME, OPENER, RECIPIENT_VOLUME
+from runkeys.planning import memory
 from runkeys.planning.actions import Refresh
 from runkeys.planning.kubelet import SECRETS_VOLUME
 from runkeys.planning.observation import ContainerView, JobState, PodView
@@ -107,9 +108,7 @@ def test_first_the_pod_is_read_again() -> None:
     world, own = given()
     job_says_it_succeeded(world)
     world.secrets.clear()
-    world.memory = world.memory.with_secret(
-        own.job_uid, replace(world.memory.of(own.job_uid), gone_at=world.now)
-    )
+    world.memory = memory.secret_gone(world.memory, own.job_uid, world.now)
     world.fresh = False
     assert plan(world._observe(), world.now).actions == (Refresh(),)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from runkeys.planning import memory
 from runkeys.planning.actions import (
     CheckSources,
     CreateJob,
@@ -139,9 +140,7 @@ def test_a_secret_that_is_gone_is_not_made_again() -> None:
     world.bind_pod()
     world.reconcile()
     (job,) = world.jobs.values()
-    world.memory = world.memory.with_secret(
-        job.uid, replace(world.memory.of(job.uid), made_at=None, gone_at=world.now)
-    )
+    world.memory = memory.secret_gone(world.memory, job.uid, world.now)
     assert not any(isinstance(action, EnsureSecret) for action in next_actions(world))
 
 
@@ -373,14 +372,14 @@ def test_a_secret_held_by_a_finalizer_is_reported_and_asked_to_go_again() -> Non
     world.end_pod()
     world.finish_jobs()
     (job,) = world.jobs.values()
-    held = replace(world.memory.of(job.uid), held_by=("example.com/keep",), last_delete=world.now)
-    world.memory = world.memory.with_secret(job.uid, held)
+    deleted = world.now
+    world.memory = memory.secret_held(world.memory, job.uid, deleted, ("example.com/keep",))
     world.reconcile()
     assert world.run.status.phase == "Succeeded"
     assert world.run.status.live == 1
     assert condition(world, "SecretsReleased") == ("False", Reason.HELD_BY_FINALIZER)
     world.tick(31)
-    world.memory = world.memory.with_secret(job.uid, replace(held, held_by=()))
+    world.memory = memory.secret_held(world.memory, job.uid, deleted, ())
     world.reconcile()
     assert world.run.status.live == 0
     assert condition(world, "SecretsReleased")[0] == "True"

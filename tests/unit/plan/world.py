@@ -13,6 +13,7 @@ from datetime import datetime
 
 from runkeys.api import WorkflowRun
 from runkeys.names import OPENER, RECIPIENT_VOLUME
+from runkeys.planning import memory
 from runkeys.planning.actions import (
     Action,
     CheckSources,
@@ -29,16 +30,8 @@ from runkeys.planning.actions import (
     PurgeInput,
     Refresh,
 )
-from runkeys.planning.observation import (
-    ContainerView,
-    Finding,
-    JobState,
-    JobView,
-    Memory,
-    Observation,
-    PodView,
-    RequestView,
-)
+from runkeys.planning.memory import Memory
+from runkeys.planning.observation import ContainerView, JobState, JobView, Observation, PodView, RequestView
 from runkeys.planning.plan import plan, plan_farewell
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import ANYWHERE, Bindings
@@ -103,8 +96,7 @@ class World:
         for _ in range(20 + 6 * len(self.run.spec.tasks)):
             step = plan(self._observe(), self.now)
             if step.status is not None:
-                since = (self.memory.stale_since or self.now) if step.stale else None
-                self.memory = replace(self.memory, stale_since=since)
+                self.memory = memory.note_staleness(self.memory, self.now, stale=step.stale)
             if not step.actions:
                 return
             for action in step.actions:
@@ -191,7 +183,8 @@ class World:
                 pass
 
     def _learn(self, action: Action) -> None:
-        memory = self.memory
+        """What the answer does to what the operator remembers: its own fold, so that histories test that."""
+        known, now = self.memory, self.now
         missing = (
             None
             if self.source_there
@@ -199,30 +192,23 @@ class World:
         )
         match action:
             case CheckSources():
-                self.memory = replace(memory, sources=Finding(self.now, missing))
-            case CreateJob(_, manifest):
-                uid = self.jobs[manifest["metadata"]["name"]].uid
-                self.memory = replace(memory, jobs_made=memory.jobs_made | {uid})
-            case EnsureSecret(task, _, job_uid, _, _, intent):
-                if missing is not None:
-                    found = replace(memory.about(task), sources=Finding(self.now, missing))
-                    self.memory = memory.with_task(task, found)
-                else:
-                    secret = replace(memory.of(job_uid), made_at=self.now, estimated=intent is None)
-                    self.memory = memory.with_secret(job_uid, secret)
-                    self.fresh = False
-            case Deliver(task):
-                if missing is not None:
-                    found = replace(memory.about(task), sources=Finding(self.now, missing))
-                    self.memory = memory.with_task(task, found)
+                self.memory = memory.sources_checked(known, now, missing)
+            case CreateJob(task, manifest):
+                self.memory = memory.job_created(known, task, self.jobs[manifest["metadata"]["name"]].uid)
+            case EnsureSecret(task) | Deliver(task) if missing is not None:
+                self.memory = memory.values_refused(known, task, now, missing)
+                self.fresh = self.fresh and isinstance(action, EnsureSecret)
+            case EnsureSecret(_, _, job_uid, _, _, intent):
+                self.memory = memory.secret_created(known, job_uid, now, certain=intent is not None)
+                self.fresh = False
+            case Deliver():
                 self.fresh = False
             case DeleteSecret(_, job_uid):
-                secret = memory.of(job_uid)
-                gone = replace(secret, gone_at=secret.gone_at or self.now, last_delete=self.now)
-                self.memory = memory.with_secret(job_uid, gone)
+                self.memory = memory.secret_gone(known, job_uid, now)
             case Diagnose(task):
-                found = replace(memory.about(task), waiting=Finding(self.now, None))
-                self.memory = memory.with_task(task, found)
+                self.memory = memory.diagnosed(known, task, now, None)
+            case PatchStatus():
+                self.memory = memory.note_staleness(known, now, stale=False)
             case _:
                 pass
 

@@ -12,15 +12,8 @@ from typing import Any
 
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.planning.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
-from runkeys.planning.observation import (
-    JobState,
-    JobView,
-    Memory,
-    Observation,
-    PodView,
-    job_uid_of,
-    was_refused,
-)
+from runkeys.planning.memory import Memory, note_staleness, was_refused
+from runkeys.planning.observation import JobState, JobView, Observation, PodView, job_uid_of
 from runkeys.planning.plan import plan, plan_farewell
 from runkeys.planning.pod_template import containers
 from runkeys.planning.refusal import Reason
@@ -310,9 +303,8 @@ class Reconciler:
         """Plan and act until nothing is left to do, and return the last plan; None if the run is gone."""
         for _ in range(_MOST_STEPS + _STEPS_A_TASK * len(obs.run.spec.tasks)):
             step = await self._plan(obs)
-            since = (obs.memory.stale_since or self._now()) if step.stale else None
-            if step.status is not None and since != obs.memory.stale_since:
-                obs = replace(obs, memory=replace(obs.memory, stale_since=since))
+            if step.status is not None:
+                obs = replace(obs, memory=note_staleness(obs.memory, self._now(), stale=step.stale))
             self._remember(key, obs)
             if not step.actions:
                 return step

@@ -13,6 +13,7 @@ from typing import Any
 
 from runkeys._text import documents
 from runkeys.api import AttemptStatus, WorkflowRun, WorkflowRunStatus
+from runkeys.planning import memory
 from runkeys.planning.actions import (
     Action,
     CheckSources,
@@ -29,7 +30,8 @@ from runkeys.planning.actions import (
     PurgeInput,
     Refresh,
 )
-from runkeys.planning.observation import Finding, JobView, Memory, Observation, RequestView, SecretMemory
+from runkeys.planning.memory import Memory
+from runkeys.planning.observation import JobView, Observation, RequestView
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import SecretReference, TaskNeeds, task_needs
 from runkeys.planning.status import finished
@@ -150,7 +152,6 @@ class Applier:
                 return await self._delete_run(action, obs)
 
     async def _delete_secret(self, action: DeleteSecret, obs: Observation) -> Observation:
-        secret = obs.memory.of(action.job_uid)
         held: tuple[str, ...] = ()
         try:
             answer = await self._kube.delete(SECRETS, obs.run.metadata.namespace, action.name)
@@ -159,12 +160,12 @@ class Applier:
         except NotFound:
             pass
         now = self._now()
-        gone = (secret.gone_at or now) if not held else None
-        if gone is not None and secret.gone_at is None:
-            self._tell_gone(action, obs, gone)
-        elif held:
+        if held:
             log.warning("secret held by %s", ", ".join(held), extra=_about(obs, action.name))
-        return _with_secret(obs, action.job_uid, replace(secret, gone_at=gone, held_by=held, last_delete=now))
+            return _remember(obs, memory.secret_held(obs.memory, action.job_uid, now, held))
+        if obs.memory.of(action.job_uid).gone_at is None:
+            self._tell_gone(action, obs, now)
+        return _remember(obs, memory.secret_gone(obs.memory, action.job_uid, now))
 
     def _tell_gone(self, action: DeleteSecret, obs: Observation, gone: datetime) -> None:
         metrics.bound.forget(action.job_uid)
@@ -184,25 +185,23 @@ class Applier:
         namespace = obs.run.metadata.namespace
         values = await self._values(action, obs)
         if isinstance(values, Refusal):
-            found = replace(obs.memory.about(action.task), sources=Finding(self._now(), values))
-            return _remember(obs, obs.memory.with_task(action.task, found))
-        # Without an intent to write one was there: its request may have been sent, and may still be under way.
-        unsure = action.intent is None
+            return self._values_refused(action.task, values, obs)
         if action.intent is not None:
             obs = await self._patch_status(PatchStatus(action.intent), obs)
-        secret, asked = obs.memory.of(action.job_uid), self._now()
+        asked = self._now()
         try:
             await create_secret(self._kube, namespace, action.manifest, values)
         except AlreadyExists:
             # Only we create Secrets of such a name: an earlier request of ours arrived, its answer did not.
-            return _made(obs, action.job_uid, replace(secret, made_at=asked, estimated=True))
+            return _made(obs, action.job_uid, asked, certain=False)
         except (Forbidden, Invalid) as error:
             return self._refused(action.task, _refusal(Reason.SECRET_REFUSED, "Secret", error), obs)
         metrics.bound.observe(action.job_uid, metrics.bound_to_secret_seconds)
         if _is_missed(obs, action.job_uid):
             metrics.late_secrets.inc()
         log.info("secret made", extra=_about(obs, action.name))
-        return _made(obs, action.job_uid, replace(secret, made_at=asked, estimated=unsure))
+        # Without an intent to write one was there: its request may have been sent, and may still be under way.
+        return _made(obs, action.job_uid, asked, certain=action.intent is not None)
 
     async def _values(self, action: EnsureSecret | Deliver, obs: Observation) -> Values | Refusal:
         """The values of an attempt, or why it may not have them now."""
@@ -220,8 +219,7 @@ class Applier:
     async def _deliver(self, action: Deliver, obs: Observation) -> Observation:
         values = await self._values(action, obs)
         if isinstance(values, Refusal):
-            found = replace(obs.memory.about(action.task), sources=Finding(self._now(), values))
-            return _remember(obs, obs.memory.with_task(action.task, found))
+            return self._values_refused(action.task, values, obs)
         if action.intent is not None:
             obs = await self._patch_status(PatchStatus(action.intent), obs)
         answered = await self._delivery.answer(action.request, values, self._now())
@@ -251,7 +249,11 @@ class Applier:
         )
         _tell_tasks(obs, action.status)
         await announce(self._kube, obs.run, action.status, self._now())
-        return replace(obs, run=WorkflowRun.parse(raw), memory=replace(obs.memory, stale_since=None))
+        return replace(
+            obs,
+            run=WorkflowRun.parse(raw),
+            memory=memory.note_staleness(obs.memory, self._now(), stale=False),
+        )
 
     def _doubt(self, references: Sequence[SecretReference], obs: Observation) -> Refusal | None:
         """Why the run is not believed to be of whom it names. For good, so it is asked while the policies are there."""
@@ -273,7 +275,7 @@ class Applier:
         refusal = None if unguarded is not None else self._doubt(action.references, obs)
         refusal = refusal or await self._authorizer.refusal(obs.run, action.references, obs.bindings)
         refusal = refusal or await self._sources.check(obs.run.metadata.namespace, action.references)
-        return _remember(obs, replace(obs.memory, sources=Finding(self._now(), refusal)))
+        return _remember(obs, memory.sources_checked(obs.memory, self._now(), refusal))
 
     async def _create_jobs(
         self, actions: Sequence[CreateJob], obs: Observation
@@ -324,14 +326,13 @@ class Applier:
             return self._refused(action.task, refusal, obs)
         job = JobView.parse(answer.raw)
         self._jobs.record(answer.raw)  # before the watch shows it
-        memory = obs.memory
+        known = obs.memory
         if answer.made:
             log.info("job made", extra=_about(obs, job.name, action.task))
-            memory = replace(memory, jobs_made=memory.jobs_made | {job.uid})
-            memory = memory.with_task(action.task, replace(memory.about(action.task), refused=None))
+            known = memory.job_created(known, action.task, job.uid)
         # What was there already may have gone any way since the pods were read.
         fresh = obs.fresh and answer.made
-        return replace(obs, jobs={**obs.jobs, job.name: job}, memory=memory, fresh=fresh)
+        return replace(obs, jobs={**obs.jobs, job.name: job}, memory=known, fresh=fresh)
 
     async def _delete_job(self, action: DeleteJob, obs: Observation) -> Observation:
         jobs = {name: job for name, job in obs.jobs.items() if job.uid != action.uid}
@@ -351,12 +352,13 @@ class Applier:
             log.info(
                 "no pod: %s", refusal, extra={**_about(obs, action.job_name), "reason": refusal.reason.value}
             )
-        found = replace(obs.memory.about(action.task), waiting=Finding(self._now(), refusal))
-        return _remember(obs, obs.memory.with_task(action.task, found))
+        return _remember(obs, memory.diagnosed(obs.memory, action.task, self._now(), refusal))
 
     def _refused(self, task: str, refusal: Refusal, obs: Observation) -> Observation:
-        found = replace(obs.memory.about(task), refused=Finding(self._now(), refusal))
-        return _remember(obs, obs.memory.with_task(task, found))
+        return _remember(obs, memory.creation_refused(obs.memory, task, self._now(), refusal))
+
+    def _values_refused(self, task: str, refusal: Refusal, obs: Observation) -> Observation:
+        return _remember(obs, memory.values_refused(obs.memory, task, self._now(), refusal))
 
     async def _purge_input(self, obs: Observation) -> Observation:
         """Take the sealed input out of the run, and out of the copy that `kubectl apply` left in it."""
@@ -393,17 +395,14 @@ def _without_sealed_input(applied: str) -> str | None:
         return ""  # it holds the word, and cannot be read: nothing of it may stay
 
 
-def _made(obs: Observation, job_uid: str, secret: SecretMemory) -> Observation:
-    """Whoever makes another Secret reads anew: a run may have many tasks, and this took a while."""
-    return replace(_with_secret(obs, job_uid, secret), fresh=False)
+def _made(obs: Observation, job_uid: str, asked: datetime, *, certain: bool) -> Observation:
+    """Force a fresh read before the next Secret is created: a run may have many tasks, and this took a while."""
+    known = memory.secret_created(obs.memory, job_uid, asked, certain=certain)
+    return replace(_remember(obs, known), fresh=False)
 
 
-def _with_secret(obs: Observation, job_uid: str, secret: SecretMemory) -> Observation:
-    return _remember(obs, obs.memory.with_secret(job_uid, secret))
-
-
-def _remember(obs: Observation, memory: Memory) -> Observation:
-    return replace(obs, memory=memory)
+def _remember(obs: Observation, known: Memory) -> Observation:
+    return replace(obs, memory=known)
 
 
 def _refusal(reason: Reason, field: str, error: ApiError) -> Refusal:

@@ -14,7 +14,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun
-from runkeys.planning.observation import JobState, JobView, Memory, Observation, PodView, RequestView
+from runkeys.planning.memory import Memory
+from runkeys.planning.observation import JobState, JobView, Observation, PodView, RequestView
 from runkeys.planning.requirements import Bindings, requester_of
 from runkeys.planning.status import finished
 from runkeys.planning.task import jobs_with_secrets

@@ -1,0 +1,156 @@
+"""What one process remembers of a run, and the fold: what the answer to an action does to it.
+
+Pure. The operator, local runs and the tests' model of the world all fold by these functions, so that the random
+histories of the tests test the operator's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from runkeys.planning.refusal import Reason, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class SecretMemory:
+    """What this process knows of one attempt's Secret beyond what the status says.
+
+    :ivar made_at: when the server confirmed that it exists.
+    :ivar estimated: a request of ours to create it was never answered, here or in an earlier process: it may have
+        been created earlier than ``made_at``, and that request may still arrive.
+    :ivar gone_at: when the server confirmed that it is gone.
+    :ivar held_by: finalizers that keep it although it was deleted.
+    :ivar last_delete: when it was last asked to go.
+    """
+
+    made_at: datetime | None = None
+    estimated: bool = False
+    gone_at: datetime | None = None
+    held_by: tuple[str, ...] = ()
+    last_delete: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something found by asking, and when, so that it is not asked again at once."""
+
+    at: datetime
+    refusal: Refusal | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMemory:
+    """What was found about one task.
+
+    :ivar sources: that its values could not be read when its Secret was due.
+    :ivar refused: what the server refused to create.
+    :ivar waiting: why its Job has no pod with a node.
+    """
+
+    sources: Finding | None = None
+    refused: Finding | None = None
+    waiting: Finding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one process remembers of a run. Losing it (a crash) costs exactness of times, nothing else.
+
+    :ivar jobs_made: uids of Jobs whose creation the server confirmed to this process.
+    :ivar secrets: by uid of the Job.
+    :ivar sources: whether the values of all tasks could be read, when last tried, before anything started.
+    :ivar tasks: by name of the task.
+    :ivar stale_since: since when the status that is stored differs from the one that is due.
+    """
+
+    jobs_made: frozenset[str] = frozenset()
+    secrets: Mapping[str, SecretMemory] = field(default_factory=dict)
+    sources: Finding | None = None
+    tasks: Mapping[str, TaskMemory] = field(default_factory=dict)
+    stale_since: datetime | None = None
+
+    def of(self, job_uid: str) -> SecretMemory:
+        """What is known of the Secret of the Job with this uid."""
+        return self.secrets.get(job_uid, SecretMemory())
+
+    def about(self, task: str) -> TaskMemory:
+        """What was found about the task of this name."""
+        return self.tasks.get(task, TaskMemory())
+
+
+# the fold
+
+
+def sources_checked(memory: Memory, at: datetime, refusal: Refusal | None) -> Memory:
+    """The values of all tasks were asked for before anything starts; ``refusal``: why one cannot be had."""
+    return replace(memory, sources=Finding(at, refusal))
+
+
+def job_created(memory: Memory, task: str, job_uid: str) -> Memory:
+    """The server confirmed that it created this Job for the task."""
+    return _with_task(
+        replace(memory, jobs_made=memory.jobs_made | {job_uid}),
+        task,
+        replace(memory.about(task), refused=None),
+    )
+
+
+def creation_refused(memory: Memory, task: str, at: datetime, refusal: Refusal) -> Memory:
+    """The task's Job or Secret was refused."""
+    return _with_task(memory, task, replace(memory.about(task), refused=Finding(at, refusal)))
+
+
+def values_refused(memory: Memory, task: str, at: datetime, refusal: Refusal) -> Memory:
+    """The task's values could not be had when a pod waited for them."""
+    return _with_task(memory, task, replace(memory.about(task), sources=Finding(at, refusal)))
+
+
+def diagnosed(memory: Memory, task: str, at: datetime, refusal: Refusal | None) -> Memory:
+    """It was looked for why the task's Job has no pod with a node."""
+    return _with_task(memory, task, replace(memory.about(task), waiting=Finding(at, refusal)))
+
+
+def secret_created(memory: Memory, job_uid: str, asked: datetime, *, certain: bool) -> Memory:
+    """The server confirmed that the Secret of this Job exists.
+
+    :param asked: when it was asked for.
+    :param certain: this request created it. Otherwise an earlier one may have: one that was never answered.
+    """
+    return _with_secret(memory, job_uid, replace(memory.of(job_uid), made_at=asked, estimated=not certain))
+
+
+def secret_gone(memory: Memory, job_uid: str, at: datetime) -> Memory:
+    """The server confirmed that the Secret of this Job is gone; what counts is when it did so first."""
+    secret = memory.of(job_uid)
+    gone = replace(secret, gone_at=secret.gone_at or at, held_by=(), last_delete=at)
+    return _with_secret(memory, job_uid, gone)
+
+
+def secret_held(memory: Memory, job_uid: str, at: datetime, finalizers: tuple[str, ...]) -> Memory:
+    """The Secret of this Job was deleted, and these finalizers keep it."""
+    held = replace(memory.of(job_uid), gone_at=None, held_by=finalizers, last_delete=at)
+    return _with_secret(memory, job_uid, held)
+
+
+def note_staleness(memory: Memory, now: datetime, *, stale: bool) -> Memory:
+    """Whether the status that is stored differs from the one that is due; what counts is since when."""
+    since = (memory.stale_since or now) if stale else None
+    return memory if since == memory.stale_since else replace(memory, stale_since=since)
+
+
+def was_refused(memory: Memory, reason: Reason) -> bool:
+    """Whether something of the run was refused for this reason when it was last tried."""
+    findings = (finding for task in memory.tasks.values() for finding in (task.sources, task.refused))
+    return any(
+        item is not None and item.refusal is not None and item.refusal.reason is reason for item in findings
+    )
+
+
+def _with_task(memory: Memory, task: str, found: TaskMemory) -> Memory:
+    return replace(memory, tasks={**memory.tasks, task: found})
+
+
+def _with_secret(memory: Memory, job_uid: str, secret: SecretMemory) -> Memory:
+    return replace(memory, secrets={**memory.secrets, job_uid: secret})
