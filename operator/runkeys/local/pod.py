@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from runkeys.planning.kubelet import RUNTIME
 from runkeys.planning.observation import ContainerView, PodView
+from runkeys.planning.readers import shape_of
 
 Json = dict[str, Any]
 
@@ -68,6 +69,8 @@ class LocalPod:
                 ContainerView(item["name"], str(item.get("image", "")))
                 for item in (*self._waiting, *self._main)
             ),
+            shape=shape_of(spec),
+            deadline_seconds=spec.get("activeDeadlineSeconds"),
         )
 
     def start(self, values: Mapping[str, bytes]) -> None:

@@ -176,6 +176,7 @@ class LocalRun:
             self.run.metadata.uid,
             now(),
             deadline_seconds=template["spec"].get("activeDeadlineSeconds"),
+            ttl_seconds=manifest["spec"]["ttlSecondsAfterFinished"],
         )
         task = manifest["metadata"]["labels"][LABEL_TASK]
         self._memory = memory.job_created(self._memory, task, uid)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from runkeys.api import WorkflowRun
-from runkeys.names import OPENER, RECIPIENT_VOLUME
+from runkeys.names import OPENER, RECIPIENT_VOLUME, run_uid_of
 from runkeys.planning import memory
 from runkeys.planning.actions import (
     Action,
@@ -33,6 +34,7 @@ from runkeys.planning.actions import (
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import ContainerView, JobState, JobView, Observation, PodView, RequestView
 from runkeys.planning.plan import plan, plan_farewell
+from runkeys.planning.readers import shape_of
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import ANYWHERE, Bindings
 from runkeys.planning.status import finished
@@ -66,6 +68,8 @@ class World:
     fresh: bool = False
     task_of: dict[str, str] = field(default_factory=dict)
     """By the name of a Job, the task that it is an attempt of."""
+    specs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By the name of a Job, its pod as it was asked for."""
     outputs: dict[str, str] = field(default_factory=dict)
     """By the name of a task, what its container writes."""
     _uids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -143,10 +147,13 @@ class World:
                     uid=f"job-{next(self._uids)}",
                     controller_uid=manifest["metadata"]["ownerReferences"][0]["uid"],
                     created=self.now,
+                    run_uid=run_uid_of(manifest["metadata"]),
                     deadline_seconds=manifest["spec"]["template"]["spec"].get("activeDeadlineSeconds"),
+                    ttl_seconds=manifest["spec"]["ttlSecondsAfterFinished"],
                     sealed=RECIPIENT_VOLUME
                     in [item["name"] for item in manifest["spec"]["template"]["spec"].get("volumes", [])],
                 )
+                self.specs[name] = manifest["spec"]["template"]["spec"]
             case DeleteJob(name, uid):
                 if name in self.jobs and self.jobs[name].uid == uid:
                     self.remove_job(name)
@@ -228,6 +235,8 @@ class World:
                     service_account="default",
                     containers=(*_opener(job), ContainerView("main", "ghcr.io/acme/app:1")),
                     node="node1",
+                    shape=shape_of(self.specs[job.name]),
+                    deadline_seconds=self.specs[job.name].get("activeDeadlineSeconds"),
                 )
                 if job.sealed:
                     self.ask(self.pods[uid])

@@ -13,9 +13,11 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun
-from runkeys.planning.memory import Memory
-from runkeys.planning.observation import JobState, JobView, Observation, PodView, RequestView
+from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun, WorkflowRunSpec, WorkflowRunStatus
+from runkeys.api.common import ObjectMeta
+from runkeys.planning.memory import Memory, SecretMemory
+from runkeys.planning.observation import LABEL_JOB_UID, JobState, JobView, Observation, PodView, RequestView
+from runkeys.planning.outcome import named_after
 from runkeys.planning.requirements import Bindings, requester_of
 from runkeys.planning.status import finished
 from runkeys.planning.task import jobs_with_secrets
@@ -92,6 +94,20 @@ class Observer:
             policies_in_force=self._guard.in_force,
         )
 
+    def left_behind(self, key: RunKey, jobs: Iterable[JobView]) -> Observation:
+        """What is known of a run that is gone, by Jobs of its that are still there. No request."""
+        by_name = {job.name: job for job in jobs}
+        uids = {job.uid for job in by_name.values()}
+        pods = tuple(pod for pod in self._pods.of(key) if pod.job_uid in uids)
+        secrets = {job.uid: SecretMemory(made_at=job.created, estimated=True) for job in by_name.values()}
+        run = WorkflowRun.model_construct(
+            metadata=ObjectMeta(name=key.name, namespace=key.namespace),
+            spec=WorkflowRunSpec.model_construct(tasks=[]),
+            status=WorkflowRunStatus(),
+        )
+        memory = Memory(jobs_made=frozenset(uids), secrets=secrets)
+        return Observation(run, Bindings({}, {}), by_name, pods, memory, requests=self._requests(pods))
+
     async def run(
         self, key: RunKey, before: WorkflowRun | None
     ) -> tuple[WorkflowRun | None, Bindings | None]:
@@ -147,6 +163,14 @@ class Observer:
         pods |= {
             pod.uid: pod
             for pod in await asyncio.gather(*(_pod(self._kube, namespace, one) for one in behind))
+        }
+        # Of the watch only pods with the labels of a run are seen: one that is counted need not have any.
+        pods |= {
+            pod.uid: pod
+            for listed in await asyncio.gather(
+                *(_pods_of(self._kube, namespace, job) for job in _unexplained(run, found, pods.values()))
+            )
+            for pod in listed
         }
         return Observation(
             run,
@@ -251,6 +275,25 @@ def _of_ended(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodV
         if attempt.pod_uid is not None and attempt.job_uid in ended
     }
     return recorded | {pod.uid for pod in pods if pod.job_uid in ended}
+
+
+def _unexplained(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodView]) -> list[JobView]:
+    """Jobs that are said to have succeeded, and of which no pod is seen that has."""
+    over = {attempt.job_uid for task in run.status.tasks for attempt in task.attempts if attempt.outcome}
+    well = [pod for pod in pods if pod.phase == "Succeeded"]
+    return [
+        job
+        for job in jobs.values()
+        if job.state is JobState.SUCCEEDED
+        and job.uid not in over
+        and not named_after(job, (pod for pod in well if pod.job_uid == job.uid))
+    ]
+
+
+async def _pods_of(kube: Kube, namespace: str, job: JobView) -> list[PodView]:
+    """All pods that a Job counts, or would, whatever else is true of them."""
+    found = await kube.list(PODS, namespace, label_selector=f"{LABEL_JOB_UID}={job.uid}")
+    return [pod for pod in map(PodView.parse, found) if pod.job_uid == job.uid]
 
 
 async def _pod(kube: Kube, namespace: str, seen: PodView) -> PodView:
