@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from runkeys.planning.actions import CreateJob, EnsureSecret, PatchStatus
 from runkeys.planning.observation import JobState
 from tests.unit.plan.objects import make_run, task
-from tests.unit.plan.world import World, check_answers
+from tests.unit.plan.world import World, check_answers, check_exposures
 
 EVENTS: dict[str, Callable[[World], None]] = {
     "reconcile": World.reconcile,
@@ -92,8 +92,10 @@ def test_any_history_ends_with_nothing_left(history: list[str]) -> None:
     for name in history:
         EVENTS[name](world)
         check(world)
+        check_exposures(world)
     world.bring_to_end()
     check(world)
+    check_exposures(world)
     check_history(world)
     assert world.over, f"never ends: {world.run.status.to_wire()}"
     assert not world.secrets, "a Secret is left"

@@ -14,7 +14,7 @@ from runkeys.planning.actions import CreateJob, Deliver, EnsureSecret, PatchStat
 from runkeys.planning.observation import JobState
 from runkeys.planning.status import Outcome, State
 from tests.unit.plan.objects import make_run, task
-from tests.unit.plan.world import World, check_answers
+from tests.unit.plan.world import World, check_answers, check_exposures
 
 Event = tuple[str, int]
 
@@ -120,6 +120,7 @@ def check_now(world: World) -> None:
         assert name in world.jobs, "a Secret without the Job that owns it"
         assert name in open_exposures or not world.run_there, "a Secret that the status does not speak of"
     check_answers(world)
+    check_exposures(world)
 
 
 def check_new(world: World, since: int) -> None:

@@ -63,6 +63,9 @@ class World:
     answered: list[str] = field(default_factory=list)
     """Uids of requests, each time that one is answered with values."""
     memory: Memory = field(default_factory=Memory)
+    secrets_created: dict[str, list[datetime]] = field(default_factory=dict)
+    """By uid of the Job, each time that a Secret was asked for and the server did as asked."""
+    crashes: int = 0
     history: list[Action] = field(default_factory=list)
     lose_answer_in: int | None = None
     fresh: bool = False
@@ -90,6 +93,7 @@ class World:
     def crash(self) -> None:
         """The operator process is another one: it remembers nothing."""
         self.memory = Memory()
+        self.crashes += 1
 
     def _pass(self) -> None:
         self.fresh = False
@@ -162,6 +166,8 @@ class World:
                 stored = type(status).model_validate(status.to_wire())
                 self.run = self.run.model_copy(update={"status": stored})
             case EnsureSecret(_, name, job_uid):
+                if self.source_there:
+                    self.secrets_created.setdefault(job_uid, []).append(self.now)
                 job = self.jobs.get(name)
                 # the garbage collector takes a Secret whose owner is not there
                 if self.source_there and job is not None and job.uid == job_uid:
@@ -399,6 +405,19 @@ class World:
 
 def _opener(job: JobView) -> tuple[ContainerView, ...]:
     return (ContainerView(OPENER, ANYWHERE.image),) if job.sealed else ()
+
+
+def check_exposures(world: World) -> None:
+    """What the status says of when a value was there is true, or says that it is an estimate."""
+    for status in world.run.status.tasks:
+        for attempt in status.attempts:
+            for exposure in attempt.exposures:
+                if exposure.deleted is None:
+                    continue
+                truth = world.secrets_created.get(attempt.job_uid, [])
+                assert world.crashes or not exposure.estimated, "an estimate although every answer was seen"
+                assert exposure.estimated or [exposure.created] == truth, "a time that is not the real one"
+                assert exposure.created <= min(truth, default=exposure.created), "it began earlier than it says"
 
 
 def check_answers(world: World) -> None:
