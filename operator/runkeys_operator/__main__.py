@@ -14,7 +14,7 @@ from runkeys._version import __version__
 from runkeys_operator.app import MakeManager, serve
 from runkeys_operator.commands.chart import drain, selftest
 from runkeys_operator.commands.keys import keys
-from runkeys_operator.controllers.runs.controller import Reconciler
+from runkeys_operator.controllers.manager import Manager
 from runkeys_operator.errors import LoginError, StartError
 from runkeys_operator.leader_election import LeaseName
 from runkeys_operator.options import Options
@@ -121,7 +121,7 @@ def main(
         return
     logs.configure(log_level, log_format)
     log.info("Runkeys operator %s", __version__)
-    sys.exit(exit_code(context.obj, Reconciler))
+    sys.exit(exit_code(context.obj, Manager))
 
 
 main.add_command(keys)

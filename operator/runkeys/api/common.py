@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 from pydantic.alias_generators import to_camel
 
 from runkeys._text.documents import shallow
@@ -191,3 +191,11 @@ class CrdInfo:
     """JSON paths that a field selector may name."""
     root_rules: tuple[tuple[str, str], ...] = field(default=())
     """CEL rules on the root object (they see ``self.metadata.name``): expression and message."""
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """Which fields are wrong and why, without what they hold."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+        for item in error.errors(include_input=False, include_url=False, include_context=False)[:5]
+    )

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from runkeys._text.words import line
 from runkeys.api import SecretBinding, WorkflowRun
-from runkeys.api.common import GROUP
+from runkeys.api.common import GROUP, describe_invalid
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import NOTHING, print_object, print_table
 from runkeys.cli._printing import echo
 from runkeys.cli.runs import read_manifest
 from runkeys.client import Client
-from runkeys.client.submission import LOCAL, describe_invalid, parse_run, prepared, take_secrets
+from runkeys.client.submission import LOCAL, parse_run, prepared, take_secrets
 from runkeys.planning.access import REVEAL, USE, grant, subject_of
 from runkeys.planning.actions import CreateJob
 from runkeys.planning.memory import Finding, Memory

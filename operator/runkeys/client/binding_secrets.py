@@ -18,9 +18,8 @@ from runkeys import sealing
 from runkeys._text import documents
 from runkeys._text.words import kubectl
 from runkeys.api import SecretBinding
-from runkeys.api.common import API_VERSION, GROUP
+from runkeys.api.common import API_VERSION, GROUP, describe_invalid
 from runkeys.client import MERGE_PATCH, Client
-from runkeys.client.submission import describe_invalid
 from runkeys.problems import Conflict, Denied, Invalid, NotFound, TimedOut
 
 CHANGED = f"{GROUP}/changed"

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from runkeys._text import documents
 from runkeys._text.words import shell
+from runkeys.api.common import describe_invalid
 from runkeys.client.exposure import Exposure, exposures_of
 from runkeys.client.http import MERGE_PATCH, Api, Json
 from runkeys.client.logs import LogLine, read_logs
-from runkeys.client.submission import describe_invalid, parse_run, prepared, refusals
+from runkeys.client.submission import parse_run, prepared, refusals
 from runkeys.names import PUBLIC_KEYS
 from runkeys.planning.status import finished
 from runkeys.problems import Invalid, NotFound, TimedOut, Unreachable

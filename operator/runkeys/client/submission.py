@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runkeys.api import SecretBinding, WorkflowRun
-from runkeys.api.common import API_VERSION
+from runkeys.api.common import API_VERSION, describe_invalid
 from runkeys.mapping import SECRETS, seal_secrets, split_secrets
 from runkeys.names import is_reserved_variable, is_variable_name
 from runkeys.planning.refusal import Refusal
@@ -16,8 +16,6 @@ from runkeys.planning.requirements import Bindings, task_needs
 from runkeys.problems import Invalid
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
     from runkeys.sealing import PublicKey
 
 LOCAL = "rk1.local"
@@ -94,14 +92,6 @@ def parse_run(manifest: Mapping[str, Any]) -> WorkflowRun:
     except ValidationError as error:
         problem = Invalid(describe_invalid(error))
     raise problem
-
-
-def describe_invalid(error: ValidationError) -> str:
-    """Which fields are wrong and why, without what they hold."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-        for item in error.errors(include_input=False, include_url=False, include_context=False)[:5]
-    )
 
 
 def refusals(run: WorkflowRun, bindings: Bindings | None = None) -> list[Refusal]:

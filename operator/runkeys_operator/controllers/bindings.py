@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from runkeys.api import Condition, SecretBinding
 from runkeys.api.binding import EntryStatus, SecretBindingStatus
 from runkeys.planning.refusal import Reason
 from runkeys.planning.requirements import SecretReference, source_of
-from runkeys_operator.controllers.key import BindingKey, RunKey
-from runkeys_operator.controllers.runs.observer import UnreadableError, parse
+from runkeys_operator.controllers.key import Key, Kind
+from runkeys_operator.controllers.reading import UnreadableError, parse, report_unreadable
+from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
 from runkeys_operator.errors import NotFound
-from runkeys_operator.kube import BINDINGS, Kube, Resource
+from runkeys_operator.kube import BINDINGS, Json, Kube
 from runkeys_operator.values.delivery import key_id
 from runkeys_operator.values.sources import Sources
 
@@ -24,23 +24,58 @@ _ASK_AGAIN_SECONDS = 60.0
 """How often a source that cannot be read is looked for again. One that can is not read for its own sake."""
 
 
-class BindingReconciler:
+def of_owner(username: str) -> str:
+    """Stands for the personal binding of a user where a name stands for others; no object has such a name."""
+    return f"personal:{username}"
+
+
+class BindingController:
     """Brings the status of one binding up to date."""
 
     def __init__(
         self,
         kube: Kube,
+        queue: ReconcileQueue[Key],
         sources: Sources,
         clock: Callable[[], datetime],
-        read: Callable[[SecretBinding], None],
+        changed: Callable[[str, str], None],
     ) -> None:
-        """``read`` is told of each binding that was read."""
+        """``changed`` is given the namespace and the name of each binding that is another than before.
+
+        Of a personal binding also :func:`of_owner`, once it is known whose it is: no watch tells.
+        """
         self._kube = kube
+        self._queue = queue
         self._sources = sources
         self._now = clock
-        self._read = read
+        self._changed = changed
+        self._generations: dict[Key, tuple[str, int]] = {}
+        # Of the personal bindings that have been read since they changed.
+        self._owners: dict[Key, str] = {}
 
-    async def reconcile(self, key: BindingKey) -> float | None:
+    def on_event(self, event: Json) -> None:
+        """A SecretBinding was added, changed or deleted: its runs may go on, or may not."""
+        metadata = event["object"]["metadata"]
+        key = Key.of(Kind.BINDING, metadata)
+        version = (metadata["uid"], metadata["generation"])
+        if event.get("type") == "DELETED":
+            self._generations.pop(key, None)
+        elif self._generations.get(key) == version:
+            return  # its status, which is ours
+        else:
+            self._generations[key] = version
+        self._queue.add(key, urgency=Urgency.NEWS)
+        self._changed(key.namespace, key.name)
+        if (owner := self._owners.pop(key, None)) is not None:
+            self._changed(key.namespace, of_owner(owner))
+
+    def _note_owner(self, key: Key, binding: SecretBinding) -> None:
+        owner = binding.spec.owner
+        if owner is not None and key not in self._owners:
+            self._owners[key] = owner.username
+            self._changed(key.namespace, of_owner(owner.username))
+
+    async def reconcile(self, key: Key) -> float | None:
         """Check every entry and write what changed; seconds until the next look, None when all is well."""
         try:
             raw = await self._kube.get(BINDINGS, key.namespace, key.name)
@@ -52,7 +87,7 @@ class BindingReconciler:
             log.warning("SecretBinding %s: %s", key, error)
             await report_unreadable(self._kube, BINDINGS, key, error, self._now())
             return None
-        self._read(binding)
+        self._note_owner(key, binding)
         status = self._status(
             binding, [await self._check(binding, index) for index in range(len(binding.spec.secrets))]
         )
@@ -121,34 +156,3 @@ class BindingReconciler:
             last_transition_time=since.replace(microsecond=0),
             observed_generation=binding.metadata.generation,
         )
-
-
-async def report_unreadable(
-    kube: Kube, resource: Resource, key: RunKey | BindingKey, error: UnreadableError, now: datetime
-) -> None:
-    """Say in the status of an object that it cannot be read, once."""
-    condition = Condition(
-        type="Stalled",
-        status="True",
-        reason=Reason.INVALID.value,
-        message=f"this version of Runkeys cannot read it: {error.where}",
-        last_transition_time=now,
-        observed_generation=error.generation,
-    )
-    status = {"observedGeneration": error.generation, "conditions": [condition.to_wire()]}
-    if _without_times(error.status) == _without_times(status):
-        return
-    await kube.patch_status(
-        *(resource, key.namespace, key.name, status),
-        resource_version=error.resource_version,
-        metadata_only=True,
-    )
-
-
-def _without_times(status: Any) -> Any:
-    """A status that was read, or is to be written, as far as it has to be written anew."""
-    conditions = status.get("conditions") if isinstance(status, dict) else None
-    if not isinstance(conditions, list) or not all(isinstance(item, dict) for item in conditions):
-        return None
-    told = [{**item, "lastTransitionTime": None} for item in conditions]
-    return status.get("observedGeneration"), told

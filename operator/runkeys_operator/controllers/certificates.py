@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 from runkeys.names import SIGNER
 from runkeys.planning.observation import PodView, RequestView
 from runkeys.planning.requirements import SealedOffer
-from runkeys_operator.controllers.key import RequestKey, RunKey
-from runkeys_operator.controllers.runs.cache import Store, run_of
+from runkeys_operator.controllers.key import Key, Kind
+from runkeys_operator.controllers.runs.cache import Cache, run_of
+from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
 from runkeys_operator.errors import Conflict, NotFound
-from runkeys_operator.kube import PODS, REQUESTS, Kube
+from runkeys_operator.kube import PODS, REQUESTS, Json, Kube
 from runkeys_operator.values import Values
 from runkeys_operator.values.delivery import CertificateIssuer, RecipientError
 
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 _NO_RUN = "this is no pod of a WorkflowRun; ask for secrets in a run"
 
 
-class Delivery:
+class CertificateRequests:
     """The requests that are known, and what answers them.
 
     :ivar offer: whether anything is delivered sealed.
@@ -38,7 +39,7 @@ class Delivery:
         self._known: dict[str, dict[str, RequestView]] = {}
         self._namespaces: dict[str, str] = {}
 
-    def saw(self, raw: Mapping[str, Any], *, deleted: bool = False) -> bool:
+    def record(self, raw: Mapping[str, Any], *, deleted: bool = False) -> bool:
         """Take in a request from the watch; whether that is news."""
         view = replace(RequestView.parse(raw), gone=deleted)
         if raw["spec"]["signerName"] != SIGNER:
@@ -60,7 +61,7 @@ class Delivery:
         """Those that name a pod, those that are gone included."""
         return tuple(self._known.get(pod_uid, {}).values())
 
-    def named(self, key: RequestKey) -> RequestView | None:
+    def named(self, key: Key) -> RequestView | None:
         """The one that is there by this name."""
         return next(
             (
@@ -125,17 +126,33 @@ class Delivery:
         return request
 
 
-class RequestReconciler:
-    """Finds the run that a request is of; one that is of none is refused."""
+class CertificateController:
+    """Finds the run that a PodCertificateRequest is of; one that is of none is refused."""
 
-    def __init__(self, kube: Kube, delivery: Delivery, pods: Store[PodView]) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        queue: ReconcileQueue[Key],
+        requests: CertificateRequests,
+        pods: Cache[PodView],
+        pod_asks: Callable[[Key], None],
+    ) -> None:
+        """``pod_asks`` is given the key of a run when a pod of it asks for its values."""
         self._kube = kube
-        self._delivery = delivery
+        self._queue = queue
+        self._requests = requests
         self._pods = pods
+        self._pod_asks = pod_asks
 
-    async def reconcile(self, key: RequestKey) -> RunKey | None:
-        """The run to look at, if there is one."""
-        request = self._delivery.named(key)
+    def on_event(self, event: Json) -> None:
+        """A PodCertificateRequest of our signer was made or answered, or is there still."""
+        if self._requests.record(event["object"], deleted=event.get("type") == "DELETED"):
+            key = Key.of(Kind.REQUEST, event["object"]["metadata"])
+            self._queue.add(key, urgency=Urgency.PODS)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Have the run looked at, if there is one; else refuse the request."""
+        request = self._requests.named(key)
         if request is None:
             return None
         try:
@@ -149,10 +166,13 @@ class RequestReconciler:
             self._pods.record(raw)
             pod = next((item for item in self._pods.of(run) if item.uid == request.pod_uid), None)
             if pod is not None and pod.job_uid:
-                return run
+                self._pod_asks(run)
+                return None
         if not request.state:
             # A pod that is gone, or bears labels that no Job gave it: nobody who may be answered.
-            await self._delivery.deny(request, _NO_RUN)
+            # Answered meanwhile: the watch tells how.
+            with contextlib.suppress(Conflict):
+                await self._requests.deny(request, _NO_RUN)
         return None
 
 

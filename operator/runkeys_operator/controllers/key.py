@@ -1,51 +1,33 @@
-"""What the queue holds."""
+"""What the queue holds. Everything that happens in the cluster is reduced to a key."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 
-class RunKey(NamedTuple):
-    """Names one WorkflowRun. Everything that happens in the cluster is reduced to such a key."""
+class Kind(StrEnum):
+    """Kinds of objects that are brought forward one by one. Metrics have them as a label."""
 
+    RUN = "run"
+    BINDING = "binding"
+    REVEAL = "reveal"
+    REQUEST = "request"
+    """A PodCertificateRequest."""
+
+
+class Key(NamedTuple):
+    """Names one object."""
+
+    kind: Kind
     namespace: str
     name: str
 
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-
-class BindingKey(NamedTuple):
-    """Names one SecretBinding. Longer than a RunKey, so that the two are never equal."""
-
-    namespace: str
-    name: str
-    kind: str = "SecretBinding"
+    @classmethod
+    def of(cls, kind: Kind, metadata: Mapping[str, Any]) -> Key:
+        """The key of an object with this metadata."""
+        return cls(kind, metadata["namespace"], metadata["name"])
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
-
-
-class RevealKey(NamedTuple):
-    """Names one SecretReveal."""
-
-    namespace: str
-    name: str
-    kind: str = "SecretReveal"
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-
-class RequestKey(NamedTuple):
-    """Names one PodCertificateRequest."""
-
-    namespace: str
-    name: str
-    kind: str = "PodCertificateRequest"
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-
-Key = RunKey | BindingKey | RevealKey | RequestKey

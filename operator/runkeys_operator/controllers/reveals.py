@@ -15,16 +15,18 @@ from datetime import datetime, timedelta
 from pydantic import ValidationError
 
 from runkeys.api import API_VERSION, SecretBinding
+from runkeys.api.common import describe_invalid
 from runkeys.api.reveal import SecretReveal, SecretRevealStatus
 from runkeys.planning.access import REVEAL
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import SecretReference, source_of
 from runkeys_operator.checks.access_review import Authorizer
 from runkeys_operator.checks.policies import REMEDY, Guard
-from runkeys_operator.controllers.key import RevealKey
-from runkeys_operator.controllers.runs.observer import describe_invalid, personal_bindings
+from runkeys_operator.controllers.key import Key, Kind
+from runkeys_operator.controllers.reading import personal_bindings
+from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
 from runkeys_operator.errors import Conflict, NotFound
-from runkeys_operator.kube import BINDINGS, EVENTS, REVEALS, Kube
+from runkeys_operator.kube import BINDINGS, EVENTS, REVEALS, Json, Kube
 from runkeys_operator.values.delivery import Asker, RecipientError
 from runkeys_operator.values.sources import SourceRefusedError, Sources
 
@@ -46,24 +48,32 @@ class _DeniedError(Exception):
         self.refusal = refusal
 
 
-class RevealReconciler:
+class RevealController:
     """Brings one SecretReveal to its end."""
 
     def __init__(
         self,
         kube: Kube,
+        queue: ReconcileQueue[Key],
         sources: Sources,
         authorizer: Authorizer,
         guard: Guard,
         clock: Callable[[], datetime],
     ) -> None:
         self._kube = kube
+        self._queue = queue
         self._guard = guard
         self._sources = sources
         self._authorizer = authorizer
         self._now = clock
 
-    async def reconcile(self, key: RevealKey) -> float | None:
+    def on_event(self, event: Json) -> None:
+        """A SecretReveal was made, or is there still: its answer is waited for."""
+        if event.get("type") != "DELETED":
+            key = Key.of(Kind.REVEAL, event["object"]["metadata"])
+            self._queue.add(key, urgency=Urgency.NEWS)
+
+    async def reconcile(self, key: Key) -> float | None:
         """Answer it if it is not answered, delete it when its time is over; seconds until then."""
         try:
             raw = await self._kube.get(REVEALS, key.namespace, key.name)
@@ -234,7 +244,7 @@ class RevealReconciler:
         }
         await self._kube.create(EVENTS, metadata.namespace, event)
 
-    async def _delete(self, key: RevealKey, uid: str) -> None:
+    async def _delete(self, key: Key, uid: str) -> None:
         try:
             await self._kube.delete(REVEALS, key.namespace, key.name, uid=uid, propagation="Background")
         except (NotFound, Conflict):

@@ -232,13 +232,13 @@ class ReconcileQueue(Generic[K]):
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                 raise
-            metrics.count_failure(key, error)
+            metrics.count_failure(_kind_of(key), error)
             again = self._failed(key, error)
         else:
             self._failures.pop(key, None)
             self._not_before.pop(key, None)
         finally:
-            metrics.reconcile_seconds.labels(metrics.kind_of(key)).observe(time.monotonic() - began)
+            metrics.reconcile_seconds.labels(_kind_of(key)).observe(time.monotonic() - began)
             del self._working[key]
             self._wake.set()
         if key in self._due:  # asked for meanwhile: its entry on the heap was skipped
@@ -258,3 +258,7 @@ class ReconcileQueue(Generic[K]):
         level = logging.WARNING if isinstance(error, ApiError) and error.retryable else logging.ERROR
         log.log(level, "failed, again in %.1f s: %s", backoff, describe(error), extra={"run": key})
         return backoff
+
+
+def _kind_of(key: Hashable) -> str:
+    return str(getattr(key, "kind", "other"))

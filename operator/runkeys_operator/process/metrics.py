@@ -135,15 +135,10 @@ def page(accept: str) -> tuple[bytes, str]:
     return encode(REGISTRY), content_type
 
 
-def count_failure(key: Hashable, error: BaseException) -> None:
-    """A pass over a run or binding failed; of its reasons there are a few."""
+def count_failure(kind: str, error: BaseException) -> None:
+    """A pass over an object of this kind failed; of its reasons there are a few."""
     reason = type(error).__name__ if isinstance(error, ApiError) else "Defect"
-    reconcile_errors.labels(kind_of(key), reason).inc()
-
-
-def kind_of(key: Hashable) -> str:
-    """`run`, `binding` or `reveal`."""
-    return type(key).__name__.removesuffix("Key").lower()
+    reconcile_errors.labels(kind, reason).inc()
 
 
 class Sums:

@@ -12,7 +12,7 @@ from functools import partial
 from runkeys.planning.requirements import SealedOffer
 from runkeys_operator.__main__ import exit_code
 from runkeys_operator.checks.policies import Guard
-from runkeys_operator.controllers.key import Key, RunKey
+from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import ServerError
 from runkeys_operator.kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS, Json, Kube, Resource
@@ -46,7 +46,7 @@ class Recorder:
 
     def _on_run(self, event: Json) -> None:
         self._saw("run", event)
-        self._queue.add(RunKey(event["object"]["metadata"]["namespace"], event["object"]["metadata"]["name"]))
+        self._queue.add(Key.of(Kind.RUN, event["object"]["metadata"]))
 
     def policies_restored(self) -> None:
         say("policies restored")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runkeys_operator.controllers.key import BindingKey, Key, RunKey
+from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
 from tests.unit.operator import virtual_time
 
@@ -49,8 +49,8 @@ def order(
 
 @pytest.mark.parametrize("urgency", Urgency)
 def test_namespaces_take_turns(urgency: Urgency) -> None:
-    crowd = [(RunKey("crowd", str(number)), urgency) for number in range(MANY)]
-    others = [(RunKey(name, str(number)), urgency) for number in range(2) for name in ("a", "b")]
+    crowd = [(Key(Kind.RUN, "crowd", str(number)), urgency) for number in range(MANY)]
+    others = [(Key(Kind.RUN, name, str(number)), urgency) for number in range(2) for name in ("a", "b")]
     worked = order([*crowd, *others], 9)
     assert [f"{key.namespace}/{key.name}" for key in worked] == [
         *("crowd/0", "a/0", "b/0"),
@@ -69,23 +69,25 @@ def test_what_is_less_urgent_waits_for_a_few_turns_of_another_namespace_only(
     def again(queue: ReconcileQueue[Key], key: Key) -> None:
         queue.add(key, urgency=Urgency.PODS)
 
-    crowd = [(RunKey("crowd", str(number)), Urgency.PODS) for number in range(MANY)]
-    worked = order([*crowd, (RunKey("a", "run"), mine)], 20, workers=workers, then=again)
-    assert RunKey("a", "run") in worked[:8]
+    crowd = [(Key(Kind.RUN, "crowd", str(number)), Urgency.PODS) for number in range(MANY)]
+    worked = order([*crowd, (Key(Kind.RUN, "a", "run"), mine)], 20, workers=workers, then=again)
+    assert Key(Kind.RUN, "a", "run") in worked[:8]
 
 
 def test_what_is_more_urgent_still_goes_first_in_three_turns_of_four() -> None:
     keys: list[tuple[Key, Urgency]] = [
-        (RunKey(f"n{number}", "run"), Urgency.BACKLOG) for number in range(MANY)
+        (Key(Kind.RUN, f"n{number}", "run"), Urgency.BACKLOG) for number in range(MANY)
     ]
-    keys += [(RunKey("a", str(number)), Urgency.PODS) for number in range(6)]
+    keys += [(Key(Kind.RUN, "a", str(number)), Urgency.PODS) for number in range(6)]
     worked = order(keys, 8)
     assert [key.namespace for key in worked].count("a") == 6
 
 
 def test_in_one_namespace_the_most_urgent_goes_first() -> None:
-    keys: list[tuple[Key, Urgency]] = [(RunKey("a", f"old-{number}"), Urgency.BACKLOG) for number in range(9)]
-    keys += [(BindingKey("a", "new"), Urgency.NEWS), (RunKey("a", "old-8"), Urgency.PODS)]
+    keys: list[tuple[Key, Urgency]] = [
+        (Key(Kind.RUN, "a", f"old-{number}"), Urgency.BACKLOG) for number in range(9)
+    ]
+    keys += [(Key(Kind.BINDING, "a", "new"), Urgency.NEWS), (Key(Kind.RUN, "a", "old-8"), Urgency.PODS)]
     assert [key.name for key in order(keys, 4)] == ["old-8", "new", "old-0", "old-1"]
 
 
@@ -99,7 +101,7 @@ def test_in_one_namespace_the_most_urgent_goes_first() -> None:
 def test_everybody_has_a_turn_before_anybody_has_many(asked: list[tuple[str, int, Urgency]]) -> None:
     keys: dict[Key, Urgency] = {}
     for namespace, name, urgency in asked:
-        keys.setdefault(RunKey(namespace, str(name)), urgency)
+        keys.setdefault(Key(Kind.RUN, namespace, str(name)), urgency)
     worked = order(list(keys.items()), len(keys) + 2)
     assert sorted(worked) == sorted(keys)
     namespaces = {key.namespace for key in keys}

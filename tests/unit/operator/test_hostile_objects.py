@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runkeys.planning.observation import JobView, PodView
 from runkeys_operator.checks.policies import Guard
-from runkeys_operator.controllers.key import Key, RunKey
+from runkeys_operator.controllers.key import Key, Kind
+from runkeys_operator.controllers.manager import Manager
 from runkeys_operator.controllers.runs import resync
-from runkeys_operator.controllers.runs.cache import Store
-from runkeys_operator.controllers.runs.controller import Reconciler
+from runkeys_operator.controllers.runs.cache import OwnedObjects
 from runkeys_operator.controllers.runs.resync import Sweeper
 from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import ApiError, Unreachable
@@ -132,7 +131,7 @@ async def seen(listed: bytes, *lines: bytes) -> list[str]:
 
     def saw(event: dict[str, Any]) -> None:
         metadata = event["object"]["metadata"]
-        names.append(RunKey(metadata["namespace"], metadata["name"]).name)
+        names.append(Key.of(Kind.RUN, metadata).name)
 
     async with answering(listed, b"".join(line + b"\n" for line in lines)) as kube:
         watch = asyncio.create_task(Watch(kube, RUNS, None, saw).run())
@@ -205,14 +204,14 @@ def watches_are_prompt() -> Iterator[None]:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(hostile_items.filter(valid_json), min_size=1, max_size=4))
 def test_a_sweep_finds_the_runs_beside_any_object(hostile: list[bytes]) -> None:
-    async def look() -> set[RunKey]:
+    async def look() -> set[Key]:
         nothing = page([])
         listed = page([item("before"), *hostile, item("after")])
         async with answering(page(hostile), page(hostile), listed, nothing) as kube:
-            sweeper = Sweeper(kube, Store(JobView.parse), Store(PodView.parse), ())
+            sweeper = Sweeper(kube, OwnedObjects(), ())
             return (await sweeper.sweep({})).read
 
-    assert {RunKey("team-a", "before"), RunKey("team-a", "after")} <= run(look)
+    assert {Key(Kind.RUN, "team-a", "before"), Key(Kind.RUN, "team-a", "after")} <= run(look)
 
 
 bodies = st.binary(max_size=60) | st.builds(
@@ -263,7 +262,7 @@ def test_a_page_that_is_no_json_is_a_failed_request() -> None:
 
 async def test_that_a_run_cannot_be_read_is_said_once() -> None:
     """To say it changes the run, which the watch shows, upon which it is read again."""
-    key = RunKey("team-a", "later")
+    key = Key(Kind.RUN, "team-a", "later")
     raw = {"metadata": metadata("later"), "spec": {"tasks": [], "ofALaterVersion": 1}}
     condition = {"type": "Stalled", "status": "True", "reason": "Invalid", "observedGeneration": 1}
     message = "this version of Runkeys cannot read it: spec.tasks: List should have at least 1 item after"
@@ -273,7 +272,7 @@ async def test_that_a_run_cannot_be_read_is_said_once() -> None:
     answers = Answers()
     answers.bodies = [json.dumps(item).encode() for item in (raw, {}, {**raw, "status": status})]
     async with connected(answers) as kube:
-        reconciler = Reconciler(kube, ReconcileQueue[Key](), (), Keys(kube, None), Guard(kube, (), None))
-        assert await reconciler.reconcile(key) is None
-        assert await reconciler.reconcile(key) is None
+        manager = Manager(kube, ReconcileQueue[Key](), (), Keys(kube, None), Guard(kube, (), None))
+        assert await manager.reconcile(key) is None
+        assert await manager.reconcile(key) is None
     assert [request.partition(" ")[0] for request in answers.asked] == ["GET", "PATCH", "GET"]

@@ -9,9 +9,9 @@ import pytest
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import Observation, PodView
 from runkeys_operator.checks.policies import Guard
-from runkeys_operator.controllers.key import RunKey
-from runkeys_operator.controllers.runs.cache import Store
-from runkeys_operator.controllers.runs.controller import Reconciler
+from runkeys_operator.controllers.key import Key, Kind
+from runkeys_operator.controllers.manager import Manager
+from runkeys_operator.controllers.runs.cache import Cache
 from runkeys_operator.controllers.runs.record import Record
 from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.kube import Kube
@@ -19,7 +19,7 @@ from runkeys_operator.kube.login import Login
 from runkeys_operator.values.keys import Keys
 from tests.unit.plan.objects import bound_to, make_run
 
-KEY = RunKey("team-a", "vqe")
+KEY = Key(Kind.RUN, "team-a", "vqe")
 LABELS = {"runkeys.dev/run": "vqe"}
 METADATA = {
     "name": "vqe",
@@ -62,7 +62,7 @@ def job(**status: Any) -> dict[str, Any]:
 
 
 def test_a_pod_is_news_when_it_is_seen_changes_or_goes() -> None:
-    store = Store(PodView.parse)
+    store = Cache(PodView.parse)
     assert store.record(pod(1)) == KEY
     assert store.record(pod(2, podIP="198.51.100.7")) is None
     assert store.record(pod(3, phase="Succeeded")) == KEY
@@ -84,12 +84,12 @@ def test_a_pod_is_news_when_it_is_seen_changes_or_goes() -> None:
 async def test_a_job_is_news_when_it_ends_or_goes(
     kind: str | None, status: dict[str, Any], news: int
 ) -> None:
-    queue, reconciler = idle()
+    queue, manager = idle()
     before = job()
     before["metadata"]["resourceVersion"] = "4"
-    reconciler.saw_job({"type": None, "object": before})
+    manager.runs.on_job_event({"type": None, "object": before})
     assert queue.waiting == 0
-    reconciler.saw_job({"type": kind, "object": job(**status)})
+    manager.runs.on_job_event({"type": kind, "object": job(**status)})
     assert queue.waiting == news
 
 
@@ -108,21 +108,21 @@ async def test_a_job_is_news_when_it_ends_or_goes(
 async def test_a_known_run_is_news_when_more_than_its_status_changed(
     kind: str | None, change: dict[str, Any], news: int
 ) -> None:
-    queue, reconciler = idle()
+    queue, manager = idle()
     event = {"type": kind, "object": {"metadata": {**METADATA, **change}}}
-    reconciler._last[KEY] = Record(Observation(make_run(), bound_to(), {}, (), Memory()))
-    reconciler.saw_run(event)
+    manager.runs._last[KEY] = Record(Observation(make_run(), bound_to(), {}, (), Memory()))
+    manager.runs.on_event(event)
     assert queue.waiting == news
 
 
 async def test_a_run_that_was_never_seen_is_news() -> None:
-    queue, reconciler = idle()
-    reconciler.saw_run({"type": None, "object": {"metadata": METADATA}})
+    queue, manager = idle()
+    manager.runs.on_event({"type": None, "object": {"metadata": METADATA}})
     assert queue.waiting == 1
 
 
-def idle() -> tuple[ReconcileQueue[Any], Reconciler]:
-    """A reconciler that asks nothing of any server, and its queue."""
+def idle() -> tuple[ReconcileQueue[Any], Manager]:
+    """Controllers that ask nothing of any server, and its queue."""
     queue = ReconcileQueue[Any]()
     kube = Kube(Login(lambda: pytest.fail("nothing is asked")))
-    return queue, Reconciler(kube, queue, (), Keys(kube, None), Guard(kube, (), None))
+    return queue, Manager(kube, queue, (), Keys(kube, None), Guard(kube, (), None))

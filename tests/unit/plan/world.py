@@ -417,7 +417,9 @@ def check_exposures(world: World) -> None:
                 truth = world.secrets_created.get(attempt.job_uid, [])
                 assert world.crashes or not exposure.estimated, "an estimate although every answer was seen"
                 assert exposure.estimated or [exposure.created] == truth, "a time that is not the real one"
-                assert exposure.created <= min(truth, default=exposure.created), "it began earlier than it says"
+                assert exposure.created <= min(truth, default=exposure.created), (
+                    "it began earlier than it says"
+                )
 
 
 def check_answers(world: World) -> None:

@@ -10,33 +10,25 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from runkeys.api import SecretBinding, WorkflowRun
+from runkeys.api import WorkflowRun
 from runkeys.planning.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
 from runkeys.planning.memory import Memory, note_staleness, was_refused
-from runkeys.planning.observation import JobState, JobView, Observation, PodView, job_uid_of
+from runkeys.planning.observation import JobState, JobView, Observation, job_uid_of
 from runkeys.planning.plan import plan, plan_farewell
 from runkeys.planning.pod_template import containers
 from runkeys.planning.refusal import Reason
-from runkeys.planning.requirements import NO_OFFER, SealedOffer
 from runkeys.planning.status import finished
-from runkeys_operator.checks.access_review import Authorizer
-from runkeys_operator.checks.policies import Guard
-from runkeys_operator.controllers.bindings import BindingReconciler, report_unreadable
-from runkeys_operator.controllers.certificates import Delivery, RequestReconciler
-from runkeys_operator.controllers.key import BindingKey, Key, RequestKey, RevealKey, RunKey
-from runkeys_operator.controllers.reveals import RevealReconciler
-from runkeys_operator.controllers.runs.cache import Store
+from runkeys_operator.controllers.certificates import CertificateRequests
+from runkeys_operator.controllers.key import Key, Kind
+from runkeys_operator.controllers.reading import UnreadableError, report_unreadable
+from runkeys_operator.controllers.runs.cache import OwnedObjects
 from runkeys_operator.controllers.runs.executor import Applier
-from runkeys_operator.controllers.runs.observer import Observer, UnreadableError
-from runkeys_operator.controllers.runs.record import Record, awaited, of_owner
+from runkeys_operator.controllers.runs.observer import Observer
+from runkeys_operator.controllers.runs.record import Record, awaited
 from runkeys_operator.controllers.runs.resync import Sweeper
 from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
-from runkeys_operator.errors import Conflict
-from runkeys_operator.kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS, Kube, Resource
-from runkeys_operator.kube.watch import Sink
+from runkeys_operator.kube import RUNS, Json, Kube
 from runkeys_operator.process import metrics
-from runkeys_operator.values.keys import Keys
-from runkeys_operator.values.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -55,66 +47,46 @@ _EXPIRIES_LATE = timedelta(minutes=2)
 """How late the next such look may be: it follows a sweep that went well."""
 
 
-class Reconciler:
-    """Takes in what the watch shows and brings runs forward, each by its key."""
+class RunController:
+    """Takes in what the watches show of runs and of what they own, and brings runs forward, each by its key."""
 
     def __init__(
         self,
         kube: Kube,
         queue: ReconcileQueue[Key],
-        namespaces: tuple[str, ...],
-        keys: Keys,
-        guard: Guard,
-        offer: SealedOffer = NO_OFFER,
-        clock: Callable[[], datetime] | None = None,
+        owned: OwnedObjects,
+        requests: CertificateRequests,
+        observer: Observer,
+        applier: Applier,
+        sweeper: Sweeper,
+        clock: Callable[[], datetime],
     ) -> None:
         self._kube = kube
         self._queue = queue
-        clock = clock or kube.clock.now
+        self._owned = owned
+        self._requests = requests
+        self._observer = observer
+        self._applier = applier
+        self._sweeper = sweeper
         self._now = clock
-        self._jobs = Store(JobView.parse)
-        self._pods = Store(PodView.parse)
-        delivery = Delivery(kube, offer)
-        self._observer = Observer(kube, self._jobs, self._pods, delivery, guard)
-        sources = Sources(kube, keys)
-        self._applier = Applier(kube, sources, self._jobs, guard, delivery, clock)
-        self._bindings = BindingReconciler(kube, sources, clock, self._read_binding)
-        self._delivery = delivery
-        self._requests = RequestReconciler(kube, delivery, self._pods)
-        self._reveals = RevealReconciler(kube, sources, Authorizer(kube), guard, clock)
-        self._sweeper = Sweeper(kube, self._jobs, self._pods, namespaces)
-        self._last: dict[RunKey, Record] = {}
+        self._last: dict[Key, Record] = {}
         # Runs that were changed, or may have been, since they were read.
-        self._unread: set[RunKey] = set()
+        self._unread: set[Key] = set()
         # Uids of runs whose final status is being or was just written: with it they leave the watch's selection.
         self._leaving: set[str] = set()
-        self._users: dict[RunKey, set[RunKey]] = defaultdict(set)
-        self._generations: dict[RunKey, tuple[str, int]] = {}
-        # Of the personal bindings that have been read since they changed.
-        self._owners: dict[RunKey, str] = {}
+        # By namespace and name of a binding, or `of_owner`, the runs that wait for it.
+        self._users: dict[tuple[str, str], set[Key]] = defaultdict(set)
         self._expiries_due: datetime | None = None
 
     # what the watch shows
 
-    @property
-    def sinks(self) -> Mapping[Resource, Sink]:
-        """What takes the events of each kind."""
-        return {
-            RUNS: self.saw_run,
-            BINDINGS: self.saw_binding,
-            REVEALS: self.saw_reveal,
-            REQUESTS: self.saw_request,
-            PODS: self.saw_pod,
-            JOBS: self.saw_job,
-        }
-
-    def saw_run(self, event: Mapping[str, Any]) -> None:
+    def on_event(self, event: Json) -> None:
         """A WorkflowRun that goes on was added, changed or deleted, or has ended and so left the watch.
 
         Its status is no news: nobody else writes that.
         """
         metadata, kind = event["object"]["metadata"], event.get("type")
-        key = RunKey(metadata["namespace"], metadata["name"])
+        key = Key.of(Kind.RUN, metadata)
         last = self._last.get(key)
         if kind == "DELETED":
             if metadata["uid"] in self._leaving:
@@ -129,73 +101,44 @@ class Reconciler:
         ):
             self._read_anew(key, Urgency.BACKLOG if kind is None else Urgency.NEWS)
 
-    def saw_binding(self, event: Mapping[str, Any]) -> None:
-        """A SecretBinding was added, changed or deleted: its runs may go on, or may not."""
-        metadata = event["object"]["metadata"]
-        key = RunKey(metadata["namespace"], metadata["name"])
-        version = (metadata["uid"], metadata["generation"])
-        if event.get("type") == "DELETED":
-            self._generations.pop(key, None)
-        elif self._generations.get(key) == version:
-            return  # its status, which is ours
-        else:
-            self._generations[key] = version
-        self._queue.add(BindingKey(*key), urgency=Urgency.NEWS)
-        self._wake_users(key.namespace, key.name)
-        if (owner := self._owners.pop(key, None)) is not None:
-            self._wake_users(key.namespace, of_owner(owner))
-
-    def _read_binding(self, binding: SecretBinding) -> None:
-        """A binding was read: whose personal one it is no watch tells."""
-        metadata, owner = binding.metadata, binding.spec.owner
-        key = RunKey(metadata.namespace, metadata.name)
-        if owner is not None and key not in self._owners:
-            self._owners[key] = owner.username
-            self._wake_users(key.namespace, of_owner(owner.username))
-
-    def _wake_users(self, namespace: str, binding: str) -> None:
-        for run in self._users.get(RunKey(namespace, binding), set()).copy():
+    def binding_changed(self, namespace: str, binding: str) -> None:
+        """A binding, by name or `of_owner`, is another than before: the runs that name it may go on, or may not."""
+        for run in self._users.get((namespace, binding), set()).copy():
             self._queue.add(run)
 
-    def saw_reveal(self, event: Mapping[str, Any]) -> None:
-        """A SecretReveal was made, or is there still: its answer is waited for."""
-        metadata = event["object"]["metadata"]
-        if event.get("type") != "DELETED":
-            self._queue.add(RevealKey(metadata["namespace"], metadata["name"]), urgency=Urgency.NEWS)
+    def pod_asks(self, key: Key) -> None:
+        """A pod of the run asks for its values."""
+        if key not in self._last:
+            self._unread.add(key)
+        self._queue.add(key, urgency=Urgency.PODS)
 
-    def saw_request(self, event: Mapping[str, Any]) -> None:
-        """A PodCertificateRequest of our signer was made or answered, or is there still."""
-        metadata = event["object"]["metadata"]
-        if self._delivery.saw(event["object"], deleted=event.get("type") == "DELETED"):
-            self._queue.add(RequestKey(metadata["namespace"], metadata["name"]), urgency=Urgency.PODS)
-
-    def saw_pod(self, event: Mapping[str, Any]) -> None:
+    def on_pod_event(self, event: Json) -> None:
         """A pod with a run's label and a node was added, changed or deleted.
 
         A pod may wait for its Secret, or a Secret for the end of its pod: runs that begin can wait for both.
         """
         raw = event["object"]
         uid, deleted = job_uid_of(raw["metadata"]), event.get("type") == "DELETED"
-        if uid in self._sweeper.settled:
+        if uid in self._owned.settled:
             return
-        key = self._pods.record(raw, deleted=deleted)
+        key = self._owned.pods.record(raw, deleted=deleted)
         if key is not None:
             over = deleted or _has_ended(raw.get("status") or {})
             (metrics.ended if over else metrics.bound).note(uid)
             self._queue.add(key, urgency=Urgency.PODS)
 
-    def saw_job(self, event: Mapping[str, Any]) -> None:
+    def on_job_event(self, event: Json) -> None:
         """A Job with a run's label was added, changed or deleted; while it is active its pod has all the news."""
         raw = event["object"]
         uid, deleted = raw["metadata"]["uid"], event.get("type") == "DELETED"
-        if uid in self._sweeper.settled:
+        if uid in self._owned.settled:
             if deleted:
-                self._sweeper.settled.discard(uid)
+                self._owned.settled.discard(uid)
             return
-        key = self._jobs.record(raw, deleted=deleted)
+        key = self._owned.jobs.record(raw, deleted=deleted)
         if key is None:
             return
-        job = next(job for job in self._jobs.of(key) if job.uid == uid)
+        job = next(job for job in self._owned.jobs.of(key) if job.uid == uid)
         if job.state is not JobState.ACTIVE or job.deleting or job.gone:
             self._queue.add(key, urgency=Urgency.NEWS)
 
@@ -228,31 +171,8 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring it as far as it goes now; seconds until it has to be looked at even if nothing happens."""
-        if isinstance(key, BindingKey):
-            try:
-                return await self._bindings.reconcile(key)
-            except Conflict as error:
-                metrics.count_failure(key, error)
-                return 0.0
-        if isinstance(key, RevealKey):
-            try:
-                return await self._reveals.reconcile(key)
-            except Conflict as error:
-                metrics.count_failure(key, error)
-                return 0.0
-        if isinstance(key, RequestKey):
-            run = await self._requests.reconcile(key)
-            if run is not None:
-                if run not in self._last:
-                    self._unread.add(run)
-                self._queue.add(run, urgency=Urgency.PODS)
-            return None
         try:
-            return await self._reconcile_run(key)
-        except Conflict as error:
-            metrics.count_failure(key, error)
-            self._doubt(key)
-            return 0.0  # it changed under our hands: read it again
+            return await self._reconcile(key)
         except Exception:
             self._doubt(key)  # what the request that failed has done is not known
             raise
@@ -260,7 +180,7 @@ class Reconciler:
             if (record := self._last.get(key)) is not None:
                 record.pack()
 
-    async def _reconcile_run(self, key: RunKey) -> float | None:
+    async def _reconcile(self, key: Key) -> float | None:
         last = self._last.get(key)
         if last is not None and key not in self._unread and not last.finished:
             obs: Observation | None = self._observer.remembered(key, last)
@@ -280,13 +200,15 @@ class Reconciler:
         far = EXPIRIES_EVERY.total_seconds()
         return step.look_again if step.look_again is not None and step.look_again <= far else None
 
-    async def _read(self, key: RunKey, before: WorkflowRun | None = None) -> Observation | None:
+    async def _read(self, key: Key, before: WorkflowRun | None = None) -> Observation | None:
         """Everything about the run, read by name; None if it is gone, and then what it had goes too.
 
         :param before: the run as it was known, by which its bindings can be asked for at the same time.
         """
         self._unread.discard(key)
-        shown = self._jobs.of(key)  # before the run is read: only then are those of another one left behind
+        shown = self._owned.jobs.of(
+            key
+        )  # before the run is read: only then are those of another one left behind
         run, bindings = await self._observer.run(key, before)
         last = self._last.get(key)
         if last is not None and (run is None or run.metadata.uid != last.uid):
@@ -301,10 +223,10 @@ class Reconciler:
             return None
         obs = await self._observer.read(key, run, last.memory if last is not None else Memory(), bindings)
         for name in awaited(obs):
-            self._users[RunKey(key.namespace, name)].add(key)
+            self._users[(key.namespace, name)].add(key)
         return obs
 
-    async def _advance(self, key: RunKey, obs: Observation) -> Plan | None:
+    async def _advance(self, key: Key, obs: Observation) -> Plan | None:
         """Plan and act until nothing is left to do, and return the last plan; None if the run is gone."""
         for _ in range(_MOST_STEPS + _STEPS_A_TASK * len(obs.run.spec.tasks)):
             step = await self._plan(obs)
@@ -333,14 +255,14 @@ class Reconciler:
         )
         return plan(obs, now) if parts <= _PARTS_AT_ONCE else await asyncio.to_thread(plan, obs, now)
 
-    async def _apply(self, key: RunKey, actions: Iterable[Action], obs: Observation) -> Observation:
+    async def _apply(self, key: Key, actions: Iterable[Action], obs: Observation) -> Observation:
         """Act, and remember at once: if one action fails, what others achieved must not be forgotten."""
         async for known in self._applier.apply(actions, obs):
             obs = known
             self._remember(key, obs)
         return obs
 
-    async def _release_at_once(self, key: RunKey) -> None:
+    async def _release_at_once(self, key: Key) -> None:
         """Delete Secrets whose pods have ended, before anything is read.
 
         That a pod ended never becomes untrue, and its Job's uid was checked when the Secret was made, so
@@ -353,13 +275,13 @@ class Reconciler:
         actions = plan(obs, self._now()).actions
         await self._apply(key, [item for item in actions if isinstance(item, DeleteSecret)], obs)
 
-    async def _farewell(self, key: RunKey, last: Record) -> None:
+    async def _farewell(self, key: Key, last: Record) -> None:
         """The run is gone: so must be what it had, without waiting for Kubernetes to collect it."""
         obs = self._observer.remembered(key, last)
         await self._apply(key, plan_farewell(obs).actions, obs)
         self._forget(key)
 
-    async def _clean_up(self, key: RunKey, jobs: Iterable[JobView]) -> None:
+    async def _clean_up(self, key: Key, jobs: Iterable[JobView]) -> None:
         """The same of a run that this process never knew: its Jobs were left behind while there was no operator."""
         left = [job for job in jobs if job.run_uid and not job.deleting and not job.gone]
         if not left:
@@ -370,37 +292,36 @@ class Reconciler:
         async for _ in self._applier.apply(plan_farewell(obs).actions, obs):
             pass
 
-    async def _report_unreadable(self, key: RunKey, error: UnreadableError) -> None:
+    async def _report_unreadable(self, key: Key, error: UnreadableError) -> None:
         log.error("the run: %s", error, extra={"run": str(key)})
         await report_unreadable(self._kube, RUNS, key, error, self._now())
 
     # what is remembered
 
-    def _settle(self, key: RunKey) -> None:
+    def _settle(self, key: Key) -> None:
         """The run needs nothing any more: remember only which Jobs, left for their logs, are of no interest."""
         last = self._last.get(key)
         if last is not None:
             run = last.observation().run
             recorded = {attempt.job_uid for task in run.status.tasks for attempt in task.attempts}
-            present = {job.uid for job in self._jobs.of(key) if not job.gone}
-            self._sweeper.settled |= recorded | present
+            present = {job.uid for job in self._owned.jobs.of(key) if not job.gone}
+            self._owned.settled |= recorded | present
         self._forget(key)
 
-    def _forget(self, key: RunKey) -> None:
+    def _forget(self, key: Key) -> None:
         last = self._last.pop(key, None)
         metrics.live.set(key, 0)
         metrics.overdue.set(key, 0)
-        self._jobs.forget(key)
-        self._delivery.forget(pod.uid for pod in self._pods.of(key))
-        self._pods.forget(key)
+        self._requests.forget(pod.uid for pod in self._owned.pods.of(key))
+        self._owned.forget(key)
         self._unread.discard(key)
         for name in last.awaited if last is not None else ():
-            binding = RunKey(key.namespace, name)
+            binding = (key.namespace, name)
             self._users[binding].discard(key)
             if not self._users[binding]:
                 del self._users[binding]
 
-    def _remember(self, key: RunKey, obs: Observation) -> None:
+    def _remember(self, key: Key, obs: Observation) -> None:
         metrics.live.set(key, obs.run.status.live)
         metrics.overdue.set(key, sum(bool(secret.held_by) for secret in obs.memory.secrets.values()))
         record = self._last.get(key)
@@ -409,14 +330,14 @@ class Reconciler:
         else:
             record.update(obs)
 
-    def _doubt(self, key: RunKey) -> None:
+    def _doubt(self, key: Key) -> None:
         """What is known of the run may not be true any more."""
         self._unread.add(key)
         last = self._last.get(key)
         if last is not None:
             self._leaving.discard(last.uid)
 
-    def _read_anew(self, key: RunKey, urgency: Urgency) -> None:
+    def _read_anew(self, key: Key, urgency: Urgency) -> None:
         self._unread.add(key)
         self._queue.add(key, urgency=urgency)
 

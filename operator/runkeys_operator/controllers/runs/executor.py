@@ -37,8 +37,8 @@ from runkeys.planning.requirements import SecretReference, TaskNeeds, task_needs
 from runkeys.planning.status import finished
 from runkeys_operator.checks.access_review import Authorizer
 from runkeys_operator.checks.policies import Guard
-from runkeys_operator.controllers.certificates import Delivery
-from runkeys_operator.controllers.runs.cache import Store
+from runkeys_operator.controllers.certificates import CertificateRequests
+from runkeys_operator.controllers.runs.cache import Cache
 from runkeys_operator.controllers.runs.diagnose import why_no_pod
 from runkeys_operator.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound, NotLeader
 from runkeys_operator.kube import JOBS, RUNS, SECRETS, Kube
@@ -92,14 +92,14 @@ class Applier:
         self,
         kube: Kube,
         sources: Sources,
-        jobs: Store[JobView],
+        jobs: Cache[JobView],
         guard: Guard,
-        delivery: Delivery,
+        requests: CertificateRequests,
         clock: Callable[[], datetime],
     ) -> None:
         self._kube = kube
         self._guard = guard
-        self._delivery = delivery
+        self._requests = requests
         self._jobs = jobs
         self._sources = sources
         self._authorizer = Authorizer(kube)
@@ -143,9 +143,9 @@ class Applier:
             case Deliver():
                 return await self._deliver(action, obs)
             case DenyRequest():
-                return self._with_requests(obs, await self._delivery.deny(action.request, action.message))
+                return self._with_requests(obs, await self._requests.deny(action.request, action.message))
             case DeleteRequest():
-                return self._with_requests(obs, await self._delivery.delete(action.request))
+                return self._with_requests(obs, await self._requests.delete(action.request))
             case PatchStatus():
                 return await self._patch_status(action, obs)
             case CheckSources():
@@ -230,7 +230,7 @@ class Applier:
             return self._values_refused(action.task, values, obs)
         if action.intent is not None:
             obs = await self._patch_status(PatchStatus(action.intent), obs)
-        answered = await self._delivery.answer(action.request, values, self._now())
+        answered = await self._requests.answer(action.request, values, self._now())
         if answered.state == "Issued":
             log.info("delivered sealed", extra=_about(obs, action.job_name))
         return replace(self._with_requests(obs, answered), fresh=False)

@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TypeVar
-
-from pydantic import ValidationError
 
 from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun, WorkflowRunSpec, WorkflowRunStatus
 from runkeys.api.common import ObjectMeta
@@ -22,43 +19,16 @@ from runkeys.planning.requirements import Bindings, requester_of
 from runkeys.planning.status import finished
 from runkeys.planning.task import jobs_with_secrets
 from runkeys_operator.checks.policies import Guard
-from runkeys_operator.controllers.certificates import Delivery
-from runkeys_operator.controllers.key import RunKey
-from runkeys_operator.controllers.runs.cache import Store
+from runkeys_operator.controllers.certificates import CertificateRequests
+from runkeys_operator.controllers.key import Key
+from runkeys_operator.controllers.reading import UnreadableError, parse, personal_bindings
+from runkeys_operator.controllers.runs.cache import OwnedObjects
 from runkeys_operator.controllers.runs.record import Record
 from runkeys_operator.errors import NotFound
 from runkeys_operator.kube import BINDINGS, JOBS, PODS, RUNS, Json, Kube
-from runkeys_operator.kube.selectors import OWNER, escaped
-
-Kind = TypeVar("Kind", WorkflowRun, SecretBinding)
 
 
-class UnreadableError(Exception):
-    """A stored object that this version cannot read, e.g. written under a newer schema. ``where`` names the field."""
-
-    def __init__(self, raw: Json, where: str) -> None:
-        super().__init__(f"cannot read it: {where}")
-        self.where = where
-        self.generation = raw["metadata"].get("generation", 0)
-        self.resource_version = raw["metadata"]["resourceVersion"]
-        self.status = raw.get("status")
-
-
-def parse(kind: type[Kind], raw: Json) -> Kind:
-    """Read an object that others wrote.
-
-    :raises UnreadableError: whatever is wrong with it; it says no more than that of what is in it.
-    """
-    try:
-        return kind.parse(raw)
-    except ValidationError as error:
-        where = describe_invalid(error)
-    except Exception as error:  # noqa: BLE001 -- nothing that somebody wrote may stop more than its own pass
-        where = type(error).__name__
-    raise UnreadableError(raw, where)
-
-
-async def read_run(kube: Kube, key: RunKey) -> WorkflowRun | None:
+async def read_run(kube: Kube, key: Key) -> WorkflowRun | None:
     """The run, or None if there is none.
 
     :raises UnreadableError: if it does not fit the models.
@@ -73,16 +43,14 @@ async def read_run(kube: Kube, key: RunKey) -> WorkflowRun | None:
 class Observer:
     """What is known of a run: at once from what was shown last, or read by name."""
 
-    def __init__(
-        self, kube: Kube, jobs: Store[JobView], pods: Store[PodView], delivery: Delivery, guard: Guard
-    ) -> None:
+    def __init__(self, kube: Kube, owned: OwnedObjects, requests: CertificateRequests, guard: Guard) -> None:
         self._kube = kube
         self._guard = guard
-        self._delivery = delivery
-        self._jobs = jobs
-        self._pods = pods
+        self._known = requests
+        self._jobs = owned.jobs
+        self._pods = owned.pods
 
-    def remembered(self, key: RunKey, last: Record) -> Observation:
+    def remembered(self, key: Key, last: Record) -> Observation:
         """The run as it was ``last``, with its Jobs and pods as they were shown since. No request."""
         pods = self._pods.of(key)
         return replace(
@@ -90,11 +58,11 @@ class Observer:
             jobs=self._known_jobs(key),
             pods=pods,
             requests=self._requests(pods),
-            offer=self._delivery.offer,
+            offer=self._known.offer,
             policies_in_force=self._guard.in_force,
         )
 
-    def left_behind(self, key: RunKey, jobs: Iterable[JobView]) -> Observation:
+    def left_behind(self, key: Key, jobs: Iterable[JobView]) -> Observation:
         """What is known of a run that is gone, by Jobs of its that are still there. No request."""
         by_name = {job.name: job for job in jobs}
         uids = {job.uid for job in by_name.values()}
@@ -108,9 +76,7 @@ class Observer:
         memory = Memory(jobs_made=frozenset(uids), secrets=secrets)
         return Observation(run, Bindings({}, {}), by_name, pods, memory, requests=self._requests(pods))
 
-    async def run(
-        self, key: RunKey, before: WorkflowRun | None
-    ) -> tuple[WorkflowRun | None, Bindings | None]:
+    async def run(self, key: Key, before: WorkflowRun | None) -> tuple[WorkflowRun | None, Bindings | None]:
         """The run, read by name, and at the same time its bindings, if they are known from the run ``before``.
 
         :return: without bindings if the run turned out to name others.
@@ -125,7 +91,7 @@ class Observer:
         return run, bindings if same else None
 
     async def read(
-        self, key: RunKey, run: WorkflowRun, memory: Memory, bindings: Bindings | None = None
+        self, key: Key, run: WorkflowRun, memory: Memory, bindings: Bindings | None = None
     ) -> Observation:
         """Everything that the next step of ``run``, which was just read, depends on; ``bindings`` if they were, too.
 
@@ -180,15 +146,15 @@ class Observer:
             memory,
             fresh=True,
             requests=self._requests(pods.values()),
-            offer=self._delivery.offer,
+            offer=self._known.offer,
             policies_in_force=self._guard.in_force,
         )
 
     def _requests(self, pods: Iterable[PodView]) -> tuple[RequestView, ...]:
         """Taken from the watch: of a request only its answer changes, and to answer it twice the server refuses."""
-        return tuple(item for pod in pods for item in self._delivery.of(pod.uid))
+        return tuple(item for pod in pods for item in self._known.of(pod.uid))
 
-    def _known_jobs(self, key: RunKey) -> dict[str, JobView]:
+    def _known_jobs(self, key: Key) -> dict[str, JobView]:
         """By name; of two that bore the same name the one that is there."""
         return {job.name: job for job in sorted(self._jobs.of(key), key=lambda job: not job.gone)}
 
@@ -245,14 +211,6 @@ async def _bindings(kube: Kube, run: WorkflowRun, *, wanted: bool) -> Bindings:
     return Bindings(found, unreadable, personal)
 
 
-async def personal_bindings(kube: Kube, namespace: str, owner: str) -> list[Json]:
-    """The personal binding of a user; of several, which is a mistake, two."""
-    selector = f"{OWNER}={escaped(owner)}"
-    async for page in kube.pages(BINDINGS, namespace, field_selector=selector, size=2):
-        return page.items
-    return []
-
-
 async def _job(kube: Kube, namespace: str, name: str) -> JobView | None:
     try:
         return JobView.parse(await kube.get(JOBS, namespace, name))
@@ -304,11 +262,3 @@ async def _pod(kube: Kube, namespace: str, seen: PodView) -> PodView:
         return seen.vanished()
     fresh = PodView.parse(raw)
     return fresh if fresh.uid == seen.uid else seen.vanished()
-
-
-def describe_invalid(error: ValidationError) -> str:
-    """Which fields are wrong and why, without what they hold."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-        for item in error.errors(include_input=False, include_url=False, include_context=False)[:5]
-    )

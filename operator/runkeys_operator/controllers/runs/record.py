@@ -10,13 +10,9 @@ from runkeys.planning.observation import Observation
 from runkeys.planning.pod_template import carriers
 from runkeys.planning.requirements import Bindings, bindings_of, requester_of
 from runkeys.planning.status import finished
+from runkeys_operator.controllers.bindings import of_owner
 
 _NO_BINDINGS = Bindings({}, {})
-
-
-def of_owner(username: str) -> str:
-    """Stands for the personal binding of a user where a name stands for others; no object has such a name."""
-    return f"personal:{username}"
 
 
 def awaited(obs: Observation) -> list[str]:

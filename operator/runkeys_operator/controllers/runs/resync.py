@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from runkeys.names import LABEL_RUN, run_uid_of
-from runkeys.planning.observation import JobView, PodView, job_uid_of
-from runkeys_operator.controllers.key import RunKey
-from runkeys_operator.controllers.runs.cache import Store, run_of
+from runkeys.planning.observation import job_uid_of
+from runkeys_operator.controllers.key import Key, Kind
+from runkeys_operator.controllers.runs.cache import Cache, OwnedObjects, run_of
 from runkeys_operator.controllers.runs.record import Record
 from runkeys_operator.errors import NotFound
 from runkeys_operator.kube import JOBS, PODS, RUNS, Json, Kube, Resource
@@ -48,7 +48,7 @@ class Listed:
     generation: int
     labels: Mapping[str, str]
     deleting: bool
-    run: RunKey | None
+    run: Key | None
     job_uid: str
     run_uid: str
 
@@ -67,7 +67,7 @@ class Listed:
             generation=metadata.get("generation", 0),
             labels=(metadata.get("labels") or {}) if is_run else {},
             deleting="deletionTimestamp" in metadata,
-            run=RunKey(namespace, name) if is_run else run_of(metadata),
+            run=Key(Kind.RUN, namespace, name) if is_run else run_of(metadata),
             job_uid=job_uid_of(metadata) if resource == PODS else uid,
             run_uid=run_uid_of(metadata) if resource == JOBS else "",
         )
@@ -81,38 +81,35 @@ class Found:
     :ivar look: runs of which a Job or a pod is another than was shown.
     """
 
-    read: set[RunKey] = field(default_factory=set)
-    look: set[RunKey] = field(default_factory=set)
+    read: set[Key] = field(default_factory=set)
+    look: set[Key] = field(default_factory=set)
 
 
 class Sweeper:
-    """Lists in the namespaces that are served; ``()``: in all.
+    """Lists in the namespaces that are served; ``()``: in all."""
 
-    :ivar settled: uids of Jobs that need no look any more, although they are still there for their logs.
-    """
-
-    def __init__(
-        self, kube: Kube, jobs: Store[JobView], pods: Store[PodView], namespaces: tuple[str, ...]
-    ) -> None:
-        self.settled: set[str] = set()
+    def __init__(self, kube: Kube, owned: OwnedObjects, namespaces: tuple[str, ...]) -> None:
         self._kube = kube
-        self._jobs = jobs
-        self._pods = pods
+        self._owned = owned
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
 
-    async def sweep(self, known: Mapping[RunKey, Record]) -> Found:
+    async def sweep(self, known: Mapping[Key, Record]) -> Found:
         """Compare what is there with what is ``known``, which may change meanwhile."""
-        found, settled = Found(), set(self.settled)
-        runs_before, jobs_before, pods_before = set(known), self._jobs.present(), self._pods.present()
+        found, settled = Found(), set(self._owned.settled)
+        runs_before, jobs_before, pods_before = (
+            set(known),
+            self._owned.jobs.present(),
+            self._owned.pods.present(),
+        )
         jobs = await self._all(JOBS, labels=LABEL_RUN)
         pods = await self._all(PODS, labels=LABEL_RUN, fields=BOUND)
         runs, live = await self._all(RUNS, fields=OPEN), await self._all(RUNS, fields=LIVE)
         await asyncio.sleep(_WATCH_LAG_SECONDS)
-        self.settled -= settled - {job.uid for job in jobs}
+        self._owned.settled -= settled - {job.uid for job in jobs}
         self._compare_runs(found, known, runs_before, runs, live)
         for resource, store, before, listed in (
-            (JOBS, self._jobs, jobs_before, jobs),
-            (PODS, self._pods, pods_before, pods),
+            (JOBS, self._owned.jobs, jobs_before, jobs),
+            (PODS, self._owned.pods, pods_before, pods),
         ):
             await self._compare(found, known, resource, store, before, listed)
         return found
@@ -120,8 +117,8 @@ class Sweeper:
     def _compare_runs(
         self,
         found: Found,
-        known: Mapping[RunKey, Record],
-        before: set[RunKey],
+        known: Mapping[Key, Record],
+        before: set[Key],
         listed: list[Listed],
         live: list[Listed],
     ) -> None:
@@ -136,16 +133,16 @@ class Sweeper:
     async def _compare(
         self,
         found: Found,
-        known: Mapping[RunKey, Record],
+        known: Mapping[Key, Record],
         resource: Resource,
-        store: Store[Any],
-        before: Mapping[str, RunKey],
+        store: Cache[Any],
+        before: Mapping[str, Key],
         listed: list[Listed],
     ) -> None:
         here = {item.uid for item in listed}
         found.look |= {key for uid, key in before.items() if uid not in here and store.mark_gone(uid, key)}
         for item in listed:
-            if item.run is None or (item.run not in known and item.job_uid in self.settled):
+            if item.run is None or (item.run not in known and item.job_uid in self._owned.settled):
                 continue
             run = known.get(item.run)
             # Of another run of that name, which may have been deleted without its Jobs while nobody looked.
@@ -160,7 +157,7 @@ class Sweeper:
                 continue
             found.look.update(key for key in _readable(resource, store.record, [raw]) if key is not None)
 
-    async def expiring(self, now: datetime, within: timedelta) -> AsyncIterator[tuple[RunKey, float]]:
+    async def expiring(self, now: datetime, within: timedelta) -> AsyncIterator[tuple[Key, float]]:
         """Finished runs whose time to live ends ``within`` this time, and in how many seconds."""
         for namespace in self._namespaces:
             async for page in self._kube.pages(RUNS, namespace, field_selector=EXPIRES):
@@ -188,10 +185,10 @@ def _listed(resource: Resource, item: Json) -> Listed:
     return Listed.parse(resource, item["metadata"])
 
 
-def _expiry(item: Json) -> tuple[RunKey, datetime]:
+def _expiry(item: Json) -> tuple[Key, datetime]:
     """When the time to live of a finished run ends."""
     ttl = timedelta(seconds=item["spec"]["ttlSecondsAfterFinished"])
-    key = RunKey(item["metadata"]["namespace"], item["metadata"]["name"])
+    key = Key.of(Kind.RUN, item["metadata"])
     return key, datetime.fromisoformat(item["status"]["completionTime"]) + ttl
 
 

@@ -1,0 +1,96 @@
+"""Makes the controllers and gives each what is its own: events by kind, keys by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from runkeys.planning.requirements import NO_OFFER, SealedOffer
+from runkeys_operator.checks.access_review import Authorizer
+from runkeys_operator.checks.policies import Guard
+from runkeys_operator.controllers.bindings import BindingController
+from runkeys_operator.controllers.certificates import CertificateController, CertificateRequests
+from runkeys_operator.controllers.controller import Controller
+from runkeys_operator.controllers.key import Key, Kind
+from runkeys_operator.controllers.reveals import RevealController
+from runkeys_operator.controllers.runs.cache import OwnedObjects
+from runkeys_operator.controllers.runs.controller import RunController
+from runkeys_operator.controllers.runs.executor import Applier
+from runkeys_operator.controllers.runs.observer import Observer
+from runkeys_operator.controllers.runs.resync import Sweeper
+from runkeys_operator.controllers.workqueue import ReconcileQueue
+from runkeys_operator.errors import Conflict
+from runkeys_operator.kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS, Kube, Resource
+from runkeys_operator.kube.watch import Sink
+from runkeys_operator.process import metrics
+from runkeys_operator.values.keys import Keys
+from runkeys_operator.values.sources import Sources
+
+
+class Manager:
+    """All controllers, behind what the application asks for.
+
+    :ivar sinks: what takes the events of each kind.
+    :ivar runs: the controller of WorkflowRuns, which looks at everything now and then.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        queue: ReconcileQueue[Key],
+        namespaces: tuple[str, ...],
+        keys: Keys,
+        guard: Guard,
+        offer: SealedOffer = NO_OFFER,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        now = clock or kube.clock.now
+        sources, owned = Sources(kube, keys), OwnedObjects()
+        requests = CertificateRequests(kube, offer)
+        self.runs = RunController(
+            kube,
+            queue,
+            owned,
+            requests,
+            Observer(kube, owned, requests, guard),
+            Applier(kube, sources, owned.jobs, guard, requests, now),
+            Sweeper(kube, owned, namespaces),
+            now,
+        )
+        bindings = BindingController(kube, queue, sources, now, self.runs.binding_changed)
+        reveals = RevealController(kube, queue, sources, Authorizer(kube), guard, now)
+        certificates = CertificateController(kube, queue, requests, owned.pods, self.runs.pod_asks)
+        self._controllers: dict[Kind, Controller] = {
+            Kind.RUN: self.runs,
+            Kind.BINDING: bindings,
+            Kind.REVEAL: reveals,
+            Kind.REQUEST: certificates,
+        }
+        self.sinks: Mapping[Resource, Sink] = {
+            RUNS: self.runs.on_event,
+            JOBS: self.runs.on_job_event,
+            PODS: self.runs.on_pod_event,
+            BINDINGS: bindings.on_event,
+            REVEALS: reveals.on_event,
+            REQUESTS: certificates.on_event,
+        }
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring one object as far as it goes now; seconds until it has to be looked at even if nothing happens."""
+        try:
+            return await self._controllers[key.kind].reconcile(key)
+        except Conflict as error:
+            metrics.count_failure(key.kind, error)
+            return 0.0  # it changed under our hands: read it again
+
+    async def resync(self) -> None:
+        """Look at everything that is open once, for what the watches did not show."""
+        await self.runs.resync()
+
+    async def expire(self) -> None:
+        """Now and then, see which finished runs are at the end of their time to live."""
+        await self.runs.expire()
+
+    def policies_restored(self) -> None:
+        """The admission policies are in force again: runs that were refused for want of them go on."""
+        self.runs.policies_restored()
