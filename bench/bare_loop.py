@@ -90,14 +90,14 @@ class Loop:
             (
                 f"{self._core}/pods",
                 {"labelSelector": LABEL_RUN, "fieldSelector": "spec.nodeName!="},
-                self._saw_pod,
+                self._on_pod_event,
             )
         ]
         if self._template is not None:
             going_on = ",".join(f"status.phase!={phase}" for phase in FINAL_PHASES)
             watches += [
-                (f"{self._ours}/workflowruns", {"fieldSelector": going_on}, self._saw_run),
-                (f"{self._batch}/jobs", {"labelSelector": LABEL_RUN}, self._saw_job),
+                (f"{self._ours}/workflowruns", {"fieldSelector": going_on}, self._on_run_event),
+                (f"{self._batch}/jobs", {"labelSelector": LABEL_RUN}, self._on_job_event),
             ]
         self._watches = len(watches)
         async with self._group:
@@ -125,13 +125,13 @@ class Loop:
 
     # what the watches show
 
-    def _saw_run(self, run: Json) -> None:
+    def _on_run_event(self, run: Json) -> None:
         uid = run["metadata"]["uid"]
         if uid not in self._started:
             self._started.add(uid)
             self._group.create_task(self._start(run["metadata"]["name"], uid))
 
-    def _saw_pod(self, pod: Json) -> None:
+    def _on_pod_event(self, pod: Json) -> None:
         job = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
         if job not in self._made:
             self._made[job] = self._group.create_task(self._make(job, pod["metadata"]))
@@ -139,7 +139,7 @@ class Loop:
             self._dropped.add(job)
             self._group.create_task(self._drop(job))
 
-    def _saw_job(self, job: Json) -> None:
+    def _on_job_event(self, job: Json) -> None:
         name = job["metadata"]["name"]
         conditions = {item["type"] for item in job.get("status", {}).get("conditions", ())}
         if "Complete" in conditions and name not in self._finished:

@@ -72,7 +72,7 @@ def measure_most(node: NodeCluster, quick: bool) -> list[Figure]:
     few, most = (20, 500) if quick else (100, 10_000)
     ours = {count: _Side([_sample(node, "operator", count)]) for count in (few, most)}
     print(f"{most} runs of the operator: {ours[most].samples[0]}", flush=True)
-    bare = _Side([_sample(node, "bare", most, tidy=False)])
+    bare = _Side([_sample(node, "bare", most, clean_up=False)])
     costs = {count: side.mean(lambda sample: sample.cpu) for count, side in ours.items()}
     what = f"CPU time of the operator a run, {most} at once or {few}"
     return [
@@ -132,9 +132,9 @@ _SERVERS: dict[str, Callable[[Team, Object], AbstractContextManager[Process]]] =
 }
 
 
-def _sample(node: NodeCluster, who: str, count: int, *, tidy: bool = True) -> Sample:
+def _sample(node: NodeCluster, who: str, count: int, *, clean_up: bool = True) -> Sample:
     task = {"template": pod_template(start_after(count), _RUN)}
-    with team(node, f"{who}-{count}", tidy=tidy) as made, _SERVERS[who](made, task) as process:
+    with team(node, f"{who}-{count}", clean_up=clean_up) as made, _SERVERS[who](made, task) as process:
         mark, before = node.audit.mark(), process.cpu_seconds()
         process.forget_peak()
         make_runs(made, count, task)

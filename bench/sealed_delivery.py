@@ -118,7 +118,7 @@ def _at_once(node: NodeCluster, count: int) -> list[Figure]:
     cpu: dict[str, list[float]] = {"Sealed": [], "Secret": []}
     for number in range(2):
         for delivery in list(cpu)[:: 1 if number % 2 else -1]:
-            with team(node, f"{delivery.lower()}-{count}", *_OPTIONS, tidy=True, sets=_SETS) as made:
+            with team(node, f"{delivery.lower()}-{count}", *_OPTIONS, clean_up=True, sets=_SETS) as made:
                 task = {"template": pod_template(start_after(count), 1.0), "delivery": delivery}
                 with serving(made) as process, _kubelet(made, count if delivery == "Sealed" else 0):
                     mark, before = node.audit.mark(), process.cpu_seconds()

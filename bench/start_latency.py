@@ -88,7 +88,7 @@ class _Watcher:
                 for _, item in made.client.watch(resource, made.namespace, timeout=seconds):
                     saw(item, time.perf_counter())
 
-        for arguments in (("jobs", self._saw_job), ("pods", self._saw_pod)):
+        for arguments in (("jobs", self._on_job_event), ("pods", self._on_pod_event)):
             threading.Thread(target=watch, args=arguments, daemon=True).start()
 
     def wait_ended(self, job: str) -> float:
@@ -98,10 +98,10 @@ class _Watcher:
             raise RuntimeError(f"the pod of {job} ended as {self._ended[job]}")
         return self._running[job] - self._jobs[job]
 
-    def _saw_job(self, job: Object, now: float) -> None:
+    def _on_job_event(self, job: Object, now: float) -> None:
         self._jobs.setdefault(job["metadata"]["name"], now)
 
-    def _saw_pod(self, pod: Object, now: float) -> None:
+    def _on_pod_event(self, pod: Object, now: float) -> None:
         job, phase = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"], pod["status"]["phase"]
         if any(
             {"running", "terminated"} & item["state"].keys()

@@ -9,7 +9,7 @@ from typing import Any
 
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.planning import manifests
-from runkeys.planning.requirements import Bindings, TaskNeeds, task_needs
+from runkeys.planning.requirements import Bindings, TaskRequirements, task_requirements
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
 from testing.namespace import Team, binding, make_namespace, team_in
@@ -19,7 +19,7 @@ _LONGEST = 300.0
 
 @contextmanager
 def team(
-    node: NodeCluster, hint: str, *arguments: str, tidy: bool = False, sets: tuple[str, ...] = ()
+    node: NodeCluster, hint: str, *arguments: str, clean_up: bool = False, sets: tuple[str, ...] = ()
 ) -> Iterator[Team]:
     """A fresh namespace with a source and a binding; its operator is not started yet, and ended afterwards.
 
@@ -31,7 +31,7 @@ def team(
         made.make_source()
         made.make_binding()
         yield made
-    if tidy:
+    if clean_up:
         node.client.delete("namespaces", namespace)
         node.client.wait_gone("namespaces", namespace, None, _LONGEST)
 
@@ -60,7 +60,7 @@ def job_of(run: Object) -> dict[str, Any]:
     """The Job that the operator makes for ``run``, for whoever takes its place."""
     offered = SecretBinding.parse(binding(run["metadata"]["namespace"]))
     parsed = WorkflowRun.parse(run)
-    needs = task_needs(parsed, 0, Bindings({"keys": offered}, {}))
-    if not isinstance(needs, TaskNeeds):
-        raise TypeError(f"the run would be refused: {needs[0]}")
-    return manifests.job(parsed, 0, 1, needs)
+    requirements = task_requirements(parsed, 0, Bindings({"keys": offered}, {}))
+    if not isinstance(requirements, TaskRequirements):
+        raise TypeError(f"the run would be refused: {requirements[0]}")
+    return manifests.job(parsed, 0, 1, requirements)

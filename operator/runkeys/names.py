@@ -30,7 +30,7 @@ SECRETS_VARIABLE = "RUNKEYS_SECRETS"
 SIGNER = f"{GROUP}/recipient"
 """The signer that pods ask for the certificate which carries their values."""
 
-OPENER = "runkeys-open"
+UNSEALER = "runkeys-open"
 """Name of the init container that opens what was delivered sealed."""
 
 RECIPIENT_VOLUME = "runkeys-recipient"

@@ -30,7 +30,7 @@ from runkeys.names import secret_variable
 from runkeys.problems import Denied, Invalid, NotFound, Problem
 
 if TYPE_CHECKING:
-    from runkeys.client.binding_secrets import Vault
+    from runkeys.client.binding_secrets import BindingSecrets
 
 __all__ = [
     "ConfigFileNotFoundError",
@@ -160,14 +160,14 @@ def _check(name: object) -> None:
 
 
 def _from_cluster(name: str, workspace_id: str | None, config_name: str | None) -> str:
-    from runkeys.client.binding_secrets import Vault
+    from runkeys.client.binding_secrets import BindingSecrets
 
     with _our_errors():
         found = config.resolve(config_name)
         client = found.client(workspace_id)
         for binding in (None, *found.bindings):
             try:
-                raw = Vault(client, binding).get(name)
+                raw = BindingSecrets(client, binding).get(name)
             except NotFound:
                 continue
             try:
@@ -205,13 +205,15 @@ def _yaml(name: str) -> str:
 
 
 @contextmanager
-def _vault(workspace_id: str | None, config_name: str | None) -> Iterator[Vault]:
+def _vault(workspace_id: str | None, config_name: str | None) -> Iterator[BindingSecrets]:
     """One's own secrets; errors inside are those of this module."""
-    from runkeys.client.binding_secrets import Vault
+    from runkeys.client.binding_secrets import BindingSecrets
 
     with _our_errors():
         local = environment.is_local()
-        yield Vault(config.resolve(config_name).client(workspace_id) if local else config.of_pod().client())
+        yield BindingSecrets(
+            config.resolve(config_name).client(workspace_id) if local else config.of_pod().client()
+        )
 
 
 @contextmanager

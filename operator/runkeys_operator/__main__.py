@@ -77,7 +77,13 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
     "--health-port", type=click.IntRange(0, 65535), default=8080, help="For /healthz and /readyz; 0: off."
 )
 @_option("--workers", type=click.IntRange(1, 256), default=4, help="Runs worked on at once.")
-@_option("--sweep-seconds", type=click.FloatRange(1), default=30.0, help="Between two looks at everything.")
+@_option(
+    "--sweep-seconds",
+    "resync_seconds",
+    type=click.FloatRange(1),
+    default=30.0,
+    help="Between two looks at everything.",
+)
 @_option(
     "--lease",
     type=_LeaseName(),

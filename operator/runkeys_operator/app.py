@@ -17,9 +17,9 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from runkeys.names import LABEL_RUN
-from runkeys.planning.requirements import SealedOffer
+from runkeys.planning.requirements import SealedSupport
 from runkeys_operator.checks import preflight
-from runkeys_operator.checks.policies import Guard
+from runkeys_operator.checks.policies import PolicyCheck
 from runkeys_operator.controllers.key import Key
 from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import ApiError, BackgroundError, Unauthorized
@@ -72,8 +72,8 @@ class MakeManager(Protocol):
         queue: ReconcileQueue[Key],
         namespaces: tuple[str, ...],
         keys: Keys,
-        guard: Guard,
-        offer: SealedOffer,
+        policy_check: PolicyCheck,
+        support: SealedSupport,
     ) -> Manager:
         """Called once, before anything is watched."""
 
@@ -109,12 +109,21 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
             metrics.queue_failing.set_function(lambda: queue.failing)
             days = options.key_rotation_days
             keys = Keys(kube, options.operator_namespace, rotate_after=timedelta(days=days) if days else None)
-            guard = Guard(kube, namespaces, options.operator_namespace)
-            offer = await preflight.sealed_offer(kube, options.sealed_delivery_image, namespaces)
-            manager = make_manager(kube, queue, namespaces, keys, guard, offer)
+            policy_check = PolicyCheck(kube, namespaces, options.operator_namespace)
+            support = await preflight.sealed_support(kube, options.sealed_delivery_image, namespaces)
+            manager = make_manager(kube, queue, namespaces, keys, policy_check, support)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
             await _Operator(
-                options, load, health, kube, queue, manager, keys, guard, lease, sealed=bool(offer.image)
+                options,
+                load,
+                health,
+                kube,
+                queue,
+                manager,
+                keys,
+                policy_check,
+                lease,
+                sealed=bool(support.image),
             ).run(namespaces)
     finally:
         await session.close()
@@ -137,7 +146,7 @@ class _Operator:
         queue: ReconcileQueue[Key],
         manager: Manager,
         keys: Keys,
-        guard: Guard,
+        policy_check: PolicyCheck,
         lease: Lease | None,
         *,
         sealed: bool,
@@ -148,7 +157,7 @@ class _Operator:
         self._queue = queue
         self._manager = manager
         self._keys = keys
-        self._guard = guard
+        self._policy_check = policy_check
         self._lease = lease
         # Of foreign kinds, of which there are thousands.
         self._lean = {
@@ -185,9 +194,9 @@ class _Operator:
 
         And the policies are in force, without which nothing would be made.
         """
-        self._health.problem = self._guard.problem or "starting"
+        self._health.problem = self._policy_check.problem or "starting"
         working = not self._closed_watches and not self._resync_failed and not self._ending
-        ready = working and not self._guard.problem
+        ready = working and not self._policy_check.problem
         if ready and not self._health.ready:
             log.info("ready")
         self._health.ready = ready
@@ -199,8 +208,8 @@ class _Operator:
     def _start(self) -> None:
         self._spawn("workers", self._queue.run(self._manager.reconcile, self._options.workers))
         self._spawn("resync", self._resync())
-        self._spawn("policy check", self._guard.watch(self._policies_restored))
-        self._spawn("look at the policies", self._guard.confirm())
+        self._spawn("policy check", self._policy_check.watch(self._policies_restored))
+        self._spawn("look at the policies", self._policy_check.confirm())
         for namespace in self._served:
             for resource, selectors in self._lean.items():
                 sink = self._manager.sinks[resource]
@@ -237,9 +246,9 @@ class _Operator:
         clock = asyncio.get_running_loop().time
         worked_at = clock()
         while True:
-            pause = self._options.sweep_seconds
+            pause = self._options.resync_seconds
             try:
-                await self._guard.refusal()
+                await self._policy_check.refusal()
                 await self._keys.tend()
                 await self._manager.resync()
                 self._resync_failed = False

@@ -9,7 +9,7 @@ from runkeys_operator.leader_election import LeaseName
 
 @dataclass(frozen=True)
 class Options:
-    """How to run. No `namespaces`: all. `health_port` 0: no probes. `sweep_seconds`: between two sweeps.
+    """How to run. No `namespaces`: all. `health_port` 0: no probes. `resync_seconds`: between two looks at everything.
 
     No `lease`: there is no other operator. `identity` empty: one that nobody else ever has.
     `operator_namespace`: where the sealing keys are; None: nothing sealed can be opened. `key_rotation_days` 0: keys
@@ -21,7 +21,7 @@ class Options:
     context: str | None = None
     health_port: int = 8080
     workers: int = 4
-    sweep_seconds: float = 30.0
+    resync_seconds: float = 30.0
     lease: LeaseName | None = None
     lease_seconds: int = 15
     identity: str = ""

@@ -77,8 +77,8 @@ def requirements(pyproject: Path, extra: str) -> list[Distribution]:
             continue
         distribution = importlib.metadata.distribution(wanted.name)
         found[re.sub(r"[-_.]+", "-", distribution.name).lower()] = distribution
-        needs = [Requirement(text) for text in distribution.requires or ()]
-        for need in needs:
+        requirements = [Requirement(text) for text in distribution.requires or ()]
+        for need in requirements:
             if any(_applies(need, chosen) for chosen in ("", *wanted.extras)):
                 need.marker = None
                 todo.append(need)

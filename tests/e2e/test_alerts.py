@@ -55,7 +55,7 @@ def test_the_rules_are_good_and_fire_when_they_must() -> None:
 
 
 @pytest.mark.parametrize("alert", [rule["alert"] for rule in rules()])
-def test_twin_a_rule_that_is_missing_is_missed(alert: str, tmp_path: Path) -> None:
+def test_control_a_rule_that_is_missing_is_missed(alert: str, tmp_path: Path) -> None:
     """Each rule has a test that needs it."""
     fewer = {"groups": [{"name": "runkeys", "rules": [rule for rule in rules() if rule["alert"] != alert]}]}
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(fewer))

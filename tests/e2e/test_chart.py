@@ -549,7 +549,7 @@ class TestRights:
         assert not allowed(client, account, served, "get", "secrets", "other")
         assert not allowed(client, account, served, "list", "secrets")
 
-    def test_twin_one_right_too_many_is_seen(
+    def test_control_one_right_too_many_is_seen(
         self, cluster: Cluster, client: KubeClient, new_namespace: Callable[[], str], release: str
     ) -> None:
         system, served = new_namespace(), new_namespace()

@@ -152,7 +152,7 @@ def test_the_command_line_installs_and_upgrades_it(own_node: OwnNode, tmp_path: 
 
 
 @pytest.mark.usefixtures("crds")
-def test_twin_without_its_rights_it_is_not_available(
+def test_control_without_its_rights_it_is_not_available(
     cluster: Cluster, client: KubeClient, new_namespace: Callable[[], str]
 ) -> None:
     system, served = new_namespace(), new_namespace()

@@ -209,7 +209,7 @@ def team_pod(team: Team, run: str, attempt: int, wanted: str = "Pending") -> str
     return name
 
 
-def test_twin_an_uninstall_that_does_not_drain_leaves_secrets(own_node: OwnNode, tmp_path: Path) -> None:
+def test_control_an_uninstall_that_does_not_drain_leaves_secrets(own_node: OwnNode, tmp_path: Path) -> None:
     node = settled_node(own_node)
     install(node, RELEASE, SYSTEM, "--set=drain.enabled=false")
     becomes_available(node, SYSTEM)

@@ -432,7 +432,7 @@ def test_the_owner_of_a_binding_is_fixed(cluster: Cluster, client: KubeClient, n
     assert "good" in cluster.kubectl("-n", namespace, "get", "rkb", "-o", "name", owned)
 
 
-def test_twin_a_rule_without_our_reason_repeats_the_value(cluster: Cluster) -> None:
+def test_control_a_rule_without_our_reason_repeats_the_value(cluster: Cluster) -> None:
     group = f"t{secrets.token_hex(4)}.example"
     twin = manifest(WorkflowRun)
     for rule in rules_in(twin):

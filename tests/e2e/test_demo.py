@@ -157,7 +157,7 @@ def test_a_second_demo_uses_what_is_there(cluster_name: str, demo_node: NodeClus
     shows_the_run(printed, source_value(demo_node))
 
 
-def test_twin_a_value_that_is_elsewhere_is_found(cluster_name: str, demo_node: NodeCluster) -> None:
+def test_control_a_value_that_is_elsewhere_is_found(cluster_name: str, demo_node: NodeCluster) -> None:
     client = demo_node.client
     since = client.get("secrets", examples.SOURCE, NAMESPACE)["metadata"]["resourceVersion"]
 
@@ -187,7 +187,7 @@ def test_twin_a_value_that_is_elsewhere_is_found(cluster_name: str, demo_node: N
     )
 
 
-def test_twin_what_does_not_happen_ends_the_demo(cluster_name: str, demo_node: NodeCluster) -> None:
+def test_control_what_does_not_happen_ends_the_demo(cluster_name: str, demo_node: NodeCluster) -> None:
     demo_node.kill("kube-scheduler")
     try:
         done = demo("--name", cluster_name, "--patience", "5")

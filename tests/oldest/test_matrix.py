@@ -63,12 +63,12 @@ def test_each_cell_is_refused_and_says_the_same_as_on_the_newest_server(new_team
         assert "with exactly these groups: " in rows[row]
 
 
-def test_twin_with_the_right_the_same_goes_through(new_team: TeamMaker) -> None:
+def test_control_with_the_right_the_same_goes_through(new_team: TeamMaker) -> None:
     team = new_team(start=False)
     for actor in everybody(team):
         actor.may_use(*bindings_of(actor))
         for name, attempt in ATTEMPTS.items():
-            if attempt.needs and name != FORGED:
+            if attempt.requirements and name != FORGED:
                 assert attempt.act(actor.client, team, actor.kind)
             else:
                 with pytest.raises(ApiError):

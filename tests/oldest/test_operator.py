@@ -74,7 +74,7 @@ def test_the_operator_acts_for_who_may_use_and_for_nobody_else(new_team: TeamMak
     assert team.secret_story() == [], "no pod has a node here"
 
 
-def test_twin_without_the_policies_it_makes_nothing(new_team: TeamMaker) -> None:
+def test_control_without_the_policies_it_makes_nothing(new_team: TeamMaker) -> None:
     team = ready(new_team)
     client = FillsIn(person(team, "alice", use=("keys",)).client)
     with team.without_policies("use"):

@@ -28,7 +28,7 @@ def test_each_test_that_is_named_is_there(page: Path) -> None:
     assert missing(page.read_text()) == []
 
 
-def test_twin_what_is_not_there_is_found() -> None:
+def test_control_what_is_not_there_is_found() -> None:
     text = "`tests/unit/test_behaviour_docs.py::test_absent` `tests/unit/absent.py`"
     assert missing(text) == text.split()
 

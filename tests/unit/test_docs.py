@@ -59,7 +59,7 @@ def test_every_decision_is_reached(site: Path) -> None:
     assert [name for name in pages if f'href="decisions/{name}.html"' not in index] == []
 
 
-def test_twin_a_link_that_leads_nowhere_fails(tmp_path: Path) -> None:
+def test_control_a_link_that_leads_nowhere_fails(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text("# Documentation\n\n[nowhere](nowhere.md)\n")
     done = build(tmp_path / "site", tmp_path)

@@ -42,14 +42,14 @@ def test_lock_names_no_registry_and_every_hash(lock: Path) -> None:
         assert "--hash=sha256:" in requirement, requirement.splitlines()[0]
 
 
-def pins(lock: str) -> dict[str, str]:
+def trusted_keys(lock: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements" / lock).read_text(), re.MULTILINE))
 
 
 def test_image_has_what_the_tests_ran_with() -> None:
-    image = pins("operator.txt")
+    image = trusted_keys("operator.txt")
     assert image
-    assert image.items() <= pins("dev.txt").items()
+    assert image.items() <= trusted_keys("dev.txt").items()
 
 
 def test_no_skip_outside_the_reviewed_list() -> None:

@@ -91,10 +91,10 @@ def secret(name: str) -> str | None:
     """The value of a secret that this process was given, by its name; None if it was not."""
     known = task()
     declared = known.secrets if known is not None else {}
-    carrier = declared.get(name, secret_variable(name))
-    if carrier.startswith("file:"):
-        return file(carrier.removeprefix("file:"))
-    return variable(carrier)
+    secret_container = declared.get(name, secret_variable(name))
+    if secret_container.startswith("file:"):
+        return file(secret_container.removeprefix("file:"))
+    return variable(secret_container)
 
 
 def file(name: str) -> str | None:

@@ -7,7 +7,7 @@ import click
 from runkeys.cli._framework import Group, Settings, command
 from runkeys.cli._output import print_object, print_table
 from runkeys.cli._printing import echo
-from runkeys.client.trusted_keys import Pins
+from runkeys.client.trusted_keys import TrustedKeys
 from runkeys.config import config_folder
 from runkeys.problems import Denied
 
@@ -20,12 +20,12 @@ def config() -> None:
 @command(name="show")
 def show_config(settings: Settings) -> None:
     """Print where the configuration is, and which keys are trusted."""
-    pins = Pins()
+    trusted_keys = TrustedKeys()
     if settings.output in ("json", "yaml"):
-        print_object(settings, {"folder": str(config_folder()), "trustedKeys": pins.all()})
+        print_object(settings, {"folder": str(config_folder()), "trustedKeys": trusted_keys.all()})
         return
     echo(f"folder: {config_folder()}")
-    rows = [[cluster, item] for cluster, listed in pins.all().items() for item in listed]
+    rows = [[cluster, item] for cluster, listed in trusted_keys.all().items() for item in listed]
     if rows:
         print_table(settings, ["CLUSTER", "TRUSTED KEY"], rows)
 
@@ -43,7 +43,7 @@ def trust_key(settings: Settings, fingerprint: str) -> None:
         raise Denied(
             f"the public key of {client.server} has another fingerprint, so it is not trusted:\n  {key.fingerprint}"
         )
-    Pins().trust(client.server, key)
+    TrustedKeys().trust(client.server, key)
     settings.say(f"key {key.key_id} of {client.server} is trusted")
 
 

@@ -15,7 +15,7 @@ from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import print_object, print_table
 from runkeys.cli._printing import echo
 from runkeys.client import Client
-from runkeys.client.trusted_keys import Pins
+from runkeys.client.trusted_keys import TrustedKeys
 from runkeys.planning.access import RECONCILED, subject_of
 from runkeys.policies import MUTATING, VALIDATING, Account
 from runkeys.problems import Denied, Invalid, NotFound, Problem, Unreachable
@@ -151,7 +151,7 @@ def _operator(client: Client) -> Iterator[Finding]:
 
 
 def _keys(client: Client) -> Iterator[Finding]:
-    key, known = client.published_key(), Pins().of(client.server)
+    key, known = client.published_key(), TrustedKeys().of(client.server)
     if known and key.fingerprint not in known:
         found = f"the cluster's key {key.fingerprint} is none that you trust ({known[-1]})"
         trust = shell("runkeys", "config", "trust-key", key.fingerprint)

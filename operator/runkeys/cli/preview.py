@@ -32,9 +32,9 @@ from runkeys.planning.requirements import (
     Bindings,
     SealedValue,
     SecretReference,
-    TaskNeeds,
+    TaskRequirements,
     bindings_of,
-    task_needs,
+    task_requirements,
 )
 from runkeys.problems import Denied, Invalid, NotFound, Problem
 
@@ -55,7 +55,7 @@ class Preview:
     """
 
     run: WorkflowRun
-    needs: dict[str, TaskNeeds] = field(default_factory=dict)
+    requirements: dict[str, TaskRequirements] = field(default_factory=dict)
     jobs: list[Json] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -97,15 +97,15 @@ def preview(client: Client, manifest: Json) -> Preview:
     bindings = _read_bindings(client, run)
     found = Preview(run)
     for index, task in enumerate(run.spec.tasks):
-        needs = task_needs(run, index, bindings)
-        if isinstance(needs, TaskNeeds):
-            found.needs[task.name] = needs
+        requirements = task_requirements(run, index, bindings)
+        if isinstance(requirements, TaskRequirements):
+            found.requirements[task.name] = requirements
         else:
-            found.refusals += [item for item in needs if item not in found.refusals]
+            found.refusals += [item for item in requirements if item not in found.refusals]
     now = datetime.now(UTC)
     # That the values can be read is for the operator alone to see.
     observation = Observation(
-        run, bindings, {}, (), Memory(sources=Finding(now, None)), fresh=True, offer=ANYWHERE
+        run, bindings, {}, (), Memory(sources=Finding(now, None)), fresh=True, support=ANYWHERE
     )
     step = plan_of(observation, now)
     found.jobs = [dict(action.manifest) for action in step.actions if isinstance(action, CreateJob)]
@@ -187,17 +187,23 @@ def _source(reference: SecretReference) -> str:
 
 def _rows(found: Preview) -> Iterator[list[str]]:
     for task in found.run.spec.tasks:
-        needs = found.needs.get(task.name)
+        requirements = found.requirements.get(task.name)
         after = ", ".join(task.depends_on) or NOTHING
-        if needs is None:
+        if requirements is None:
             yield [task.name, after, "refused", NOTHING, NOTHING, NOTHING]
             continue
-        limit = f"{needs.lifetime_seconds}s" if needs.lifetime_seconds is not None else NOTHING
-        if not needs.references:
+        limit = f"{requirements.lifetime_seconds}s" if requirements.lifetime_seconds is not None else NOTHING
+        if not requirements.references:
             yield [task.name, after, NOTHING, NOTHING, NOTHING, NOTHING]
-        for number, item in enumerate(needs.references):
+        for number, item in enumerate(requirements.references):
             begin = [task.name, after] if number == 0 else ["", ""]
-            yield [*begin, item.variable or f"file {item.file}", _source(item), needs.release_policy, limit]
+            yield [
+                *begin,
+                item.variable or f"file {item.file}",
+                _source(item),
+                requirements.release_policy,
+                limit,
+            ]
 
 
 def _print(settings: Settings, found: Preview) -> None:
@@ -218,9 +224,9 @@ def _as_object(found: Preview) -> Json:
                 "dependsOn": task.depends_on,
                 "secrets": [
                     {"variable": item.variable or None, "file": item.file or None, "from": _source(item)}
-                    for item in found.needs[task.name].references
+                    for item in found.requirements[task.name].references
                 ]
-                if task.name in found.needs
+                if task.name in found.requirements
                 else None,
             }
             for task in found.run.spec.tasks

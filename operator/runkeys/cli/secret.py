@@ -11,7 +11,7 @@ from runkeys.cli._framework import Function, Group, Settings, command
 from runkeys.cli._input import read_value
 from runkeys.cli._output import NOTHING, print_object, print_table
 from runkeys.cli._printing import echo
-from runkeys.client.binding_secrets import Vault
+from runkeys.client.binding_secrets import BindingSecrets
 from runkeys.problems import Usage
 
 
@@ -35,7 +35,7 @@ def secret() -> None:
 @click.option("--from-file", type=click.Path(), help="Take the value from this file, byte by byte.")
 def set_secret(settings: Settings, name: str, binding: str | None, from_file: str | None) -> None:
     """Set secret NAME to a value from a prompt, standard input or a file. It is sealed before it leaves."""
-    vault = Vault(settings.client(), binding)
+    vault = BindingSecrets(settings.client(), binding)
     vault.set(name, read_value(f"secret {name}", from_file), settings.say)
     settings.say(f"secret {name} is set in {vault.what}")
 
@@ -44,7 +44,7 @@ def set_secret(settings: Settings, name: str, binding: str | None, from_file: st
 @_binding
 def list_secrets(settings: Settings, binding: str | None) -> None:
     """List names, never values."""
-    vault = Vault(settings.client(), binding)
+    vault = BindingSecrets(settings.client(), binding)
     found = vault.items()
     if settings.output in ("json", "yaml"):
         items = [
@@ -83,7 +83,7 @@ def get_secret(settings: Settings, name: str, binding: str | None, *, yes: bool)
         if not sys.stdin.isatty():
             raise Usage("give --yes to print a value on a terminal")
         click.confirm(f"Print the value of {line(name)} on this screen?", abort=True, err=True)
-    value = Vault(settings.client(), binding).get(name)
+    value = BindingSecrets(settings.client(), binding).get(name)
     sys.stdout.buffer.write(value)
     if sys.stdout.isatty():
         echo()
@@ -94,7 +94,7 @@ def get_secret(settings: Settings, name: str, binding: str | None, *, yes: bool)
 @_binding
 def delete_secret(settings: Settings, names: tuple[str, ...], binding: str | None) -> None:
     """Take secrets out. Runs that begin later do not get them any more."""
-    vault = Vault(settings.client(), binding)
+    vault = BindingSecrets(settings.client(), binding)
     for name in names:
         vault.delete(name)
         settings.say(f"secret {name} is deleted from {vault.what}")

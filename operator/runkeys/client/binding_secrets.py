@@ -36,7 +36,7 @@ class Item:
 
     :ivar origin: ``sealed``, or the Secret that it comes from.
     :ivar ready: whether the operator can read it; None: it has not looked yet.
-    :ivar changed: when it was set by `Vault.set`; empty if that is not known.
+    :ivar changed: when it was set by `BindingSecrets.set`; empty if that is not known.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Item:
     changed: str
 
 
-class Vault:
+class BindingSecrets:
     """The entries of one binding."""
 
     def __init__(self, client: Client, binding: str | None = None) -> None:

@@ -178,10 +178,10 @@ class Client(Api):
         :param say: is told when a cluster's first key is trusted.
         :raises Denied: it is another key than before.
         """
-        from runkeys.client.trusted_keys import Pins
+        from runkeys.client.trusted_keys import TrustedKeys
 
         key = self.published_key()
-        if not Pins().check(self.server, key):
+        if not TrustedKeys().check(self.server, key):
             say(f"From now on key {key.key_id} of {self.server} is trusted; fingerprint {key.fingerprint}")
         return key
 

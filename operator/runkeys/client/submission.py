@@ -12,7 +12,7 @@ from runkeys.api.common import API_VERSION, describe_invalid
 from runkeys.mapping import SECRETS, seal_secrets, split_secrets
 from runkeys.names import is_reserved_variable, is_variable_name
 from runkeys.planning.refusal import Refusal
-from runkeys.planning.requirements import Bindings, task_needs
+from runkeys.planning.requirements import Bindings, task_requirements
 from runkeys.problems import Invalid
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ def refusals(run: WorkflowRun, bindings: Bindings | None = None) -> list[Refusal
     known = bindings if bindings is not None else assumed_bindings(run)
     found: list[Refusal] = []
     for index in range(len(run.spec.tasks)):
-        needs = task_needs(run, index, known)
-        if isinstance(needs, tuple):
-            found += [item for item in needs if item not in found]
+        requirements = task_requirements(run, index, known)
+        if isinstance(requirements, tuple):
+            found += [item for item in requirements if item not in found]
     return found
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runkeys.sealing import PublicKey
 
 
-class Pins:
+class TrustedKeys:
     """The fingerprints, by the address of the cluster's API server."""
 
     def __init__(self, path: Path | None = None) -> None:

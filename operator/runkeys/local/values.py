@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from runkeys.api import WorkflowRun
 from runkeys.client.submission import refusals
 from runkeys.names import secret_variable
-from runkeys.planning.requirements import Bindings, SecretReference, TaskNeeds, task_needs
+from runkeys.planning.requirements import Bindings, SecretReference, TaskRequirements, task_requirements
 from runkeys.problems import Invalid, NotFound
 
 Values = Mapping[str, str]
@@ -22,8 +22,8 @@ def resolve(run: WorkflowRun, bindings: Bindings, values: Values, own: Values) -
     if problems:
         raise Invalid("the run cannot work as it is written:\n" + "\n".join(f"  {item}" for item in problems))
     for index, task in enumerate(run.spec.tasks):
-        needs = task_needs(run, index, bindings)
-        for reference in needs.references if isinstance(needs, TaskNeeds) else ():
+        requirements = task_requirements(run, index, bindings)
+        for reference in requirements.references if isinstance(requirements, TaskRequirements) else ():
             value = _value_of(reference, values, own)
             if value is None:
                 missing.append(f"  task {task.name}, {reference.what}: {_names_of(reference)[0]}=…")

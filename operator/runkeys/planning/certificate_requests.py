@@ -7,7 +7,7 @@ again, asks after the end or is no pod of an attempt is refused for good. What i
 from __future__ import annotations
 
 from runkeys.api import AttemptStatus, SealedDelivery
-from runkeys.names import OPENER
+from runkeys.names import UNSEALER
 from runkeys.planning.actions import Action, DeleteRequest, DenyRequest
 from runkeys.planning.observation import Observation, PodView, RequestView
 from runkeys.planning.status import finished
@@ -53,7 +53,7 @@ def followed(attempt: AttemptStatus, obs: Observation, pods: list[PodView]) -> A
             item.ended_at
             for pod in pods
             for item in pod.containers
-            if item.name == OPENER and item.exit_code == 0
+            if item.name == UNSEALER and item.exit_code == 0
         ),
         None,
     )
@@ -67,7 +67,7 @@ def intended(attempt: AttemptStatus, request: RequestView) -> AttemptStatus:
     return attempt.model_copy(update={"sealed": SealedDelivery(request=request.uid)})
 
 
-def tidy_requests(obs: Observation) -> tuple[Action, ...]:
+def clean_up_requests(obs: Observation) -> tuple[Action, ...]:
     """Refuse what gets no answer, and delete what has had its use."""
     actions: list[Action] = []
     recorded = {item.job_uid: item for task in obs.run.status.tasks for item in task.attempts}
@@ -122,7 +122,7 @@ def _is_over(obs: Observation, pod: PodView, attempt: AttemptStatus | None) -> b
 
 
 def _opened(pod: PodView) -> bool:
-    return any(item.name == OPENER and item.ended for item in pod.containers)
+    return any(item.name == UNSEALER and item.ended for item in pod.containers)
 
 
 def _differs(request: RequestView, pod: PodView) -> str:

@@ -15,7 +15,7 @@ DELETE_AGAIN_AFTER = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
-class Tidied:
+class CleanUp:
     """Attempts that are over, with what is left to be done about them."""
 
     attempts: tuple[AttemptStatus, ...]
@@ -49,7 +49,7 @@ def closed(obs: Observation, attempt: AttemptStatus) -> AttemptStatus:
     return attempt.model_copy(update={"exposures": [*attempt.exposures[:-1], ended]})
 
 
-def tidy(obs: Observation, attempts: tuple[AttemptStatus, ...], now: datetime) -> Tidied:
+def clean_up(obs: Observation, attempts: tuple[AttemptStatus, ...], now: datetime) -> CleanUp:
     """Attempts that are over: their Secrets stay gone, and Jobs that still run are ended."""
     actions: list[Action] = []
     due: list[datetime] = []
@@ -65,7 +65,7 @@ def tidy(obs: Observation, attempts: tuple[AttemptStatus, ...], now: datetime) -
                 due.append(when)
         if job is not None and job.state is JobState.ACTIVE and not job.deleting:
             actions.append(DeleteJob(job.name, job.uid))
-    return Tidied(
+    return CleanUp(
         tuple(closed(obs, attempt) for attempt in attempts), tuple(actions), tuple(due), tuple(held)
     )
 

@@ -12,18 +12,18 @@ from runkeys.api import API_VERSION, GROUP, Task, WorkflowRun
 from runkeys.api.binding import SEALED
 from runkeys.names import (
     ENVIRONMENT_VOLUME,
-    OPENER,
     RECIPIENT_VOLUME,
     SECRET_TYPE,
     SECRETS_VARIABLE,
     SIGNER,
     TASK_VARIABLE,
+    UNSEALER,
     attempt_name,
     object_labels,
 )
 from runkeys.planning.kubelet import OURS, OUTPUT, RUNTIME, SECRETS_VOLUME
-from runkeys.planning.pod_template import CONTAINER_FIELDS, carriers
-from runkeys.planning.requirements import SecretReference, TaskNeeds, variable_of
+from runkeys.planning.pod_template import CONTAINER_FIELDS, secret_containers
+from runkeys.planning.requirements import SecretReference, TaskRequirements, variable_of
 from runkeys.sealing import unseal
 
 _INPUT = f"{GROUP}/input"
@@ -35,7 +35,7 @@ def job(
     run: WorkflowRun,
     index: int,
     attempt: int,
-    needs: TaskNeeds,
+    requirements: TaskRequirements,
     inputs: Mapping[str, Any] | None = None,
     image: str = "",
 ) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def job(
                     {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
                 ]
             },
-            "template": _pod_template(run, task, name, labels, needs, inputs or {}, image),
+            "template": _pod_template(run, task, name, labels, requirements, inputs or {}, image),
         },
     }
 
@@ -105,7 +105,7 @@ def _pod_template(
     task: Task,
     name: str,
     labels: Mapping[str, str],
-    needs: TaskNeeds,
+    requirements: TaskRequirements,
     inputs: Mapping[str, Any],
     image: str,
 ) -> dict[str, Any]:
@@ -120,21 +120,21 @@ def _pod_template(
     spec["serviceAccountName"] = run.spec.service_account_name
     spec.pop("serviceAccount", None)
     spec.setdefault("automountServiceAccountToken", False)
-    if needs.deadline_seconds is not None:
-        spec["activeDeadlineSeconds"] = needs.deadline_seconds
+    if requirements.deadline_seconds is not None:
+        spec["activeDeadlineSeconds"] = requirements.deadline_seconds
     variables = [*_about(task), *({"name": item.name, "value": item.value} for item in task.env)] + [
         {
             "name": reference.variable,
-            "valueFrom": _origin(name, reference, sealed=needs.delivery == SEALED),
+            "valueFrom": _origin(name, reference, sealed=requirements.delivery == SEALED),
         }
-        for reference in needs.references
+        for reference in requirements.references
         if reference.variable
     ]
-    volumes = _volumes(task, name, needs, inputs)
+    volumes = _volumes(task, name, requirements, inputs)
     if volumes:
         spec["volumes"] = [*(spec.get("volumes") or []), *(volume for volume, _ in volumes)]
     mounts = [mount for _, mount in volumes]
-    wanted = carriers(task)
+    wanted = secret_containers(task)
     for field in CONTAINER_FIELDS:
         for container in spec.get(field) or []:
             if container.get("name") not in wanted:
@@ -145,8 +145,8 @@ def _pod_template(
             if task.record_output and container.get("name") == wanted[0]:
                 container["terminationMessagePath"] = OUTPUT
                 container["terminationMessagePolicy"] = "File"
-    if needs.delivery == SEALED:
-        _open_first(spec, needs, image)
+    if requirements.delivery == SEALED:
+        _open_first(spec, requirements, image)
     return template
 
 
@@ -165,7 +165,7 @@ def _origin(name: str, reference: SecretReference, *, sealed: bool) -> dict[str,
     }
 
 
-def _open_first(spec: dict[str, Any], needs: TaskNeeds, image: str) -> None:
+def _open_first(spec: dict[str, Any], requirements: TaskRequirements, image: str) -> None:
     """Before any other container of the pod, one of ours opens what was sealed to the pod's key.
 
     Only it mounts that key and the file of variables, which are in memory: the kubelet reads that file when it makes
@@ -176,7 +176,7 @@ def _open_first(spec: dict[str, Any], needs: TaskNeeds, image: str) -> None:
         {"name": volume, "mountPath": place.rpartition("/")[0], "readOnly": volume == RECIPIENT_VOLUME}
         for place, volume in places.items()
     ]
-    if any(item.file for item in needs.references):
+    if any(item.file for item in requirements.references):
         mounts.append({"name": SECRETS_VOLUME, "mountPath": unseal.FILES})
     certificate = {
         "signerName": SIGNER,
@@ -200,7 +200,7 @@ def _open_first(spec: dict[str, Any], needs: TaskNeeds, image: str) -> None:
     if (spec.get("securityContext") or {}).get("runAsUser") == 0:
         context["runAsUser"] = 65532
     ours = {
-        "name": OPENER,
+        "name": UNSEALER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-I", "-S", "/app/runkeys/sealing/unseal.py"],
@@ -232,17 +232,17 @@ def _about(task: Task) -> list[dict[str, Any]]:
 
 
 def _volumes(
-    task: Task, name: str, needs: TaskNeeds, inputs: Mapping[str, Any]
+    task: Task, name: str, requirements: TaskRequirements, inputs: Mapping[str, Any]
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Volumes of the pod, each with its mount in the containers that get secrets."""
     found: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    files = [{"key": item.key, "path": item.file} for item in needs.references if item.file]
+    files = [{"key": item.key, "path": item.file} for item in requirements.references if item.file]
     if files:
         # A volume of a Secret is a tmpfs.
         source: dict[str, Any] = {
             "secret": {"secretName": name, "items": files, "defaultMode": 0o444, "optional": False}
         }
-        if needs.delivery == SEALED:
+        if requirements.delivery == SEALED:
             source = {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
         found.append(
             (

@@ -13,7 +13,7 @@ from runkeys.names import run_uid_of
 from runkeys.planning.memory import Memory
 from runkeys.planning.pod_template import volume_images
 from runkeys.planning.readers import NO_SHAPE, Shape, is_key, readers, shape_of
-from runkeys.planning.requirements import NO_OFFER, Bindings, SealedOffer
+from runkeys.planning.requirements import NO_SUPPORT, Bindings, SealedSupport
 
 LABEL_JOB_UID = "batch.kubernetes.io/controller-uid"
 """Which pods a Job counts: those that bear its uid there, and that it owns."""
@@ -261,7 +261,7 @@ class Observation:
     memory: Memory
     fresh: bool = False
     requests: tuple[RequestView, ...] = ()
-    offer: SealedOffer = NO_OFFER
+    support: SealedSupport = NO_SUPPORT
     policies_in_force: bool = False
 
 

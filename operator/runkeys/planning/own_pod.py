@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runkeys.names import OPENER
+from runkeys.names import UNSEALER
 from runkeys.planning import manifests
 from runkeys.planning.observation import ContainerView, JobView, Observation, PodView
 from runkeys.planning.pod_template import MOST_GRACE
 from runkeys.planning.readers import shape_of
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import TaskNeeds
+from runkeys.planning.requirements import TaskRequirements
 
 _LEAVE = (
     "something in the cluster, such as a mutating policy or webhook, has changed the pod; have it leave the pods of"
@@ -20,39 +20,41 @@ _LEAVE = (
 
 def is_opener(obs: Observation, job: JobView, container: ContainerView) -> bool:
     """Whether a container is the one that opens what was delivered sealed."""
-    return job.sealed and container.name == OPENER and container.image == obs.offer.image
+    return job.sealed and container.name == UNSEALER and container.image == obs.support.image
 
 
-def added_reader(obs: Observation, job: JobView, pod: PodView, carriers: Sequence[str]) -> Refusal | None:
+def added_reader(
+    obs: Observation, job: JobView, pod: PodView, secret_containers: Sequence[str]
+) -> Refusal | None:
     """Why the values are not for the pod as it was made: containers that the run does not name would have them."""
     others = [
         container
         for container in pod.containers
-        if container.reads and container.name not in carriers and not is_opener(obs, job, container)
+        if container.reads and container.name not in secret_containers and not is_opener(obs, job, container)
     ]
     if not others:
         return None
     what = f"container {others[0].name} ({others[0].image})"
-    if others[0].name == OPENER:
-        what += f", which is not the operator's image {obs.offer.image},"
-    message = f"{what} would come by the secrets, which the run gives to {', '.join(carriers)} only: {_LEAVE}"
+    if others[0].name == UNSEALER:
+        what += f", which is not the operator's image {obs.support.image},"
+    message = f"{what} would come by the secrets, which the run gives to {', '.join(secret_containers)} only: {_LEAVE}"
     return _refusal(f"pod {pod.name}", message)
 
 
 def rewritten(
-    obs: Observation, index: int, number: int, needs: TaskNeeds, job: JobView, pod: PodView
+    obs: Observation, index: int, number: int, requirements: TaskRequirements, job: JobView, pod: PodView
 ) -> Refusal | None:
     """Why the values are not for the pod as it was made: others could read them in it, or have them for longer.
 
     It is compared with the template that the operator makes for this attempt, and not with that of the Job, which was
     made past the same policies.
     """
-    planned = manifests.job(obs.run, index, number, needs, image=obs.offer.image)["spec"]
+    planned = manifests.job(obs.run, index, number, requirements, image=obs.support.image)["spec"]
     unlike = pod.shape.unlike(shape_of(planned["template"]["spec"]))
     if unlike:
         return _refusal(f"pod {pod.name}", f"{unlike[0]}, so that others could read the secrets: {_LEAVE}")
     for where, field, found, most in (
-        (f"pod {pod.name}", "activeDeadlineSeconds", pod.deadline_seconds, needs.deadline_seconds),
+        (f"pod {pod.name}", "activeDeadlineSeconds", pod.deadline_seconds, requirements.deadline_seconds),
         (f"pod {pod.name}", "terminationGracePeriodSeconds", pod.grace_seconds, MOST_GRACE),
         (f"Job {job.name}", "ttlSecondsAfterFinished", job.ttl_seconds, planned["ttlSecondsAfterFinished"]),
     ):

@@ -35,13 +35,18 @@ from runkeys.planning.actions import (
     PurgeInput,
     Refresh,
 )
+from runkeys.planning.certificate_requests import clean_up_requests
 from runkeys.planning.certificate_requests import refused as refused_requests
-from runkeys.planning.certificate_requests import tidy_requests
-from runkeys.planning.exposure import may_exist, tidy
+from runkeys.planning.exposure import clean_up, may_exist
 from runkeys.planning.graph import ALWAYS
 from runkeys.planning.observation import JobState, JobView, Observation
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import SecretReference, TaskNeeds, offer_refusal, task_needs
+from runkeys.planning.requirements import (
+    SecretReference,
+    TaskRequirements,
+    support_refusal,
+    task_requirements,
+)
 from runkeys.planning.status import (
     REQUESTS_REFUSED,
     State,
@@ -59,13 +64,13 @@ _REFRESH = Plan((Refresh(),), None)
 def plan(obs: Observation, now: datetime) -> Plan:
     """The next actions for the run in ``obs``, the status that is due, and when to look again."""
     if obs.run.metadata.deletion_timestamp is not None:
-        return plan_farewell(obs)
+        return plan_deletion(obs)
     if finished(obs.run.status):
         return _plan_finished(obs, now)
     return _Open(obs, now).plan()
 
 
-def plan_farewell(obs: Observation) -> Plan:
+def plan_deletion(obs: Observation) -> Plan:
     """For a run that is being deleted, or is gone: its Secrets first, then its Jobs. No status."""
     recorded = {item.job_uid: item for task in obs.run.status.tasks for item in task.attempts}
     known = {uid: attempt.job for uid, attempt in recorded.items()}
@@ -90,16 +95,16 @@ def _unrecorded(obs: Observation, job: JobView) -> bool:
 def _plan_finished(obs: Observation, now: datetime) -> Plan:
     """A run whose status is final: what may still be lying about, and its time to live."""
     run = obs.run
-    tidied = [tidy(obs, attempts_of(run, task.name), now) for task in run.spec.tasks]
-    actions = [action for item in tidied for action in item.actions]
+    cleaned = [clean_up(obs, attempts_of(run, task.name), now) for task in run.spec.tasks]
+    actions = [action for item in cleaned for action in item.actions]
     # A request for it was never answered, and came late.
     actions += [
         DeleteJob(job.name, job.uid)
         for job in obs.jobs.values()
         if _unrecorded(obs, job) and job.state is JobState.ACTIVE and not job.deleting and not job.gone
     ]
-    actions += tidy_requests(obs)
-    due = [moment for item in tidied for moment in item.due]
+    actions += clean_up_requests(obs)
+    due = [moment for item in cleaned for moment in item.due]
     old = {task.name: task for task in run.status.tasks}
     results = [
         TaskResult(
@@ -109,7 +114,7 @@ def _plan_finished(obs: Observation, now: datetime) -> Plan:
             old[task.name].output,
             item.held_by,
         )
-        for task, item in zip(run.spec.tasks, tidied, strict=True)
+        for task, item in zip(run.spec.tasks, cleaned, strict=True)
     ]
     fresh = build_status(run, results, now, refused_requests(obs))
     # Of a final status only what it says of the Secret may still change.
@@ -192,14 +197,14 @@ class _Open:
         references: list[SecretReference] = []
         refused: dict[int, Refusal] = {}
         for index in range(len(run.spec.tasks)):
-            needs = task_needs(run, index, self.obs.bindings)
-            if isinstance(needs, TaskNeeds):
-                references += needs.references
-                unavailable = offer_refusal(run, index, needs, self.obs.offer)
+            requirements = task_requirements(run, index, self.obs.bindings)
+            if isinstance(requirements, TaskRequirements):
+                references += requirements.references
+                unavailable = support_refusal(run, index, requirements, self.obs.support)
                 if unavailable is not None:
                     refused[index] = unavailable
             else:
-                refused[index] = needs[0]
+                refused[index] = requirements[0]
         permanent = {index: refusal for index, refusal in refused.items() if refusal.permanent}
         if permanent:
             return self._refused(permanent)
@@ -287,18 +292,18 @@ class _Open:
             return Plan(tuple(releases), None)
         if any(step.refresh for step in steps):
             return _REFRESH
-        tidying = tidy_requests(self.obs)
+        tidying = clean_up_requests(self.obs)
         if tidying:
             return Plan(tidying, None)
         due = [*self.due, *(moment for step in steps for moment in step.due)]
-        hand_over = next((step.hand_over for step in steps if step.hand_over is not None), None)
-        if hand_over is not None:
+        provisioning = next((step.provisioning for step in steps if step.provisioning is not None), None)
+        if provisioning is not None:
             intent = None
-            if hand_over.intended is not None:
-                intended = hand_over.intended
+            if provisioning.intended is not None:
+                intended = provisioning.intended
                 results = [intended if intended.name == step.result.name else step.result for step in steps]
                 intent = build_status(self.obs.run, results, self.now, refused_requests(self.obs))
-            return Plan((hand_over.ensure(intent),), None, look_again=_until(self.now, due))
+            return Plan((provisioning.ensure(intent),), None, look_again=_until(self.now, due))
         actions = tuple(action for step in steps for action in step.actions)
         status = build_status(
             self.obs.run, [step.result for step in steps], self.now, refused_requests(self.obs)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runkeys.names import ENVIRONMENT_VOLUME, OBJECT_PREFIX, OPENER, RECIPIENT_VOLUME, SIGNER
+from runkeys.names import ENVIRONMENT_VOLUME, OBJECT_PREFIX, RECIPIENT_VOLUME, SIGNER, UNSEALER
 from runkeys.planning.kubelet import COPIED, SECRETS_VOLUME
 from runkeys.planning.secret_paths import POD
 
@@ -54,7 +54,7 @@ class Shape:
         if self.volumes != planned.volumes:
             found.append("the volumes with the secrets are not those that it was made with")
         if self.opener != planned.opener:
-            found.append(f"container {OPENER}, which opens the secrets, is not as it was made")
+            found.append(f"container {UNSEALER}, which opens the secrets, is not as it was made")
         return found
 
 
@@ -65,7 +65,7 @@ def shape_of(spec: Mapping[str, Any]) -> Shape:
     """The shape of a pod, as it is asked for or as the API server has it: what that fills in makes no difference."""
     holding = _holding(spec)
     volumes = [_plain(volume) for volume in spec.get("volumes") or [] if volume["name"] in holding]
-    openers = [_opener(container) for container in _containers(spec) if container["name"] == OPENER]
+    openers = [_unsealer(container) for container in _containers(spec) if container["name"] == UNSEALER]
     return Shape(
         tuple(field for field in _SHARED if spec.get(field)),
         _digest(sorted(volumes, key=lambda volume: str(volume["name"]))),
@@ -141,7 +141,7 @@ def _plain(volume: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _opener(container: Mapping[str, Any]) -> dict[str, Any]:
+def _unsealer(container: Mapping[str, Any]) -> dict[str, Any]:
     """What decides to whom the opener gives the values."""
     context = container.get("securityContext") or {}
     return {

@@ -13,11 +13,11 @@ from runkeys.names import is_reserved_variable, is_variable_name, secret_variabl
 from runkeys.planning.access import Subject, denial
 from runkeys.planning.graph import graph_refusals
 from runkeys.planning.pod_template import (
-    carriers,
     containers,
     images,
     restart_refusals,
     sealed_refusals,
+    secret_containers,
     template_refusals,
 )
 from runkeys.planning.refusal import Reason, Refusal, listed
@@ -69,7 +69,7 @@ INPUT_LIFETIME = 3600
 
 
 @dataclass(frozen=True)
-class TaskNeeds:
+class TaskRequirements:
     """What one task needs to start.
 
     :ivar references: one for each variable; empty for a task without secrets.
@@ -87,7 +87,7 @@ class TaskNeeds:
 
 
 @dataclass(frozen=True)
-class SealedOffer:
+class SealedSupport:
     """Whether this operator can deliver sealed.
 
     :ivar image: of the container that opens in the pod; empty if it cannot. :ivar problem: why not.
@@ -97,24 +97,26 @@ class SealedOffer:
     problem: str = ""
 
 
-NO_OFFER = SealedOffer(
+NO_SUPPORT = SealedSupport(
     problem="the operator was not told to deliver sealed (sealedDelivery.enabled of the chart)"
 )
 
-ANYWHERE = SealedOffer(image="localhost/runkeys-operator")
+ANYWHERE = SealedSupport(image="localhost/runkeys-operator")
 """For previews, which do not know the operator: whether it can is for itself to say."""
 
 
-def offer_refusal(run: WorkflowRun, index: int, needs: TaskNeeds, offer: SealedOffer) -> Refusal | None:
+def support_refusal(
+    run: WorkflowRun, index: int, requirements: TaskRequirements, support: SealedSupport
+) -> Refusal | None:
     """Why the task cannot be delivered to as it has to be. It waits then: never is a Secret made instead."""
-    if needs.delivery != SEALED or offer.image:
+    if requirements.delivery != SEALED or support.image:
         return None
     task = run.spec.tasks[index]
     asks = "the task" if task.delivery == SEALED else "a binding"
     return Refusal(
         Reason.SEALED_UNAVAILABLE,
         f"spec.tasks[{index}].delivery",
-        f"{asks} demands Sealed, and that cannot be done here: {offer.problem or NO_OFFER.problem}; have it made"
+        f"{asks} demands Sealed, and that cannot be done here: {support.problem or NO_SUPPORT.problem}; have it made"
         " possible, or have whoever wrote delivery: Sealed agree to Secret",
         permanent=False,
     )
@@ -163,7 +165,9 @@ def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> Se
     return SealedValue(entry.sealed or "", context)
 
 
-def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | tuple[Refusal, ...]:
+def task_requirements(
+    run: WorkflowRun, index: int, bindings: Bindings
+) -> TaskRequirements | tuple[Refusal, ...]:
     """Resolve task ``index`` of ``run``, or say everything that is in the way.
 
     Permanent refusals come first: while there is one, waiting for the others is of no use.
@@ -209,7 +213,7 @@ def task_needs(run: WorkflowRun, index: int, bindings: Bindings) -> TaskNeeds | 
         refusals += sealed_refusals(task, path)
     if refusals:
         return tuple(sorted(refusals, key=lambda refusal: not refusal.permanent))
-    return TaskNeeds(
+    return TaskRequirements(
         tuple(references),
         lifetime,
         deadline if deadline is not None else lifetime,
@@ -286,7 +290,7 @@ def _variable_refusals(task: Task, path: str) -> Iterator[Refusal]:
                 permanent=True,
             )
         seen.setdefault(variable, f"{what} at {where}")
-    carrying = carriers(task)
+    carrying = secret_containers(task)
     for container in containers(task.template):
         if container.get("name") not in carrying or not isinstance(container.get("env"), list):
             continue

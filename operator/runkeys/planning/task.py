@@ -21,15 +21,21 @@ from runkeys.planning.actions import (
     Diagnose,
     EnsureSecret,
 )
-from runkeys.planning.exposure import closed, job_of, may_exist, tidy
+from runkeys.planning.exposure import clean_up, closed, job_of, may_exist
 from runkeys.planning.graph import ALWAYS, inputs_of
 from runkeys.planning.memory import SecretMemory
 from runkeys.planning.observation import JobState, JobView, Observation, PodView
 from runkeys.planning.outcome import NOT_GIVEN, at_fault, counted_instead, named_after, outcome_of, own_pods
 from runkeys.planning.own_pod import added_reader, is_opener, rewritten
-from runkeys.planning.pod_template import carriers
+from runkeys.planning.pod_template import secret_containers
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import TaskNeeds, access_refusal, offer_refusal, requester_of, task_needs
+from runkeys.planning.requirements import (
+    TaskRequirements,
+    access_refusal,
+    requester_of,
+    support_refusal,
+    task_requirements,
+)
 from runkeys.planning.status import Outcome, State, TaskResult, Verdict
 
 PATIENCE = timedelta(seconds=2)
@@ -60,7 +66,7 @@ OUTPUT_PATIENCE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
-class HandOver:
+class Provisioning:
     """A pod waits for its Secret, or for the answer to its request, and may have it.
 
     :ivar action: without the intent. :ivar intended: the task with what begins; None: it is on record.
@@ -87,7 +93,7 @@ class Step:
     actions: tuple[Action, ...] = ()
     releases: tuple[DeleteSecret, ...] = ()
     due: tuple[datetime, ...] = ()
-    hand_over: HandOver | None = None
+    provisioning: Provisioning | None = None
     refresh: bool = False
     urgent: bool = False
     patience: timedelta = PATIENCE
@@ -113,12 +119,12 @@ class TaskPlanner:
         self._status: TaskStatus | None = next(
             (item for item in obs.run.status.tasks if item.name == self.task.name), None
         )
-        self._carriers = carriers(self.task)
+        self._secret_containers = secret_containers(self.task)
         self._memory = obs.memory.about(self.task.name)
         recorded = attempts_of(obs.run, self.task.name)
         self._open = recorded[-1] if recorded and not recorded[-1].outcome else None
         over = recorded[:-1] if self._open is not None else recorded
-        self._over = tidy(obs, over, now)
+        self._over = clean_up(obs, over, now)
         self._due: list[datetime] = list(self._over.due)
 
     def begun(self) -> Step | None:
@@ -166,16 +172,18 @@ class TaskPlanner:
         if not self.obs.fresh:
             return self._step(Verdict(State.PENDING), (), refresh=True)
         run = self.obs.run
-        needs = task_needs(run, self.index, self.obs.bindings)
-        if not isinstance(needs, TaskNeeds):
-            return self._refused(needs[0])
-        refused = offer_refusal(run, self.index, needs, self.obs.offer) or self._refused_lately()
+        requirements = task_requirements(run, self.index, self.obs.bindings)
+        if not isinstance(requirements, TaskRequirements):
+            return self._refused(requirements[0])
+        refused = support_refusal(run, self.index, requirements, self.obs.support) or self._refused_lately()
         if refused is not None:
             return self._refused(refused)
         inputs = inputs_of(run, self.task, given.outputs)
         if isinstance(inputs, Refusal):
             return self._refused(inputs)
-        manifest = manifests.job(run, self.index, self._next_number(), needs, inputs, self.obs.offer.image)
+        manifest = manifests.job(
+            run, self.index, self._next_number(), requirements, inputs, self.obs.support.image
+        )
         create = CreateJob(self.task.name, manifest)
         failing = self.failing()
         if failing is None:
@@ -247,7 +255,7 @@ class TaskPlanner:
         attempt = recorded or AttemptStatus(number=self._next_number(), job=job.name, job_uid=job.uid)
         secret = obs.memory.of(job.uid)
         stop = self._stop(job, pods, attempt)
-        done = bool(pods) and all(pod.done_with(self._carriers) for pod in pods)
+        done = bool(pods) and all(pod.done_with(self._secret_containers) for pod in pods)
         limit = self._lifetime(job, pods, attempt)
         expired = limit is not None and limit <= self.now
         over = job.state is not JobState.ACTIVE or stop is not None or done or expired
@@ -261,7 +269,7 @@ class TaskPlanner:
         if stop is not None:
             return self._end(*stop, attempt)
         if self._needs_secret(job, pods, attempt, secret) and not expired:
-            return self._hand_over(job, pods, attempt)
+            return self._provision(job, pods, attempt)
         return self._step(
             self._running(job, pods),
             (attempt,),
@@ -274,7 +282,7 @@ class TaskPlanner:
         return (
             attempt.release_policy == ON_START
             and bool(pods)
-            and all(pod.has_started(self._carriers) for pod in pods)
+            and all(pod.has_started(self._secret_containers) for pod in pods)
         )
 
     def _needs_secret(
@@ -295,12 +303,12 @@ class TaskPlanner:
             or secret.held_by
         ):
             return False
-        waiting = [pod for pod in pods if pod.awaits(self._carriers)]
+        waiting = [pod for pod in pods if pod.awaits(self._secret_containers)]
         if job.sealed:
             return any(certificate_requests.due(self.obs, pod, attempt) for pod in waiting)
         return bool(waiting)
 
-    def _hand_over(self, job: JobView, pods: list[PodView], attempt: AttemptStatus) -> Step:
+    def _provision(self, job: JobView, pods: list[PodView], attempt: AttemptStatus) -> Step:
         """A pod has a node and may start as soon as its Secret exists: check it, say so, make it."""
         obs = self.obs
         if not obs.fresh:
@@ -316,12 +324,12 @@ class TaskPlanner:
             )
             return self._stalled(attempt, refusal)
         pod = current[0]
-        changed = added_reader(obs, job, pod, self._carriers)
+        changed = added_reader(obs, job, pod, self._secret_containers)
         if changed is not None:
             return self._stalled(attempt, changed)
-        needs = task_needs(obs.run, self.index, obs.bindings)
-        if not isinstance(needs, TaskNeeds):
-            return self._stalled(attempt, needs[0])
+        requirements = task_requirements(obs.run, self.index, obs.bindings)
+        if not isinstance(requirements, TaskRequirements):
+            return self._stalled(attempt, requirements[0])
         attempt = attempt.model_copy(update={"pod_uid": pod.uid})
         subject = Subject(
             obs.run.metadata.labels,
@@ -333,7 +341,7 @@ class TaskPlanner:
             ],
             requester_of(obs.run),
         )
-        names_used = sorted({reference.binding for reference in needs.references} - {""})
+        names_used = sorted({reference.binding for reference in requirements.references} - {""})
         denied = access_refusal(obs.run, names_used, subject, obs.bindings)
         if denied is not None:
             return self._stalled(attempt, denied)
@@ -342,38 +350,42 @@ class TaskPlanner:
             if refused.permanent:
                 return self._end(Outcome.FAILED, refused.reason, str(refused), attempt)
             return self._stalled(attempt, refused)
-        if (needs.delivery == SEALED) != job.sealed:
-            found = "was made for a Secret" if needs.delivery == SEALED else "was made for sealed delivery"
+        if (requirements.delivery == SEALED) != job.sealed:
+            found = (
+                "was made for a Secret" if requirements.delivery == SEALED else "was made for sealed delivery"
+            )
             refusal = Refusal(
                 Reason.DELIVERY_CHANGED,
                 f"spec.tasks[{self.index}].delivery",
-                f"Job {job.name} {found}, and by now its bindings ask for {needs.delivery}; it gets nothing: change"
-                " them back, or make a new run",
+                f"Job {job.name} {found}, and by now its bindings ask for {requirements.delivery}; it gets nothing:"
+                " change them back, or make a new run",
                 permanent=False,
             )
             return self._stalled(attempt, refusal)
-        changed = rewritten(obs, self.index, attempt.number, needs, job, pod)
+        changed = rewritten(obs, self.index, attempt.number, requirements, job, pod)
         if changed is not None:
-            seconds, begun = needs.deadline_seconds, attempt.start_time
+            seconds, begun = requirements.deadline_seconds, attempt.start_time
             if seconds is not None and begun is not None and self._passed(begun, seconds):
                 return self._end(*_too_long([pod]), attempt)
             return self._stalled(attempt, changed)
         if job.sealed:
-            return self._deliver(job, pod, attempt, needs)
+            return self._deliver(job, pod, attempt, requirements)
         intended = None
         if not attempt.exposures:
             changes = {
                 "exposures": [Exposure(created=self.now, estimated=True)],
-                "release_policy": needs.release_policy,
+                "release_policy": requirements.release_policy,
             }
             exposed = attempt.model_copy(update=changes)
             intended = self._result(Verdict(State.RUNNING), (exposed,))
         labels = object_labels(obs.run.metadata.name, obs.run.metadata.uid, self.task.name)
         manifest = manifests.secret(obs.run.metadata.namespace, job.name, job.uid, labels)
-        ensure = EnsureSecret(self.task.name, job.name, job.uid, manifest, needs.references, None)
-        return self._step(Verdict(State.RUNNING), (attempt,), hand_over=HandOver(ensure, intended))
+        ensure = EnsureSecret(self.task.name, job.name, job.uid, manifest, requirements.references, None)
+        return self._step(Verdict(State.RUNNING), (attempt,), provisioning=Provisioning(ensure, intended))
 
-    def _deliver(self, job: JobView, pod: PodView, attempt: AttemptStatus, needs: TaskNeeds) -> Step:
+    def _deliver(
+        self, job: JobView, pod: PodView, attempt: AttemptStatus, requirements: TaskRequirements
+    ) -> Step:
         """The pod asks for its values and may have them: say which request it is, answer that."""
         request = certificate_requests.due(self.obs, pod, attempt)
         if request is None:
@@ -381,8 +393,8 @@ class TaskPlanner:
         result = None
         if attempt.sealed is None or attempt.sealed.request != request.uid:
             result = self._result(Verdict(State.RUNNING), (certificate_requests.intended(attempt, request),))
-        action = Deliver(self.task.name, job.name, request, needs.references, None)
-        return self._step(Verdict(State.RUNNING), (attempt,), hand_over=HandOver(action, result))
+        action = Deliver(self.task.name, job.name, request, requirements.references, None)
+        return self._step(Verdict(State.RUNNING), (attempt,), provisioning=Provisioning(action, result))
 
     def _stalled(self, attempt: AttemptStatus, refusal: Refusal) -> Step:
         self._due.append(self.now + RETRY_AFTER)
@@ -620,7 +632,7 @@ class TaskPlanner:
         actions: tuple[Action, ...] = (),
         releases: tuple[DeleteSecret, ...] = (),
         output: Any = None,
-        hand_over: HandOver | None = None,
+        provisioning: Provisioning | None = None,
         refresh: bool = False,
         urgent: bool = False,
         patience: timedelta = PATIENCE,
@@ -631,7 +643,7 @@ class TaskPlanner:
             (*self._over.actions, *actions),
             releases,
             tuple(self._due),
-            hand_over,
+            provisioning,
             refresh,
             urgent,
             patience,

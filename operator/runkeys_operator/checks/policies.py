@@ -1,7 +1,7 @@
 """Whether the admission policies are in force: without them this operator makes no Secret, and no Job for one (I6).
 
 What is installed is compared with what this version ships, by reading each policy and binding by its name. That is
-done with the sweep, and before something is made, unless the last look was a moment ago.
+done with the resync, and before something is made, unless the last look was a moment ago.
 
 Nothing that was made while they were away is believed afterwards: since when they are in force, and when they were
 before, is kept in an annotation of the ConfigMap with the public keys, see :mod:`runkeys_operator.checks.admission`.
@@ -76,7 +76,7 @@ class _Found(NamedTuple):
     namespaces: tuple[str, ...] | None
 
 
-class Guard:
+class PolicyCheck:
     """Looks at the policies now and then, and says what is wrong with them."""
 
     def __init__(
@@ -141,7 +141,7 @@ class Guard:
                     self._missing.clear()
                     restored()
 
-    def doubt(self, what: str, namespace: str, created: datetime | None, field: str) -> Refusal | None:
+    def not_admitted(self, what: str, namespace: str, created: datetime | None, field: str) -> Refusal | None:
         """Why something is not believed although the policies are in force now: it was made while they were not.
 
         To be asked when `refusal` has just found nothing.
@@ -176,7 +176,7 @@ class Guard:
                     if self._refusal is None:
                         await self._keep()
             except ApiError as error:
-                log.debug("could not look at the admission policies: %s", error)  # the sweep tells
+                log.debug("could not look at the admission policies: %s", error)  # the resync tells
 
     async def _look(self) -> None:
         if self._server is None:

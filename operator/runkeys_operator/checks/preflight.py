@@ -9,7 +9,7 @@ import asyncio
 from typing import NamedTuple
 
 from runkeys.names import SIGNER
-from runkeys.planning.requirements import NO_OFFER, SealedOffer
+from runkeys.planning.requirements import NO_SUPPORT, SealedSupport
 from runkeys_operator.checks.access_review import LOCAL_REVIEWS
 from runkeys_operator.errors import (
     ApiError,
@@ -88,10 +88,10 @@ NEEDED_SEALED = (
 )
 
 
-async def sealed_offer(kube: Kube, image: str, namespaces: tuple[str, ...]) -> SealedOffer:
+async def sealed_support(kube: Kube, image: str, namespaces: tuple[str, ...]) -> SealedSupport:
     """Whether this operator and this cluster can deliver sealed; said once here, and to each run that asks for it."""
     if not image:
-        return NO_OFFER
+        return NO_SUPPORT
     problem = ""
     try:
         served = {entry["name"] for entry in await kube.discover(REQUESTS)}
@@ -113,9 +113,9 @@ async def sealed_offer(kube: Kube, image: str, namespaces: tuple[str, ...]) -> S
             )
     if problem:
         log.error("no sealed delivery: %s", problem)
-        return SealedOffer(problem=problem)
+        return SealedSupport(problem=problem)
     log.info("sealed delivery is offered")
-    return SealedOffer(image=image)
+    return SealedSupport(image=image)
 
 
 async def _may_sign(kube: Kube) -> bool:

@@ -64,7 +64,7 @@ class BindingController:
             return  # its status, which is ours
         else:
             self._generations[key] = version
-        self._queue.add(key, urgency=Urgency.NEWS)
+        self._queue.add(key, urgency=Urgency.EVENT)
         self._changed(key.namespace, key.name)
         if (owner := self._owners.pop(key, None)) is not None:
             self._changed(key.namespace, of_owner(owner))

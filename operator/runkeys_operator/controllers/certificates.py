@@ -11,7 +11,7 @@ from typing import Any
 
 from runkeys.names import SIGNER
 from runkeys.planning.observation import PodView, RequestView
-from runkeys.planning.requirements import SealedOffer
+from runkeys.planning.requirements import SealedSupport
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.runs.cache import Cache, run_of
 from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
@@ -32,8 +32,8 @@ class CertificateRequests:
     :ivar offer: whether anything is delivered sealed.
     """
 
-    def __init__(self, kube: Kube, offer: SealedOffer) -> None:
-        self.offer = offer
+    def __init__(self, kube: Kube, support: SealedSupport) -> None:
+        self.support = support
         self._kube = kube
         self._issuer = CertificateIssuer()
         self._known: dict[str, dict[str, RequestView]] = {}

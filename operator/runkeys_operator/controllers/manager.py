@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from runkeys.planning.requirements import NO_OFFER, SealedOffer
+from runkeys.planning.requirements import NO_SUPPORT, SealedSupport
 from runkeys_operator.checks.access_review import Authorizer
-from runkeys_operator.checks.policies import Guard
+from runkeys_operator.checks.policies import PolicyCheck
 from runkeys_operator.controllers.bindings import BindingController
 from runkeys_operator.controllers.certificates import CertificateController, CertificateRequests
 from runkeys_operator.controllers.controller import Controller
@@ -15,9 +15,9 @@ from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.reveals import RevealController
 from runkeys_operator.controllers.runs.cache import OwnedObjects
 from runkeys_operator.controllers.runs.controller import RunController
-from runkeys_operator.controllers.runs.executor import Applier
+from runkeys_operator.controllers.runs.executor import Executor
 from runkeys_operator.controllers.runs.observer import Observer
-from runkeys_operator.controllers.runs.resync import Sweeper
+from runkeys_operator.controllers.runs.resync import Resync
 from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import Conflict
 from runkeys_operator.kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS, Kube, Resource
@@ -40,25 +40,25 @@ class Manager:
         queue: ReconcileQueue[Key],
         namespaces: tuple[str, ...],
         keys: Keys,
-        guard: Guard,
-        offer: SealedOffer = NO_OFFER,
+        policy_check: PolicyCheck,
+        support: SealedSupport = NO_SUPPORT,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         now = clock or kube.clock.now
         sources, owned = Sources(kube, keys), OwnedObjects()
-        requests = CertificateRequests(kube, offer)
+        requests = CertificateRequests(kube, support)
         self.runs = RunController(
             kube,
             queue,
             owned,
             requests,
-            Observer(kube, owned, requests, guard),
-            Applier(kube, sources, owned.jobs, guard, requests, now),
-            Sweeper(kube, owned, namespaces),
+            Observer(kube, owned, requests, policy_check),
+            Executor(kube, sources, owned.jobs, policy_check, requests, now),
+            Resync(kube, owned, namespaces),
             now,
         )
         bindings = BindingController(kube, queue, sources, now, self.runs.binding_changed)
-        reveals = RevealController(kube, queue, sources, Authorizer(kube), guard, now)
+        reveals = RevealController(kube, queue, sources, Authorizer(kube), policy_check, now)
         certificates = CertificateController(kube, queue, requests, owned.pods, self.runs.pod_asks)
         self._controllers: dict[Kind, Controller] = {
             Kind.RUN: self.runs,

@@ -21,7 +21,7 @@ from runkeys.planning.access import REVEAL
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import SecretReference, source_of
 from runkeys_operator.checks.access_review import Authorizer
-from runkeys_operator.checks.policies import REMEDY, Guard
+from runkeys_operator.checks.policies import REMEDY, PolicyCheck
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.reading import personal_bindings
 from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
@@ -57,12 +57,12 @@ class RevealController:
         queue: ReconcileQueue[Key],
         sources: Sources,
         authorizer: Authorizer,
-        guard: Guard,
+        policy_check: PolicyCheck,
         clock: Callable[[], datetime],
     ) -> None:
         self._kube = kube
         self._queue = queue
-        self._guard = guard
+        self._policy_check = policy_check
         self._sources = sources
         self._authorizer = authorizer
         self._now = clock
@@ -71,7 +71,7 @@ class RevealController:
         """A SecretReveal was made, or is there still: its answer is waited for."""
         if event.get("type") != "DELETED":
             key = Key.of(Kind.REVEAL, event["object"]["metadata"])
-            self._queue.add(key, urgency=Urgency.NEWS)
+            self._queue.add(key, urgency=Urgency.EVENT)
 
     async def reconcile(self, key: Key) -> float | None:
         """Answer it if it is not answered, delete it when its time is over; seconds until then."""
@@ -154,11 +154,11 @@ class RevealController:
     async def _admitted(self, reveal: SecretReveal) -> None:
         """Only the policies say who asks. They are looked at after the question, so that they were there before it."""
         metadata = reveal.metadata
-        refusal = await self._guard.refusal(anew=True)
+        refusal = await self._policy_check.refusal(anew=True)
         if refusal is not None:
             message = refusal.message.removesuffix(REMEDY) + _NOBODY_KNOWS
             raise _DeniedError(replace(refusal, message=message))
-        refusal = self._guard.doubt(
+        refusal = self._policy_check.not_admitted(
             "the SecretReveal", metadata.namespace, metadata.creation_timestamp, "spec.requester"
         )
         if refusal is not None:

@@ -42,14 +42,14 @@ class Urgency(IntEnum):
 
     PODS = 0
     """A pod waits for its Secret, or a Secret for the end of its pod."""
-    NEWS = 1
+    EVENT = 1
     """Something that is new, which somebody may be looking at."""
-    BACKLOG = 2
+    RESYNC = 2
     """What was there before, in the order in which it is due."""
 
 
 # Before every time that the loop's clock can show.
-_AHEAD = {Urgency.PODS: -2.0, Urgency.NEWS: -1.0}
+_AHEAD = {Urgency.PODS: -2.0, Urgency.EVENT: -1.0}
 _URGENCY = {due: urgency for urgency, due in _AHEAD.items()}
 
 Entry: TypeAlias = tuple[float, int, K]
@@ -69,7 +69,7 @@ class _Lanes(Generic[K]):
     def put(self, entry: Entry[K]) -> None:
         """It is due."""
         namespace = getattr(entry[2], "namespace", "")
-        urgency = _URGENCY.get(entry[0], Urgency.BACKLOG)
+        urgency = _URGENCY.get(entry[0], Urgency.RESYNC)
         lanes = self._namespaces.setdefault(namespace, {})
         heapq.heappush(lanes.setdefault(urgency, []), entry)
         self._turns[urgency].setdefault(namespace)
@@ -144,7 +144,7 @@ class ReconcileQueue(Generic[K]):
         """How many keys failed the last time."""
         return len(self._failures)
 
-    def add(self, key: K, after: float = 0.0, urgency: Urgency = Urgency.BACKLOG) -> None:
+    def add(self, key: K, after: float = 0.0, urgency: Urgency = Urgency.RESYNC) -> None:
         """Have `key` worked on `after` seconds from now, or earlier if that was asked for already.
 
         PODS and NEWS are due at once, before everything less urgent. Also a key that backs off from a

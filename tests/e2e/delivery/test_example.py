@@ -44,7 +44,7 @@ def test_the_example_runs_where_pod_security_is_restricted(team: Team) -> None:
     assert [item["name"] for item in pod["spec"]["initContainers"]] == ["runkeys-open"]
 
 
-def test_twin_the_namespace_refuses_a_pod_that_says_less(team: Team) -> None:
+def test_control_the_namespace_refuses_a_pod_that_says_less(team: Team) -> None:
     """So that it is the init container of ours that fits, and not the namespace that looks away."""
     _, run = examples.sealed_delivery(team.namespace)
     template = run["spec"]["tasks"][0]["template"]

@@ -62,7 +62,7 @@ def test_its_rights_are_enough_and_it_is_on_record(
     assert team.run("nightly")["metadata"]["uid"] == found["metadata"]["uid"], "it did not run again"
 
 
-def test_twin_without_use_it_deploys_neither(team: Team, checkout: Checkout, deployer: Deployer) -> None:
+def test_control_without_use_it_deploys_neither(team: Team, checkout: Checkout, deployer: Deployer) -> None:
     """What is in Git is no way round, whoever may push."""
     role = team.client.get("roles", "deployer", team.namespace)
     team.client.patch("roles", "deployer", team.namespace, {"rules": role["rules"][:1]})

@@ -128,7 +128,7 @@ def test_told_to_stop_it_hands_over_at_once(new_pair: PairMaker, capsys: pytest.
         check(pair, load, "4 times SIGTERM", capsys)
 
 
-def test_twin_nobody_leads_when_the_lease_is_not_given_back(new_pair: PairMaker) -> None:
+def test_control_nobody_leads_when_the_lease_is_not_given_back(new_pair: PairMaker) -> None:
     pair = new_pair(lease_seconds=3600)
     pair.bring_up()
     leader = pair.leader()
@@ -142,7 +142,7 @@ def test_twin_nobody_leads_when_the_lease_is_not_given_back(new_pair: PairMaker)
     assert pair.writes(mark) == []
 
 
-def test_twin_two_that_have_a_lease_each_are_found_out(new_pair: PairMaker) -> None:
+def test_control_two_that_have_a_lease_each_are_found_out(new_pair: PairMaker) -> None:
     """The check sees two that act at a time: the second one has been told of another lease, and may have it."""
     elsewhere = f"{RELEASE}-of-its-own"
     pair = new_pair(arguments=((), ("--lease", "{namespace}/" + elsewhere)))

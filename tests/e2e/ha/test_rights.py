@@ -79,7 +79,7 @@ def test_without_the_right_to_renew_nobody_acts(new_pair: PairMaker) -> None:
     assert out_of_turn(pair.writes()) == []
 
 
-def test_twin_with_the_right_it_acts(new_pair: PairMaker) -> None:
+def test_control_with_the_right_it_acts(new_pair: PairMaker) -> None:
     """What is asserted to be empty above is not when nothing is taken away."""
     pair = new_pair()
     pair.bring_up()

@@ -70,7 +70,7 @@ def check_compaction_forgets(here: World) -> None:
     assert where() == {WAL}
 
 
-def test_twin_what_people_and_programs_give_away_is_found(own_node: OwnNode, tmp_path: Path) -> None:
+def test_control_what_people_and_programs_give_away_is_found(own_node: OwnNode, tmp_path: Path) -> None:
     base = [entry for entry in ENTRIES if entry.base]
     with world(own_node(EVERYTHING), tmp_path) as here:
         go_on = here.play([*base, *LEAKING])

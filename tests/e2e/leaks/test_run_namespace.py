@@ -106,7 +106,7 @@ def test_a_restricted_task_has_its_value(team: Team, submitter: KubeClient) -> N
     assert team.secret_story() == ["made", "gone"]
 
 
-def test_twin_a_task_that_is_not_restricted_is_kept_out(team: Team, submitter: KubeClient) -> None:
+def test_control_a_task_that_is_not_restricted_is_kept_out(team: Team, submitter: KubeClient) -> None:
     restricted(team, submitter, {})
     found = team.wait_condition("job", "Stalled", reason="PodNotCreated")
     assert 'violates PodSecurity "restricted' in condition(found, "Stalled")["message"]

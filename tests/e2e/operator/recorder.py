@@ -9,9 +9,9 @@ import asyncio
 import sys
 from functools import partial
 
-from runkeys.planning.requirements import SealedOffer
+from runkeys.planning.requirements import SealedSupport
 from runkeys_operator.__main__ import exit_code
-from runkeys_operator.checks.policies import Guard
+from runkeys_operator.checks.policies import PolicyCheck
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import ServerError
@@ -33,8 +33,8 @@ class Recorder:
         queue: ReconcileQueue[Key],
         namespaces: tuple[str, ...],
         keys: Keys,
-        guard: Guard,  # noqa: ARG002 -- it makes nothing
-        offer: SealedOffer,  # noqa: ARG002
+        policy_check: PolicyCheck,  # noqa: ARG002 -- it makes nothing
+        support: SealedSupport,  # noqa: ARG002
     ) -> None:
         self._kube, self._queue, self._keys = kube, queue, keys
         say("manager", *namespaces)
@@ -74,5 +74,5 @@ class Recorder:
 if __name__ == "__main__":
     kubeconfig, namespace, port, BEHAVIOUR = sys.argv[1:]
     logs.configure("debug", "text")
-    options = Options(namespaces=(namespace,), kubeconfig=kubeconfig, health_port=int(port), sweep_seconds=1)
+    options = Options(namespaces=(namespace,), kubeconfig=kubeconfig, health_port=int(port), resync_seconds=1)
     sys.exit(exit_code(options, Recorder))

@@ -59,7 +59,7 @@ async def test_kinds_of_an_earlier_version_are_said_to_be(
     assert "of an earlier version: kubectl apply -f crds/" in await refusal(kube, namespace)
 
 
-def test_twin_a_field_that_is_not_selectable_is_a_bad_request(cluster: Cluster, namespace: str) -> None:
+def test_control_a_field_that_is_not_selectable_is_a_bad_request(cluster: Cluster, namespace: str) -> None:
     with pytest.raises(ClientError) as refused:
         cluster.client.list("secretbindings", namespace, fields="status.phase!=Failed")
     assert refused.value.status == 400

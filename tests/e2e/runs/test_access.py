@@ -151,6 +151,6 @@ def test_what_counts_is_the_pod_that_was_made_and_the_binding_as_it_is_now(
     assert team.secret_story() == []
 
 
-def test_twin_the_same_pod_unchanged_gets_its_secret(team: Team) -> None:
+def test_control_the_same_pod_unchanged_gets_its_secret(team: Team) -> None:
     pod_changes_while_it_waits_for_its_secret(team, _nothing)
     check_it_goes_on(team)

@@ -55,7 +55,7 @@ def test_runs_and_questions_are_treated_as_if_the_clocks_agreed(new_team: TeamMa
     assert "the API server's clock is" in team.operator.text()
 
 
-def test_twin_an_operator_that_is_not_told_the_time_goes_by_its_own(
+def test_control_an_operator_that_is_not_told_the_time_goes_by_its_own(
     new_team: TeamMaker, proxy: ApiProxy
 ) -> None:
     proxy.ahead = timedelta(seconds=HOUR)

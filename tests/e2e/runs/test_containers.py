@@ -120,7 +120,7 @@ def test_the_secret_goes_when_the_container_that_carries_it_has_ended(team: Team
     assert team.secret_story() == ["made", "gone"]
 
 
-def test_twin_a_container_that_carries_it_too_keeps_it(team: Team) -> None:
+def test_control_a_container_that_carries_it_too_keeps_it(team: Team) -> None:
     found = main_ends_while_the_helper_runs(team, "main", "helper")
     with pytest.raises(AssertionError):
         check_the_secret_goes_while_the_helper_runs(team, found, timeout=3)

@@ -76,7 +76,7 @@ def test_a_run_that_is_deleted_takes_its_secret_along(team: Team, node: NodeClus
     check_the_operator_saw_to_it(team, mark)
 
 
-def test_twin_without_the_right_to_delete_it_only_kubernetes_does(team: Team, node: NodeCluster) -> None:
+def test_control_without_the_right_to_delete_it_only_kubernetes_does(team: Team, node: NodeCluster) -> None:
     found, mark = running(team), node.audit.mark()
     with team.without_right("delete", "secrets"):
         delete_the_run(team, found)
@@ -106,7 +106,7 @@ def test_a_finished_run_goes_when_its_time_to_live_is_over(team: Team, node: Nod
     ]
 
 
-def test_twin_without_a_time_to_live_the_run_stays(team: Team) -> None:
+def test_control_without_a_time_to_live_the_run_stays(team: Team) -> None:
     team.make_run()
     team.wait_phase("job", "Succeeded")
     team.make_run("later", ttlSecondsAfterFinished=0)

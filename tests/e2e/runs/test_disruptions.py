@@ -249,7 +249,7 @@ def test_an_eviction_before_the_container_starts_does_not_count(team: Team) -> N
     check_it_did_not_count(team, run, first=())
 
 
-def test_twin_a_deletion_in_place_of_the_eviction_counts(team: Team) -> None:
+def test_control_a_deletion_in_place_of_the_eviction_counts(team: Team) -> None:
     """No mark of a disruption is in the pod: the check that it does not count fails."""
     run = make(team, task("a", PRINTS_AND_WAITS, secret=True))
     pod = wait_printed(team, run)
@@ -271,7 +271,7 @@ def test_a_pod_that_a_person_deletes_is_tried_again_as_often_as_failures_are(tea
     check_nothing_is_left(team, found)
 
 
-def test_twin_without_its_policy_the_job_does_not_say_that_it_was_disrupted(team: Team) -> None:
+def test_control_without_its_policy_the_job_does_not_say_that_it_was_disrupted(team: Team) -> None:
     """What tells an operator that was away is the Job's podFailurePolicy; without it the eviction counts."""
     with jobs_without_a_policy(team):
         run = make(team, task("a", PRINTS_AND_WAITS, secret=True))
@@ -550,7 +550,7 @@ def test_a_node_that_never_answers_again(own_node: OwnNode, tmp_path: Path) -> N
         assert disrupted_by(team, pod, "DeletionByTaintManager")
 
 
-def test_twin_a_silent_node_that_nobody_gives_up_counts(own_node: OwnNode, tmp_path: Path) -> None:
+def test_control_a_silent_node_that_nobody_gives_up_counts(own_node: OwnNode, tmp_path: Path) -> None:
     """Without the taint there is no mark: the pod has only not kept its lifetime."""
     node = own_node()
     with alone(node, tmp_path, maxLifetimeSeconds=60) as team:

@@ -56,7 +56,7 @@ def test_a_run_in_another_namespace_has_its_turn_at_once(
     assert place < 2 * WORKERS
 
 
-def test_twin_in_the_same_namespace_it_stands_in_line(new_team: TeamMaker, proxy: ApiProxy) -> None:
+def test_control_in_the_same_namespace_it_stands_in_line(new_team: TeamMaker, proxy: ApiProxy) -> None:
     team = new_team(start=False, server=proxy.url)
     (place,) = places(team, proxy, team.namespace)
     assert place > CROWD - WORKERS

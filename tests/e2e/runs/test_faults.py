@@ -248,7 +248,7 @@ def test_the_sweep_releases_what_the_watch_did_not_show(
     check_it_ended_well(team, team.wait_phase("job", "Succeeded", "Failed"))
 
 
-def test_twin_without_the_sweep_the_secret_stays_until_the_watch_speaks(
+def test_control_without_the_sweep_the_secret_stays_until_the_watch_speaks(
     faulty_team: Callable[..., Team], proxy: ApiProxy
 ) -> None:
     team = faulty_team(*NEVER)

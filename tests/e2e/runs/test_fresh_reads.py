@@ -99,7 +99,7 @@ def test_a_binding_that_was_narrowed_at_the_last_moment(team: Team, proxy: ApiPr
     assert team.secret_story() == []
 
 
-def test_twin_a_cached_binding_would_have_admitted_it(team: Team, proxy: ApiProxy) -> None:
+def test_control_a_cached_binding_would_have_admitted_it(team: Team, proxy: ApiProxy) -> None:
     def narrow_unseen(team: Team, pod: Object) -> None:
         proxy.rule(matching("get", "secretbindings", name="keys"), Stale(), times=None)
         narrow(team, pod)
@@ -116,7 +116,7 @@ def test_a_run_that_was_cancelled_at_the_last_moment(team: Team, proxy: ApiProxy
     assert team.secret_story() == []
 
 
-def test_twin_a_cached_run_would_have_been_served(team: Team, proxy: ApiProxy) -> None:
+def test_control_a_cached_run_would_have_been_served(team: Team, proxy: ApiProxy) -> None:
     proxy.rule(of_run_before_its_cancel(team), Stale(), times=1)
     bound_at_the_last_moment(team, proxy, cancel, "workflowruns")
     # the status carries the version that it was planned from, and there is none without it

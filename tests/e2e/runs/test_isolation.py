@@ -184,7 +184,7 @@ def test_a_pod_that_claims_our_job_is_not_observed(swept: Team) -> None:
     check_nothing_came_of_it(swept, pod["metadata"]["name"])
 
 
-def test_twin_a_pod_that_the_job_controller_counts_is_a_pod_of_the_job(swept: Team) -> None:
+def test_control_a_pod_that_the_job_controller_counts_is_a_pod_of_the_job(swept: Team) -> None:
     """Labels, owner and name as the Job controller gives them: by the rules of Kubernetes this is the Job's pod.
 
     So without the policy whoever may create pods in a namespace could have the values of its runs: only at admission

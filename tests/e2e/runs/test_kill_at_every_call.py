@@ -273,7 +273,7 @@ def test_a_run_that_is_cancelled_survives_a_kill_at_every_call(node: NodeCluster
 @pytest.mark.parametrize(
     "kill", [Kill(When.AFTER, "create secrets", 1), Kill(When.BEFORE, "delete secrets", 1)]
 )
-def test_twin_the_check_fails_when_nobody_starts_the_operator_again(
+def test_control_the_check_fails_when_nobody_starts_the_operator_again(
     new_team: TeamMaker, proxy: ApiProxy, kill: Kill
 ) -> None:
     team = new_team(server=proxy.url, start=False)

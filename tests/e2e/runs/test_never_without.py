@@ -161,7 +161,7 @@ def test_no_container_starts_without_or_with_anothers_value(own_node: OwnNode, t
             )
 
 
-def test_twin_a_value_that_is_not_the_runs_own_is_noticed(own_node: OwnNode, tmp_path: Path) -> None:
+def test_control_a_value_that_is_not_the_runs_own_is_noticed(own_node: OwnNode, tmp_path: Path) -> None:
     """The run expects another value than its source has."""
     node = own_node()
     install_crds(node)

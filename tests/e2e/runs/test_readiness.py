@@ -24,7 +24,7 @@ from tests.e2e.test_chart_install import install
 
 pytestmark = pytest.mark.e2e
 
-BACKLOG = 150
+RESYNC = 150
 WORKERS = 4
 
 
@@ -123,9 +123,7 @@ def served(new_team: TeamMaker, proxy: ApiProxy | None = None) -> tuple[Team, in
 def test_a_run_applied_when_ready_overtakes_a_backlog(new_team: TeamMaker, node: NodeCluster) -> None:
     team, number = served(new_team)
     with ThreadPoolExecutor(8) as pool:
-        list(
-            pool.map(lambda i: team.make_run(f"old-{i:03d}", bindings=[{"name": "missing"}]), range(BACKLOG))
-        )
+        list(pool.map(lambda i: team.make_run(f"old-{i:03d}", bindings=[{"name": "missing"}]), range(RESYNC)))
     mark = node.audit.mark()
     team.operator.start()
     wait_until("the operator to be ready", lambda: is_ready(number), every=0.005)
@@ -137,14 +135,12 @@ def test_a_run_applied_when_ready_overtakes_a_backlog(new_team: TeamMaker, node:
     assert len(others(calls, "new")) <= 3 * WORKERS, sorted(others(calls, "new"))
 
 
-def test_twin_an_operator_that_waits_in_line_is_seen(new_team: TeamMaker, node: NodeCluster) -> None:
+def test_control_an_operator_that_waits_in_line_is_seen(new_team: TeamMaker, node: NodeCluster) -> None:
     """The run is there before the operator: then it is part of the backlog, and others are read before it."""
     team, number = served(new_team)
     mark = node.audit.mark()
     with ThreadPoolExecutor(8) as pool:
-        list(
-            pool.map(lambda i: team.make_run(f"old-{i:03d}", bindings=[{"name": "missing"}]), range(BACKLOG))
-        )
+        list(pool.map(lambda i: team.make_run(f"old-{i:03d}", bindings=[{"name": "missing"}]), range(RESYNC)))
     team.make_run("younger")  # lists are in the order of names
     team.operator.start()
     team.client.wait_for("workflowruns", "younger", team.namespace, has_job(node, team.namespace))

@@ -65,7 +65,7 @@ def test_one_that_fails_is_made_later_and_the_others_stay(team: Team, proxy: Api
     assert not [request for request in proxy.requests if DELETE(request)]
 
 
-def test_twin_one_whose_answer_is_lost_is_made_anew_and_only_that(team: Team, proxy: ApiProxy) -> None:
+def test_control_one_whose_answer_is_lost_is_made_anew_and_only_that(team: Team, proxy: ApiProxy) -> None:
     """Nobody remembers to have made it, and it was to get a secret. The others, of the same moment, are remembered."""
     proxy.rule(CREATE, LoseAnswer())
     run = make(team, *(task(name, secret=True) for name in NAMES))

@@ -97,7 +97,7 @@ def test_every_trouble_with_a_source_is_named_and_over_when_it_is_mended(
         check_nothing_tells(team, node, value, mark)
 
 
-def test_twin_a_value_that_somebody_wrote_down_is_found(team: Team, node: NodeCluster) -> None:
+def test_control_a_value_that_somebody_wrote_down_is_found(team: Team, node: NodeCluster) -> None:
     mark = node.audit.mark()
     team.make_run()
     team.wait_phase("job", "Succeeded")

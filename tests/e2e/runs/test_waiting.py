@@ -53,7 +53,7 @@ def test_a_pod_without_a_node_has_no_secret(team: Team, node: NodeCluster) -> No
     assert team.secret_story() == ["made", "gone"]
 
 
-def test_twin_a_secret_that_was_there_before_the_node_is_seen(team: Team, node: NodeCluster) -> None:
+def test_control_a_secret_that_was_there_before_the_node_is_seen(team: Team, node: NodeCluster) -> None:
     mark = node.audit.mark()
     found = team.make_run(pod=HELD_BACK)
     team.pod(found)
@@ -97,7 +97,7 @@ def test_a_pod_that_cannot_start_loses_its_secret_at_the_start_deadline(
     ]
 
 
-def test_twin_without_the_right_to_delete_the_secret_stays_and_the_run_does_not_end(
+def test_control_without_the_right_to_delete_the_secret_stays_and_the_run_does_not_end(
     team: Team, node: NodeCluster
 ) -> None:
     mark = node.audit.mark()

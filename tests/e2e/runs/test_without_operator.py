@@ -91,7 +91,7 @@ def test_a_secret_goes_with_its_run(team: Team, node: NodeCluster) -> None:
     check_kubernetes_removed(team, found, mark, after="delete jobs", by=COLLECTOR)
 
 
-def test_twin_without_its_owner_reference_the_secret_stays(team: Team, node: NodeCluster) -> None:
+def test_control_without_its_owner_reference_the_secret_stays(team: Team, node: NodeCluster) -> None:
     found, mark = orphaned(team), node.audit.mark()
     name = team.object_name(found)
     job = team.client.get("jobs", name, team.namespace)

@@ -135,7 +135,7 @@ def test_the_shipped_example(new_team: TeamMaker, node: NodeCluster) -> None:
     assert "condition met" in waited
 
 
-def test_twin_a_container_that_is_named_has_the_secret(team: Team) -> None:
+def test_control_a_container_that_is_named_has_the_secret(team: Team) -> None:
     """The check that the other container has nothing fails where it is given the secret."""
     make(team, *three(containers=["main", "other"]), input={"circuit": {"qubits": 5}})
     found = ended(team)
@@ -194,7 +194,7 @@ def test_the_second_attempt_has_a_secret_of_its_own(team: Team, policy: str) -> 
     assert len(exposures(found)) == 2
 
 
-def test_twin_without_a_second_attempt_it_fails(team: Team) -> None:
+def test_control_without_a_second_attempt_it_fails(team: Team) -> None:
     make(team, task("a", FAILS_ONCE, secret=True))
     found = ended(team)
     assert (phase(found), outcomes(found, "a")) == ("Failed", ["Failed"])
@@ -263,7 +263,7 @@ print("variables", [name for name in os.environ if name.startswith("SECRET_")])
     assert team.secret_story() == ["made", "gone"]
 
 
-def test_twin_bytes_that_are_no_text_cannot_be_a_variable(team: Team) -> None:
+def test_control_bytes_that_are_no_text_cannot_be_a_variable(team: Team) -> None:
     data = {"token": base64.b64encode(BINARY).decode()}
     team.client.patch("secrets", "source", team.namespace, {"data": data})
     make(team, task("a", secret=True))
@@ -305,7 +305,7 @@ def test_on_start_the_secret_is_gone_while_the_pod_still_runs(
     assert len(team.calls(mark, "create secrets")) == 1
 
 
-def test_twin_on_completion_the_secret_is_there_while_the_pod_runs(team: Team) -> None:
+def test_control_on_completion_the_secret_is_there_while_the_pod_runs(team: Team) -> None:
     run = make(team, task("a", WAITS, secret=True))
     wait_pod(team, run, "a")
     team.wait_phase("flow", "Running")

@@ -123,7 +123,7 @@ def test_suspended_and_resumed(team: Team, bring: Callable[[Team], Object], away
     team.client.wait_for("secrets", secret, team.namespace, bool)
 
 
-def test_twin_a_run_that_nobody_suspends_goes_on(team: Team) -> None:
+def test_control_a_run_that_nobody_suspends_goes_on(team: Team) -> None:
     """The same checks see a Secret and a Job that run."""
     runs(team)
     with pytest.raises(AssertionError):

@@ -123,7 +123,7 @@ def test_a_run_starts_a_run_and_hands_its_secret_on(
     assert team.live_secrets() == []
 
 
-def test_twin_its_account_may_do_no_more_than_start_runs(team: Team) -> None:
+def test_control_its_account_may_do_no_more_than_start_runs(team: Team) -> None:
     """What it may not do is refused by the API server: its own rights are all that the first task has."""
     make_account(team, "chain")
     conductor = team.client.as_user(f"system:serviceaccount:{team.namespace}:conductor")

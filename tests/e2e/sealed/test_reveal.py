@@ -186,7 +186,7 @@ def test_somebody_elses_personal_binding_is_not_told_whatever_the_right(sealed_t
     assert "is the personal binding of alice" in hers["message"]
 
 
-def test_twin_with_the_right_bob_is_told(sealed_team: Team) -> None:
+def test_control_with_the_right_bob_is_told(sealed_team: Team) -> None:
     bob = asker(sealed_team, "bob", reveal=("keys",))
     question = ask(bob)
     assert question.open(question.answer()["sealed"]) == sealed_team.value
@@ -217,7 +217,7 @@ def test_whoever_takes_the_name_of_the_event_first_does_not_keep_it_away(sealed_
     assert len(told_of(team, question)) == 1
 
 
-def test_twin_without_the_event_there_is_no_answer(sealed_team: Team, node: NodeCluster) -> None:
+def test_control_without_the_event_there_is_no_answer(sealed_team: Team, node: NodeCluster) -> None:
     team, mark = sealed_team, node.audit.mark()
     alice = asker(team, "alice", reveal=("keys",))
     with team.without_right("create", "events"):

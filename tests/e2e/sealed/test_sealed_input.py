@@ -161,7 +161,7 @@ def test_the_operator_was_away_when_the_run_ended(team: Team, alice: Person) -> 
     check_input_is_gone(team, "job", made["spec"]["sealedInput"]["token"])
 
 
-def test_twin_without_the_right_to_it_stays_and_the_run_does_not_end(team: Team, alice: Person) -> None:
+def test_control_without_the_right_to_it_stays_and_the_run_does_not_end(team: Team, alice: Person) -> None:
     with team.without_right("patch", "workflowruns.runkeys.dev"):
         made = alice.submit(sealedInput=own(alice), **OWN)
         text = made["spec"]["sealedInput"]["token"]

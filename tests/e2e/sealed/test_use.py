@@ -114,7 +114,7 @@ def test_a_right_that_is_taken_away_while_the_run_waits(team: Team) -> None:
     assert team.secret_story() == []
 
 
-def test_twin_with_the_right_the_same_run_gets_its_secret(team: Team) -> None:
+def test_control_with_the_right_the_same_run_gets_its_secret(team: Team) -> None:
     alice = person(team, "alice", use=("keys",))
     made = alice.submit(pod=HELD_BACK)
     team.pod(made)

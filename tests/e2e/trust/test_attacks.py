@@ -267,11 +267,11 @@ TWINS = sorted({attack.policy for attack in ATTACKS.values()})
 
 
 @pytest.mark.parametrize("policy", TWINS)
-def test_twin_without_its_policy_each_way_is_open(new_team: TeamMaker, policy: str) -> None:
+def test_control_without_its_policy_each_way_is_open(new_team: TeamMaker, policy: str) -> None:
     check_each_way_is_open(scene_of(new_team()), policy, secret_fields.VOLUMES.keys())
 
 
-def test_twin_without_its_policy_a_volume_may_name_the_secret(own_node: OwnNode, tmp_path: Path) -> None:
+def test_control_without_its_policy_a_volume_may_name_the_secret(own_node: OwnNode, tmp_path: Path) -> None:
     """A volume is in no namespace: where there are other operators, their policies would refuse it, too."""
     node = own_node()
     install_crds(node)

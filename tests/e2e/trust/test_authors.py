@@ -157,7 +157,7 @@ def test_nothing_is_stored_in_the_clear(new_team: TeamMaker, tmp_path: Path) -> 
     check_golden("in-the-clear.txt", rows, tmp_path)
 
 
-def test_twin_without_the_policy_it_is_stored(new_team: TeamMaker) -> None:
+def test_control_without_the_policy_it_is_stored(new_team: TeamMaker) -> None:
     team = new_team(start=False)
     value = canary()
     with team.without_policies("plaintext"):

@@ -97,7 +97,7 @@ def test_copied_text_opens_in_nothing_that_whoever_copied_it_may_write(
     check_golden("copied-values.txt", rows, tmp_path)
 
 
-def test_twin_without_the_policy_the_text_of_the_namespace_opens(new_team: TeamMaker) -> None:
+def test_control_without_the_policy_the_text_of_the_namespace_opens(new_team: TeamMaker) -> None:
     """What the policy alone holds; and the text does open, where its place is."""
     team = new_team()
     _, wide = shared_bindings(team)
@@ -108,7 +108,7 @@ def test_twin_without_the_policy_the_text_of_the_namespace_opens(new_team: TeamM
     assert question.open(question.answer()["sealed"]) == team.value
 
 
-def test_twin_whoever_may_use_the_name_makes_the_binding_again_and_is_told(new_team: TeamMaker) -> None:
+def test_control_whoever_may_use_the_name_makes_the_binding_again_and_is_told(new_team: TeamMaker) -> None:
     team = new_team()
     strict = sealed_entry(team, team.value, binding="own")
     mallory = attacker(team)

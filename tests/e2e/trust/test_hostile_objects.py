@@ -130,7 +130,7 @@ def test_a_run_that_is_too_deep_to_be_read_stops_itself_only(new_team: TeamMaker
 
 
 @pytest.mark.usefixtures("reads_what_is_deep")
-def test_twin_what_is_stored_so_ends_whoever_reads_it_whole(new_team: TeamMaker) -> None:
+def test_control_what_is_stored_so_ends_whoever_reads_it_whole(new_team: TeamMaker) -> None:
     team = new_team(start=False)
     for found in hostile(team.namespace).values():
         team.client.create(found)
@@ -181,7 +181,7 @@ def test_a_message_is_cut_where_the_status_has_no_more_room(team: Team) -> None:
     )
 
 
-def test_twin_the_api_server_refuses_a_status_with_a_longer_message(team: Team) -> None:
+def test_control_the_api_server_refuses_a_status_with_a_longer_message(team: Team) -> None:
     team.make_run("job", command=["true"], bindings=[], task={"secrets": []})
     team.wait_phase("job", "Succeeded")
 

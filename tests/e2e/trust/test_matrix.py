@@ -32,7 +32,7 @@ class Attempt:
     """One way. ``act(client, team, tag)`` returns what the API server answered."""
 
     act: Callable[[KubeClient, Team, str], Object]
-    needs: str = ""
+    requirements: str = ""
     """What lets it through: ``use``; empty: nothing does."""
 
 
@@ -136,12 +136,12 @@ def test_each_cell_is_refused_and_says_what_to_do(
     check_golden("matrix.txt", dict(sorted(rows.items())), tmp_path)
 
 
-def test_twin_with_the_right_the_same_goes_through(new_team: TeamMaker) -> None:
+def test_control_with_the_right_the_same_goes_through(new_team: TeamMaker) -> None:
     team = new_team(start=False)
     for actor in prepared(team):
         actor.may_use(*bindings_of(actor))
         for attempt in ATTEMPTS.values():
-            if attempt.needs:
+            if attempt.requirements:
                 assert attempt.act(actor.client, team, actor.kind)
             else:
                 with pytest.raises(ApiError):

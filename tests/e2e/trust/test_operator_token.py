@@ -272,7 +272,7 @@ def test_each_is_refused(new_team: TeamMaker, tmp_path: Path) -> None:
     assert team.secret_story() == ["made", "gone"]
 
 
-def test_twin_without_the_policy_the_token_can_do_all_of_that(new_team: TeamMaker) -> None:
+def test_control_without_the_policy_the_token_can_do_all_of_that(new_team: TeamMaker) -> None:
     team, stolen, name = scene_of(new_team)
     with team.without_policies("operator"):
         for what, act in ATTEMPTS.items():

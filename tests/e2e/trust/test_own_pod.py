@@ -71,7 +71,7 @@ def test_nor_is_that_of_a_pod_that_no_watch_shows(team: Team) -> None:
     assert team.secret_story() == []
 
 
-def test_twin_of_a_pod_that_went_while_nobody_looked_the_job_is_believed(team: Team) -> None:
+def test_control_of_a_pod_that_went_while_nobody_looked_the_job_is_believed(team: Team) -> None:
     runs = {
         name: team.make_run(name, task=task, pod=QUICK, command=python(WAITS)) for name, task in KINDS.items()
     }
@@ -154,7 +154,7 @@ def test_a_container_that_a_policy_adds_is_not_given_what_the_run_did_not_give_i
     assert [item["name"] for item in pod["spec"]["containers"]] == ["main", "agent"]
 
 
-def test_twin_one_that_reads_nothing_does_no_harm(team: Team) -> None:
+def test_control_one_that_reads_nothing_does_no_harm(team: Team) -> None:
     with mutating(team, "pods", "", added(), probe(team, "Pod")):
         team.make_run()
         found = team.wait_phase("job", "Succeeded", "Failed")

@@ -100,7 +100,7 @@ def test_each_of_them_is_refused_in_a_runs_pod_too_whoever_put_it_there(
         assert job_controller(team).create(pod, dryRun="All")
 
 
-def test_twin_without_the_policy_each_of_them_is_let_in(new_team: TeamMaker) -> None:
+def test_control_without_the_policy_each_of_them_is_let_in(new_team: TeamMaker) -> None:
     team = new_team()
     with team.without_policies("shown"):
         for _, pod in hostile_pods(team):

@@ -96,7 +96,7 @@ def test_an_operator_that_was_away_as_well_does_not_believe_it_either(new_team: 
     assert team.secret_story() == []
 
 
-def test_twin_with_a_record_that_they_were_always_there_it_is_believed(new_team: TeamMaker) -> None:
+def test_control_with_a_record_that_they_were_always_there_it_is_believed(new_team: TeamMaker) -> None:
     """Whoever may write in the operator's namespace can make it believe: nothing else tells the run from alice's."""
     team = new_team()
     team.operator.wait_serving()

@@ -99,7 +99,7 @@ def test_a_mistake_of_ours_is_told_without_what_it_held(terminal: Terminal) -> N
     code = (
         "import sys\nimport runkeys.client.trusted_keys\n"
         "def broken(): raise ValueError('canary-in-an-error')\n"
-        "runkeys.client.trusted_keys.Pins.all = lambda _: broken()\n"
+        "runkeys.client.trusted_keys.TrustedKeys.all = lambda _: broken()\n"
         "sys.argv = ['runkeys', 'config', 'show']\nfrom runkeys.cli import main\nmain()"
     )
     command = [sys.executable, "-c", code]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runkeys.client.trusted_keys import Pins
+from runkeys.client.trusted_keys import TrustedKeys
 from runkeys.problems import Denied
 from runkeys.sealing import BindingEntry, Context, Keyring, NamespaceEntry, PersonalEntry, PrivateKey, seal
 from tests.unit.cli.terminal import ROOT, Terminal
@@ -322,18 +322,18 @@ def test_a_damaged_backup_is_told_without_the_key(terminal: Terminal) -> None:
 
 
 def test_a_key_is_trusted_once_and_another_one_stops_loudly(tmp_path: Path) -> None:
-    pins, cluster = Pins(tmp_path / "pins.json"), "https://cluster:6443"
-    assert pins.check(cluster, OLD.public) is False
-    assert pins.check(cluster, OLD.public) is True
+    trusted_keys, cluster = TrustedKeys(tmp_path / "pins.json"), "https://cluster:6443"
+    assert trusted_keys.check(cluster, OLD.public) is False
+    assert trusted_keys.check(cluster, OLD.public) is True
     with pytest.raises(Denied) as caught:
-        pins.check(cluster, KEY.public)
+        trusted_keys.check(cluster, KEY.public)
     assert KEY.public.fingerprint in str(caught.value)
     assert OLD.public.fingerprint in str(caught.value)
     assert f"runkeys config trust-key {KEY.public.fingerprint}" in str(caught.value)
-    assert pins.check("https://other:6443", KEY.public) is False
-    pins.trust(cluster, KEY.public)
-    assert pins.check(cluster, KEY.public) is True
-    assert pins.check(cluster, OLD.public) is True
+    assert trusted_keys.check("https://other:6443", KEY.public) is False
+    trusted_keys.trust(cluster, KEY.public)
+    assert trusted_keys.check(cluster, KEY.public) is True
+    assert trusted_keys.check(cluster, OLD.public) is True
 
 
 def test_git_shows_only_the_line_of_the_entry(terminal: Terminal, public: str, file: Path) -> None:

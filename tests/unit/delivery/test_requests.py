@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from runkeys.api import AttemptStatus, SealedDelivery, TaskStatus
-from runkeys.names import OPENER
+from runkeys.names import UNSEALER
 from runkeys.planning.actions import Action, DeleteRequest, DenyRequest
-from runkeys.planning.certificate_requests import due, followed, intended, refused, tidy_requests
+from runkeys.planning.certificate_requests import clean_up_requests, due, followed, intended, refused
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import ContainerView, JobState, JobView, Observation, PodView, RequestView
 from tests.unit.plan.objects import bound_to, later, make_binding, make_run
@@ -23,7 +23,7 @@ POD = PodView(
     phase="Pending",
     bound_at=later(2),
     service_account="runner",
-    containers=(ContainerView(OPENER, "ours:1"),),
+    containers=(ContainerView(UNSEALER, "ours:1"),),
     node="node1",
 )
 REQUEST = RequestView(
@@ -42,7 +42,7 @@ ISSUED = replace(REQUEST, state="Issued", at=later(4))
 OPENED = replace(
     POD,
     phase="Running",
-    containers=(ContainerView(OPENER, "ours:1", exit_code=0, ended=True, ended_at=later(6)),),
+    containers=(ContainerView(UNSEALER, "ours:1", exit_code=0, ended=True, ended_at=later(6)),),
 )
 ATTEMPT = AttemptStatus(number=1, job=JOB.name, job_uid=JOB.uid)
 
@@ -74,7 +74,7 @@ def deleted(actions: tuple[Action, ...]) -> set[str]:
 def test_the_first_request_of_a_pod_is_answered() -> None:
     obs = observed(REQUEST)
     assert due(obs, POD, ATTEMPT) == REQUEST
-    assert tidy_requests(obs) == ()
+    assert clean_up_requests(obs) == ()
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_an_attempt_is_answered_once(requests: tuple[RequestView, ...], attempt:
     obs = observed(*requests, attempt=attempt)
     assert due(obs, POD, attempt) is None
     pending = {item.name for item in requests if not item.state}
-    assert set(denied(tidy_requests(obs))) == pending
-    assert all("answered once" in message for message in denied(tidy_requests(obs)).values())
+    assert set(denied(clean_up_requests(obs))) == pending
+    assert all("answered once" in message for message in denied(clean_up_requests(obs)).values())
 
 
 def test_another_pod_of_the_same_attempt_gets_nothing() -> None:
@@ -109,17 +109,17 @@ def test_another_pod_of_the_same_attempt_gets_nothing() -> None:
     asked = replace(REQUEST, uid="req-9-uid", pod_uid="other-uid", pod_name="other")
     obs = observed(asked, pod=other, attempt=attempt)
     assert due(obs, other, attempt) is None
-    assert "answered once" in denied(tidy_requests(obs))["req-1"]
+    assert "answered once" in denied(clean_up_requests(obs))["req-1"]
 
 
 @pytest.mark.parametrize("attempt", [ATTEMPT, recorded()], ids=["no intent", "intent for the older"])
 def test_of_two_that_are_open_the_newest_has_a_key_that_still_lives(attempt: AttemptStatus) -> None:
     obs = observed(NEWER, REQUEST, attempt=attempt)
     assert due(obs, POD, attempt) == NEWER
-    assert set(denied(tidy_requests(obs))) == {"req-1"}
+    assert set(denied(clean_up_requests(obs))) == {"req-1"}
     assert intended(attempt, NEWER).sealed == SealedDelivery(request=NEWER.uid)
     # That is no attack, and nothing to tell.
-    after = replace(REQUEST, state="Denied", message=denied(tidy_requests(obs))["req-1"])
+    after = replace(REQUEST, state="Denied", message=denied(clean_up_requests(obs))["req-1"])
     assert refused(observed(after, NEWER, attempt=attempt)) == ""
 
 
@@ -134,13 +134,13 @@ def test_of_two_that_are_open_the_newest_has_a_key_that_still_lives(attempt: Att
 def test_one_that_does_not_fit_its_pod_is_refused(changes: dict[str, Any], says: str) -> None:
     obs = observed(replace(REQUEST, **changes))
     assert due(obs, POD, ATTEMPT) is None
-    assert says in denied(tidy_requests(obs))["req-1"]
+    assert says in denied(clean_up_requests(obs))["req-1"]
 
 
 def test_one_that_does_not_fit_takes_the_place_of_none_that_does() -> None:
     obs = observed(REQUEST, replace(NEWER, node="node2"))
     assert due(obs, POD, ATTEMPT) == REQUEST
-    assert set(denied(tidy_requests(obs))) == {NEWER.name}
+    assert set(denied(clean_up_requests(obs))) == {NEWER.name}
 
 
 @pytest.mark.parametrize(
@@ -156,20 +156,20 @@ def test_one_that_does_not_fit_takes_the_place_of_none_that_does() -> None:
 def test_after_the_end_there_is_no_answer_and_nothing_is_left(pod: PodView, attempt: AttemptStatus) -> None:
     obs = observed(REQUEST, pod=pod, attempt=attempt)
     assert due(obs, pod, attempt) is None
-    assert "is over" in denied(tidy_requests(obs))["req-1"]
-    assert deleted(tidy_requests(observed(ISSUED, pod=pod, attempt=attempt))) == {"req-1"}
+    assert "is over" in denied(clean_up_requests(obs))["req-1"]
+    assert deleted(clean_up_requests(observed(ISSUED, pod=pod, attempt=attempt))) == {"req-1"}
 
 
 def test_a_job_that_was_made_for_a_secret_gets_no_answer() -> None:
     obs = observed(REQUEST, job=replace(JOB, sealed=False))
-    assert "another way" in denied(tidy_requests(obs))["req-1"]
+    assert "another way" in denied(clean_up_requests(obs))["req-1"]
 
 
 def test_it_is_deleted_once_it_was_opened_and_not_before() -> None:
-    assert tidy_requests(observed(ISSUED, attempt=recorded())) == ()
-    assert deleted(tidy_requests(observed(ISSUED, pod=OPENED, attempt=recorded()))) == {"req-1"}
+    assert clean_up_requests(observed(ISSUED, attempt=recorded())) == ()
+    assert deleted(clean_up_requests(observed(ISSUED, pod=OPENED, attempt=recorded()))) == {"req-1"}
     gone = replace(ISSUED, gone=True)
-    assert tidy_requests(observed(gone, pod=OPENED, attempt=recorded())) == ()
+    assert clean_up_requests(observed(gone, pod=OPENED, attempt=recorded())) == ()
 
 
 def test_the_status_says_when_it_was_delivered_and_opened() -> None:

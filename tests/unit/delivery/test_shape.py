@@ -7,10 +7,16 @@ from typing import Any
 import pytest
 
 from runkeys.api.binding import SEALED, SECRET
-from runkeys.names import OPENER
+from runkeys.names import UNSEALER
 from runkeys.planning import manifests
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import NO_OFFER, SealedOffer, TaskNeeds, offer_refusal, task_needs
+from runkeys.planning.requirements import (
+    NO_SUPPORT,
+    SealedSupport,
+    TaskRequirements,
+    support_refusal,
+    task_requirements,
+)
 from runkeys.sealing import unseal
 from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
 
@@ -20,15 +26,15 @@ BOTH = [{"name": "api_token", "secret": "token"}, {"name": "sa", "secret": "toke
 
 
 def refusals(pod: dict[str, Any], bindings: Any = BINDINGS) -> list[Refusal]:
-    found = task_needs(make_run(tasks=[task(template=pod)]), 0, bindings)
-    return [] if isinstance(found, TaskNeeds) else list(found)
+    found = task_requirements(make_run(tasks=[task(template=pod)]), 0, bindings)
+    return [] if isinstance(found, TaskRequirements) else list(found)
 
 
 def pod_of(**fields: Any) -> dict[str, Any]:
     run = make_run(tasks=[task(**fields)])
-    needs = task_needs(run, 0, BINDINGS)
-    assert isinstance(needs, TaskNeeds), needs
-    spec: dict[str, Any] = manifests.job(run, 0, 1, needs, image=IMAGE)["spec"]["template"]["spec"]
+    requirements = task_requirements(run, 0, BINDINGS)
+    assert isinstance(requirements, TaskRequirements), requirements
+    spec: dict[str, Any] = manifests.job(run, 0, 1, requirements, image=IMAGE)["spec"]["template"]["spec"]
     return spec
 
 
@@ -48,32 +54,34 @@ def test_either_may_demand_it_and_neither_can_take_it_back(
 ) -> None:
     asked = {"delivery": of_task} if of_task else {}
     binding = make_binding(**({"delivery": of_binding} if of_binding else {}))
-    needs = task_needs(make_run(tasks=[task(**asked)]), 0, bound_to(binding))
-    assert isinstance(needs, TaskNeeds)
-    assert needs.delivery == then
-    assert all(item.sealed == (then == SEALED) for item in needs.references)
+    requirements = task_requirements(make_run(tasks=[task(**asked)]), 0, bound_to(binding))
+    assert isinstance(requirements, TaskRequirements)
+    assert requirements.delivery == then
+    assert all(item.sealed == (then == SEALED) for item in requirements.references)
 
 
 def test_a_task_without_secrets_has_nothing_to_deliver() -> None:
-    needs = task_needs(make_run(tasks=[task(secrets=[], delivery=SEALED)]), 0, bound_to(make_binding()))
-    assert isinstance(needs, TaskNeeds)
-    assert needs.delivery == SECRET
+    requirements = task_requirements(
+        make_run(tasks=[task(secrets=[], delivery=SEALED)]), 0, bound_to(make_binding())
+    )
+    assert isinstance(requirements, TaskRequirements)
+    assert requirements.delivery == SECRET
 
 
 @pytest.mark.parametrize(
-    ("delivery", "offer", "refused"),
+    ("delivery", "support", "refused"),
     [
-        (SECRET, NO_OFFER, False),
-        (SEALED, SealedOffer(image=IMAGE), False),
-        (SEALED, NO_OFFER, True),
-        (SEALED, SealedOffer(problem="the API server is too old"), True),
+        (SECRET, NO_SUPPORT, False),
+        (SEALED, SealedSupport(image=IMAGE), False),
+        (SEALED, NO_SUPPORT, True),
+        (SEALED, SealedSupport(problem="the API server is too old"), True),
     ],
 )
-def test_where_it_cannot_be_done_the_task_waits(delivery: str, offer: SealedOffer, refused: bool) -> None:
+def test_where_it_cannot_be_done_the_task_waits(delivery: str, support: SealedSupport, refused: bool) -> None:
     run = make_run(tasks=[task(delivery=delivery)])
-    needs = task_needs(run, 0, bound_to(make_binding()))
-    assert isinstance(needs, TaskNeeds)
-    found = offer_refusal(run, 0, needs, offer)
+    requirements = task_requirements(run, 0, bound_to(make_binding()))
+    assert isinstance(requirements, TaskRequirements)
+    found = support_refusal(run, 0, requirements, support)
     if not refused:
         assert found is None
         return
@@ -83,7 +91,7 @@ def test_where_it_cannot_be_done_the_task_waits(delivery: str, offer: SealedOffe
         "spec.tasks[0].delivery",
         False,
     )
-    assert offer.problem in str(found)
+    assert support.problem in str(found)
 
 
 def test_nothing_in_the_pod_refers_to_a_secret() -> None:
@@ -95,7 +103,7 @@ def test_only_the_opener_mounts_the_key_and_the_variables() -> None:
     pod = pod_of(secrets=BOTH, template=template(initContainers=[{"name": "before", "image": "busybox:1"}]))
     ours, before = pod["initContainers"]
     (main,) = pod["containers"]
-    assert (ours["name"], ours["image"], before["name"]) == (OPENER, IMAGE, "before")
+    assert (ours["name"], ours["image"], before["name"]) == (UNSEALER, IMAGE, "before")
     assert "volumeMounts" not in before
     mine = {mount["name"]: mount for mount in ours["volumeMounts"]}
     assert set(mine) == {"runkeys-recipient", "runkeys-env", "runkeys-secrets"}
@@ -176,7 +184,7 @@ def containing(**fields: Any) -> dict[str, Any]:
             ),
             "spec.containers[0].env[0].valueFrom.fileKeyRef",
         ),
-        (template(initContainers=[{"name": OPENER, "image": "i:1"}]), "spec.initContainers[0].name"),
+        (template(initContainers=[{"name": UNSEALER, "image": "i:1"}]), "spec.initContainers[0].name"),
     ],
     ids=["own request", "key", "variables", "variables, init", "variable", "poses as the opener"],
 )

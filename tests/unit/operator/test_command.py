@@ -58,7 +58,7 @@ def test_the_lease(started: list[Options]) -> None:
 
 def test_the_environment(started: list[Options]) -> None:
     assert invoke(RUNKEYS_NAMESPACES="a, b", RUNKEYS_SWEEP_SECONDS="5", RUNKEYS_CONTEXT="c") == 0
-    assert started == [Options(namespaces=("a", "b"), sweep_seconds=5.0, context="c")]
+    assert started == [Options(namespaces=("a", "b"), resync_seconds=5.0, context="c")]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_namespaces_take_turns(urgency: Urgency) -> None:
     ]
 
 
-@pytest.mark.parametrize("mine", [Urgency.NEWS, Urgency.BACKLOG])
+@pytest.mark.parametrize("mine", [Urgency.EVENT, Urgency.RESYNC])
 @pytest.mark.parametrize("workers", [1, 4])
 def test_what_is_less_urgent_waits_for_a_few_turns_of_another_namespace_only(
     mine: Urgency, workers: int
@@ -76,7 +76,7 @@ def test_what_is_less_urgent_waits_for_a_few_turns_of_another_namespace_only(
 
 def test_what_is_more_urgent_still_goes_first_in_three_turns_of_four() -> None:
     keys: list[tuple[Key, Urgency]] = [
-        (Key(Kind.RUN, f"n{number}", "run"), Urgency.BACKLOG) for number in range(MANY)
+        (Key(Kind.RUN, f"n{number}", "run"), Urgency.RESYNC) for number in range(MANY)
     ]
     keys += [(Key(Kind.RUN, "a", str(number)), Urgency.PODS) for number in range(6)]
     worked = order(keys, 8)
@@ -85,9 +85,9 @@ def test_what_is_more_urgent_still_goes_first_in_three_turns_of_four() -> None:
 
 def test_in_one_namespace_the_most_urgent_goes_first() -> None:
     keys: list[tuple[Key, Urgency]] = [
-        (Key(Kind.RUN, "a", f"old-{number}"), Urgency.BACKLOG) for number in range(9)
+        (Key(Kind.RUN, "a", f"old-{number}"), Urgency.RESYNC) for number in range(9)
     ]
-    keys += [(Key(Kind.BINDING, "a", "new"), Urgency.NEWS), (Key(Kind.RUN, "a", "old-8"), Urgency.PODS)]
+    keys += [(Key(Kind.BINDING, "a", "new"), Urgency.EVENT), (Key(Kind.RUN, "a", "old-8"), Urgency.PODS)]
     assert [key.name for key in order(keys, 4)] == ["old-8", "new", "old-0", "old-1"]
 
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runkeys_operator.checks.policies import Guard
+from runkeys_operator.checks.policies import PolicyCheck
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.manager import Manager
 from runkeys_operator.controllers.runs import resync
 from runkeys_operator.controllers.runs.cache import OwnedObjects
-from runkeys_operator.controllers.runs.resync import Sweeper
+from runkeys_operator.controllers.runs.resync import Resync
 from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import ApiError, Unreachable
 from runkeys_operator.kube import RUNS, Kube
@@ -208,8 +208,8 @@ def test_a_sweep_finds_the_runs_beside_any_object(hostile: list[bytes]) -> None:
         nothing = page([])
         listed = page([item("before"), *hostile, item("after")])
         async with answering(page(hostile), page(hostile), listed, nothing) as kube:
-            sweeper = Sweeper(kube, OwnedObjects(), ())
-            return (await sweeper.sweep({})).read
+            sweeper = Resync(kube, OwnedObjects(), ())
+            return (await sweeper.resync({})).read
 
     assert {Key(Kind.RUN, "team-a", "before"), Key(Kind.RUN, "team-a", "after")} <= run(look)
 
@@ -272,7 +272,7 @@ async def test_that_a_run_cannot_be_read_is_said_once() -> None:
     answers = Answers()
     answers.bodies = [json.dumps(item).encode() for item in (raw, {}, {**raw, "status": status})]
     async with connected(answers) as kube:
-        manager = Manager(kube, ReconcileQueue[Key](), (), Keys(kube, None), Guard(kube, (), None))
+        manager = Manager(kube, ReconcileQueue[Key](), (), Keys(kube, None), PolicyCheck(kube, (), None))
         assert await manager.reconcile(key) is None
         assert await manager.reconcile(key) is None
     assert [request.partition(" ")[0] for request in answers.asked] == ["GET", "PATCH", "GET"]

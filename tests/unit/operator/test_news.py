@@ -8,7 +8,7 @@ import pytest
 
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import Observation, PodView
-from runkeys_operator.checks.policies import Guard
+from runkeys_operator.checks.policies import PolicyCheck
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.manager import Manager
 from runkeys_operator.controllers.runs.cache import Cache
@@ -125,4 +125,4 @@ def idle() -> tuple[ReconcileQueue[Any], Manager]:
     """Controllers that ask nothing of any server, and its queue."""
     queue = ReconcileQueue[Any]()
     kube = Kube(Login(lambda: pytest.fail("nothing is asked")))
-    return queue, Manager(kube, queue, (), Keys(kube, None), Guard(kube, (), None))
+    return queue, Manager(kube, queue, (), Keys(kube, None), PolicyCheck(kube, (), None))

@@ -122,8 +122,8 @@ def test_pods_overtake_news_and_news_all_that_is_due() -> None:
         for key in ("first", "b", "c"):
             queue.add(key)
         await asyncio.sleep(0.5)
-        queue.add("new", urgency=Urgency.NEWS)
-        queue.add("d", urgency=Urgency.NEWS)
+        queue.add("new", urgency=Urgency.EVENT)
+        queue.add("d", urgency=Urgency.EVENT)
         for key in ("c", "d", "first"):
             queue.add(key, urgency=Urgency.PODS)
         await asyncio.sleep(10)

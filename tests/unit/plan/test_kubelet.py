@@ -9,7 +9,7 @@ import pytest
 from runkeys.api.binding import SEALED
 from runkeys.planning.kubelet import COPIED, EXPANDED
 from runkeys.planning.refusal import Reason
-from runkeys.planning.requirements import TaskNeeds, task_needs
+from runkeys.planning.requirements import TaskRequirements, task_requirements
 from runkeys.policies.account import Account
 from runkeys.policies.shown import shown
 from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
@@ -35,8 +35,8 @@ COPIES: dict[str, dict[str, Any]] = {
 
 def refused(run_task: dict[str, Any], **binding: Any) -> dict[str, Reason]:
     """What is refused for good, by its field below the template's first container."""
-    needs = task_needs(make_run(tasks=[run_task]), 0, bound_to(make_binding(**binding)))
-    found = () if isinstance(needs, TaskNeeds) else needs
+    requirements = task_requirements(make_run(tasks=[run_task]), 0, bound_to(make_binding(**binding)))
+    found = () if isinstance(requirements, TaskRequirements) else requirements
     assert all(item.permanent for item in found)
     return {
         item.field.removeprefix("spec.tasks[0].template.spec.").removeprefix("containers[0]."): item.reason

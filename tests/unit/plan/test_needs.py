@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import Bindings, TaskNeeds, task_needs
+from runkeys.planning.requirements import Bindings, TaskRequirements, task_requirements
 from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
 
 
 def refusals(run_task: dict[str, Any], **spec: Any) -> tuple[Refusal, ...]:
-    needs = task_needs(make_run(tasks=[run_task], **spec), 0, bound_to(make_binding()))
-    return () if isinstance(needs, TaskNeeds) else needs
+    requirements = task_requirements(make_run(tasks=[run_task], **spec), 0, bound_to(make_binding()))
+    return () if isinstance(requirements, TaskRequirements) else requirements
 
 
 def container(**fields: Any) -> dict[str, Any]:
@@ -23,10 +23,10 @@ def container(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_good_task_needs_its_variable() -> None:
-    needs = task_needs(make_run(), 0, bound_to(make_binding()))
-    assert isinstance(needs, TaskNeeds)
-    assert [reference.variable for reference in needs.references] == ["SECRET_API_TOKEN"]
-    assert needs.lifetime_seconds == needs.deadline_seconds == 3600
+    requirements = task_requirements(make_run(), 0, bound_to(make_binding()))
+    assert isinstance(requirements, TaskRequirements)
+    assert [reference.variable for reference in requirements.references] == ["SECRET_API_TOKEN"]
+    assert requirements.lifetime_seconds == requirements.deadline_seconds == 3600
 
 
 TEMPLATES = {
@@ -143,15 +143,15 @@ def test_an_unknown_secret_names_what_there_is() -> None:
 
 def test_a_secret_in_two_bindings() -> None:
     run = make_run(bindings=[{"name": "keys"}, {"name": "more"}])
-    needs = task_needs(run, 0, bound_to(make_binding(), make_binding("more")))
-    assert isinstance(needs, tuple)
-    assert needs[0].reason is Reason.NAME_COLLISION
+    requirements = task_requirements(run, 0, bound_to(make_binding(), make_binding("more")))
+    assert isinstance(requirements, tuple)
+    assert requirements[0].reason is Reason.NAME_COLLISION
 
 
 def test_a_binding_that_cannot_be_read() -> None:
-    needs = task_needs(make_run(), 0, Bindings({}, {"keys": "spec.secrets: wrong"}))
-    assert isinstance(needs, tuple)
-    assert Reason.BINDING_INVALID in {refusal.reason for refusal in needs}
+    requirements = task_requirements(make_run(), 0, Bindings({}, {"keys": "spec.secrets: wrong"}))
+    assert isinstance(requirements, tuple)
+    assert Reason.BINDING_INVALID in {refusal.reason for refusal in requirements}
 
 
 def test_a_deadline_over_the_lifetime() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runkeys.names import ENVIRONMENT_VOLUME, OPENER, RECIPIENT_VOLUME, SIGNER
+from runkeys.names import ENVIRONMENT_VOLUME, RECIPIENT_VOLUME, SIGNER, UNSEALER
 from runkeys.planning import memory
 from runkeys.planning.actions import Refresh
 from runkeys.planning.kubelet import SECRETS_VOLUME
@@ -98,7 +98,7 @@ def test_nor_that_of_one_with_a_name_that_no_job_controller_gives(secrets: list[
     assert "innocent was counted instead" in world.run.status.tasks[0].message
 
 
-def test_twin_of_a_pod_that_nobody_has_seen_the_job_is_believed() -> None:
+def test_control_of_a_pod_that_nobody_has_seen_the_job_is_believed() -> None:
     """The operator was away while it ran and went."""
     world, _ = given()
     without_the_pod(world)
@@ -132,7 +132,7 @@ def test_an_attempt_that_was_given_nothing_cannot_have_succeeded(delivery: str, 
     assert "was never given the secrets that it needs" in world.run.status.tasks[0].message
 
 
-def test_twin_one_that_needs_none_can() -> None:
+def test_control_one_that_needs_none_can() -> None:
     world = World(run=make_run(tasks=[task(secrets=[])]))
     world.reconcile()
     job_says_it_succeeded(world)
@@ -244,7 +244,7 @@ def test_another_image_in_place_of_the_one_that_opens_gets_nothing() -> None:
     world.bind_pod()
     ((uid, pod),) = world.pods.items()
     world.pods[uid] = replace(
-        pod, containers=(ContainerView(OPENER, "thief:1", reads=True), *pod.containers[1:])
+        pod, containers=(ContainerView(UNSEALER, "thief:1", reads=True), *pod.containers[1:])
     )
     world.reconcile()
 
@@ -306,14 +306,14 @@ def test_what_is_delivered_sealed_is_found_under_any_name(volume: str) -> None:
     volumes = [{"name": "key", **certificate}, {"name": "filled", "emptyDir": {}}, {"name": "certs"}]
     opens = [{"name": "key", "mountPath": "/k", "readOnly": True}, {"name": "filled", "mountPath": "/f"}]
     opener = {
-        "name": OPENER,
+        "name": UNSEALER,
         "volumeMounts": [*opens, {"name": "certs", "mountPath": "/c", "readOnly": True}],
     }
     mounts = {"volumeMounts": [{"name": volume, "mountPath": "/v"}]}
 
-    assert readers(spec(mounts, volumes=volumes, initContainers=[opener])) == {OPENER, "agent"}
+    assert readers(spec(mounts, volumes=volumes, initContainers=[opener])) == {UNSEALER, "agent"}
     reference = {"fileKeyRef": {"volumeName": volume, "path": "x", "key": "y"}}
     variable = {"env": [{"name": "X", "valueFrom": reference}]}
-    assert readers(spec(variable, volumes=volumes, initContainers=[opener])) == {OPENER, "agent"}
+    assert readers(spec(variable, volumes=volumes, initContainers=[opener])) == {UNSEALER, "agent"}
     harmless = {"volumeMounts": [{"name": "certs", "mountPath": "/v"}]}
-    assert readers(spec(harmless, volumes=volumes, initContainers=[opener])) == {OPENER}
+    assert readers(spec(harmless, volumes=volumes, initContainers=[opener])) == {UNSEALER}

@@ -192,7 +192,7 @@ def with_a_sidecar(spec: Spec) -> None:
 
 @pytest.mark.parametrize("delivery", ["Secret", "Sealed"])
 @pytest.mark.parametrize("edit", [as_the_server_has_it, with_a_sidecar])
-def test_twin_what_is_filled_in_or_added_makes_no_difference(
+def test_control_what_is_filled_in_or_added_makes_no_difference(
     delivery: str, edit: Callable[[Spec], None]
 ) -> None:
     world = waits(delivery)
@@ -232,7 +232,7 @@ def test_a_pod_that_may_live_longer_gets_nothing(delivery: str, changes: dict[st
 
 @pytest.mark.parametrize("delivery", ["Secret", "Sealed"])
 @pytest.mark.parametrize("seconds", [3599, 3600])
-def test_twin_one_that_may_live_as_long_or_shorter_does(delivery: str, seconds: int) -> None:
+def test_control_one_that_may_live_as_long_or_shorter_does(delivery: str, seconds: int) -> None:
     assert was_given(waits(delivery, deadline_seconds=seconds))
 
 

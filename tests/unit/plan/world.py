@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from runkeys.api import WorkflowRun
-from runkeys.names import OPENER, RECIPIENT_VOLUME, run_uid_of
+from runkeys.names import RECIPIENT_VOLUME, UNSEALER, run_uid_of
 from runkeys.planning import memory
 from runkeys.planning.actions import (
     Action,
@@ -33,7 +33,7 @@ from runkeys.planning.actions import (
 )
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import ContainerView, JobState, JobView, Observation, PodView, RequestView
-from runkeys.planning.plan import plan, plan_farewell
+from runkeys.planning.plan import plan, plan_deletion
 from runkeys.planning.readers import shape_of
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import ANYWHERE, Bindings
@@ -98,7 +98,7 @@ class World:
     def _pass(self) -> None:
         self.fresh = False
         if not self.run_there:
-            for action in plan_farewell(self._observe()).actions:
+            for action in plan_deletion(self._observe()).actions:
                 self._do(action)
             return
         for _ in range(20 + 6 * len(self.run.spec.tasks)):
@@ -239,7 +239,7 @@ class World:
                     bound_at=self.now,
                     phase="Pending",
                     service_account="default",
-                    containers=(*_opener(job), ContainerView("main", "ghcr.io/acme/app:1")),
+                    containers=(*_unsealer(job), ContainerView("main", "ghcr.io/acme/app:1")),
                     node="node1",
                     shape=shape_of(self.specs[job.name]),
                     deadline_seconds=self.specs[job.name].get("activeDeadlineSeconds"),
@@ -403,8 +403,8 @@ class World:
         return not self.run_there or finished(self.run.status)
 
 
-def _opener(job: JobView) -> tuple[ContainerView, ...]:
-    return (ContainerView(OPENER, ANYWHERE.image),) if job.sealed else ()
+def _unsealer(job: JobView) -> tuple[ContainerView, ...]:
+    return (ContainerView(UNSEALER, ANYWHERE.image),) if job.sealed else ()
 
 
 def check_exposures(world: World) -> None:

@@ -14,7 +14,7 @@ from runkeys.api import WorkflowRun
 from runkeys.planning.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
 from runkeys.planning.memory import Memory, note_staleness, was_refused
 from runkeys.planning.observation import JobState, JobView, Observation, job_uid_of
-from runkeys.planning.plan import plan, plan_farewell
+from runkeys.planning.plan import plan, plan_deletion
 from runkeys.planning.pod_template import containers
 from runkeys.planning.refusal import Reason
 from runkeys.planning.status import finished
@@ -22,10 +22,10 @@ from runkeys_operator.controllers.certificates import CertificateRequests
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.reading import UnreadableError, report_unreadable
 from runkeys_operator.controllers.runs.cache import OwnedObjects
-from runkeys_operator.controllers.runs.executor import Applier
+from runkeys_operator.controllers.runs.executor import Executor
 from runkeys_operator.controllers.runs.observer import Observer
 from runkeys_operator.controllers.runs.record import Record, awaited
-from runkeys_operator.controllers.runs.resync import Sweeper
+from runkeys_operator.controllers.runs.resync import Resync
 from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
 from runkeys_operator.kube import RUNS, Json, Kube
 from runkeys_operator.process import metrics
@@ -44,7 +44,7 @@ not remembered, so that they cost nothing until then."""
 
 
 _EXPIRIES_LATE = timedelta(minutes=2)
-"""How late the next such look may be: it follows a sweep that went well."""
+"""How late the next such look may be: it follows a resync that went well."""
 
 
 class RunController:
@@ -57,8 +57,8 @@ class RunController:
         owned: OwnedObjects,
         requests: CertificateRequests,
         observer: Observer,
-        applier: Applier,
-        sweeper: Sweeper,
+        applier: Executor,
+        sweeper: Resync,
         clock: Callable[[], datetime],
     ) -> None:
         self._kube = kube
@@ -67,7 +67,7 @@ class RunController:
         self._requests = requests
         self._observer = observer
         self._applier = applier
-        self._sweeper = sweeper
+        self._resync = sweeper
         self._now = clock
         self._last: dict[Key, Record] = {}
         # Runs that were changed, or may have been, since they were read.
@@ -92,14 +92,14 @@ class RunController:
             if metadata["uid"] in self._leaving:
                 self._leaving.discard(metadata["uid"])
             elif self._queue.is_worked_on(key) if last is None else not last.finished:
-                self._read_anew(key, Urgency.NEWS)
+                self._read_anew(key, Urgency.EVENT)
         elif last is None or last.differs(
             metadata["uid"],
             metadata["generation"],
             metadata.get("labels") or {},
             deleting="deletionTimestamp" in metadata,
         ):
-            self._read_anew(key, Urgency.BACKLOG if kind is None else Urgency.NEWS)
+            self._read_anew(key, Urgency.RESYNC if kind is None else Urgency.EVENT)
 
     def binding_changed(self, namespace: str, binding: str) -> None:
         """A binding, by name or `of_owner`, is another than before: the runs that name it may go on, or may not."""
@@ -140,21 +140,21 @@ class RunController:
             return
         job = next(job for job in self._owned.jobs.of(key) if job.uid == uid)
         if job.state is not JobState.ACTIVE or job.deleting or job.gone:
-            self._queue.add(key, urgency=Urgency.NEWS)
+            self._queue.add(key, urgency=Urgency.EVENT)
 
     def policies_restored(self) -> None:
         """The admission policies are in force again: runs that were refused for want of them go on."""
         for key, last in self._last.items():
             if self._queue.is_worked_on(key) or was_refused(last.memory, Reason.POLICIES_MISSING):
-                self._queue.add(key, urgency=Urgency.NEWS)
+                self._queue.add(key, urgency=Urgency.EVENT)
 
     async def resync(self) -> None:
         """Look at everything that is open once, for what the watches did not show."""
         left = set(self._leaving)
-        found = await self._sweeper.sweep(self._last)
+        found = await self._resync.resync(self._last)
         self._leaving -= left  # a watch that was broken then tells nobody of their leaving
         for key in found.read:
-            self._read_anew(key, Urgency.BACKLOG)
+            self._read_anew(key, Urgency.RESYNC)
         for key in found.look:
             self._queue.add(key)
 
@@ -163,7 +163,7 @@ class RunController:
         now = self._now()
         if self._expiries_due is not None and now < self._expiries_due:
             return
-        async for key, seconds in self._sweeper.expiring(now, EXPIRIES_EVERY + _EXPIRIES_LATE):
+        async for key, seconds in self._resync.expiring(now, EXPIRIES_EVERY + _EXPIRIES_LATE):
             self._queue.add(key, seconds)
         self._expiries_due = now + EXPIRIES_EVERY
 
@@ -174,7 +174,7 @@ class RunController:
         try:
             return await self._reconcile(key)
         except Exception:
-            self._doubt(key)  # what the request that failed has done is not known
+            self._invalidate(key)  # what the request that failed has done is not known
             raise
         finally:
             if (record := self._last.get(key)) is not None:
@@ -212,7 +212,7 @@ class RunController:
         run, bindings = await self._observer.run(key, before)
         last = self._last.get(key)
         if last is not None and (run is None or run.metadata.uid != last.uid):
-            await self._farewell(key, last)
+            await self._run_is_gone(key, last)
             last = None
         else:
             await self._clean_up(
@@ -275,10 +275,10 @@ class RunController:
         actions = plan(obs, self._now()).actions
         await self._apply(key, [item for item in actions if isinstance(item, DeleteSecret)], obs)
 
-    async def _farewell(self, key: Key, last: Record) -> None:
+    async def _run_is_gone(self, key: Key, last: Record) -> None:
         """The run is gone: so must be what it had, without waiting for Kubernetes to collect it."""
         obs = self._observer.remembered(key, last)
-        await self._apply(key, plan_farewell(obs).actions, obs)
+        await self._apply(key, plan_deletion(obs).actions, obs)
         self._forget(key)
 
     async def _clean_up(self, key: Key, jobs: Iterable[JobView]) -> None:
@@ -289,7 +289,7 @@ class RunController:
         names = ", ".join(sorted(job.name for job in left))
         log.warning("its run is gone, so it goes: %s", names, extra={"run": str(key)})
         obs = self._observer.left_behind(key, left)
-        async for _ in self._applier.apply(plan_farewell(obs).actions, obs):
+        async for _ in self._applier.apply(plan_deletion(obs).actions, obs):
             pass
 
     async def _report_unreadable(self, key: Key, error: UnreadableError) -> None:
@@ -330,7 +330,7 @@ class RunController:
         else:
             record.update(obs)
 
-    def _doubt(self, key: Key) -> None:
+    def _invalidate(self, key: Key) -> None:
         """What is known of the run may not be true any more."""
         self._unread.add(key)
         last = self._last.get(key)

@@ -33,10 +33,10 @@ from runkeys.planning.actions import (
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import JobView, Observation, RequestView
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import SecretReference, TaskNeeds, task_needs
+from runkeys.planning.requirements import SecretReference, TaskRequirements, task_requirements
 from runkeys.planning.status import finished
 from runkeys_operator.checks.access_review import Authorizer
-from runkeys_operator.checks.policies import Guard
+from runkeys_operator.checks.policies import PolicyCheck
 from runkeys_operator.controllers.certificates import CertificateRequests
 from runkeys_operator.controllers.runs.cache import Cache
 from runkeys_operator.controllers.runs.diagnose import why_no_pod
@@ -85,7 +85,7 @@ class _JobAnswer:
     refused: ApiError | None = None
 
 
-class Applier:
+class Executor:
     """The only writer to the cluster. Raises :class:`ApiError` where trying again is all there is to do."""
 
     def __init__(
@@ -93,12 +93,12 @@ class Applier:
         kube: Kube,
         sources: Sources,
         jobs: Cache[JobView],
-        guard: Guard,
+        policy_check: PolicyCheck,
         requests: CertificateRequests,
         clock: Callable[[], datetime],
     ) -> None:
         self._kube = kube
-        self._guard = guard
+        self._policy_check = policy_check
         self._requests = requests
         self._jobs = jobs
         self._sources = sources
@@ -213,10 +213,10 @@ class Applier:
 
     async def _values(self, action: EnsureSecret | Deliver, obs: Observation) -> Values | Refusal:
         """The values of an attempt, or why it may not have them now."""
-        unguarded, denied = await asyncio.gather(
-            self._guard.refusal(), self._authorizer.refusal(obs.run, action.references, obs.bindings)
+        missing_policies, denied = await asyncio.gather(
+            self._policy_check.refusal(), self._authorizer.refusal(obs.run, action.references, obs.bindings)
         )
-        denied = unguarded or self._doubt(action.references, obs) or denied
+        denied = missing_policies or self._not_admitted(action.references, obs) or denied
         if denied is not None:
             return denied
         try:
@@ -263,24 +263,28 @@ class Applier:
             memory=memory.note_staleness(obs.memory, self._now(), stale=False),
         )
 
-    def _doubt(self, references: Sequence[SecretReference], obs: Observation) -> Refusal | None:
+    def _not_admitted(self, references: Sequence[SecretReference], obs: Observation) -> Refusal | None:
         """Why the run is not believed to be of whom it names. For good, so it is asked while the policies are there."""
         if not references:
             return None
         metadata = obs.run.metadata
-        return self._guard.doubt(
+        return self._policy_check.not_admitted(
             "the run", metadata.namespace, metadata.creation_timestamp, references[0].field
         )
 
-    def _doubt_task(self, name: str, obs: Observation) -> Refusal | None:
+    def _task_not_admitted(self, name: str, obs: Observation) -> Refusal | None:
         """The same before the Job of a task is made."""
         index = next(index for index, task in enumerate(obs.run.spec.tasks) if task.name == name)
-        needs = task_needs(obs.run, index, obs.bindings)
-        return self._doubt(needs.references, obs) if isinstance(needs, TaskNeeds) else None
+        requirements = task_requirements(obs.run, index, obs.bindings)
+        return (
+            self._not_admitted(requirements.references, obs)
+            if isinstance(requirements, TaskRequirements)
+            else None
+        )
 
     async def _check_sources(self, action: CheckSources, obs: Observation) -> Observation:
-        unguarded = await self._guard.refusal()
-        refusal = None if unguarded is not None else self._doubt(action.references, obs)
+        missing_policies = await self._policy_check.refusal()
+        refusal = None if missing_policies is not None else self._not_admitted(action.references, obs)
         refusal = refusal or await self._authorizer.refusal(obs.run, action.references, obs.bindings)
         refusal = refusal or await self._sources.check(obs.run.metadata.namespace, action.references)
         return _remember(obs, memory.sources_checked(obs.memory, self._now(), refusal))
@@ -292,8 +296,10 @@ class Applier:
 
         :return: what is known afterwards, and the first failure that trying again may mend.
         """
-        unguarded = await self._guard.refusal()
-        refused = {action.task: unguarded or self._doubt_task(action.task, obs) for action in actions}
+        missing_policies = await self._policy_check.refusal()
+        refused = {
+            action.task: missing_policies or self._task_not_admitted(action.task, obs) for action in actions
+        }
         for task, refusal in refused.items():
             if refusal is not None:
                 obs = self._refused(task, refusal, obs)

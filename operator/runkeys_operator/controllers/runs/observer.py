@@ -1,7 +1,7 @@
 """What is known of one run when its next step is planned.
 
 On the way to a Job or a Secret every read is a GET by name: authorisation never trusts a cache, and a LIST waits
-for the server's watch cache. Everything else goes by what the watches showed. Lists are left to the sweep.
+for the server's watch cache. Everything else goes by what the watches showed. Lists are left to the resync.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from runkeys.planning.outcome import named_after
 from runkeys.planning.requirements import Bindings, requester_of
 from runkeys.planning.status import finished
 from runkeys.planning.task import jobs_with_secrets
-from runkeys_operator.checks.policies import Guard
+from runkeys_operator.checks.policies import PolicyCheck
 from runkeys_operator.controllers.certificates import CertificateRequests
 from runkeys_operator.controllers.key import Key
 from runkeys_operator.controllers.reading import UnreadableError, parse, personal_bindings
@@ -43,9 +43,11 @@ async def read_run(kube: Kube, key: Key) -> WorkflowRun | None:
 class Observer:
     """What is known of a run: at once from what was shown last, or read by name."""
 
-    def __init__(self, kube: Kube, owned: OwnedObjects, requests: CertificateRequests, guard: Guard) -> None:
+    def __init__(
+        self, kube: Kube, owned: OwnedObjects, requests: CertificateRequests, policy_check: PolicyCheck
+    ) -> None:
         self._kube = kube
-        self._guard = guard
+        self._policy_check = policy_check
         self._known = requests
         self._jobs = owned.jobs
         self._pods = owned.pods
@@ -58,8 +60,8 @@ class Observer:
             jobs=self._known_jobs(key),
             pods=pods,
             requests=self._requests(pods),
-            offer=self._known.offer,
-            policies_in_force=self._guard.in_force,
+            support=self._known.support,
+            policies_in_force=self._policy_check.in_force,
         )
 
     def left_behind(self, key: Key, jobs: Iterable[JobView]) -> Observation:
@@ -146,8 +148,8 @@ class Observer:
             memory,
             fresh=True,
             requests=self._requests(pods.values()),
-            offer=self._known.offer,
-            policies_in_force=self._guard.in_force,
+            support=self._known.support,
+            policies_in_force=self._policy_check.in_force,
         )
 
     def _requests(self, pods: Iterable[PodView]) -> tuple[RequestView, ...]:

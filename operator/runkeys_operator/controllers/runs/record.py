@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from runkeys.api import WorkflowRun
 from runkeys.planning.observation import Observation
-from runkeys.planning.pod_template import carriers
+from runkeys.planning.pod_template import secret_containers
 from runkeys.planning.requirements import Bindings, bindings_of, requester_of
 from runkeys.planning.status import finished
 from runkeys_operator.controllers.bindings import of_owner
@@ -73,7 +73,9 @@ class Record:
             return
         tasks = [
             task.model_copy(
-                update={"template": {"spec": {"containers": [{"name": name} for name in carriers(task)]}}}
+                update={
+                    "template": {"spec": {"containers": [{"name": name} for name in secret_containers(task)]}}
+                }
             )
             for task in run.spec.tasks
         ]

@@ -75,7 +75,7 @@ class Listed:
 
 @dataclass
 class Found:
-    """What a sweep came upon.
+    """What a resync found.
 
     :ivar read: runs that are not known as they are now, and have to be read.
     :ivar look: runs of which a Job or a pod is another than was shown.
@@ -85,7 +85,7 @@ class Found:
     look: set[Key] = field(default_factory=set)
 
 
-class Sweeper:
+class Resync:
     """Lists in the namespaces that are served; ``()``: in all."""
 
     def __init__(self, kube: Kube, owned: OwnedObjects, namespaces: tuple[str, ...]) -> None:
@@ -93,7 +93,7 @@ class Sweeper:
         self._owned = owned
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
 
-    async def sweep(self, known: Mapping[Key, Record]) -> Found:
+    async def resync(self, known: Mapping[Key, Record]) -> Found:
         """Compare what is there with what is ``known``, which may change meanwhile."""
         found, settled = Found(), set(self._owned.settled)
         runs_before, jobs_before, pods_before = (
