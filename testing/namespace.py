@@ -222,6 +222,11 @@ class Team:
             for item in self.cluster.etcd.history(key, since=self.since)
         ]
 
+    def versions(self) -> list[tuple[str, str]]:
+        """Names and versions of the runs and pods of the namespace: another list than before means progress."""
+        found = (*self.client.list("workflowruns", self.namespace), *self.client.list("pods", self.namespace))
+        return sorted((item["metadata"]["name"], item["metadata"]["resourceVersion"]) for item in found)
+
     def calls(self, mark: int, *wanted: str) -> list[AuditEvent]:
         """The calls that succeeded in the namespace and that ``wanted`` names (``"delete jobs"``), in order."""
         return [

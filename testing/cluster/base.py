@@ -222,5 +222,28 @@ def wait_until(
         time.sleep(every)
 
 
+def wait_with_progress(
+    what: str,
+    look: Callable[[], object],
+    done: Callable[[], bool],
+    quiet: float = PATIENCE,
+    every: float = 0.5,
+) -> None:
+    """Wait for a condition as long as what ``look`` returns goes on changing.
+
+    For many things at once: how long all of them take together is a matter of load, and no bound holds for that.
+
+    :param quiet: seconds without a change, after which ClusterError is raised.
+    """
+    before, since = look(), time.monotonic()
+    while not done():
+        now = look()
+        if now != before:
+            before, since = now, time.monotonic()
+        elif time.monotonic() - since > quiet:
+            raise ClusterError(f"{what}: nothing has changed for {quiet:g} s")
+        time.sleep(every)
+
+
 def _shown(command: tuple[str | Path, ...]) -> str:
     return " ".join([Path(command[0]).name, *map(str, command[1:])])

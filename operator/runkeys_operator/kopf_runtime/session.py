@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
 
+from runkeys._text import documents
 from runkeys_operator.errors import LoginError
 from runkeys_operator.kopf_runtime.kopf_module import kopf
 from runkeys_operator.kube import METADATA_LIST, METADATA_ONLY
@@ -57,7 +58,7 @@ class Sessions:
             await asyncio.sleep(1)
         before.append(clock())
         opened = open_session(
-            self._load(), _metadata_only, _WatchNotice(self._watch_opened), response_class=_NeverWithoutItems
+            self._load(), _metadata_only, _WatchNotice(self._watch_opened), response_class=_Readable
         )
         return kopf.AiohttpSession(
             server=opened.server,
@@ -83,17 +84,42 @@ async def _metadata_only(
     return await handler(request)
 
 
-class _NeverWithoutItems(aiohttp.ClientResponse):
-    """An empty list of metadata has null for its items, over which kopf stumbles.
+class _Readable(aiohttp.ClientResponse):
+    """An answer as kopf can read it.
 
-    It can go when kopf reads such a list.
+    An object may be nested so deeply that Python's parser gives up, in its metadata too: managedFields follow the
+    spec. And an empty list of metadata has null for its items. It can go when kopf bears both.
     """
 
-    async def json(self, **options: Any) -> Any:
-        found = await super().json(**options)
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        await super().start(connection)
+        if self.url.query.get("watch") == "true":
+            self.content = _Lines(self.content)  # type: ignore[assignment]
+        return self
+
+    async def json(self, **_: Any) -> Any:
+        found = documents.read(await self.read())
         if isinstance(found, dict) and found.get("items", ()) is None:
             found["items"] = []
         return found
+
+
+class _Lines:
+    """The stream of a watch, line by line, without what is nested too deep."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        rest = b""
+        async for data in self._content.iter_chunked(size):
+            *lines, rest = (rest + data).split(b"\n")
+            if lines:
+                yield b"".join(documents.without_depths(line) + b"\n" for line in lines)
+        yield documents.without_depths(rest)
 
 
 class _WatchNotice:

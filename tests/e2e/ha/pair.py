@@ -15,7 +15,7 @@ from typing import Self
 import urllib3
 
 from testing.cluster.audit import AuditEvent
-from testing.cluster.base import Cluster, wait_until
+from testing.cluster.base import Cluster, wait_until, wait_with_progress
 from testing.cluster.client import PATIENCE, ApiError, Object
 from testing.cluster.faults import Action, LoseAnswer, Request, Reset
 from testing.cluster.proxy import ApiProxy
@@ -135,13 +135,29 @@ class Pair:
         mark = self.team.cluster.audit.mark() if since is None else since
         wait_until(
             f"{count} writes of {operator.identity}",
-            lambda: (
-                sum(write.by == operator.identity and not write.of_lease for write in self.writes(mark))
-                >= count
-            ),
+            lambda: self._written(operator, mark) >= count,
             PATIENCE,
             every=0.05,
         )
+
+    def busy_leader(self, count: int, since: int | None = None) -> Operator:
+        """Whoever leads when it has changed so many things that are not the lease, from now on or since that mark.
+
+        On a busy machine the lead can change meanwhile, and whoever led first then changes nothing any more.
+        """
+        mark = self.team.cluster.audit.mark() if since is None else since
+        found = self.leader()
+
+        def is_busy() -> bool:
+            nonlocal found
+            found = self.leader()
+            return self._written(found, mark) >= count
+
+        wait_until(f"{count} writes of whoever leads", is_busy, PATIENCE, every=0.05)
+        return found
+
+    def _written(self, operator: Operator, mark: int) -> int:
+        return sum(write.by == operator.identity and not write.of_lease for write in self.writes(mark))
 
     def wait_for_any_write(self) -> None:
         """Wait until one of them changes something that is not the lease, from now on."""
@@ -279,7 +295,9 @@ class Load:
         if self._failure is not None:
             raise self._failure
         team = self._team
-        wait_until("the end of all runs", lambda: all(map(_is_over, self._runs())), 2 * PATIENCE, every=0.2)
+        wait_with_progress(
+            "the end of all runs", self._team.versions, lambda: all(map(_is_over, self._runs()))
+        )
         runs = self._runs()
         assert len(runs) == self._made >= _AT_ONCE
         for run in runs:

@@ -66,9 +66,8 @@ def test_the_leader_is_killed_again_and_again(
     led: set[str] = set()
     with Load(pair.team) as load:
         for blow in plan:
-            leader = pair.leader()
+            leader = pair.busy_leader(blow.after)
             led.add(leader.identity)
-            pair.wait_for_writes(leader, blow.after)
             if blow.node:
                 pair.take_down(leader)
                 assert pair.leader(other_than=leader).running
@@ -91,8 +90,7 @@ def test_a_frozen_leader_wakes_up(new_pair: PairMaker, capsys: pytest.CaptureFix
     plan = blows(10, 2, "freezes of the leader")
     with Load(pair.team) as load:
         for blow in plan:
-            leader = pair.leader()
-            pair.wait_for_writes(leader, blow.after)
+            leader = pair.busy_leader(blow.after)
             leader.pause()
             mark = pair.team.cluster.audit.mark()
             wait_seconds(2 * LEASE_SECONDS)
@@ -116,9 +114,8 @@ def test_told_to_stop_it_hands_over_at_once(new_pair: PairMaker, capsys: pytest.
     pair.bring_up()
     with Load(pair.team) as load:
         for _ in range(4):
-            leader = pair.leader()
+            leader = pair.busy_leader(5)
             pair.other(leader).wait_says("standby")
-            pair.wait_for_writes(leader, 5)
             assert pair.retire(leader) == 0
             assert pair.leader(other_than=leader).running
             pair.wait_for_writes(pair.other(leader), 1)

@@ -35,13 +35,13 @@ def test_a_component_is_away_for_longer_than_the_lease(
         pair.bring_up()
         with Load(pair.team) as load:
             for _ in range(TIMES):
-                pair.wait_for_writes(pair.leader(), 5)
+                pair.busy_leader(5)
                 node.kill(component)
                 wait_seconds(AWAY_SECONDS)
                 mark = pair.team.cluster.audit.mark()
                 node.start_component(component)
                 node.client.wait_ready()
-                pair.wait_for_writes(pair.leader(), 9, mark)
+                pair.busy_leader(9, mark)
             check(pair, load, f"{TIMES} times without {component} for {AWAY_SECONDS} s", capsys)
         # whoever ended did so because the other one leads, and not for want of an answer
         codes = [code for codes in pair.exits.values() for code in codes]
@@ -59,9 +59,8 @@ def test_only_the_leader_is_cut_off(
         pair.bring_up()
         with Load(pair.team) as load:
             for _ in range(TIMES):
-                leader = pair.leader()
+                leader = pair.busy_leader(5)
                 pair.other(leader).wait_says("standby")
-                pair.wait_for_writes(leader, 5)
                 before = len(pair.exits[leader.identity])
                 networks[leader.identity].cut()
                 assert pair.leader(other_than=leader).running
@@ -80,9 +79,8 @@ def test_both_are_cut_off(new_pair: PairMaker, node: NodeCluster, capsys: pytest
         pair.bring_up()
         with Load(pair.team) as load:
             for _ in range(TIMES):
-                leader = pair.leader()
+                leader = pair.busy_leader(5)
                 pair.other(leader).wait_says("standby")
-                pair.wait_for_writes(leader, 5)
                 for network in networks:
                     network.cut()
                 mark = node.audit.mark()
@@ -90,5 +88,5 @@ def test_both_are_cut_off(new_pair: PairMaker, node: NodeCluster, capsys: pytest
                 wait_seconds(AWAY_SECONDS)
                 for network in networks:
                     network.mend()
-                pair.wait_for_writes(pair.leader(), 9, mark)
+                pair.busy_leader(9, mark)
             check(pair, load, f"{TIMES} times both cut off for {AWAY_SECONDS} s", capsys)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from runkeys_operator.values.keys import PRIVATE, PUBLIC
-from testing.cluster.base import wait_until
+from testing.cluster.base import wait_until, wait_with_progress
 from testing.cluster.client import Object
 from testing.cluster.faults import LoseAnswer, matching
 from testing.cluster.node import NodeCluster
@@ -25,8 +25,6 @@ pytestmark = [
 
 RUNS = 200
 _ENDED = ("Succeeded", "Failed", "Cancelled")
-_ALL_SECONDS = 600
-"""Longest wait for all of them; about 75 on two quiet cores, where the making of the pods sets the pace."""
 
 
 def checks_its_variable(value: str) -> list[str]:
@@ -67,7 +65,7 @@ def wait_ended(team: Team, count: int) -> list[Object]:
         found[:] = team.client.list("workflowruns", team.namespace)
         return len(found) == count and all(phase(run) in _ENDED for run in found)
 
-    wait_until(f"the end of {count} runs", ended, timeout=_ALL_SECONDS, every=0.5)
+    wait_with_progress(f"the end of {count} runs", team.versions, ended)
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import wait_until, wait_with_progress
 from testing.cluster.client import Object
 from testing.cluster.faults import Action, Answer, Delay, LoseAnswer, Request, Reset
 from testing.cluster.node import NodeCluster
@@ -36,7 +36,8 @@ pytestmark = [
 
 RUNS, AT_ONCE = (1000, 20) if FULL else (24, 12)
 WRONG = "wrong-or-missing-value"
-SECONDS = 400
+SECONDS = 300
+"""Longest time in which nothing changes: a kubelet that comes back, or the longest back-off of an attempt."""
 
 FAULTS: tuple[Action, ...] = (
     Delay(0.5),
@@ -121,7 +122,9 @@ def play(
         if restarts and (first // AT_ONCE) % 5 == 2:
             node.restart("kube-apiserver" if first // AT_ONCE % 2 else "kubelet")
         names = [f"run-{number:04d}" for number in numbers]
-        wait_until("these runs to end", partial(all_ended, team, names), SECONDS, every=1)
+        wait_with_progress(
+            "these runs to end", team.versions, partial(all_ended, team, names), SECONDS, every=1
+        )
     assert len(faults) >= 3, faults
     print(f"{len(values)} runs, faults: {dict(faults)}")
     return team.client.list("workflowruns", team.namespace)
