@@ -18,7 +18,7 @@ _LEAVE = (
 )
 
 
-def is_opener(obs: Observation, job: JobView, container: ContainerView) -> bool:
+def is_unsealer(obs: Observation, job: JobView, container: ContainerView) -> bool:
     """Whether a container is the one that opens what was delivered sealed."""
     return job.sealed and container.name == UNSEALER and container.image == obs.support.image
 
@@ -30,7 +30,9 @@ def added_reader(
     others = [
         container
         for container in pod.containers
-        if container.reads and container.name not in secret_containers and not is_opener(obs, job, container)
+        if container.reads
+        and container.name not in secret_containers
+        and not is_unsealer(obs, job, container)
     ]
     if not others:
         return None

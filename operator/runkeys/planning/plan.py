@@ -47,7 +47,9 @@ from runkeys.planning.requirements import (
     support_refusal,
     task_requirements,
 )
+from runkeys.planning.retry import RETRY_AFTER
 from runkeys.planning.status import (
+    PATIENCE,
     REQUESTS_REFUSED,
     State,
     TaskResult,
@@ -56,7 +58,7 @@ from runkeys.planning.status import (
     finished,
     purging,
 )
-from runkeys.planning.task import PATIENCE, RETRY_AFTER, Start, Step, TaskPlanner, attempts_of, trusted
+from runkeys.planning.task import Step, TaskPlanner, attempts_of, trusted
 
 _REFRESH = Plan((Refresh(),), None)
 
@@ -275,7 +277,7 @@ class _Open:
         if spec.suspend:
             return planner.waits(Reason.SUSPENDED, "spec.suspend is true")
         outputs = {name: step.result.output for name, step in steps.items() if step.result.output is not None}
-        return planner.start(Start(outputs))
+        return planner.start(outputs)
 
     def _all_before_are_over(self, task: Task, states: dict[str, State]) -> bool:
         """Whether all that comes before a task is over; each task stands below those that it depends on."""

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from runkeys.api import AttemptStatus, Condition, TaskStatus, WorkflowRun, WorkflowRunStatus
 from runkeys.planning.refusal import Reason, Refusal
+
+PATIENCE = timedelta(seconds=2)
+"""How long a status may lag behind when nobody depends on it: most runs need no write in between."""
+
+ENDING = timedelta(seconds=10)
+"""The same between the end of the containers and the end of their Job, which the kubelet and the Job
+controller take some seconds over: a write in between says only that good news is on its way."""
 
 
 class State(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import datetime
 
-from runkeys.planning.task import PATIENCE
+from runkeys.planning.status import PATIENCE
 from testing.cluster.audit import AuditEvent
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster

@@ -13,8 +13,8 @@ from pydantic.fields import FieldInfo
 from runkeys.api import SecretBinding, SecretReveal, WorkflowRun
 from runkeys.planning import memory
 from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.retry import MOST_ATTEMPTS
 from runkeys.planning.status import Outcome
-from runkeys.planning.task import MOST_ATTEMPTS
 from tests.unit.plan.objects import make_run
 from tests.unit.plan.test_workflow import plain
 from tests.unit.plan.world import World

@@ -1,0 +1,432 @@
+"""One attempt of a task while there is a Job for it: its pod, its values, its end. Pure, a part of the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from runkeys.api import AttemptStatus, Exposure, Task
+from runkeys.api.binding import ON_START, SEALED
+from runkeys.names import object_labels
+from runkeys.planning import certificate_requests, manifests
+from runkeys.planning.access import Subject
+from runkeys.planning.actions import Action, DeleteSecret, Deliver, Diagnose, EnsureSecret
+from runkeys.planning.exposure import closed, may_exist
+from runkeys.planning.graph import ALWAYS
+from runkeys.planning.observation import JobState, JobView, Observation, PodView
+from runkeys.planning.outcome import (
+    NOT_GIVEN,
+    Ended,
+    at_fault,
+    counted_instead,
+    named_after,
+    outcome_of,
+    own_pods,
+)
+from runkeys.planning.own_pod import added_reader, is_unsealer, rewritten
+from runkeys.planning.pod_template import secret_containers
+from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.requirements import TaskRequirements, access_refusal, requester_of, task_requirements
+from runkeys.planning.retry import RETRY_AFTER, refused_lately
+from runkeys.planning.status import ENDING, PATIENCE, Outcome, State, Verdict
+
+DIAGNOSE_EVERY = timedelta(seconds=15)
+
+STOP_MARGIN = timedelta(seconds=30)
+"""How long after the Secret's lifetime the operator ends a pod that the kubelet should have ended."""
+
+OUTPUT_PATIENCE = timedelta(seconds=60)
+"""How long the pod of a Job that succeeded is waited for, if its output is wanted and no watch has shown it yet."""
+
+_RUNNING = Verdict(State.RUNNING)
+
+Due = tuple[datetime, ...]
+"""When to look again, even if nothing happens."""
+
+
+@dataclass(frozen=True)
+class AttemptStep:
+    """What one attempt comes to.
+
+    :ivar attempt: as the status is to show it.
+    :ivar verdict: where the task stands while the attempt goes on.
+    :ivar ended: the outcome, if it has ended; ``ended_at``: when, None: now.
+    :ivar releases: Secrets to delete before anything else.
+    :ivar provision: gives the pod its values; without the intent.
+    :ivar intended: the attempt with what begins by that; None: it is on record.
+    :ivar refresh: it cannot go on from what caches say.
+    :ivar urgent: somebody waits for its status.
+    """
+
+    attempt: AttemptStatus
+    verdict: Verdict = _RUNNING
+    ended: Ended | None = None
+    ended_at: datetime | None = None
+    actions: tuple[Action, ...] = ()
+    releases: tuple[DeleteSecret, ...] = ()
+    due: Due = ()
+    provision: EnsureSecret | Deliver | None = None
+    intended: AttemptStatus | None = None
+    refresh: bool = False
+    urgent: bool = False
+    patience: timedelta = PATIENCE
+
+
+def plan_lost(obs: Observation, task: Task, recorded: AttemptStatus) -> AttemptStep:
+    """The step of an attempt whose Job is not there."""
+    known = obs.jobs.get(recorded.job)
+    seen_to_go = known is not None and known.gone and known.uid == recorded.job_uid
+    if not obs.fresh and not seen_to_go:
+        return AttemptStep(recorded, refresh=True)  # not seen yet, as after a start, is not gone
+    secret = obs.memory.of(recorded.job_uid)
+    if may_exist(recorded, secret) and not secret.held_by:
+        return AttemptStep(recorded, releases=(DeleteSecret(recorded.job, recorded.job_uid),))
+    attempt = closed(obs, recorded)
+    asked = _asked_to_end(obs, task)
+    message = f"Job {recorded.job} is gone, and how its pod ended is not known; make a new run"
+    return AttemptStep(attempt, ended=asked or Ended(Outcome.LOST, Reason.ATTEMPT_LOST, message))
+
+
+def _asked_to_end(obs: Observation, task: Task) -> Ended | None:
+    """The end that the run's spec asks for."""
+    spec = obs.run.spec
+    if spec.cancel and task.runs != ALWAYS:
+        return Ended(Outcome.CANCELLED, Reason.CANCELLED, "cancelled by spec.cancel")
+    if spec.suspend:
+        return Ended(Outcome.SUSPENDED, Reason.SUSPENDED, "ended by spec.suspend")
+    return None
+
+
+class AttemptPlanner:
+    """Plans one attempt of a task, for which there is a Job."""
+
+    def __init__(
+        self,
+        obs: Observation,
+        index: int,
+        now: datetime,
+        job: JobView,
+        attempt: AttemptStatus,
+        *,
+        deadline_over: bool,
+    ) -> None:
+        """``attempt``: as it is on record, or as it would be. ``deadline_over``: that of the run."""
+        self.obs, self.index, self.now, self.job = obs, index, now, job
+        self.task = obs.run.spec.tasks[index]
+        self._deadline_over = deadline_over
+        self._secret_containers = secret_containers(self.task)
+        self._memory = obs.memory.about(self.task.name)
+        self._of_job = [pod for pod in obs.pods if pod.job_uid == job.uid]
+        self._pods = named_after(job, self._of_job)
+        self._current = [pod for pod in self._pods if not pod.over]
+        self._recorded = attempt
+
+    def plan(self) -> AttemptStep:
+        """The next step."""
+        stop, due = self._stop()
+        return self._plan(stop, due)
+
+    def _plan(self, stop: Ended | None, due: Due) -> AttemptStep:
+        job, pods, secret = self.job, self._pods, self.obs.memory.of(self.job.uid)
+        done = bool(pods) and all(pod.done_with(self._secret_containers) for pod in pods)
+        limit = self._lifetime()
+        expired = limit is not None and limit <= self.now
+        over = job.state is not JobState.ACTIVE or stop is not None or done or expired
+        if (over or self._all_started()) and may_exist(self._recorded, secret) and not secret.held_by:
+            release = DeleteSecret(job.name, job.uid)
+            return AttemptStep(self._recorded, self._state(), releases=(release,), due=due)
+        attempt = certificate_requests.followed(
+            _dated(closed(self.obs, self._recorded), pods), self.obs, pods
+        )
+        if job.state is not JobState.ACTIVE:
+            return self._finished(attempt)
+        if stop is not None:
+            return AttemptStep(attempt, ended=stop)
+        if self._awaits_values(attempt) and not expired:
+            step = self._provision(attempt)
+            return replace(step, due=(*due, *step.due))
+        actions, again = self._diagnosis()
+        patience = ENDING if done else PATIENCE
+        return AttemptStep(attempt, self._state(), actions=actions, due=(*due, *again), patience=patience)
+
+    def _all_started(self) -> bool:
+        """Whether the values may go although the containers run: the kubelet reads them when it makes a container."""
+        return (
+            self._recorded.release_policy == ON_START
+            and bool(self._pods)
+            and all(pod.has_started(self._secret_containers) for pod in self._pods)
+        )
+
+    def _awaits_values(self, attempt: AttemptStatus) -> bool:
+        """Whether a pod with a node waits for values that this process has not given it yet.
+
+        A Secret that is gone is not made again: its time is over. Where its containers have started it
+        was there, even if this process does not remember (it was started after that).
+        """
+        secret = self.obs.memory.of(self.job.uid)
+        over = bool(attempt.exposures) and attempt.exposures[-1].deleted is not None
+        known = secret.made_at or secret.gone_at or secret.held_by
+        if not self.task.secrets or self.job.deleting or over or known:
+            return False
+        waiting = [pod for pod in self._pods if pod.awaits(self._secret_containers)]
+        if self.job.sealed:
+            return any(certificate_requests.due(self.obs, pod, attempt) for pod in waiting)
+        return bool(waiting)
+
+    # its values
+
+    def _provision(self, attempt: AttemptStatus) -> AttemptStep:
+        """A pod has a node and may start as soon as it has its values: check it, say so, provide them."""
+        obs = self.obs
+        if not obs.fresh:
+            return AttemptStep(attempt, self._state(), refresh=True)
+        if len(self._current) > 1:
+            names = ", ".join(sorted(pod.name for pod in self._current))
+            refusal = Refusal(
+                Reason.AMBIGUOUS_PODS,
+                f"Job {self.job.name}",
+                f"several pods claim to be this attempt's one pod: {names}; delete those that somebody else made",
+                permanent=False,
+            )
+            return self._stalled(attempt, refusal)
+        pod = self._current[0]
+        changed = added_reader(obs, self.job, pod, self._secret_containers)
+        if changed is not None:
+            return self._stalled(attempt, changed)
+        requirements = task_requirements(obs.run, self.index, obs.bindings)
+        if not isinstance(requirements, TaskRequirements):
+            return self._stalled(attempt, requirements[0])
+        attempt = attempt.model_copy(update={"pod_uid": pod.uid})
+        refused = self._access_refusal(pod, requirements)
+        if refused is not None:
+            return self._stalled(attempt, refused)
+        found = refused_lately(self._memory, self.now, policies_in_force=obs.policies_in_force)
+        if found is not None and found.refusal is not None:
+            if found.refusal.permanent:
+                ended = Ended(Outcome.FAILED, found.refusal.reason, str(found.refusal))
+                return AttemptStep(attempt, ended=ended)
+            return self._stalled(attempt, found.refusal, found.at + RETRY_AFTER)
+        changed = self._delivery_changed(requirements)
+        if changed is not None:
+            return self._stalled(attempt, changed)
+        changed = rewritten(obs, self.index, attempt.number, requirements, self.job, pod)
+        if changed is not None:
+            seconds, begun = requirements.deadline_seconds, attempt.start_time
+            if seconds is None or begun is None:
+                return self._stalled(attempt, changed)
+            end = begun + timedelta(seconds=seconds) + STOP_MARGIN
+            if end <= self.now:
+                return AttemptStep(attempt, ended=_too_long([pod]))
+            return self._stalled(attempt, changed, end)
+        if self.job.sealed:
+            return self._deliver(pod, attempt, requirements)
+        return self._ensure_secret(attempt, requirements)
+
+    def _access_refusal(self, pod: PodView, requirements: TaskRequirements) -> Refusal | None:
+        """Why the bindings do not admit the pod as it was made."""
+        subject = Subject(
+            self.obs.run.metadata.labels,
+            pod.service_account,
+            # What opens the values has them already: it is the operator's own (docs/decisions/0040).
+            [
+                *(item.image for item in pod.containers if not is_unsealer(self.obs, self.job, item)),
+                *pod.volume_images,
+            ],
+            requester_of(self.obs.run),
+        )
+        names = sorted({reference.binding for reference in requirements.references} - {""})
+        return access_refusal(self.obs.run, names, subject, self.obs.bindings)
+
+    def _delivery_changed(self, requirements: TaskRequirements) -> Refusal | None:
+        if (requirements.delivery == SEALED) == self.job.sealed:
+            return None
+        found = "was made for sealed delivery" if self.job.sealed else "was made for a Secret"
+        return Refusal(
+            Reason.DELIVERY_CHANGED,
+            f"spec.tasks[{self.index}].delivery",
+            f"Job {self.job.name} {found}, and by now its bindings ask for {requirements.delivery}; it gets nothing:"
+            " change them back, or make a new run",
+            permanent=False,
+        )
+
+    def _ensure_secret(self, attempt: AttemptStatus, requirements: TaskRequirements) -> AttemptStep:
+        intended = None
+        if not attempt.exposures:
+            changes = {
+                "exposures": [Exposure(created=self.now, estimated=True)],
+                "release_policy": requirements.release_policy,
+            }
+            intended = attempt.model_copy(update=changes)
+        job, metadata = self.job, self.obs.run.metadata
+        labels = object_labels(metadata.name, metadata.uid, self.task.name)
+        manifest = manifests.secret(metadata.namespace, job.name, job.uid, labels)
+        ensure = EnsureSecret(self.task.name, job.name, job.uid, manifest, requirements.references, None)
+        return AttemptStep(attempt, provision=ensure, intended=intended)
+
+    def _deliver(self, pod: PodView, attempt: AttemptStatus, requirements: TaskRequirements) -> AttemptStep:
+        """The pod asks for its values and may have them: say which request it is, answer that."""
+        request = certificate_requests.due(self.obs, pod, attempt)
+        if request is None:
+            return AttemptStep(attempt, self._state())
+        intended = None
+        if attempt.sealed is None or attempt.sealed.request != request.uid:
+            intended = certificate_requests.intended(attempt, request)
+        action = Deliver(self.task.name, self.job.name, request, requirements.references, None)
+        return AttemptStep(attempt, provision=action, intended=intended)
+
+    def _stalled(self, attempt: AttemptStatus, refusal: Refusal, *due: datetime) -> AttemptStep:
+        verdict = Verdict(State.WAITING, refusal.reason, str(refusal), refusal)
+        return AttemptStep(attempt, verdict, due=(self.now + RETRY_AFTER, *due), urgent=True)
+
+    # its time
+
+    def _stop(self) -> tuple[Ended | None, Due]:
+        """How and why the operator has to end the attempt, if it has to; else when that may be."""
+        asked = self._asked_to_stop() or self._replaced()
+        if asked is not None:
+            return asked, ()
+        late, due = self._late_start()
+        if late is not None:
+            return late, ()
+        limit = self._lifetime()
+        if limit is None:
+            return None, due
+        if limit + STOP_MARGIN <= self.now:
+            return _too_long(self._current), ()
+        return None, (*due, limit, limit + STOP_MARGIN)
+
+    def _asked_to_stop(self) -> Ended | None:
+        spec = self.obs.run.spec
+        if self.task.runs != ALWAYS and self._deadline_over and not spec.cancel:
+            message = f"the run took longer than its activeDeadlineSeconds ({spec.active_deadline_seconds} s)"
+            return Ended(Outcome.FAILED, Reason.RUN_DEADLINE_EXCEEDED, message)
+        return _asked_to_end(self.obs, self.task)
+
+    def _replaced(self) -> Ended | None:
+        """As the Job has but one pod at a time, the one that has the values is not the Job's any more."""
+        uid = self._recorded.pod_uid
+        second = next((pod for pod in self._current if uid not in (None, pod.uid)), None)
+        if second is None or not (self._recorded.exposures or self._recorded.sealed is not None):
+            return None
+        message = f"pod {second.name} came beside the pod that was given the secrets, or in its place"
+        return Ended(Outcome.DISRUPTED, Reason.POD_REPLACED, message)
+
+    def _late_start(self) -> tuple[Ended | None, Due]:
+        current, seconds = self._current, self.task.start_deadline_seconds
+        if not current or any(pod.started for pod in current):
+            return None, ()
+        bound = min((pod.bound_at for pod in current if pod.bound_at is not None), default=self.now)
+        deadline = bound + timedelta(seconds=seconds)
+        if deadline > self.now:
+            return None, (deadline,)
+        seen = next((c for pod in current for c in pod.containers if c.waiting), None)
+        found = f" (container {seen.name}: {seen.waiting})" if seen else ""
+        message = (
+            f"no container started within {seconds} s of the pod getting a"
+            f" node{found}; raise startDeadlineSeconds or mend what keeps it"
+        )
+        return Ended(*at_fault(current, Reason.START_DEADLINE_EXCEEDED, message)), ()
+
+    def _lifetime(self) -> datetime | None:
+        """Until when the values may be there: as long as the pod's own deadline.
+
+        That is never longer than the bindings allow, and it stays known when one is deleted meanwhile. Whoever takes
+        it out of the pod, or the Job, wins no time: then the other one counts, or the task's.
+        """
+        attempt, pods = self._recorded, self._pods
+        known = [
+            self.job.deadline_seconds,
+            self.task.active_deadline_seconds,
+            *(pod.deadline_seconds for pod in pods),
+        ]
+        seconds = min((item for item in known if item is not None), default=None)
+        if seconds is None:
+            return None
+        begun = attempt.exposures[-1].created if attempt.exposures else None
+        if begun is None and attempt.sealed is not None:
+            begun = attempt.sealed.delivered
+        unbounded = any(
+            pod.deadline_seconds is None or pod.deadline_seconds > seconds for pod in self._current
+        )
+        if begun is None and unbounded:
+            begun = attempt.start_time
+        return begun + timedelta(seconds=seconds) if begun is not None else None
+
+    # how it stands
+
+    def _state(self) -> Verdict:
+        blocked = next(
+            (
+                container
+                for pod in self._current
+                if not pod.started
+                for container in pod.containers
+                if _is_trouble(container.waiting)
+            ),
+            None,
+        )
+        if blocked is not None:
+            reason = "ImagePullBackOff" if blocked.waiting == "ErrImagePull" else blocked.waiting
+            message = f"container {blocked.name} of pod {self._current[0].name} waits"
+            return Verdict(State.WAITING, reason, message)
+        if self._pods:
+            return _RUNNING
+        found = self._memory.waiting
+        if found is not None and found.refusal is not None and found.at >= self.job.created:
+            return Verdict(State.WAITING, found.refusal.reason, str(found.refusal), found.refusal)
+        return Verdict(State.WAITING, "NoPod", "waiting for the pod to be made and given a node")
+
+    def _diagnosis(self) -> tuple[tuple[Action, ...], Due]:
+        """A look for why there is no pod, if one is due; else when it is."""
+        if self._pods:
+            return (), ()
+        last = self._memory.waiting
+        if last is None or last.at < self.job.created:
+            next_time = self.job.created + PATIENCE
+        else:
+            next_time = last.at + DIAGNOSE_EVERY
+        if next_time <= self.now:
+            return (Diagnose(self.task.name, self.job.name, self.job.uid),), ()
+        return (), (next_time,)
+
+    # its end
+
+    def _finished(self, attempt: AttemptStatus) -> AttemptStep:
+        """The Job has finished: derive the attempt's outcome."""
+        job, pods = self.job, self._pods
+        if job.state is JobState.SUCCEEDED:
+            pods = own_pods(self.obs.pods, pods, attempt.pod_uid or "")
+            # It needs values, and that some are on their way is on record before they are.
+            nothing_given = bool(self.task.secrets) and not attempt.exposures and attempt.sealed is None
+            seen = any(pod.phase == "Succeeded" for pod in pods)
+            if not self.obs.fresh and (not seen or nothing_given):
+                return AttemptStep(attempt, refresh=True)
+            wrong = NOT_GIVEN if nothing_given else counted_instead(pods, self._of_job)
+            if wrong:
+                ended = Ended(Outcome.FAILED, Reason.POD_REPLACED, wrong)
+                return AttemptStep(attempt, ended=ended, ended_at=job.finished_at)
+            if self.task.record_output and not any(pod.over and not pod.gone for pod in pods):
+                last = (job.finished_at or self.now) + OUTPUT_PATIENCE
+                if last > self.now:
+                    return AttemptStep(attempt, due=(last,))
+        return AttemptStep(attempt, ended=outcome_of(self.task, job, pods), ended_at=job.finished_at)
+
+
+def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
+    """``attempt`` with when it began, and its pod: of several the one that is given the values."""
+    there = [pod for pod in pods if not pod.over]
+    if not attempt.pod_uid and len(there) == 1:
+        attempt = attempt.model_copy(update={"pod_uid": there[0].uid})
+    if attempt.start_time is not None:
+        return attempt
+    bound = min((pod.bound_at for pod in pods if pod.bound_at is not None), default=None)
+    return attempt.model_copy(update={"start_time": bound})
+
+
+def _too_long(pods: list[PodView]) -> Ended:
+    message = "the pod was still there after the longest time that its run and bindings allow"
+    return Ended(*at_fault(pods, Reason.LIFETIME_EXCEEDED, message))
+
+
+def _is_trouble(waiting: str) -> bool:
+    return bool(waiting) and waiting not in ("ContainerCreating", "PodInitializing")
