@@ -9,7 +9,8 @@ from typing import Any
 
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.planning import manifests
-from runkeys.planning.requirements import Bindings, TaskRequirements, task_requirements
+from runkeys.planning.bindings import Bindings
+from runkeys.planning.requirements import TaskRequirements, task_requirements
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
 from testing.namespace import Team, binding, make_namespace, team_in

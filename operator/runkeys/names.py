@@ -49,6 +49,15 @@ SEALING_KEYS = "runkeys-sealing-keys"
 PUBLIC_KEYS = "runkeys-public-keys"
 """The ConfigMap beside it with the public ones."""
 
+RUNTIME = "/var/runtime"
+"""Where a task finds what it is given, and leaves its output; the same place as in the qhub runtime."""
+
+RUNTIME_VARIABLE = "RUNKEYS_RUNTIME_DIR"
+"""Says that it is somewhere else, as in a local run."""
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""The annotation in which `kubectl apply` keeps a copy of what it sent."""
+
 SERVICE_ACCOUNT = "system:serviceaccount:"
 """What usernames of service accounts begin with; namespace and name follow."""
 

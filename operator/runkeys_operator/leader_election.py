@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from runkeys._text.times import to_microseconds
 from runkeys_operator.errors import (
     AlreadyExists,
     ApiError,
@@ -161,7 +162,7 @@ class Lease:
         if self._is_anothers(found):
             return False
         before = (found or {}).get("spec") or {}
-        self._acquired = _micro_time()
+        self._acquired = to_microseconds(datetime.now(UTC))
         changes = before.get("leaseTransitions", 0) + (before.get("holderIdentity") != self.identity)
         await self._write(found, acquireTime=self._acquired, leaseTransitions=changes)
         return True
@@ -217,7 +218,7 @@ class Lease:
         ours = {
             "holderIdentity": self.identity,
             "leaseDurationSeconds": int(self._seconds),
-            "renewTime": _micro_time(),
+            "renewTime": to_microseconds(datetime.now(UTC)),
             **spec,
         }
         body = {**lease, "spec": {**(lease.get("spec") or {}), **ours}}
@@ -255,7 +256,3 @@ class Lease:
 
 def _text(error: ApiError | TimeoutError) -> str:
     return str(error) if isinstance(error, ApiError) else "no answer in time"
-
-
-def _micro_time() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

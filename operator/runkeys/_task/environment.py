@@ -13,11 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runkeys import masking
-from runkeys.names import SECRETS_VARIABLE, TASK_VARIABLE, secret_variable
-
-RUNTIME = "/var/runtime"
-RUNTIME_VARIABLE = "RUNKEYS_RUNTIME_DIR"
-"""Says where that is, if it is elsewhere: in a local run."""
+from runkeys.names import RUNTIME, RUNTIME_VARIABLE, SECRETS_VARIABLE, TASK_VARIABLE, secret_variable
 
 # Those of the qhub runtime, so that one setting serves both.
 _FOLDERS = {"input": "INPUT_DIRECTORY", "output": "OUTPUT_DIRECTORY", "datapool": "DATAPOOL_DIRECTORY"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pydantic.alias_generators import to_camel
 
 from runkeys._text.documents import shallow
+from runkeys._text.times import to_microseconds, to_seconds
 from runkeys.names import API_VERSION, GROUP, VERSION
 
 __all__ = ["API_VERSION", "GROUP", "VERSION"]
@@ -39,18 +40,10 @@ def list_map(*keys: str) -> dict[str, Any]:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
 
 
-def _micro(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _seconds(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-MicroTime = Annotated[datetime, PlainSerializer(_micro, return_type=str, when_used="json")]
+MicroTime = Annotated[datetime, PlainSerializer(to_microseconds, return_type=str, when_used="json")]
 """A moment in UTC with microseconds, as Kubernetes' MicroTime."""
 
-Time = Annotated[datetime, PlainSerializer(_seconds, return_type=str, when_used="json")]
+Time = Annotated[datetime, PlainSerializer(to_seconds, return_type=str, when_used="json")]
 """A moment in UTC with whole seconds, as Kubernetes' Time."""
 
 

@@ -23,17 +23,16 @@ from runkeys.client import Client
 from runkeys.client.submission import LOCAL, parse_run, prepared, take_secrets
 from runkeys.planning.access import REVEAL, USE, grant, subject_of
 from runkeys.planning.actions import CreateJob
+from runkeys.planning.bindings import Bindings, bindings_of
 from runkeys.planning.memory import Finding, Memory
 from runkeys.planning.observation import Observation
 from runkeys.planning.plan import plan as plan_of
 from runkeys.planning.refusal import Refusal
 from runkeys.planning.requirements import (
     ANYWHERE,
-    Bindings,
     SealedValue,
     SecretReference,
     TaskRequirements,
-    bindings_of,
     task_requirements,
 )
 from runkeys.problems import Denied, Invalid, NotFound, Problem

@@ -16,6 +16,7 @@ from typing import Any
 
 from runkeys import sealing
 from runkeys._text import documents
+from runkeys._text.times import to_seconds
 from runkeys._text.words import kubectl
 from runkeys.api import SecretBinding
 from runkeys.api.common import API_VERSION, GROUP, describe_invalid
@@ -194,7 +195,7 @@ class BindingSecrets:
         metadata = {
             "name": binding,
             "namespace": client.namespace,
-            "annotations": {CHANGED: json.dumps({name: _moment()})},
+            "annotations": {CHANGED: json.dumps({name: to_seconds(datetime.now(UTC))})},
         }
         body = {"apiVersion": API_VERSION, "kind": "SecretBinding", "metadata": metadata, "spec": spec}
         client.create(client.path("secretbindings"), body)
@@ -212,7 +213,7 @@ class BindingSecrets:
             entries[places[0]] = entry
         else:
             entries.append(entry)
-        self._patch(raw, entries, {**_changed(raw), name: _moment()})
+        self._patch(raw, entries, {**_changed(raw), name: to_seconds(datetime.now(UTC))})
 
     def _patch(self, raw: dict[str, Any], entries: list[Any], changed: dict[str, str | None]) -> None:
         kept = json.dumps({entry: at for entry, at in changed.items() if at is not None})
@@ -257,7 +258,3 @@ def _changed(raw: dict[str, Any]) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _moment() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

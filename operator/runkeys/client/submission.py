@@ -11,8 +11,9 @@ from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.api.common import API_VERSION, describe_invalid
 from runkeys.mapping import SECRETS, seal_secrets, split_secrets
 from runkeys.names import is_reserved_variable, is_variable_name
+from runkeys.planning.bindings import Bindings
 from runkeys.planning.refusal import Refusal
-from runkeys.planning.requirements import Bindings, task_requirements
+from runkeys.planning.requirements import task_requirements
 from runkeys.problems import Invalid
 
 if TYPE_CHECKING:

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from runkeys.planning.kubelet import RUNTIME
+from runkeys.names import RUNTIME, RUNTIME_VARIABLE
 from runkeys.planning.observation import ContainerView, PodView
 from runkeys.planning.readers import shape_of
 
 Json = dict[str, Any]
 
-RUNTIME_VARIABLE = "RUNKEYS_RUNTIME_DIR"
 POOLS = "datapools"
 _OUTPUT_KEPT = 4096
 """Bytes of the end of an output that the kubelet keeps."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from runkeys.api import WorkflowRun
 from runkeys.client.submission import refusals
 from runkeys.names import secret_variable
-from runkeys.planning.requirements import Bindings, SecretReference, TaskRequirements, task_requirements
+from runkeys.planning.bindings import Bindings
+from runkeys.planning.requirements import SecretReference, TaskRequirements, task_requirements
 from runkeys.problems import Invalid, NotFound
 
 Values = Mapping[str, str]

@@ -11,6 +11,7 @@ from runkeys.names import object_labels
 from runkeys.planning import certificate_requests, manifests
 from runkeys.planning.access import Subject
 from runkeys.planning.actions import Action, DeleteSecret, Deliver, Diagnose, EnsureSecret
+from runkeys.planning.bindings import access_refusal, requester_of
 from runkeys.planning.exposure import closed, may_exist
 from runkeys.planning.graph import ALWAYS
 from runkeys.planning.observation import JobState, JobView, Observation, PodView
@@ -26,7 +27,7 @@ from runkeys.planning.outcome import (
 from runkeys.planning.own_pod import added_reader, is_unsealer, rewritten
 from runkeys.planning.pod_template import secret_containers
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import TaskRequirements, access_refusal, requester_of, task_requirements
+from runkeys.planning.requirements import TaskRequirements, task_requirements
 from runkeys.planning.retry import RETRY_AFTER, refused_lately
 from runkeys.planning.status import ENDING, PATIENCE, Outcome, State, Verdict
 

@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-RUNTIME = "/var/runtime"
-"""Where a task finds what it is given; the same place as in the qhub runtime."""
+from runkeys.names import RUNTIME
 
 OURS = "runkeys-"
 """What the names of our volumes and containers in a pod begin with."""

@@ -13,6 +13,7 @@ from runkeys.api.binding import SEALED
 from runkeys.names import (
     ENVIRONMENT_VOLUME,
     RECIPIENT_VOLUME,
+    RUNTIME,
     SECRET_TYPE,
     SECRETS_VARIABLE,
     SIGNER,
@@ -21,7 +22,7 @@ from runkeys.names import (
     attempt_name,
     object_labels,
 )
-from runkeys.planning.kubelet import OURS, OUTPUT, RUNTIME, SECRETS_VOLUME
+from runkeys.planning.kubelet import OURS, OUTPUT, SECRETS_VOLUME
 from runkeys.planning.pod_template import CONTAINER_FIELDS, secret_containers
 from runkeys.planning.requirements import SecretReference, TaskRequirements, variable_of
 from runkeys.sealing import unseal

@@ -10,10 +10,11 @@ from typing import Any
 
 from runkeys.api import WorkflowRun
 from runkeys.names import run_uid_of
+from runkeys.planning.bindings import Bindings
 from runkeys.planning.memory import Memory
 from runkeys.planning.pod_template import volume_images
 from runkeys.planning.readers import NO_SHAPE, Shape, is_key, readers, shape_of
-from runkeys.planning.requirements import NO_SUPPORT, Bindings, SealedSupport
+from runkeys.planning.requirements import NO_SUPPORT, SealedSupport
 
 LABEL_JOB_UID = "batch.kubernetes.io/controller-uid"
 """Which pods a Job counts: those that bear its uid there, and that it owns."""

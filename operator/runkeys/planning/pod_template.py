@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from runkeys._text.documents import TOO_DEEP, is_too_deep
 from runkeys.api import GROUP, Task
-from runkeys.names import SIGNER
-from runkeys.planning.kubelet import OURS, RUNTIME, TERMINATION_LOG, copies, expands, expansions, is_taken
+from runkeys.names import RUNTIME, SIGNER
+from runkeys.planning.kubelet import OURS, TERMINATION_LOG, copies, expands, expansions, is_taken
 from runkeys.planning.refusal import Reason, Refusal
 
 MOST_CONTAINERS = 100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,11 +10,10 @@ from runkeys import sealing
 from runkeys.api import BindingEntry, SecretBinding, SecretKeySelector, Task, TaskSecret, WorkflowRun
 from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START, SEALED, SECRET
 from runkeys.names import is_reserved_variable, is_variable_name, secret_variable
-from runkeys.planning.access import Subject, denial
+from runkeys.planning.bindings import Bindings, binding_refusals, bindings_of, requester_of
 from runkeys.planning.graph import graph_refusals
 from runkeys.planning.pod_template import (
     containers,
-    images,
     restart_refusals,
     sealed_refusals,
     secret_containers,
@@ -122,31 +121,6 @@ def support_refusal(
     )
 
 
-@dataclass(frozen=True)
-class Bindings:
-    """The bindings that a run names, as they were read a moment ago.
-
-    :ivar found: by name. A binding that is named but neither here nor in ``unreadable`` does not exist.
-    :ivar unreadable: name -> what was wrong, for bindings stored by another version of the schema.
-    :ivar personal: names of those that belong to the requester, if the run asks for its personal one.
-    """
-
-    found: Mapping[str, SecretBinding]
-    unreadable: Mapping[str, str]
-    personal: tuple[str, ...] = ()
-
-
-def bindings_of(run: WorkflowRun, bindings: Bindings) -> dict[str, str]:
-    """The bindings that a run names: by name the path of the field that names it. A personal one once it is found."""
-    names: dict[str, str] = {}
-    for index, reference in enumerate(run.spec.bindings):
-        if reference.name is not None:
-            names.setdefault(reference.name, f"spec.bindings[{index}].name")
-        elif len(bindings.personal) == 1:
-            names.setdefault(bindings.personal[0], f"spec.bindings[{index}].personal")
-    return names
-
-
 def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> SecretKeySelector | SealedValue:
     """Where the value of a binding's entry comes from.
 
@@ -176,7 +150,7 @@ def task_requirements(
     refusals = [*graph_refusals(run, index), *_variable_refusals(task, path)]
     variables = [variable_of(item) for item in task.secrets]
     refusals += template_refusals(task, path, run.spec.service_account_name, variables)
-    refusals += _binding_refusals(run, task, bindings)
+    refusals += binding_refusals(run, task, bindings)
     references: list[SecretReference] = []
     entries = _Entries(run, bindings)
     for position, item in enumerate(task.secrets):
@@ -220,30 +194,6 @@ def task_requirements(
         ON_START if early else ON_COMPLETION,
         SEALED if sealed else SECRET,
     )
-
-
-def requester_of(run: WorkflowRun) -> str:
-    """Username of whoever made the run; empty if that is not on record."""
-    return run.spec.requester.username if run.spec.requester is not None else ""
-
-
-def access_refusal(
-    run: WorkflowRun, names: Iterator[str] | list[str], subject: Subject, bindings: Bindings
-) -> Refusal | None:
-    """Why one of the bindings called ``names`` does not admit ``subject``; None if all do."""
-    for name in names:
-        binding, where = bindings.found.get(name), bindings_of(run, bindings).get(name, "spec.bindings")
-        if binding is None:
-            return _binding_missing(run, name, where, bindings)
-        reason = denial(binding, subject)
-        if reason is not None:
-            return Refusal(
-                Reason.ACCESS_DENIED,
-                where,
-                f"{reason}; its owner can admit the run in spec.access",
-                permanent=False,
-            )
-    return None
 
 
 def variable_of(item: TaskSecret) -> str:
@@ -390,72 +340,5 @@ def _look_up(
         where,
         f"no secret {secret!r} in {', '.join(entries.names) or 'any binding that was found'}; they have:"
         f" {entries.offered}",
-        permanent=False,
-    )
-
-
-def _binding_refusals(run: WorkflowRun, task: Task, bindings: Bindings) -> Iterator[Refusal]:
-    names = bindings_of(run, bindings)
-    for name, where in names.items():
-        if name not in bindings.found:
-            yield _binding_missing(run, name, where, bindings)
-    yield from _personal_refusals(run, bindings)
-    wanted = {item.secret for item in task.secrets if item.secret is not None}
-    used = [
-        name
-        for name in names
-        if name in bindings.found and any(bindings.found[name].entry(secret) for secret in wanted)
-    ]
-    subject = Subject(
-        run.metadata.labels, run.spec.service_account_name, images(task.template), requester_of(run)
-    )
-    refusal = access_refusal(run, used, subject, bindings)
-    if refusal is not None:
-        yield refusal
-
-
-def _personal_refusals(run: WorkflowRun, bindings: Bindings) -> Iterator[Refusal]:
-    position = next((i for i, reference in enumerate(run.spec.bindings) if reference.personal), None)
-    if position is None or len(bindings.personal) == 1:
-        return
-    where, requester = f"spec.bindings[{position}].personal", requester_of(run)
-    namespace = run.metadata.namespace
-    if not requester:
-        yield Refusal(
-            Reason.REQUESTER_UNKNOWN,
-            where,
-            "whose personal binding is meant is not on record (spec.requester); make the run again",
-            permanent=True,
-        )
-    elif not bindings.personal:
-        yield Refusal(
-            Reason.BINDING_NOT_FOUND,
-            where,
-            f"{requester} has no personal SecretBinding in namespace {namespace}; `runkeys secret set` makes it, and"
-            " the run goes on",
-            permanent=False,
-        )
-    else:
-        yield Refusal(
-            Reason.NAME_COLLISION,
-            where,
-            f"{requester} has several personal SecretBindings in namespace {namespace}"
-            f" ({', '.join(bindings.personal)}); delete all but one",
-            permanent=False,
-        )
-
-
-def _binding_missing(run: WorkflowRun, name: str, where: str, bindings: Bindings) -> Refusal:
-    if name in bindings.unreadable:
-        return Refusal(
-            Reason.BINDING_INVALID,
-            where,
-            f"SecretBinding {name} cannot be read: {bindings.unreadable[name]}",
-            permanent=False,
-        )
-    return Refusal(
-        Reason.BINDING_NOT_FOUND,
-        where,
-        f"there is no SecretBinding {name} in namespace {run.metadata.namespace}; create it, and the run goes on",
         permanent=False,
     )

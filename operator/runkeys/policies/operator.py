@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from runkeys._text.words import shell
 from runkeys.api import GROUP
-from runkeys.names import OBJECT_PREFIX, SEALING_KEYS, SECRET_TYPE, SIGNER
+from runkeys.names import LAST_APPLIED, OBJECT_PREFIX, SEALING_KEYS, SECRET_TYPE, SIGNER
 from runkeys.planning.secret_paths import IMAGE_PULL_SECRETS, POD, every_secret
 from runkeys.planning.status import FINAL_PHASES
 from runkeys.policies import baseline
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, listed, ours, policy, rule, text
-from runkeys.policies.shared import LAST_APPLIED, TARGET, changed
+from runkeys.policies.shared import TARGET, changed
 
 LABEL_RUNS = f"{GROUP}/runs"
 """Of the operator's own namespace: "allowed" lets it run there what it is told to."""

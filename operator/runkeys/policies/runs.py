@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from runkeys.api import GROUP
+from runkeys.names import LAST_APPLIED
 from runkeys.planning.access import REVEAL, USE
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, filled, match, may, ours, policy, text
-from runkeys.policies.shared import GRANT, LAST_APPLIED, SUBJECT, changed, granted_by
+from runkeys.policies.shared import GRANT, SUBJECT, changed, granted_by
 
 MOST_BINDINGS = 8
 """As many can a run name."""

@@ -9,9 +9,6 @@ from runkeys.names import SERVICE_ACCOUNT
 from runkeys.planning.access import RECONCILED, role
 from runkeys.policies.cel import WHO, filled, in_quotes, listed, quoted, text, word
 
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-
-
 _COLLECTORS = [
     "system:serviceaccount:kube-system:generic-garbage-collector",
     "system:serviceaccount:kube-system:namespace-controller",

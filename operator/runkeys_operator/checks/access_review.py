@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from runkeys.api import WorkflowRun
 from runkeys.api.run import Requester
 from runkeys.planning.access import USE, grant, subject_of
+from runkeys.planning.bindings import Bindings
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import Bindings, SecretReference
+from runkeys.planning.requirements import SecretReference
 from runkeys_operator.kube import BINDINGS, Kube, Resource
 
 LOCAL_REVIEWS = Resource("authorization.k8s.io", "v1", "localsubjectaccessreviews")

@@ -56,8 +56,6 @@ _RESOURCES = {
         (f"{MUTATING}Binding", "mutatingadmissionpolicybindings"),
     )
 }
-_WHO_AM_I = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")
-_REVIEW: Json = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
 REMEDY = (
     "so nothing holds people to what they may use, and no Job and no Secret is made. Install the policies of this"
     " version again (helm upgrade, or kubectl apply -f policies/); the run then goes on by itself"
@@ -249,7 +247,7 @@ class PolicyCheck:
 
     async def _ask_the_time(self) -> datetime:
         """The API server's, which it cuts to seconds: a time that it was not later than."""
-        review = await self._kube.create(_WHO_AM_I, None, dict(_REVIEW))
+        review = await self._kube.who_am_i()
         moment = datetime.fromisoformat(review["metadata"]["creationTimestamp"])
         self._server = moment, self._now()
         self._username = str(review["status"]["userInfo"]["username"])

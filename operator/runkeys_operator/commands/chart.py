@@ -20,7 +20,7 @@ from runkeys.api import API_VERSION, WorkflowRun
 from runkeys.cli._printing import echo
 from runkeys.planning.status import finished
 from runkeys_operator.errors import ApiError, Conflict, Forbidden, LoginError, NotFound
-from runkeys_operator.kube import RUNS, Json, Kube, Resource, credentials
+from runkeys_operator.kube import RUNS, Json, Kube, credentials
 from runkeys_operator.kube.login import Login
 from runkeys_operator.kube.selectors import LIVE, OPEN
 from runkeys_operator.options import Options
@@ -28,7 +28,6 @@ from runkeys_operator.options import Options
 Result = TypeVar("Result")
 
 _PAUSE = 0.5
-_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")
 _CHECK = (
     "import hashlib, os, sys;"
     "value = os.environ['SECRET_SELFTEST'];"
@@ -112,7 +111,7 @@ def selftest(options: Options, /, namespace: str, timeout_seconds: int, **given:
     """Make a run that checks the value of its secret, and see its Secret come and go."""
 
     async def work(kube: Kube) -> str:
-        review = await kube.create(_REVIEWS, None, {"apiVersion": "authentication.k8s.io/v1"})
+        review = await kube.who_am_i()
         user = review["status"]["userInfo"]
         requester = {"username": user["username"], "groups": user.get("groups") or []}
         made = await kube.create(RUNS, namespace, _test_run(requester, **given))

@@ -6,9 +6,10 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from runkeys._text.times import to_seconds
 from runkeys.names import SIGNER
 from runkeys.planning.observation import PodView, RequestView
 from runkeys.planning.requirements import SealedSupport
@@ -88,9 +89,9 @@ class CertificateRequests:
             return await self.deny(request, str(error))
         status = {
             "certificateChain": answer.chain,
-            "notBefore": _text(answer.not_before),
-            "notAfter": _text(answer.not_after),
-            "beginRefreshAt": _text(answer.begin_refresh_at),
+            "notBefore": to_seconds(answer.not_before),
+            "notAfter": to_seconds(answer.not_after),
+            "beginRefreshAt": to_seconds(answer.begin_refresh_at),
             "conditions": [
                 _condition("Issued", "Delivered", "the values are in the certificate, sealed", now)
             ],
@@ -182,9 +183,5 @@ def _condition(kind: str, reason: str, message: str, now: datetime) -> dict[str,
         "status": "True",
         "reason": reason,
         "message": message,
-        "lastTransitionTime": _text(now),
+        "lastTransitionTime": to_seconds(now),
     }
-
-
-def _text(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

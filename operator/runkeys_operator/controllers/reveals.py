@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
+from runkeys._text.times import to_seconds
 from runkeys.api import API_VERSION, SecretBinding
 from runkeys.api.common import describe_invalid
 from runkeys.api.reveal import SecretReveal, SecretRevealStatus
@@ -218,7 +219,7 @@ class RevealController:
         said twice.
         """
         metadata, asked = binding.metadata, reveal.metadata
-        moment = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        moment = to_seconds(self._now())
         event = {
             "apiVersion": "v1",
             "kind": "Event",

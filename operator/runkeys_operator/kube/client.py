@@ -42,7 +42,7 @@ from runkeys_operator.kube.answers import (
 )
 from runkeys_operator.kube.clock import ServerClock
 from runkeys_operator.kube.login import BEFORE_SENDING, Login
-from runkeys_operator.kube.resources import SECRETS, Resource
+from runkeys_operator.kube.resources import SECRETS, SELF_REVIEWS, Resource
 from runkeys_operator.process import metrics
 from runkeys_operator.process.logs import get_logger
 
@@ -315,6 +315,11 @@ class Kube:
             body={**body, "metadata": metadata},
             accept=METADATA_ONLY if resource == SECRETS else "",
         )
+
+    async def who_am_i(self) -> Json:
+        """The server's answer to a SelfSubjectReview: `status.userInfo`, and the server's time as its creation."""
+        review = {"apiVersion": SELF_REVIEWS.group_version, "kind": "SelfSubjectReview"}
+        return await self.create(SELF_REVIEWS, None, review)
 
     async def discover(self, resource: Resource) -> Objects:
         """What the resource's group version serves: APIResource objects; `NotFound` if nothing."""

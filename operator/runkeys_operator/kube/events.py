@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from datetime import UTC, datetime
+from datetime import datetime
 
+from runkeys._text.times import to_seconds
 from runkeys.api import API_VERSION, Condition, WorkflowRun, WorkflowRunStatus
 from runkeys_operator.errors import AlreadyExists, ApiError
 from runkeys_operator.kube import EVENTS, Kube
@@ -26,7 +27,7 @@ async def announce(kube: Kube, run: WorkflowRun, status: WorkflowRunStatus, now:
         return
     metadata = run.metadata
     digest = hashlib.sha256(f"{metadata.uid}/{after.reason}/{after.message}".encode()).hexdigest()[:10]
-    moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = to_seconds(now)
     event = {
         "apiVersion": "v1",
         "kind": "Event",

@@ -16,6 +16,11 @@ class Resource:
     plural: str
 
     @property
+    def group_version(self) -> str:
+        """As `apiVersion` has it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
     def root(self) -> str:
         """The group version's path: `/api/v1` or `/apis/<group>/<version>`."""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
@@ -39,4 +44,5 @@ SECRETS = Resource("", "v1", "secrets")
 EVENTS = Resource("", "v1", "events")
 REQUESTS = Resource("certificates.k8s.io", "v1", "podcertificaterequests")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
+SELF_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")
 CONFIG_MAPS = Resource("", "v1", "configmaps")

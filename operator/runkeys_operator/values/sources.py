@@ -16,7 +16,7 @@ from runkeys.planning.refusal import Reason, Refusal, listed
 from runkeys.planning.requirements import SealedValue, SecretReference
 from runkeys.sealing import issuer
 from runkeys_operator.errors import ApiError, Forbidden, NotFound
-from runkeys_operator.kube import SECRETS, Kube, Resource
+from runkeys_operator.kube import SECRETS, Kube
 from runkeys_operator.values.keys import Keys, KeysError
 from runkeys_operator.values.values import Values
 
@@ -25,8 +25,6 @@ MAX_VALUE_BYTES = 120 * 1024
 
 MAX_ATTEMPT_BYTES = 512 * 1024
 """For all values of an attempt together; a Secret may hold 1 MiB."""
-
-_SELF_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")
 
 
 class SourceRefusedError(Exception):
@@ -154,8 +152,7 @@ class Sources:
 
     async def _who_am_i(self) -> str:
         if self._username is None:
-            review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
-            answer = await self._kube.create(_SELF_REVIEWS, None, review)
+            answer = await self._kube.who_am_i()
             self._username = str(answer["status"]["userInfo"]["username"])
         return self._username
 

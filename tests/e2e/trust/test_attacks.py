@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from runkeys.planning.kubelet import RUNTIME
+from runkeys.names import RUNTIME
 from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, Object
 from testing.namespace import TASK_IMAGE, Team, make_namespace, python, run, team_in

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from runkeys.api import SecretBinding, WorkflowRun
-from runkeys.planning.requirements import Bindings
+from runkeys.planning.bindings import Bindings
 
 START = datetime(2026, 1, 5, 12, 0, 0, tzinfo=UTC)
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runkeys.planning.bindings import Bindings
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import Bindings, TaskRequirements, task_requirements
+from runkeys.planning.requirements import TaskRequirements, task_requirements
 from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
 
 

@@ -31,12 +31,13 @@ from runkeys.planning.actions import (
     PurgeInput,
     Refresh,
 )
+from runkeys.planning.bindings import Bindings
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import ContainerView, JobState, JobView, Observation, PodView, RequestView
 from runkeys.planning.plan import plan, plan_deletion
 from runkeys.planning.readers import shape_of
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import ANYWHERE, Bindings
+from runkeys.planning.requirements import ANYWHERE
 from runkeys.planning.status import finished
 from tests.unit.plan.objects import bound_to, later, make_binding, make_run
 

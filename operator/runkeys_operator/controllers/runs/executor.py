@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from runkeys._text import documents
-from runkeys.api import AttemptStatus, WorkflowRun, WorkflowRunStatus
+from runkeys.api import WorkflowRun
+from runkeys.names import LAST_APPLIED
 from runkeys.planning import memory
 from runkeys.planning.actions import (
     Action,
@@ -40,6 +39,8 @@ from runkeys_operator.checks.policies import PolicyCheck
 from runkeys_operator.controllers.certificates import CertificateRequests
 from runkeys_operator.controllers.runs.cache import Cache
 from runkeys_operator.controllers.runs.diagnose import why_no_pod
+from runkeys_operator.controllers.runs.log_lines import about, attempt_of, is_missed, log_tasks, reason_of
+from runkeys_operator.controllers.runs.patches import merge_patch, without_sealed_input
 from runkeys_operator.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound, NotLeader
 from runkeys_operator.kube import JOBS, RUNS, SECRETS, Kube
 from runkeys_operator.kube.events import announce
@@ -52,7 +53,6 @@ log = logging.getLogger(__name__)
 
 _BAD_REQUEST = 400
 
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 _JOBS_AT_ONCE = 8
 """Of one run. All requests share the API server, and each one that is under way needs a connection."""
@@ -169,7 +169,7 @@ class Executor:
             pass
         now = self._now()
         if held:
-            log.warning("secret held by %s", ", ".join(held), extra=_about(obs, action.name))
+            log.warning("secret held by %s", ", ".join(held), extra=about(obs, action.name))
             return _remember(obs, memory.secret_held(obs.memory, action.job_uid, now, held))
         if obs.memory.of(action.job_uid).gone_at is None:
             self._tell_gone(action, obs, now)
@@ -178,7 +178,7 @@ class Executor:
     def _tell_gone(self, action: DeleteSecret, obs: Observation, gone: datetime) -> None:
         metrics.bound.forget(action.job_uid)
         metrics.ended.observe(action.job_uid, metrics.end_to_gone_seconds)
-        attempt = _attempt(obs, action.name)
+        attempt = attempt_of(obs, action.name)
         created = (
             next((item.created for item in attempt.exposures if not item.deleted), None) if attempt else None
         )
@@ -186,8 +186,8 @@ class Executor:
         seconds = max(0.0, (gone - made).total_seconds()) if made is not None else None
         if attempt is not None and seconds is not None:
             metrics.exposure_seconds.labels(attempt.release_policy).observe(seconds)
-        about = _about(obs, action.name)
-        log.info("secret gone", extra=about if seconds is None else {**about, "seconds": round(seconds, 3)})
+        took = {} if seconds is None else {"seconds": round(seconds, 3)}
+        log.info("secret gone", extra={**about(obs, action.name), **took})
 
     async def _ensure_secret(self, action: EnsureSecret, obs: Observation) -> Observation:
         namespace = obs.run.metadata.namespace
@@ -205,9 +205,9 @@ class Executor:
         except (Forbidden, Invalid) as error:
             return self._refused(action.task, _refusal(Reason.SECRET_REFUSED, "Secret", error), obs)
         metrics.bound.observe(action.job_uid, metrics.bound_to_secret_seconds)
-        if _is_missed(obs, action.job_uid):
+        if is_missed(obs, action.job_uid):
             metrics.late_secrets.inc()
-        log.info("secret made", extra=_about(obs, action.name))
+        log.info("secret made", extra=about(obs, action.name))
         # Without an intent to write one was there: its request may have been sent, and may still be under way.
         return _made(obs, action.job_uid, asked, certain=action.intent is not None)
 
@@ -232,7 +232,7 @@ class Executor:
             obs = await self._patch_status(PatchStatus(action.intent), obs)
         answered = await self._requests.answer(action.request, values, self._now())
         if answered.state == "Issued":
-            log.info("delivered sealed", extra=_about(obs, action.job_name))
+            log.info("delivered sealed", extra=about(obs, action.job_name))
         return replace(self._with_requests(obs, answered), fresh=False)
 
     def _with_requests(self, obs: Observation, changed: RequestView) -> Observation:
@@ -245,7 +245,7 @@ class Executor:
             RUNS,
             metadata.namespace,
             metadata.name,
-            _merge_patch(obs.run.status, action.status),
+            merge_patch(obs.run.status, action.status),
             resource_version=metadata.resource_version,
         )
         if finished(action.status) and not finished(obs.run.status):
@@ -253,9 +253,9 @@ class Executor:
         log.info(
             "status %s",
             action.status.phase,
-            extra={"run": obs.run.key, "reason": _reason_of(action.status)},
+            extra={"run": obs.run.key, "reason": reason_of(action.status)},
         )
-        _tell_tasks(obs, action.status)
+        log_tasks(obs, action.status)
         await announce(self._kube, obs.run, action.status, self._now())
         return replace(
             obs,
@@ -358,7 +358,7 @@ class Executor:
         self._jobs.record(answer.raw)  # before the watch shows it
         known = obs.memory
         if answer.made:
-            log.info("job made", extra=_about(obs, job.name, action.task))
+            log.info("job made", extra=about(obs, job.name, action.task))
             known = memory.job_created(known, action.task, job.uid)
         # What was there already may have gone any way since the pods were read.
         fresh = obs.fresh and answer.made
@@ -380,7 +380,7 @@ class Executor:
         refusal = await why_no_pod(self._kube, obs.run.metadata.namespace, action.job_name, action.job_uid)
         if refusal is not None:
             log.info(
-                "no pod: %s", refusal, extra={**_about(obs, action.job_name), "reason": refusal.reason.value}
+                "no pod: %s", refusal, extra={**about(obs, action.job_name), "reason": refusal.reason.value}
             )
         return _remember(obs, memory.diagnosed(obs.memory, action.task, self._now(), refusal))
 
@@ -394,7 +394,7 @@ class Executor:
         """Take the sealed input out of the run, and out of the copy that `kubectl apply` left in it."""
         metadata = obs.run.metadata
         body: dict[str, Any] = {"spec": {"sealedInput": None}}
-        applied = _without_sealed_input(metadata.annotations.get(LAST_APPLIED, ""))
+        applied = without_sealed_input(metadata.annotations.get(LAST_APPLIED, ""))
         if applied is not None:
             body["metadata"] = {"annotations": {LAST_APPLIED: applied}}
         raw = await self._kube.patch(
@@ -411,18 +411,6 @@ class Executor:
             )
         gone = metadata.model_copy(update={"deletion_timestamp": self._now()})
         return replace(obs, run=obs.run.model_copy(update={"metadata": gone}))
-
-
-def _without_sealed_input(applied: str) -> str | None:
-    """The annotation without the sealed input; None if it need not be changed."""
-    if "sealedInput" not in applied:
-        return None
-    try:
-        document = documents.read(applied)
-        del document["spec"]["sealedInput"]
-        return json.dumps(document, separators=(",", ":")) + "\n"
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return ""  # it holds the word, and cannot be read: nothing of it may stay
 
 
 def _task_of(action: CheckSources, obs: Observation) -> str:
@@ -454,51 +442,3 @@ def _refusal(reason: Reason, field: str, error: ApiError) -> Refusal:
         f"the API server refused it ({error.reason or error.status}): {error.message or fields}",
         permanent=reason is Reason.JOB_REFUSED and not isinstance(error, Forbidden),
     )
-
-
-def _attempt(obs: Observation, job: str) -> AttemptStatus | None:
-    attempts = (attempt for task in obs.run.status.tasks for attempt in task.attempts)
-    return next((attempt for attempt in attempts if attempt.job == job), None)
-
-
-def _about(obs: Observation, job: str, task: str = "") -> dict[str, Any]:
-    """Run, task, attempt and Job, for the log; a Job that was just made is not in the status yet."""
-    about: dict[str, Any] = {"run": obs.run.key, "job": job}
-    for status in obs.run.status.tasks:
-        numbers = {attempt.job: attempt.number for attempt in status.attempts}
-        if job in numbers:
-            return {**about, "task": status.name, "attempt": numbers[job]}
-        if status.name == task:
-            about["attempt"] = len(numbers) + 1
-    return {**about, "attempt": about.get("attempt", 1), "task": task} if task else about
-
-
-def _tell_tasks(obs: Observation, status: WorkflowRunStatus) -> None:
-    """One line for each task that is in another state, or gives another reason, than before."""
-    before = {task.name: (task.state, task.reason) for task in obs.run.status.tasks}
-    for task in status.tasks:
-        if before.get(task.name) != (task.state, task.reason):
-            attempt = task.attempts[-1].number if task.attempts else None
-            fields = {
-                "run": obs.run.key,
-                "task": task.name,
-                "attempt": attempt,
-                "reason": task.reason or None,
-            }
-            log.info("task %s", task.state, extra=fields)
-
-
-def _is_missed(obs: Observation, job_uid: str) -> bool:
-    """Whether the kubelet has said that a container of the pod cannot be made: without its Secret it cannot."""
-    pods = (pod for pod in obs.pods if pod.job_uid == job_uid)
-    return any(item.waiting == "CreateContainerConfigError" for pod in pods for item in pod.containers)
-
-
-def _reason_of(status: WorkflowRunStatus) -> str | None:
-    return next((task.reason for task in status.tasks if task.reason), None)
-
-
-def _merge_patch(old: WorkflowRunStatus, new: WorkflowRunStatus) -> dict[str, Any]:
-    """``new`` as a merge patch on ``old``: what is no longer there has to be named to go."""
-    wire: dict[str, Any] = new.to_wire()
-    return {**{name: None for name in old.to_wire() if name not in wire}, **wire}

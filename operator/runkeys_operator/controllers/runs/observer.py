@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun, WorkflowRunSpec, WorkflowRunStatus
 from runkeys.api.common import ObjectMeta
+from runkeys.planning.bindings import Bindings, requester_of
 from runkeys.planning.memory import Memory, SecretMemory
 from runkeys.planning.observation import LABEL_JOB_UID, JobState, JobView, Observation, PodView, RequestView
 from runkeys.planning.outcome import named_after
-from runkeys.planning.requirements import Bindings, requester_of
 from runkeys.planning.status import finished
 from runkeys.planning.task import jobs_with_secrets
 from runkeys_operator.checks.policies import PolicyCheck

@@ -6,9 +6,9 @@ import zlib
 from collections.abc import Mapping
 
 from runkeys.api import WorkflowRun
+from runkeys.planning.bindings import Bindings, bindings_of, requester_of
 from runkeys.planning.observation import Observation
 from runkeys.planning.pod_template import secret_containers
-from runkeys.planning.requirements import Bindings, bindings_of, requester_of
 from runkeys.planning.status import finished
 from runkeys_operator.controllers.bindings import of_owner
 
