@@ -78,7 +78,7 @@ def test_a_run_is_refused_until_the_binding_admits_it(
 
 
 def test_an_image_that_is_mounted_as_a_volume_counts_like_that_of_a_container(team: Team) -> None:
-    """What is in it may be the program. That of the pod that was really made: tests/unit/plan/test_plan.py."""
+    """What is in it may be the program. That of the pod that was really made: tests/unit/planning/test_plan.py."""
     admits(team, [{"images": [TASK_IMAGE]}])
     team.make_run(
         pod={**HELD_BACK, "volumes": [{"name": "tools", "image": {"reference": OTHER_IMAGE}}]},

@@ -13,9 +13,9 @@ from runkeys.planning.plan import plan
 from runkeys.planning.status import Outcome, State, finished
 from runkeys_operator.checks.admission import Record
 from tests.unit.api.test_status_limits import models
-from tests.unit.plan.objects import make_run
-from tests.unit.plan.test_plan import next_actions, with_secret
-from tests.unit.plan.world import World
+from tests.unit.planning.objects import make_run
+from tests.unit.planning.test_plan import next_actions, with_secret
+from tests.unit.planning.world import World
 
 KINDS: tuple[type[BaseModel], ...] = (WorkflowRun, SecretBinding, SecretReveal)
 

@@ -15,9 +15,9 @@ from runkeys.planning import memory
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.retry import MOST_ATTEMPTS
 from runkeys.planning.status import Outcome
-from tests.unit.plan.objects import make_run
-from tests.unit.plan.test_workflow import plain
-from tests.unit.plan.world import World
+from tests.unit.planning.objects import make_run
+from tests.unit.planning.test_workflow import plain
+from tests.unit.planning.world import World
 
 FIXED = {
     "Condition.type": "named by the operator",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runkeys.planning.bindings import Bindings
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import TaskRequirements, task_requirements
-from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
+from tests.unit.planning.objects import bound_to, make_binding, make_run, task, template
 
 
 def refusals(run_task: dict[str, Any], **spec: Any) -> tuple[Refusal, ...]:

@@ -9,8 +9,8 @@ import pytest
 from runkeys.planning.actions import CreateJob, DeleteJob, DeleteSecret, EnsureSecret
 from runkeys.planning.observation import JobState
 from runkeys.planning.refusal import Reason
-from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
-from tests.unit.plan.world import World
+from tests.unit.planning.objects import bound_to, make_binding, make_run, task, template
+from tests.unit.planning.world import World
 
 
 def plain(name: str, *before: str, **fields: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from runkeys.planning.refusal import Reason
 from runkeys.planning.requirements import TaskRequirements, task_requirements
 from runkeys.policies.account import Account
 from runkeys.policies.shown import shown
-from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
+from tests.unit.planning.objects import bound_to, make_binding, make_run, task, template
 
 AS_FILE = [{"name": "api_token", "secret": "token", "file": "token"}]
 MOUNT = {"name": "work", "mountPath": "/work"}

@@ -17,9 +17,9 @@ from runkeys.planning.observation import Observation
 from runkeys.planning.refusal import Reason
 from runkeys.planning.status import State
 from runkeys_operator.controllers.runs.record import Record
-from tests.unit.plan.objects import bound_to, make_run, template
-from tests.unit.plan.test_workflow import begun, plain, secret
-from tests.unit.plan.world import World
+from tests.unit.planning.objects import bound_to, make_run, template
+from tests.unit.planning.test_workflow import begun, plain, secret
+from tests.unit.planning.world import World
 
 DEEP = 9_000
 

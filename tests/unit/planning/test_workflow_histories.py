@@ -13,8 +13,8 @@ from runkeys.api import TaskStatus
 from runkeys.planning.actions import CreateJob, Deliver, EnsureSecret, PatchStatus
 from runkeys.planning.observation import JobState
 from runkeys.planning.status import Outcome, State
-from tests.unit.plan.objects import make_run, task
-from tests.unit.plan.world import World, check_answers, check_exposures
+from tests.unit.planning.objects import make_run, task
+from tests.unit.planning.world import World, check_answers, check_exposures
 
 Event = tuple[str, int]
 

@@ -22,8 +22,8 @@ from runkeys.planning.observation import ContainerView, JobState, PodView
 from runkeys.planning.plan import plan
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.status import Outcome
-from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
-from tests.unit.plan.world import World
+from tests.unit.planning.objects import bound_to, make_binding, make_run, task, template
+from tests.unit.planning.world import World
 
 
 def kinds(world: World) -> list[str]:

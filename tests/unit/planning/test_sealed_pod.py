@@ -18,7 +18,7 @@ from runkeys.planning.requirements import (
     task_requirements,
 )
 from runkeys.sealing import unseal
-from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
+from tests.unit.planning.objects import bound_to, make_binding, make_run, task, template
 
 IMAGE = "registry.example/runkeys-operator:1"
 BINDINGS = bound_to(make_binding(delivery=SEALED))

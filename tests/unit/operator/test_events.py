@@ -17,7 +17,7 @@ from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.kube import Kube
 from runkeys_operator.kube.login import Login
 from runkeys_operator.values.keys import Keys
-from tests.unit.plan.objects import bound_to, make_run
+from tests.unit.planning.objects import bound_to, make_run
 
 KEY = Key(Kind.RUN, "team-a", "vqe")
 LABELS = {"runkeys.dev/run": "vqe"}

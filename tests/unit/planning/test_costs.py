@@ -20,7 +20,7 @@ from runkeys.planning.memory import Finding, Memory
 from runkeys.planning.observation import Observation
 from runkeys.planning.plan import plan
 from runkeys.planning.refusal import listed
-from tests.unit.plan.objects import START, bound_to, make_binding, make_run, task, template
+from tests.unit.planning.objects import START, bound_to, make_binding, make_run, task, template
 
 Given = tuple[WorkflowRun, list[SecretBinding]]
 

@@ -13,7 +13,7 @@ from runkeys.planning.actions import Action, DeleteRequest, DenyRequest
 from runkeys.planning.certificate_requests import clean_up_requests, due, followed, intended, refused
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import ContainerView, JobState, JobView, Observation, PodView, RequestView
-from tests.unit.plan.objects import bound_to, later, make_binding, make_run
+from tests.unit.planning.objects import bound_to, later, make_binding, make_run
 
 JOB = JobView("rk-vqe-work-1", "job-uid", "run-uid", later(0), JobState.ACTIVE, sealed=True)
 POD = PodView(

@@ -17,8 +17,8 @@ from runkeys.planning.readers import readers
 from runkeys.planning.refusal import Reason
 from runkeys.planning.secret_paths import POD
 from runkeys.planning.status import Outcome
-from tests.unit.plan.objects import bound_to, make_binding, make_run, task
-from tests.unit.plan.world import World
+from tests.unit.planning.objects import bound_to, make_binding, make_run, task
+from tests.unit.planning.world import World
 
 # which pod counts
 

@@ -14,8 +14,8 @@ from runkeys.planning.kubelet import SECRETS_VOLUME
 from runkeys.planning.observation import PodView
 from runkeys.planning.readers import shape_of
 from runkeys.planning.refusal import Reason
-from tests.unit.plan.objects import bound_to, make_binding, make_run, task
-from tests.unit.plan.world import World
+from tests.unit.planning.objects import bound_to, make_binding, make_run, task
+from tests.unit.planning.world import World
 
 Spec = dict[str, Any]
 AS_FILE = [{"name": "api_token", "secret": "token", "file": "token"}]

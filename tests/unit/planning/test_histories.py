@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from runkeys.planning.actions import CreateJob, EnsureSecret, PatchStatus
 from runkeys.planning.observation import JobState
-from tests.unit.plan.objects import make_run, task
-from tests.unit.plan.world import World, check_answers, check_exposures
+from tests.unit.planning.objects import make_run, task
+from tests.unit.planning.world import World, check_answers, check_exposures
 
 EVENTS: dict[str, Callable[[World], None]] = {
     "reconcile": World.reconcile,

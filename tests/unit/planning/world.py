@@ -39,7 +39,7 @@ from runkeys.planning.readers import shape_of
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import ANYWHERE
 from runkeys.planning.status import finished
-from tests.unit.plan.objects import bound_to, later, make_binding, make_run
+from tests.unit.planning.objects import bound_to, later, make_binding, make_run
 
 SOURCE_FIELD = "spec.tasks[0].secrets[0].secret"
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runkeys.planning.access import MAX_IMAGE, MAX_PATTERNS, Subject, _compiled, denial, image_matches
-from tests.unit.plan.objects import make_binding
+from tests.unit.planning.objects import make_binding
 
 SUBJECT = Subject(
     {"app": "vqe", "team": "a"}, "runner", ["ghcr.io/acme/app:1", "ghcr.io/acme/init:2"], "alice"

@@ -1,1 +1,0 @@
-"""Sealed delivery: what is sealed to a pod's key, and which request is answered."""
