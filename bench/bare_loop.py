@@ -32,8 +32,8 @@ from typing import Any
 
 import aiohttp
 
+from runkeys.api.run import FINAL_PHASES
 from runkeys.names import LABEL_RUN, attempt_name
-from runkeys.planning.status import FINAL_PHASES
 
 Json = dict[str, Any]
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"

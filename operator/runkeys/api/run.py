@@ -48,6 +48,9 @@ MAX_SEALED_INPUT = 90_000
 MOST_GROUPS = 4096
 """So many groups can whoever makes a run be in; an identity provider's token with more hardly fits into a request."""
 
+FINAL_PHASES = ("Succeeded", "Failed", "Cancelled")
+"""Of a run that has finished."""
+
 
 class Requester(ApiModel):
     """Who made a run."""
@@ -348,6 +351,16 @@ class Task(ApiModel):
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
 
+    @property
+    def secret_containers(self) -> list[str]:
+        """Names of the containers that get the task's variables: ``containers``, else the first container."""
+        if self.containers:
+            return list(dict.fromkeys(self.containers))
+        spec = self.template.get("spec")
+        main = spec.get("containers") if isinstance(spec, dict) else None
+        first = main[0] if isinstance(main, list) and main else None
+        return [str(first.get("name", ""))] if isinstance(first, dict) else []
+
 
 class WorkflowRunSpec(ApiModel):
     """What is wanted of a WorkflowRun.
@@ -590,6 +603,11 @@ class WorkflowRunStatus(StatusModel):
         max_length=64,
         json_schema_extra=list_map("name"),
     )
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing follows this status; of a phase that a later version wrote the time tells."""
+        return self.phase in FINAL_PHASES or self.completion_time is not None
 
 
 class WorkflowRun(ApiModel):

@@ -13,7 +13,6 @@ from runkeys.api import TaskStatus, WorkflowRun
 from runkeys.cli._framework import Settings
 from runkeys.cli._printing import data, echo, echo_line
 from runkeys.client import released
-from runkeys.planning.status import finished
 
 NOTHING = "–"  # noqa: RUF001 -- a dash is what is meant
 _COLORS = {
@@ -89,7 +88,7 @@ def run_lines(run: WorkflowRun, now: datetime, *, wide: bool = False) -> list[st
             task.name,
             status.state,
             str(last.number) if last is not None else NOTHING,
-            _secrets([item.name for item in task.secrets], status, over=finished(run.status)),
+            _secrets([item.name for item in task.secrets], status, over=run.status.finished),
             _exposed(status, now),
             _time(status, now),
         ]

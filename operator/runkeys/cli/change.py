@@ -12,7 +12,6 @@ from runkeys.cli._output import run_name
 from runkeys.cli._printing import echo
 from runkeys.cli.show import follow, judge, show
 from runkeys.client.submission import again
-from runkeys.planning.status import finished
 from runkeys.problems import Invalid, Usage
 
 
@@ -23,7 +22,7 @@ def cancel(settings: Settings, names: tuple[str, ...]) -> None:
     client = settings.client()
     for name in names:
         run = client.get(name)
-        if finished(run.status):
+        if run.status.finished:
             settings.say(f"run {name} is over already: {run.status.phase}")
             continue
         client.cancel(name)
@@ -36,7 +35,7 @@ def suspend(settings: Settings, names: tuple[str, ...]) -> None:
     """Stop what runs and take the secrets away, until `resume`. What is stopped does not count as a failure."""
     client = settings.client()
     for name in names:
-        if finished(client.get(name).status):
+        if client.get(name).status.finished:
             raise Invalid(f"run {name} is over, so there is nothing to suspend")
         client.suspend(name)
         _told(settings, name, "is being suspended")
@@ -60,7 +59,7 @@ def resume(settings: Settings, names: tuple[str, ...]) -> None:
 def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> None:
     """Delete runs, with their Jobs and logs. What still runs is stopped, and its secrets go."""
     client = settings.client()
-    running = [name for name in names if not finished(client.get(name).status)]
+    running = [name for name in names if not client.get(name).status.finished]
     if running and not yes:
         if not sys.stdin.isatty():
             raise Usage(f"{', '.join(running)} is not over yet; give --yes to delete it all the same")
@@ -83,7 +82,7 @@ def rerun(settings: Settings, name: str, *, from_failed: bool, wait: bool, timeo
     """
     client = settings.client()
     run = client.get(name)
-    if not finished(run.status):
+    if not run.status.finished:
         raise Invalid(f"run {name} is not over yet; wait for it, or cancel it")
     raw = client.read(client.path("workflowruns", name))
     made = client.submit(again(run, raw, from_failed=from_failed))

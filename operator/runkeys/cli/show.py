@@ -22,7 +22,6 @@ from runkeys.cli._output import (
 )
 from runkeys.cli._printing import colored, echo, log
 from runkeys.client import Client, released
-from runkeys.planning.status import finished
 from runkeys.problems import NotReleased, RunFailed, TimedOut
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def _follow_lines(
             if not silent and told.get(task.name) != words:
                 told[task.name] = words
                 echo(line(f"{task.name}: {words}"))
-        if finished(run.status):
+        if run.status.finished:
             if not silent:
                 show(settings, run)
             return run
@@ -115,7 +114,7 @@ def _follow_live(settings: Settings, client: Client, name: str, timeout: float |
     with Live(auto_refresh=False) as live:
         for run in client.watch(name, timeout=timeout):
             live.update(drawn(run), refresh=True)
-            if finished(run.status):
+            if run.status.finished:
                 return run
     raise TimedOut(f"run {name} is not over")
 

@@ -24,7 +24,6 @@ from runkeys.client.http import MERGE_PATCH, Api, Json
 from runkeys.client.logs import LogLine, read_logs
 from runkeys.client.submission import parse_run, prepared, refusals
 from runkeys.names import PUBLIC_KEYS
-from runkeys.planning.status import finished
 from runkeys.problems import Invalid, NotFound, TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ class Client(Api):
         :raises TimedOut: it is not over after ``timeout`` seconds. It goes on.
         """
         for run in self.watch(name, timeout=timeout):
-            if finished(run.status):
+            if run.status.finished:
                 return run
         raise AssertionError("a watch ends by an error only")
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from runkeys.client.http import READ_SECONDS, Json
 from runkeys.names import LABEL_RUN, LABEL_RUN_UID, LABEL_TASK
-from runkeys.planning.status import finished
 from runkeys.problems import NotFound
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def read_logs(
         raise NotFound(f"run {name} has no task {task!r}; it has: {', '.join(names)}")
     seen: set[str] = set()
     while True:
-        over = finished(run.status)
+        over = run.status.finished
         for pod in _pods(client, run, task, names):
             uid = pod["metadata"]["uid"]
             if uid in seen or not _has_started(pod):
@@ -48,7 +47,7 @@ def read_logs(
             break
         run = client.after_next_change(run)
     started = any(attempt.start_time for item in run.status.tasks for attempt in item.attempts)
-    if not seen and finished(run.status) and started:
+    if not seen and run.status.finished and started:
         raise NotFound(
             f"the pods of run {name} are gone, and their logs with them: they stay for"
             f" {run.spec.job_ttl_seconds_after_finished} s (spec.jobTtlSecondsAfterFinished)"

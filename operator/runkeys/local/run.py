@@ -43,7 +43,6 @@ from runkeys.planning.actions import (
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import JobState, JobView, Observation
 from runkeys.planning.plan import plan
-from runkeys.planning.status import finished
 from runkeys.problems import Invalid, NotFound
 
 
@@ -124,7 +123,7 @@ class LocalRun:
             self._act(action)
         if step.actions:
             return False
-        if finished(self.run.status):
+        if self.run.status.finished:
             return True
         try:
             self._events.get(timeout=min(step.look_again or 1.0, 1.0))()

@@ -25,7 +25,6 @@ from runkeys.planning.outcome import (
     own_pods,
 )
 from runkeys.planning.own_pod import added_reader, is_unsealer, rewritten
-from runkeys.planning.pod_template import secret_containers
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import TaskRequirements, task_requirements
 from runkeys.planning.retry import RETRY_AFTER, refused_lately
@@ -115,7 +114,7 @@ class AttemptPlanner:
         self.obs, self.index, self.now, self.job = obs, index, now, job
         self.task = obs.run.spec.tasks[index]
         self._deadline_over = deadline_over
-        self._secret_containers = secret_containers(self.task)
+        self._secret_containers = self.task.secret_containers
         self._memory = obs.memory.about(self.task.name)
         self._of_job = [pod for pod in obs.pods if pod.job_uid == job.uid]
         self._pods = named_after(job, self._of_job)

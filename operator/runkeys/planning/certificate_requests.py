@@ -10,7 +10,6 @@ from runkeys.api import AttemptStatus, SealedDelivery
 from runkeys.names import UNSEALER
 from runkeys.planning.actions import Action, DeleteRequest, DenyRequest
 from runkeys.planning.observation import Observation, PodView, RequestView
-from runkeys.planning.status import finished
 
 _AGAIN = "this pod was answered before, and each attempt is answered once; make a new attempt"
 _OPENED = (
@@ -118,7 +117,7 @@ def _why_not(obs: Observation, pod: PodView, attempt: AttemptStatus | None) -> s
 
 
 def _is_over(obs: Observation, pod: PodView, attempt: AttemptStatus | None) -> bool:
-    return pod.over or finished(obs.run.status) or (attempt is not None and bool(attempt.outcome))
+    return pod.over or obs.run.status.finished or (attempt is not None and bool(attempt.outcome))
 
 
 def _opened(pod: PodView) -> bool:

@@ -23,7 +23,7 @@ from runkeys.names import (
     object_labels,
 )
 from runkeys.planning.kubelet import OURS, OUTPUT, SECRETS_VOLUME
-from runkeys.planning.pod_template import CONTAINER_FIELDS, secret_containers
+from runkeys.planning.pod_template import CONTAINER_FIELDS
 from runkeys.planning.requirements import SecretReference, TaskRequirements, variable_of
 from runkeys.sealing import unseal
 
@@ -135,7 +135,7 @@ def _pod_template(
     if volumes:
         spec["volumes"] = [*(spec.get("volumes") or []), *(volume for volume, _ in volumes)]
     mounts = [mount for _, mount in volumes]
-    wanted = secret_containers(task)
+    wanted = task.secret_containers
     for field in CONTAINER_FIELDS:
         for container in spec.get(field) or []:
             if container.get("name") not in wanted:

@@ -9,7 +9,6 @@ from typing import Any
 from runkeys._text import documents
 from runkeys.api import Task
 from runkeys.planning.observation import JobState, JobView, PodView
-from runkeys.planning.pod_template import secret_containers
 from runkeys.planning.refusal import Reason
 from runkeys.planning.status import Outcome
 
@@ -109,7 +108,7 @@ def _output(task: Task, pods: list[PodView]) -> Ended:
         message = "its pod was deleted before its output could be read"
         return Ended(Outcome.LOST, Reason.OUTPUT_MISSING, message)
     containers = [item for pod in there for item in pod.containers]
-    text = next((item.output for item in containers if item.name == secret_containers(task)[0]), "")
+    text = next((item.output for item in containers if item.name == task.secret_containers[0]), "")
     limit = min(MAX_OUTPUT_BYTES, 12 * 1024 // max(1, len(containers)) - 1)
     if len(text.encode()) > limit:
         return Ended(

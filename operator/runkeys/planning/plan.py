@@ -55,7 +55,6 @@ from runkeys.planning.status import (
     TaskResult,
     Verdict,
     build_status,
-    finished,
     purging,
 )
 from runkeys.planning.task import Step, TaskPlanner, attempts_of, trusted
@@ -67,7 +66,7 @@ def plan(obs: Observation, now: datetime) -> Plan:
     """The next actions for the run in ``obs``, the status that is due, and when to look again."""
     if obs.run.metadata.deletion_timestamp is not None:
         return plan_deletion(obs)
-    if finished(obs.run.status):
+    if obs.run.status.finished:
         return _plan_finished(obs, now)
     return _Open(obs, now).plan()
 
@@ -310,12 +309,12 @@ class _Open:
         status = build_status(
             self.obs.run, [step.result for step in steps], self.now, refused_requests(self.obs)
         )
-        if finished(status) and self.obs.run.spec.sealed_input and not actions:
+        if status.finished and self.obs.run.spec.sealed_input and not actions:
             return self._purge(status)
         stale = status != self.obs.run.status
         if stale and not actions:
             since = self.obs.memory.stale_since
-            urgent = finished(status) or any(step.urgent for step in steps)
+            urgent = status.finished or any(step.urgent for step in steps)
             patience = max((step.patience for step in steps), default=PATIENCE)
             if urgent or (since is not None and since + patience <= self.now):
                 return Plan((PatchStatus(status),), status, stale, _until(self.now, due))

@@ -33,16 +33,6 @@ def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [container for found in lists for container in found if isinstance(container, dict)]
 
 
-def secret_containers(task: Task) -> list[str]:
-    """Names of the containers that get the task's variables: ``containers``, else the first container."""
-    if task.containers:
-        return list(dict.fromkeys(task.containers))
-    spec = task.template.get("spec")
-    main = spec.get("containers") if isinstance(spec, dict) else None
-    first = main[0] if isinstance(main, list) and main else None
-    return [str(first.get("name", ""))] if isinstance(first, dict) else []
-
-
 def images(template: Mapping[str, Any]) -> list[str]:
     """Images of a pod template: of all containers, and those that are mounted as volumes."""
     spec = template.get("spec")
@@ -88,7 +78,7 @@ def template_refusals(
         yield refuse("spec", f"has {count} containers; the pod of a task may have at most {MOST_CONTAINERS}")
         return
     names = [str(container.get("name", "")) for container in containers(template)]
-    for name in secret_containers(task):
+    for name in task.secret_containers:
         if name not in names:
             yield Refusal(
                 Reason.CONTAINER_NOT_FOUND,
@@ -135,14 +125,14 @@ def _given_away(
     """What would show the secrets to others than the containers that have them."""
     names = {str(container.get("name", "")) for container in containers({"spec": spec})}
     for field in ("shareProcessNamespace", "hostPID"):
-        if spec.get(field) and names - set(secret_containers(task)):
+        if spec.get(field) and names - set(task.secret_containers):
             yield refuse(
                 f"spec.{field}",
                 "would let containers that do not get the secrets read them from the others' processes; remove it or"
                 " list every container under containers",
             )
     for where, container in _each(spec):
-        if container.get("name") in secret_containers(task):
+        if container.get("name") in task.secret_containers:
             for part, message in (*expansions(container, secret_names), *copies(container)):
                 yield refuse(f"{where}.{part}", message)
 
@@ -183,7 +173,7 @@ def _items(node: Mapping[str, Any], field: str) -> Iterator[tuple[int, dict[str,
 def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
     """Containers that could start again, and then without the secret that OnStart has taken away."""
     for container in containers(task.template):
-        if container.get("name") in secret_containers(task) and "restartPolicy" in container:
+        if container.get("name") in task.secret_containers and "restartPolicy" in container:
             yield Refusal(
                 Reason.TEMPLATE_REFUSED,
                 f"{path}.releasePolicy",
@@ -239,7 +229,7 @@ def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Itera
                     f"{where}.env[{index}].valueFrom.fileKeyRef",
                     "reads what was delivered sealed; list the container under containers instead",
                 )
-        if container.get("name") in secret_containers(task):
+        if container.get("name") in task.secret_containers:
             yield from _covered(task, where, container, refuse)
 
 
@@ -253,7 +243,7 @@ def _covered(task: Task, where: str, container: Mapping[str, Any], refuse: _Refu
                     f"{RUNTIME} is where input, output, secrets and data pools are, and what is at {TERMINATION_LOG} is"
                     " in the pod's status; choose another path",
                 )
-    if task.record_output and container.get("name") == secret_containers(task)[0]:
+    if task.record_output and container.get("name") == task.secret_containers[0]:
         for name in ("terminationMessagePath", "terminationMessagePolicy"):
             if name in container:
                 yield refuse(f"{where}.{name}", "recordOutput needs it for itself; remove it")

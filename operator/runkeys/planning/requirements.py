@@ -12,13 +12,7 @@ from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START, SEALED, SECR
 from runkeys.names import is_reserved_variable, is_variable_name, secret_variable
 from runkeys.planning.bindings import Bindings, binding_refusals, bindings_of, requester_of
 from runkeys.planning.graph import graph_refusals
-from runkeys.planning.pod_template import (
-    containers,
-    restart_refusals,
-    sealed_refusals,
-    secret_containers,
-    template_refusals,
-)
+from runkeys.planning.pod_template import containers, restart_refusals, sealed_refusals, template_refusals
 from runkeys.planning.refusal import Reason, Refusal, listed
 
 
@@ -240,7 +234,7 @@ def _variable_refusals(task: Task, path: str) -> Iterator[Refusal]:
                 permanent=True,
             )
         seen.setdefault(variable, f"{what} at {where}")
-    carrying = secret_containers(task)
+    carrying = task.secret_containers
     for container in containers(task.template):
         if container.get("name") not in carrying or not isinstance(container.get("env"), list):
             continue

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from runkeys.api import AttemptStatus, Condition, TaskStatus, WorkflowRun, WorkflowRunStatus
+from runkeys.api.run import FINAL_PHASES
 from runkeys.planning.refusal import Reason, Refusal
 
 PATIENCE = timedelta(seconds=2)
@@ -106,14 +107,6 @@ _ABOUT_SOURCES = frozenset(
         Reason.VALUE_TOO_LARGE,
     }
 )
-
-
-FINAL_PHASES = (State.SUCCEEDED.value, State.FAILED.value, State.CANCELLED.value)
-
-
-def finished(status: WorkflowRunStatus) -> bool:
-    """Whether this status is one that nothing follows; of a phase that a later version wrote the time tells."""
-    return status.phase in FINAL_PHASES or status.completion_time is not None
 
 
 REQUESTS_REFUSED = "RequestsRefused"

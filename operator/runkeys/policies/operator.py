@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from runkeys._text.words import shell
 from runkeys.api import GROUP
+from runkeys.api.run import FINAL_PHASES
 from runkeys.names import LAST_APPLIED, OBJECT_PREFIX, SEALING_KEYS, SECRET_TYPE, SIGNER
 from runkeys.planning.secret_paths import IMAGE_PULL_SECRETS, POD, every_secret
-from runkeys.planning.status import FINAL_PHASES
 from runkeys.policies import baseline
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, listed, ours, policy, rule, text

@@ -18,7 +18,6 @@ import click
 from runkeys._text.words import kubectl
 from runkeys.api import API_VERSION, WorkflowRun
 from runkeys.cli._printing import echo
-from runkeys.planning.status import finished
 from runkeys_operator.errors import ApiError, Conflict, Forbidden, LoginError, NotFound
 from runkeys_operator.kube import RUNS, Json, Kube, credentials
 from runkeys_operator.kube.login import Login
@@ -120,7 +119,7 @@ def selftest(options: Options, /, namespace: str, timeout_seconds: int, **given:
         run = WorkflowRun.parse(made)
         until = time.monotonic() + timeout_seconds
         try:
-            while not (finished(run.status) and _is(run, "SecretsReleased")):
+            while not (run.status.finished and _is(run, "SecretsReleased")):
                 if time.monotonic() >= until:
                     raise GaveUpError(f"the run has not ended after {timeout_seconds} s: {_said(run)}")
                 await asyncio.sleep(_PAUSE)

@@ -18,7 +18,6 @@ from runkeys import sealing
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.cli._printing import data, echo
 from runkeys.planning.requirements import SealedValue, source_of
-from runkeys.planning.status import finished
 from runkeys.sealing import Keyring
 from runkeys_operator.errors import ApiError, LoginError
 from runkeys_operator.kube import BINDINGS, RUNS, Kube, credentials
@@ -158,7 +157,7 @@ async def _users(kube: Kube, namespaces: tuple[str, ...]) -> dict[str, list[str]
                 note(sealed.text, where)
         for raw in await kube.list(RUNS, namespace):
             run = WorkflowRun.parse(raw)
-            for field, text in run.spec.sealed_input.items() if not finished(run.status) else ():
+            for field, text in run.spec.sealed_input.items() if not run.status.finished else ():
                 note(text, f"WorkflowRun {run.key}, sealedInput {field!r}")
     return users
 

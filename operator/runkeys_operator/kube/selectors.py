@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from runkeys.api.run import FINAL_PHASES
 from runkeys.names import SIGNER
-from runkeys.planning.status import FINAL_PHASES
 
 OPEN = ",".join(f"status.phase!={phase}" for phase in FINAL_PHASES)
 """Runs that have not finished. The watch of runs has it too: a run that finishes leaves it."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 from runkeys_operator.errors import ApiError, Expired, Unauthorized
 from runkeys_operator.kube import Json, Kube, Resource
@@ -20,14 +19,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 3.0
 _REFUSED_SECONDS = 30.0
 
 
-class Sink(Protocol):
-    """Takes what a watch shows. Called in the event loop; must not block."""
+Sink = Callable[[Json], None]
+"""Takes what a watch shows: ``{"type": "ADDED" | "MODIFIED" | "DELETED" | None, "object": {…}}``.
 
-    def __call__(self, event: Json) -> None:
-        """`{"type": "ADDED" | "MODIFIED" | "DELETED" | None, "object": {…}}`; None for what a list found.
-
-        What it raises is logged, and the object is passed over.
-        """
+The type is None for what a list found. Called in the event loop; must not block. What it raises is logged, and the object is passed over.
+"""
 
 
 class Watch:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from runkeys.api import SecretBinding, SecretReveal, WorkflowRun
 from runkeys.kv import _parsed
 from runkeys.planning.plan import plan
-from runkeys.planning.status import Outcome, State, finished
+from runkeys.planning.status import Outcome, State
 from runkeys_operator.checks.admission import Record
 from tests.unit.api.test_status_limits import models
 from tests.unit.planning.objects import make_run
@@ -86,7 +86,7 @@ def test_a_run_that_ended_in_a_way_of_a_later_version_stays_as_it_is() -> None:
     tasks = [status.tasks[0].model_copy(update={"state": "OfALaterVersion"})]
     status = status.model_copy(update={"phase": "OfALaterVersion", "tasks": tasks})
     world.run = world.run.model_copy(update={"status": status})
-    assert finished(status)
+    assert status.finished
     step = plan(world._observe(), world.now)
     assert (step.actions, step.settled) == ((), True)
 

@@ -38,7 +38,6 @@ from runkeys.planning.plan import plan, plan_deletion
 from runkeys.planning.readers import shape_of
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import ANYWHERE
-from runkeys.planning.status import finished
 from tests.unit.planning.objects import bound_to, later, make_binding, make_run
 
 SOURCE_FIELD = "spec.tasks[0].secrets[0].secret"
@@ -401,7 +400,7 @@ class World:
     @property
     def over(self) -> bool:
         """Whether the run is final or gone."""
-        return not self.run_there or finished(self.run.status)
+        return not self.run_there or self.run.status.finished
 
 
 def _unsealer(job: JobView) -> tuple[ContainerView, ...]:

@@ -17,7 +17,6 @@ from runkeys.planning.observation import JobState, JobView, Observation, job_uid
 from runkeys.planning.plan import plan, plan_deletion
 from runkeys.planning.pod_template import containers
 from runkeys.planning.refusal import Reason
-from runkeys.planning.status import finished
 from runkeys_operator.controllers.certificates import CertificateRequests
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.reading import UnreadableError, report_unreadable
@@ -241,7 +240,7 @@ class RunController:
                     return None
                 obs = fresh
                 continue
-            if any(isinstance(action, PatchStatus) and finished(action.status) for action in step.actions):
+            if any(isinstance(action, PatchStatus) and action.status.finished for action in step.actions):
                 self._leaving.add(obs.run.metadata.uid)
             obs = await self._apply(key, step.actions, obs)
         raise RuntimeError(f"the plan for {key} does not settle")

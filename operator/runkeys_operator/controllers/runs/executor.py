@@ -33,7 +33,6 @@ from runkeys.planning.memory import Memory
 from runkeys.planning.observation import JobView, Observation, RequestView
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import SecretReference, TaskRequirements, task_requirements
-from runkeys.planning.status import finished
 from runkeys_operator.checks.access_review import Authorizer
 from runkeys_operator.checks.policies import PolicyCheck
 from runkeys_operator.controllers.certificates import CertificateRequests
@@ -248,7 +247,7 @@ class Executor:
             merge_patch(obs.run.status, action.status),
             resource_version=metadata.resource_version,
         )
-        if finished(action.status) and not finished(obs.run.status):
+        if action.status.finished and not obs.run.status.finished:
             metrics.runs_finished.labels(action.status.phase).inc()
         log.info(
             "status %s",

@@ -16,7 +16,6 @@ from runkeys.planning.bindings import Bindings, requester_of
 from runkeys.planning.memory import Memory, SecretMemory
 from runkeys.planning.observation import LABEL_JOB_UID, JobState, JobView, Observation, PodView, RequestView
 from runkeys.planning.outcome import named_after
-from runkeys.planning.status import finished
 from runkeys.planning.task import jobs_with_secrets
 from runkeys_operator.checks.policies import PolicyCheck
 from runkeys_operator.controllers.certificates import CertificateRequests
@@ -87,7 +86,7 @@ class Observer:
         if before is None:
             return await read_run(self._kube, key), None
         run, bindings = await asyncio.gather(
-            read_run(self._kube, key), _bindings(self._kube, before, wanted=not finished(before.status))
+            read_run(self._kube, key), _bindings(self._kube, before, wanted=not before.status.finished)
         )
         same = run is not None and _names(run) == _names(before)
         return run, bindings if same else None
@@ -100,7 +99,7 @@ class Observer:
         A Job on record that no watch has shown is asked for: after a start it may only not have been seen yet.
         """
         namespace, known = run.metadata.namespace, self._known_jobs(key)
-        over = finished(run.status)
+        over = run.status.finished
         unseen = [
             attempt.job
             for task in run.status.tasks
@@ -163,7 +162,7 @@ class Observer:
 
 def _names(run: WorkflowRun) -> tuple[object, ...]:
     """What decides which bindings are read for a run."""
-    return run.metadata.uid, finished(run.status), run.spec.bindings, run.spec.requester
+    return run.metadata.uid, run.status.finished, run.spec.bindings, run.spec.requester
 
 
 async def _known(bindings: Bindings) -> Bindings:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from runkeys.api import WorkflowRun
 from runkeys.planning.bindings import Bindings, bindings_of, requester_of
 from runkeys.planning.observation import Observation
-from runkeys.planning.pod_template import secret_containers
-from runkeys.planning.status import finished
 from runkeys_operator.controllers.bindings import of_owner
 
 _NO_BINDINGS = Bindings({}, {})
@@ -63,7 +61,7 @@ class Record:
         self._generation = metadata.generation
         self._labels = metadata.labels
         self._deleting = metadata.deletion_timestamp is not None
-        self.finished = finished(run.status)
+        self.finished = run.status.finished
         self._run: WorkflowRun | bytes = run
 
     def pack(self) -> None:
@@ -74,7 +72,7 @@ class Record:
         tasks = [
             task.model_copy(
                 update={
-                    "template": {"spec": {"containers": [{"name": name} for name in secret_containers(task)]}}
+                    "template": {"spec": {"containers": [{"name": name} for name in task.secret_containers]}}
                 }
             )
             for task in run.spec.tasks
