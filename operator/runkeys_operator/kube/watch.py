@@ -22,7 +22,8 @@ _REFUSED_SECONDS = 30.0
 Sink = Callable[[Json], None]
 """Takes what a watch shows: ``{"type": "ADDED" | "MODIFIED" | "DELETED" | None, "object": {…}}``.
 
-The type is None for what a list found. Called in the event loop; must not block. What it raises is logged, and the object is passed over.
+The type is None for what a list found. Called in the event loop; must not block. What it raises is
+logged, and the object is passed over.
 """
 
 
