@@ -25,8 +25,8 @@ if __name__ == "__main__":
     AHEAD = timedelta(seconds=float(sys.argv.pop(1)))
     for found in pkgutil.walk_packages(runkeys_operator.__path__, "runkeys_operator."):
         module = importlib.import_module(found.name)
-        # app.py tells kopf until when a session is good, by the clock of this process, which is kopf's too.
-        if getattr(module, "datetime", None) is datetime and found.name != "runkeys_operator.app":
+        # session.py tells kopf until when a session is good, by the clock of this process, which is kopf's too.
+        if getattr(module, "datetime", None) is datetime and found.name != "runkeys_operator.kopf_runtime.session":
             module.datetime = Wrong  # type: ignore[attr-defined]
     from runkeys_operator.__main__ import main
 
