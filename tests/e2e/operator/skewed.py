@@ -26,7 +26,10 @@ if __name__ == "__main__":
     for found in pkgutil.walk_packages(runkeys_operator.__path__, "runkeys_operator."):
         module = importlib.import_module(found.name)
         # session.py tells kopf until when a session is good, by the clock of this process, which is kopf's too.
-        if getattr(module, "datetime", None) is datetime and found.name != "runkeys_operator.kopf_runtime.session":
+        if (
+            getattr(module, "datetime", None) is datetime
+            and found.name != "runkeys_operator.kopf_runtime.session"
+        ):
             module.datetime = Wrong  # type: ignore[attr-defined]
     from runkeys_operator.__main__ import main
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from runkeys.policies.operator import LABEL_RUNS
+from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, KubeClient, Object
 from testing.namespace import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
 from testing.people import give
@@ -202,6 +203,19 @@ def test_where_it_is_allowed_the_same_goes_through(new_team: TeamMaker) -> None:
 def enforce(team: Team, level: str) -> None:
     label = {"pod-security.kubernetes.io/enforce": level}
     team.client.patch("namespaces", team.namespace, None, {"metadata": {"labels": label}})
+    # Admission knows namespaces from a watch.
+    near_its_node = {"hostNetwork": True, "containers": [{"name": "main", "image": "localhost/none:1"}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "spec": near_its_node}
+
+    def admits() -> bool:
+        metadata = {"name": "near-its-node", "namespace": team.namespace}
+        try:
+            team.client.create({**pod, "metadata": metadata}, dryRun="All")
+        except ApiError:
+            return False
+        return True
+
+    wait_until(f"{level} to be enforced", lambda: admits() is (level == "privileged"))
 
 
 def test_pod_security_itself_admits_and_refuses_the_same(new_team: TeamMaker) -> None:
