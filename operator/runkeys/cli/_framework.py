@@ -26,10 +26,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass
 class Settings:
-    """What the global options say.
+    """Values of the global options.
 
-    :ivar namespace: None: that of the kubeconfig's context, else ``default``.
-    :ivar color: None: on a terminal.
+    :ivar namespace: None: the namespace of the kubeconfig's context, else ``default``.
     """
 
     namespace: str | None = None
@@ -79,19 +78,21 @@ def _global(*names: str, **settings: Any) -> click.Option:
 def global_options() -> list[click.Option]:
     """Options of every command."""
     return [
-        _global("-n", "--namespace", metavar="NAME", help="Namespace. Default: that of the context."),
-        _global("--context", metavar="NAME", help="Context of the kubeconfig. Default: its current one."),
-        _global("--kubeconfig", type=click.Path(), help="Kubeconfig file. Default: as kubectl."),
+        _global("-n", "--namespace", metavar="NAME", help="Namespace. Default: the context's namespace."),
+        _global("--context", metavar="NAME", help="Context of the kubeconfig. Default: the current context."),
+        _global("--kubeconfig", type=click.Path(), help="Kubeconfig file. Default: as for kubectl."),
         _global(
             "--operator-namespace",
             metavar="NAME",
             envvar="RUNKEYS_OPERATOR_NAMESPACE",
-            help=f"Where the operator and its public keys are. Default: {KEYS_NAMESPACE}.",
+            help=f"Namespace of the operator and its public keys. Default: {KEYS_NAMESPACE}.",
         ),
-        _global("-o", "--output", type=click.Choice(FORMATS), help="Format of the output. Default: table."),
-        _global("-q", "--quiet", is_flag=True, help="Print results and errors only."),
-        _global("-v", "--verbose", is_flag=True, help="Say more about what is done."),
-        _global("--no-color", is_flag=True, envvar="NO_COLOR", help="Without colours, on a terminal too."),
+        _global("-o", "--output", type=click.Choice(FORMATS), help="Output format. Default: table."),
+        _global("-q", "--quiet", is_flag=True, help="Print only results and errors."),
+        _global("-v", "--verbose", is_flag=True, help="Print more details."),
+        _global(
+            "--no-color", is_flag=True, envvar="NO_COLOR", help="Print without colours, even on a terminal."
+        ),
     ]
 
 

@@ -27,13 +27,13 @@ class _Bash(BashComplete):
 
 
 @command(
-    epilog="For kubectl, keep what `completion kubectl` prints as an executable file kubectl_complete-runkeys in"
-    " the PATH, unless pip has put one there already."
+    epilog="For kubectl, save the output of `completion kubectl` as an executable file kubectl_complete-runkeys in"
+    " the PATH, unless pip has already installed one there."
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish", "kubectl"]))
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def completion(_: Settings, shell: str, words: tuple[str, ...]) -> None:
-    """Print the completion script of SHELL.
+    """Print the completion script for SHELL.
 
     \b
       eval "$(runkeys completion bash)"

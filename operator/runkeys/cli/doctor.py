@@ -57,10 +57,11 @@ class Finding:
 
 @command()
 def doctor(settings: Settings) -> None:
-    """Find out why something does not work: the cluster, kinds, operator, versions, keys, policies, your rights.
+    """Check the cluster, kinds, operator, versions, keys, policies and your rights, to find out why something fails.
 
-    Ends with 6 if the cluster or the operator does not answer, with 4 if you lack a right, with 5 if it is something
-    else. What you may not see is `unknown`, which is no problem.
+    The first problem found decides the exit code: 6 the cluster or the operator does not answer, 4 a right is missing
+    or the cluster's key is not one that you trust, 5 another problem. A check that you lack the rights for is
+    `unknown`, which is not a problem.
     """
     findings = list(examine(settings.client()))
     if settings.output in ("json", "yaml"):

@@ -65,10 +65,10 @@ class Preview:
 @command()
 @click.option("-f", "--file", type=click.Path(), required=True, help="Manifest of a WorkflowRun.")
 def plan(settings: Settings, file: str) -> None:
-    """Show every pod, variable and source of a run, and who lacks what; writes nothing.
+    """Show every pod, variable and source of a run, and missing rights. It changes nothing.
 
-    It is the operator's own plan that is made, so what it shows is what happens. Ends with 4 if a right is missing,
-    5 if something else is in the way.
+    The plan is computed by the operator's own code, so it shows what the operator would do. Exit codes: 4 a right is
+    missing, 5 something else prevents the run.
     """
     client = settings.client()
     found = preview(client, read_manifest(file))
@@ -254,7 +254,7 @@ def _as_object(found: Preview) -> Json:
 def who_can(settings: Settings, verb: str, binding: str) -> None:
     """Show who may use or reveal BINDING, through which role, and which runs it admits.
 
-    It reads the roles of the namespace and of the cluster, so it needs the right to see those.
+    The command lists the roles and role bindings of the namespace and of the cluster, so you need the right to do that.
     """
     client = settings.client()
     found = SecretBinding.parse(client.read(client.path("secretbindings", binding)))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @command()
 @click.argument("name", required=False)
 def status(settings: Settings, name: str | None) -> None:
-    """Show the tasks of run NAME with the exposure of their secrets; without NAME all runs."""
+    """Show the tasks of run NAME and the exposure of their secrets. Without NAME, list all runs."""
     client = settings.client()
     if name is not None:
         show(settings, client.get(name))
@@ -68,9 +68,9 @@ def wire(run: WorkflowRun) -> dict[str, object]:
 
 @command()
 @click.argument("name")
-@click.option("--timeout", type=click.FloatRange(0), help="Seconds to follow it at most.")
+@click.option("--timeout", type=click.FloatRange(0), help="Maximum seconds to follow it.")
 def watch(settings: Settings, name: str, timeout: float | None) -> None:
-    """Follow run NAME to its end. Ends with 1 if it failed, 8 if a secret of it may still exist."""
+    """Follow run NAME until it finishes. Exit codes: 1 the run failed, 8 a Secret of it may still exist."""
     client = settings.client()
     judge(follow(settings, client, name, timeout))
 
@@ -132,11 +132,13 @@ def judge(run: WorkflowRun) -> None:
 
 @command()
 @click.argument("name")
-@click.option("-t", "--task", help="Only this task. Default: all, each line with its task before it.")
-@click.option("-c", "--container", help="Default: the first one.")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
+@click.option(
+    "-t", "--task", help="Only this task. Default: all tasks, with the task's name before each line."
+)
+@click.option("-c", "--container", help="Container of the pod. Default: the first container.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the logs until the run finishes.")
 def logs(settings: Settings, name: str, task: str | None, container: str | None, *, follow: bool) -> None:
-    """Print what the tasks of run NAME printed."""
+    """Print the logs of the tasks of run NAME."""
     client = settings.client()
     run = client.get(name)
     if any(item.secrets for item in run.spec.tasks if task in (None, item.name)):
