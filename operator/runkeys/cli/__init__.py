@@ -1,4 +1,4 @@
-"""The command line. Light: each command's module, and what that needs, is imported when the command is run."""
+"""The command line. To start quickly, it imports a command's module and its dependencies only when the command runs."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def main(prog_name: str = "runkeys") -> None:
 
 
 def kubectl_main() -> None:
-    """`kubectl runkeys …`."""
+    """Run `kubectl runkeys …`."""
     main("kubectl runkeys")
 
 

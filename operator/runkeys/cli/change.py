@@ -95,7 +95,7 @@ def rerun(settings: Settings, name: str, *, from_failed: bool, wait: bool, timeo
 
 
 def _told(settings: Settings, name: str, what: str) -> None:
-    """Say what was done; for programs only the name."""
+    """Print what was done, or, with `-o name`, only the run's name."""
     if settings.output == "name":
         echo(f"workflowrun.runkeys.dev/{name}")
     else:

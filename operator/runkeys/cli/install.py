@@ -60,9 +60,9 @@ def install(
 
 
 def bundled_chart() -> Path:
-    """The chart of this version: in the package, or beside it in a checkout.
+    """Return the folder of this version's chart: in the package, or in the checkout.
 
-    :raises Usage: it is in neither.
+    :raises Usage: there is no chart in either place.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "chart", package.parents[1] / "helm" / "runkeys"):

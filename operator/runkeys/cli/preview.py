@@ -45,13 +45,13 @@ BINDINGS = SecretBinding.CRD.plural
 
 @dataclass
 class Preview:
-    """What would happen.
+    """Preview of a run.
 
-    :ivar needs: by task; not those that are refused.
-    :ivar jobs: of the tasks that would start at once.
-    :ivar refusals: what is in the way.
-    :ivar missing: rights that the user has not, each with the command that grants it.
-    :ivar server: what the API server would refuse.
+    :ivar requirements: requirements by task, without tasks that are refused.
+    :ivar jobs: Jobs of the tasks that would start at once.
+    :ivar refusals: reasons that prevent the run.
+    :ivar missing: rights that the user does not have, each with the command that grants it.
+    :ivar server: refusals of the API server.
     """
 
     run: WorkflowRun
@@ -83,7 +83,7 @@ def plan(settings: Settings, file: str) -> None:
 
 
 def preview(client: Client, manifest: Json) -> Preview:
-    """Make the plan of a run that does not exist."""
+    """Return the plan for a run without creating it."""
     _, values = take_secrets(manifest)
     made = copy.deepcopy(manifest)
     if values:  # what they are is of no account here
@@ -149,7 +149,7 @@ def _missing(client: Client, run: WorkflowRun, bindings: Bindings) -> Iterator[s
 
 
 def _refused_by_server(client: Client, made: Json, jobs: list[Json]) -> Iterator[str]:
-    """What the API server says to the run, and to a Job and a Pod like those that would be made."""
+    """Return the API server's refusals of the run, and of a Job and a pod like those that would be created."""
     name = f"runkeys-plan-{uuid4().hex[:8]}"
     sent = {**made, "metadata": {**made["metadata"], "name": name}}
     # Fields that stand for sealed values are none that the policies or the operator would take apart here.

@@ -208,7 +208,7 @@ def _from_file(path: str, name: str | None, binding: tuple[str, ...], label: tup
 
 
 def _source(words: tuple[str, ...]) -> tuple[tuple[str, str] | None, list[str]]:
-    """The Python file to ship, if the words begin with one, and the words after it."""
+    """Return the Python file to send, if the words begin with one, and the remaining words."""
     if words and words[0].endswith(".py") and Path(words[0]).is_file():
         return (Path(words[0]).name, read_text(words[0])), list(words[1:])
     return None, list(words)
@@ -225,7 +225,7 @@ def _labels(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def _bindings(client: Client | None, named: tuple[str, ...], wanted: list[str]) -> list[Mapping[str, Any]]:
-    """The bindings to name in a run: those that have the secrets, each found before anything starts."""
+    """Return the bindings for a run: those that have the secrets. Each secret is found before anything starts."""
     if client is None:
         return [{"name": name} for name in named] or ([{"personal": True}] if wanted else [])
     if not wanted:

@@ -270,7 +270,7 @@ def _reseal_file(settings: Settings, file: BindingFile, keyring: Keyring, *, wri
 
 
 def _keyring(path: str) -> Keyring:
-    """The keys of a backup, of which the name that sorts last is the newest."""
+    """Return the keys of a backup. The key whose name sorts last is the newest."""
     try:
         stored = yaml.safe_load(read_text(path))
     except yaml.YAMLError:

@@ -50,7 +50,7 @@ def status(settings: Settings, name: str | None) -> None:
 
 
 def show(settings: Settings, run: WorkflowRun) -> None:
-    """Print a run in the format that was asked for."""
+    """Print a run in the chosen output format."""
     if settings.output == "name":
         echo(run_name(run))
     elif settings.output in ("json", "yaml"):
@@ -60,7 +60,7 @@ def show(settings: Settings, run: WorkflowRun) -> None:
 
 
 def wire(run: WorkflowRun) -> dict[str, object]:
-    """The run as Kubernetes writes it, with the part of its metadata that Runkeys reads."""
+    """Return the run as Kubernetes writes it, with the fields of its metadata that Runkeys reads."""
     raw = run.to_wire()
     raw["metadata"] = {key: value for key, value in raw["metadata"].items() if value not in ("", {}, 0)}
     return raw
@@ -76,7 +76,7 @@ def watch(settings: Settings, name: str, timeout: float | None) -> None:
 
 
 def follow(settings: Settings, client: Client, name: str, timeout: float | None) -> WorkflowRun:
-    """Show a run as it changes until it is over, and return it. On a terminal the table is drawn anew."""
+    """Show a run's changes until it has finished, and return it. On a terminal, the table is redrawn in place."""
     plain = settings.output in ("json", "yaml", "name")
     if plain or settings.quiet or not sys.stdout.isatty():
         run = _follow_lines(settings, client, name, timeout, silent=plain or settings.quiet)
@@ -121,7 +121,7 @@ def _follow_live(settings: Settings, client: Client, name: str, timeout: float |
 
 
 def judge(run: WorkflowRun) -> None:
-    """End as a run that is over says: raises RunFailed or NotReleased."""
+    """Raise RunFailed or NotReleased if a finished run did not succeed or may still have a Secret."""
     if not released(run):
         raise NotReleased(
             f"run {run.metadata.name} is over, and a Secret of it may still exist; see its status"
