@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "DataPool", "HandlerError", "SecretValue", "__version__", "kv", "secrets"]
 
-# Imported when they are asked for, so that a task pays for what it uses.
+# Imported on first use, so that a task only pays for what it uses.
 _HOMES = {
     "Client": "client",
     "DataPool": "datapool",

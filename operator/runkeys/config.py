@@ -1,15 +1,15 @@
-"""Which cluster and namespace a call is about: a name in config.toml, or a context of the kubeconfig.
+"""Which cluster and namespace a call uses: a name in config.toml, or a context of the kubeconfig.
 
-``config.toml`` is in the user's configuration folder (``runkeys config show`` prints it), and need not exist::
+``config.toml`` is in the user's configuration folder, which ``runkeys config show`` prints. The file is optional::
 
     default = "lab"
 
     [configs.lab]
     context = "lab-admin"            # of the kubeconfig; default: the name of the config
-    namespace = "team-a"             # default: that of the context
-    kubeconfig = "~/.kube/lab.yaml"  # default: as kubectl
+    namespace = "team-a"             # default: the context's namespace
+    kubeconfig = "~/.kube/lab.yaml"  # default: as for kubectl
     operator_namespace = "keys"      # default: $RUNKEYS_OPERATOR_NAMESPACE, else runkeys-system
-    bindings = ["team-keys"]         # shared ones, in which `get` looks after your own
+    bindings = ["team-keys"]         # shared bindings that `get` searches after your personal binding
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _POD_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 class ConfigNameNotFoundError(NotFound):
-    """No configuration has that name, or none was named and there is no default."""
+    """No configuration has this name, or no name was given and there is no default."""
 
 
 class ConfigFileNotFoundError(NotFound):
-    """There is neither a config.toml nor a kubeconfig in which the name could be."""
+    """There is neither a config.toml nor a kubeconfig that could have this name."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Where to find a cluster.
+    """How to connect to a cluster.
 
-    :ivar context: of the kubeconfig; None: the account of this pod.
+    :ivar context: context of the kubeconfig; None: the service account of this pod.
     :ivar bindings: names of shared bindings.
     """
 
@@ -54,7 +54,7 @@ class Config:
     bindings: tuple[str, ...] = ()
 
     def client(self, namespace: str | None = None) -> Client:
-        """A connection. Raises Unreachable if the library ``kubernetes`` is missing."""
+        """Return a client for this cluster. Raises Unreachable if the library ``kubernetes`` is missing."""
         from runkeys.client import Client
 
         kubeconfig = None if self.kubeconfig is None else str(Path(self.kubeconfig).expanduser())
@@ -67,25 +67,25 @@ class Config:
 
 
 def config_folder() -> Path:
-    """Where Runkeys keeps a user's configuration: $RUNKEYS_CONFIG_DIR, else where the system has it."""
+    """Return the user's configuration folder: $RUNKEYS_CONFIG_DIR, else the operating system's default."""
     import platformdirs
 
     return Path(os.environ.get("RUNKEYS_CONFIG_DIR") or platformdirs.user_config_dir("runkeys"))
 
 
 def config_file() -> Path:
-    """Where config.toml is, if there is one."""
+    """Return the path of config.toml, whether or not the file exists."""
     return config_folder() / "config.toml"
 
 
 def resolve(name: str | None = None) -> Config:
-    """Find a configuration by its name, or the default one.
+    """Find a configuration by name, or the default configuration.
 
     The default is ``default`` in config.toml, else the current context of the kubeconfig.
 
-    :raises ConfigNameNotFoundError: there is none of that name; or no name was given, and there is no default.
-    :raises ConfigFileNotFoundError: a name was given, and there is no file in which it could be.
-    :raises Invalid: config.toml cannot be read as it is.
+    :raises ConfigNameNotFoundError: no configuration has this name; or no name was given, and there is no default.
+    :raises ConfigFileNotFoundError: a name was given, and there is no file that could have it.
+    :raises Invalid: config.toml is not valid.
     """
     path = config_file()
     own = _read(path)
@@ -114,9 +114,9 @@ def resolve(name: str | None = None) -> Config:
 
 
 def of_pod() -> Config:
-    """The cluster that this pod is in, with the rights of its service account.
+    """Return the configuration for this pod's own cluster, with the rights of its service account.
 
-    :raises Denied: the pod has no token for it.
+    :raises Denied: the pod has no token of its service account.
     """
     if not _POD_ACCOUNT.exists():
         raise Denied(
@@ -160,7 +160,7 @@ def _config(path: Path, name: str, table: Any) -> Config:
 
 
 def _contexts() -> tuple[list[str], str | None]:
-    """Names of the kubeconfig's contexts, and the current one; nothing if there is no kubeconfig."""
+    """Return the names of the kubeconfig's contexts and the current context; empty if there is no kubeconfig."""
     places = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
     if not any(Path(place).is_file() for place in places.split(os.pathsep) if place):
         return [], None

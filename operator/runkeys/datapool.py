@@ -1,4 +1,4 @@
-"""Folders with data that a task is given: models, data sets."""
+"""Folders with data for a task, such as models and data sets."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import IO, Any
 
 
 class DataPool:
-    """A folder that was mounted for a task; in a local run a folder of the project.
+    """A folder that is mounted for a task. In a local run, a folder of the project.
 
-    :ivar name: of the parameter that it is for.
-    :ivar path: where it is.
+    :ivar name: name of the folder, which is the parameter's name.
+    :ivar path: path of the folder.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -24,11 +24,14 @@ class DataPool:
         self.path = str(place)
 
     def list_files(self) -> dict[str, str]:
-        """By name the path of each file in it, folders left out."""
+        """Return the path of each file in the folder, by file name. Subfolders are left out."""
         return {item.name: str(item) for item in sorted(Path(self.path).iterdir()) if item.is_file()}
 
     def open(self, name: str, mode: str = "r") -> IO[Any]:
-        """Open a file of it, as the built-in `open` does. Raises FileNotFoundError, also for a name outside of it."""
+        """Open a file in the folder, like the built-in `open`.
+
+        :raises FileNotFoundError: there is no such file, or its path is outside of the folder.
+        """
         base = Path(self.path).resolve()
         place = (base / name).resolve()
         # A volume's files are links into hidden folders of the volume itself.

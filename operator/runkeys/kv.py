@@ -1,8 +1,8 @@
-"""A small store of JSON values by key, for what runs want to remember. Not for secrets.
+"""A small store of JSON values by key, for use by later runs. Not for secrets.
 
-Everything is in one ConfigMap of the namespace, ``runkeys-kv``, that is read and written with the caller's own rights:
-on a laptop those of the kubeconfig, in a task those of its service account. Each write is one patch of one key that
-the API server applies by itself, so that two writers never undo each other's.
+All values are in one ConfigMap of the namespace, ``runkeys-kv``. It is read and written with the caller's rights: on a
+laptop the kubeconfig's, in a task those of its service account. Each write is a patch of one key, and the API server
+applies it atomically, so that two writers never undo each other's writes.
 
 The functions with ``_async`` do the same without blocking the event loop.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CONFIG_MAP = "runkeys-kv"
 MAX_VALUE = 10_000
-"""Most bytes of a value as JSON."""
+"""Maximum size of a value as JSON, in bytes."""
 
 _ID = uuid.UUID("0f4c8f5e-3f0b-4f0e-9c7d-3a5f6f1f2b61")
 _PLAIN = re.compile(r"[-_A-Za-z0-9][-._A-Za-z0-9]{0,199}")
@@ -34,7 +34,7 @@ _HASHED = "sha256."
 
 
 class KeyValues:
-    """The store of one namespace, as the caller of a client may use it."""
+    """The store of one namespace, used with the rights of a client."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -57,7 +57,7 @@ class KeyValues:
         return _parsed(stored)["value"]
 
     def delete(self, key: str) -> None:
-        """Take a key out; see `delete_key`."""
+        """Delete a key; see `delete_key`."""
         _check(key)
         # Refused by the API server if it is not there: of two that delete the same, one is told so.
         remove = [{"op": "remove", "path": f"/data/{_field(key)}"}]
@@ -102,11 +102,12 @@ class KeyValues:
 def set_key_value(
     key: str, value: Any, *, workspace_id: str | None = None, config_name: str | None = None
 ) -> str:
-    """Store a JSON value under a key, in place of an earlier one, and return the id of the pair, a uuid.
+    """Store a JSON value under a key, and replace an earlier value. Return the pair's ID, a UUID.
 
-    The id is made of namespace and key, so that it stays the same.
+    The ID is derived from the namespace and the key, so it stays the same.
 
-    :raises ValueError: the value is no JSON, or more than 10,000 bytes of it; the key is empty; the store is full.
+    :raises ValueError: the value is not JSON, or has more than 10,000 bytes as JSON; the key is empty; the store is
+        full.
     :raises Denied: a right on the ConfigMap is missing.
     """
     _entry(key, value)  # what cannot be stored is told before anything is looked up
@@ -123,7 +124,7 @@ def get_key_value(key: str, *, workspace_id: str | None = None, config_name: str
 
 
 def delete_key(key: str, *, workspace_id: str | None = None, config_name: str | None = None) -> bool:
-    """Take a key out and return True.
+    """Delete a key and return True.
 
     :raises ValueError: there is no such key.
     :raises Denied: a right on the ConfigMap is missing.
@@ -169,7 +170,7 @@ def _store(workspace_id: str | None, config_name: str | None) -> KeyValues:
 
 
 def _entry(key: str, value: Any) -> dict[str, str]:
-    """What is stored of a pair. Raises ValueError if it cannot be."""
+    """Return the stored form of a pair. Raises ValueError if it cannot be stored."""
     _check(key)
     try:
         size = len(json.dumps(value, allow_nan=False).encode())
@@ -193,7 +194,7 @@ def _parsed(stored: str) -> dict[str, Any]:
 
 
 def _field(key: str) -> str:
-    """The key in the ConfigMap, which takes few characters."""
+    """Return the key in the ConfigMap, which allows only few characters."""
     if _PLAIN.fullmatch(key) and not key.startswith(_HASHED):
         return key
     return _HASHED + hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()

@@ -1,7 +1,7 @@
-"""``$secrets``: values that a user brings along with the input of a run, and which task gets which. Pure.
+"""``$secrets``: values that a user provides with a run's input, and the tasks that get them. Pure.
 
-A task's mapping ``{ "ibm_token": secret_value("ibm_api_token") }`` says: its secret parameter ``ibm_token`` is the
-field ``ibm_api_token`` of what the user gave as ``$secrets``. The same as ``secrets: [{name: ibm_token, input:
+The mapping ``{ "ibm_token": secret_value("ibm_api_token") }`` of a task means that its secret parameter ``ibm_token``
+gets the field ``ibm_api_token`` of ``$secrets``. It is the same as ``secrets: [{name: ibm_token, input:
 ibm_api_token}]``.
 """
 
@@ -27,11 +27,11 @@ _FORM = '{ "parameter": secret_value("field of $secrets") }'
 
 
 def parse_mapping(text: str, task: str = "") -> dict[str, str]:
-    """Read a mapping: by parameter of the task the field of ``$secrets``.
+    """Parse a mapping. Return the field of ``$secrets`` for each parameter of the task.
 
-    :param task: its name, for messages.
-    :raises Invalid: it is written in another way. A literal in place of ``secret_value(…)`` is not repeated in the
-        message, since it may be the secret itself.
+    :param task: name of the task, for messages.
+    :raises Invalid: the mapping has another form. The message does not repeat a literal in place of
+        ``secret_value(…)``, because it may be the secret itself.
     """
     return _Reader(
         text, f"the mapping of secrets of task {task}" if task else "the mapping of secrets"
@@ -39,15 +39,15 @@ def parse_mapping(text: str, task: str = "") -> dict[str, str]:
 
 
 def task_secrets(mapping: Mapping[str, str]) -> list[dict[str, str]]:
-    """A mapping as ``secrets`` of a task in a WorkflowRun."""
+    """Return a mapping in the form of a task's ``secrets`` in a WorkflowRun."""
     return [{"name": parameter, "input": field} for parameter, field in mapping.items()]
 
 
 def split_secrets(document: Mapping[str, Any], at: str = "") -> tuple[dict[str, Any], dict[str, str]]:
-    """An input document without its ``$secrets``, and these by field. The document itself is not changed.
+    """Return a copy of the input document without ``$secrets``, and the secrets by field.
 
-    :param at: path of the document, for messages, as ``spec.input.``.
-    :raises Invalid: ``$secrets`` is no object of texts, or stands in another place than the top.
+    :param at: path of the document, for messages, such as ``spec.input.``.
+    :raises Invalid: ``$secrets`` is not an object of texts, or it is not at the top level.
     """
     rest = copy.deepcopy({key: value for key, value in document.items() if key != SECRETS})
     nested = next(_nested(rest, ""), None)
@@ -70,10 +70,10 @@ def split_secrets(document: Mapping[str, Any], at: str = "") -> tuple[dict[str, 
 
 
 def add_mapping(manifest: dict[str, Any], text: str) -> None:
-    """Write a mapping into the task of a manifest that it is for.
+    """Add a mapping to its task in a manifest. The manifest is changed.
 
-    :param text: a mapping, if there is one task only; else the name of the task, ``=``, and the mapping.
-    :raises Invalid: there is no such task, or the mapping is written in another way.
+    :param text: a mapping if there is only one task; else the task's name, ``=`` and the mapping.
+    :raises Invalid: there is no such task, the mapping has another form, or it names a field that is not given.
     """
     tasks = (manifest.get("spec") or {}).get("tasks") or []
     names = [str(item.get("name")) for item in tasks]
@@ -96,10 +96,10 @@ def add_mapping(manifest: dict[str, Any], text: str) -> None:
 
 
 def check_mapping(mapping: Mapping[str, str], fields: Iterable[str], task: str) -> None:
-    """Refuse a mapping to a field that was not given.
+    """Check that all fields of a mapping are given.
 
-    :param fields: names of what was given as ``$secrets``.
-    :raises Invalid: it names task, parameter and field.
+    :param fields: names of the fields of ``$secrets``.
+    :raises Invalid: a field is missing; the message names task, parameter and field.
     """
     there = sorted(fields)
     for parameter, field in mapping.items():
@@ -111,7 +111,7 @@ def check_mapping(mapping: Mapping[str, str], fields: Iterable[str], task: str) 
 
 
 def unused_fields(mappings: Iterable[Mapping[str, str]], fields: Iterable[str]) -> list[str]:
-    """Fields that no task gets: most likely a mistake, though nothing is lost by it."""
+    """Return the fields that no task gets. They are most likely a mistake, but do no harm."""
     used = {field for mapping in mappings for field in mapping.values()}
     return sorted(set(fields) - used)
 
@@ -119,11 +119,11 @@ def unused_fields(mappings: Iterable[Mapping[str, str]], fields: Iterable[str]) 
 def seal_secrets(
     given: Mapping[str, str], namespace: str, requester: str, key: PublicKey, at: str = ""
 ) -> dict[str, str]:
-    """What was given as ``$secrets``, as ``spec.sealedInput``: opens for runs of this user in this namespace only.
+    """Seal the fields of ``$secrets`` for ``spec.sealedInput``. They open only in this user's runs in this namespace.
 
-    :param requester: username, as the API server has it.
+    :param requester: username, as the API server knows it.
     :param at: path of the document, for messages.
-    :raises Invalid: a value cannot be sealed, as it is too large.
+    :raises Invalid: a value cannot be sealed: it is too large or not valid Unicode.
     """
     from runkeys import sealing
 
@@ -162,7 +162,7 @@ def _kind(value: object) -> str:
 
 
 class _Reader:
-    """Reads ``"{" [ STRING ":" "secret_value" "(" STRING ")" { "," … } ] "}"``."""
+    """Parser for ``"{" [ STRING ":" "secret_value" "(" STRING ")" { "," … } ] "}"``."""
 
     def __init__(self, text: str, what: str) -> None:
         self._text, self._what, self._at = text, what, 0

@@ -1,7 +1,7 @@
-"""Takes values out of text that is shown.
+"""Masks secret values in text.
 
-`Masker` masks texts. `install` puts it in front of what this process prints and logs; `remember` adds a value.
-What a child process prints itself, or code in C writes to the file descriptor, passes by.
+`Masker` masks texts. `install` masks the output and logs of this process, and `remember` adds a value. Output that a
+child process prints itself, or that C code writes to the file descriptor, is not masked.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from urllib.parse import quote, quote_plus
 
 MASK = "[redacted]"
 SHORTEST = 3
-"""Characters; what is shorter occurs everywhere, and a log without it could not be read."""
+"""Minimum length of a masked value in characters. Shorter texts occur everywhere, and masking them would spoil logs."""
 
 SWITCH = "RUNKEYS_MASKING"
-"""Variable: ``off`` leaves output as it is."""
+"""Name of the variable that disables masking with the value ``off``."""
 
 _WRAPPED_AT = (64, 76)  # characters in a line of base64: PEM, and MIME and the command `base64`
 
 
 class Masker:
-    """Masks values as they are, each line of those with several, and what they look like once encoded.
+    """Masks values, each line of values with several lines, and the values' encoded forms.
 
-    That is base64 (also in the middle of something else, and in lines), URL-encoding, hexadecimal digits, and the
-    escapes of JSON and of ``repr``. No form reaches over the end of a line.
+    These forms are base64, URL encoding, hexadecimal digits, and the escapes of JSON and of ``repr``. Base64 is also
+    masked when it is wrapped into lines, and, for values of at least 8 bytes, when the value is part of longer encoded
+    data. No form extends past the end of a line.
     """
 
     def __init__(self, values: Iterable[bytes] = ()) -> None:
@@ -52,7 +53,7 @@ class Masker:
             self._compile()
 
     def mask(self, text: str) -> str:
-        """The text with each value replaced."""
+        """Return the text with each value replaced by ``[redacted]``."""
         if self._pattern is None:
             return text
         encoded = text.encode(errors="surrogatepass")
@@ -60,14 +61,14 @@ class Masker:
         return text if masked is encoded else masked.decode(errors="surrogatepass")
 
     def mask_bytes(self, text: bytes) -> bytes:
-        """The same of UTF-8."""
+        """Do the same for text in UTF-8."""
         # Searching for one form after the other is many times faster than for all in one pattern.
         if self._pattern is None or not any(form in text for form in self._forms):
             return text
         return self._pattern.sub(MASK.encode(), text)
 
     def split(self, text: bytes) -> tuple[bytes, bytes]:
-        """What of ``text`` can be shown, masked; and its end that may be the beginning of a value, as it is."""
+        """Split ``text`` into a masked part that can be shown, and an unmasked end that may be the start of a value."""
         cut = len(text) - self._held_back(text)
         if self._pattern is not None and cut < len(text):
             # What is held back begins in the middle of a whole value: then that ends first.
@@ -93,7 +94,7 @@ class Masker:
 
 
 def _overlap(line: bytes, form: bytes) -> int:
-    """How many bytes at the end of ``line`` are the beginning of ``form``, but not all of it."""
+    """Return how many bytes at the end of ``line`` are the start of ``form``, but not all of it."""
     head = form[:8]
     at = line.find(head, max(0, len(line) - len(form) + 1))
     while at >= 0:
@@ -138,21 +139,21 @@ _installed: list[_Masked] = []
 
 
 def remember(value: str | bytes) -> None:
-    """Mask ``value`` in all that this process prints and logs from now on, if `install` was called."""
+    """Mask ``value`` in everything that this process prints and logs from now on, if `install` was called."""
     _masker.add(value.encode(errors="surrogatepass") if isinstance(value, str) else value)
 
 
 def masked(text: str) -> str:
-    """The text without the values that were remembered."""
+    """Return the text with all remembered values masked."""
     return _masker.mask(text)
 
 
 def install() -> None:
-    """Put the masker in front of ``sys.stdout``, ``sys.stderr`` and all loggers. Does so once.
+    """Mask values in ``sys.stdout``, ``sys.stderr`` and all loggers. Further calls have no effect.
 
-    Does nothing if the variable RUNKEYS_MASKING is ``off``. The end of a line that may be the beginning of a value is
-    held back until the rest comes, the line ends, or the process does: ``flush`` does not let it through. Streams
-    without a ``buffer``, as notebooks have them, are left as they are.
+    Does nothing if the variable RUNKEYS_MASKING is ``off``. If the end of the output may be the start of a value, it is
+    held back until more output comes, the line ends or the process ends. ``flush`` does not release it. Streams without
+    a ``buffer``, such as those of notebooks, are not changed.
     """
     if _installed or os.environ.get(SWITCH, "").lower() == "off":
         return
@@ -173,7 +174,7 @@ def install() -> None:
 
 
 class _Masked(io.BufferedIOBase):
-    """Bytes on their way to a stream."""
+    """A byte stream that masks its output."""
 
     def __init__(self, target: BinaryIO, owner: Any) -> None:
         self._target = target
@@ -206,7 +207,7 @@ class _Masked(io.BufferedIOBase):
             self._target.flush()
 
     def let_go(self) -> None:
-        """Nothing more will come."""
+        """Write what is held back, because no more output will come."""
         with self._lock:
             self._holds = False
             out, self._held = self._held, b""
@@ -215,12 +216,12 @@ class _Masked(io.BufferedIOBase):
                 self.flush()
 
     def forget(self) -> None:
-        """Of a child process: what was held back is the parent's to print."""
+        """Drop what is held back. Called in a child process, since the parent prints it."""
         self._held, self._lock = b"", threading.RLock()
 
 
 class _Text(io.TextIOWrapper):
-    """A text stream that keeps the name of the one that it stands for."""
+    """A text stream with the name of the stream that it replaces."""
 
     def __init__(self, raw: _Masked, stream: Any) -> None:
         super().__init__(
@@ -235,12 +236,12 @@ class _Text(io.TextIOWrapper):
 
     @property
     def name(self) -> str:
-        """As ``<stdout>``."""
+        """Name of the stream, such as ``<stdout>``."""
         return str(self._name)
 
 
 def _move_handlers(old: Any, new: Any) -> None:
-    """Handlers of loggers that have the stream itself."""
+    """Let log handlers that use the old stream use the new one."""
     known = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     for logger in known:
         for handler in getattr(logger, "handlers", ()):
@@ -249,7 +250,7 @@ def _move_handlers(old: Any, new: Any) -> None:
 
 
 def _masking(make: Any) -> Any:
-    """A factory of log records whose message and traceback hold no value, wherever handlers send them."""
+    """Return a factory of log records whose messages and tracebacks are masked, wherever handlers send them."""
 
     def record_of(*arguments: Any, **named: Any) -> logging.LogRecord:
         record: logging.LogRecord = make(*arguments, **named)

@@ -15,9 +15,9 @@ Json = dict[str, Any]
 
 
 def request_schema(function: Function) -> Json:
-    """JSON Schema of the body that starts the service: its input, and its secrets under ``$secrets``.
+    """Return the JSON Schema of the request body: the service's input, and its secrets under ``$secrets``.
 
-    Data pools are no part of it: a run names the volumes.
+    Data pools are not included, because the run names their volumes.
 
     :raises ValueError: the signature cannot be described; the message names the parameter.
     """
@@ -53,7 +53,11 @@ def request_schema(function: Function) -> Json:
 
 
 def describe(function: Function, title: str | None = None, version: str = "1") -> Json:
-    """An OpenAPI 3.1 document with one operation, ``POST /``."""
+    """Return an OpenAPI 3.1 document with one operation, ``POST /``.
+
+    :param title: title of the document. Default: the name of the function's top-level package.
+    :raises ValueError: the signature cannot be described; the message names the parameter or the result.
+    """
     body = request_schema(function)
     definitions = body.pop("$defs", {})
     answer, more = _answer_schema(function)
@@ -88,7 +92,7 @@ def describe(function: Function, title: str | None = None, version: str = "1") -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the document of a service as JSON. Return the exit code."""
+    """Print the OpenAPI document of a service as JSON. Return the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if len(words) != 1 or words[0].startswith("-"):
         print("usage: python -m runkeys.openapi MODULE:FUNCTION, as src.program:run", file=sys.stderr)  # noqa: T201

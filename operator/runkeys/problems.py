@@ -1,4 +1,4 @@
-"""What can be in the way of a user, each with the exit code that the command line gives it. Never holds a value."""
+"""Errors for users, each with its exit code on the command line. They never contain a secret's value."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import ClassVar
 
 
 class Problem(Exception):
-    """Something does not work; the message says what was found and what to do.
+    """Base of all errors for users. The message says what was found and what to do.
 
-    :cvar exit_code: of the process, if nothing catches it.
+    :cvar exit_code: exit code of the process if nothing catches the error.
     """
 
     exit_code: ClassVar[int] = 1
@@ -19,31 +19,31 @@ class RunFailed(Problem):
 
 
 class Usage(Problem):
-    """A command or call was written in a way that cannot be meant."""
+    """A command line or call is wrong."""
 
     exit_code = 2
 
 
 class NotFound(Problem):
-    """What was named does not exist."""
+    """The named object does not exist."""
 
     exit_code = 3
 
 
 class Denied(Problem):
-    """The right to it is missing, or trust in a key."""
+    """A right is missing, or a key is not trusted."""
 
     exit_code = 4
 
 
 class Invalid(Problem):
-    """A manifest or a value cannot work as it is."""
+    """A manifest or a value is not valid."""
 
     exit_code = 5
 
 
 class Conflict(Invalid):
-    """It exists already, or has changed since it was read."""
+    """The object exists already, or has changed since it was read."""
 
 
 class Unreachable(Problem):
@@ -53,12 +53,12 @@ class Unreachable(Problem):
 
 
 class TimedOut(Problem):
-    """It did not happen in the time that was given."""
+    """The time limit was reached."""
 
     exit_code = 7
 
 
 class NotReleased(Problem):
-    """A run is over, and a Secret of it may still exist."""
+    """A run has finished, but a Secret of it may still exist."""
 
     exit_code = 8

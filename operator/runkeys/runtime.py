@@ -1,12 +1,13 @@
 """Runs a service: ``python -m runkeys.runtime src.program:run``.
 
-Each parameter of the function comes from where its type says: a ``SecretValue`` from the variable ``SECRET_<NAME>``
-(or where the run puts it), a ``DataPool`` from the folder ``datapool/<name>``, everything else from the JSON document
-``input/<name>.json``, checked against the type. What the function returns is written to ``output/output.json``. If it
-raises, that is a problem document (RFC 9457) instead, and the exit code is 1.
+The type of each parameter decides its source. A ``SecretValue`` comes from the variable ``SECRET_<NAME>``, or from the
+variable or file that the run defines. A ``DataPool`` comes from the folder ``datapool/<name>``. Any other parameter
+comes from the JSON document ``input/<name>.json``, which is checked against the type. The function's return value is
+written to ``output/output.json``. If the function raises an error, a problem document (RFC 9457) is written instead,
+and the exit code is 1.
 
-The folders are below ``/var/runtime``; `runkeys._task.environment.folder` says how to move them. Values of secrets are
-masked in what the service prints and logs, in what it returns, and in the texts of errors.
+The folders are below ``/var/runtime``; `runkeys._task.environment.folder` says how to move them. Secret values are
+masked in the service's output and logs, in its return value, and in error texts.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ _PROBLEM = frozenset({"type", "status", "title", "detail", "instance"})
 
 
 class HandlerError(Exception):
-    """Raised by a service to say what went wrong in words of its own.
+    """Raised by a service to report a failure with its own title and details.
 
-    :param title: short.
-    :param detail: what happened this time. Default: the title.
+    :param title: short title of the problem.
+    :param detail: what happened in this case. Default: the title.
     :param extensions: further members of the problem document.
+    :raises ValueError: ``extensions`` has a standard member: type, status, title, detail or instance.
     """
 
     def __init__(
@@ -52,9 +54,9 @@ class HandlerError(Exception):
 
 
 def arguments_for(function: Function) -> dict[str, Any]:
-    """What the function is to be called with, from what this process was given.
+    """Return the arguments for the function, by parameter, from this process's environment and files.
 
-    :raises ValueError: something is missing or does not fit; the message names parameter and place.
+    :raises ValueError: an argument is missing or does not fit; the message names the parameter and its source.
     """
     found: dict[str, Any] = {}
     for parameter in parameters_of(function):
@@ -69,7 +71,7 @@ def arguments_for(function: Function) -> dict[str, Any]:
 
 
 def call(function: Function) -> Any:
-    """Call a service with what this process was given, and return what it returns. Awaits it if that is needed."""
+    """Call a service with the arguments of this process, and return its result. An awaitable result is awaited."""
     result = function(**arguments_for(function))
     if not inspect.isawaitable(result):
         return result
@@ -79,7 +81,7 @@ def call(function: Function) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the service that the command line, or the variable ENTRYPOINT, names. Return the exit code."""
+    """Run the service named on the command line or in the variable ENTRYPOINT. Return the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     entrypoint = words[0] if words else os.environ.get(ENTRYPOINT_VARIABLE, "")
     if len(words) > 1 or not entrypoint or entrypoint.startswith("-"):
@@ -126,7 +128,7 @@ def _input_file(name: str) -> Path | None:
 
 
 def _checked(parameter: Parameter, place: Path) -> Any:
-    """The document of a file, checked. Its errors name the file and the field, and not what was found there."""
+    """Return the file's document after checking it. Errors name the file and the field, but not the value."""
     try:
         document = json.loads(place.read_bytes())
     except ValueError as error:
@@ -168,7 +170,7 @@ def _write(result: Any) -> None:
 
 
 def _plain(result: Any) -> Any:
-    """As JSON has it, of models, dataclasses and what else pydantic knows."""
+    """Convert models, dataclasses and other types that pydantic knows to JSON."""
     from pydantic_core import to_jsonable_python
 
     return to_jsonable_python(result, fallback=_fallback, serialize_unknown=False)
@@ -181,7 +183,7 @@ def _fallback(value: Any) -> Any:
 
 
 def _without_values(node: Any) -> Any:
-    """What is returned is kept in the status of the run, where no secret may be."""
+    """Mask secret values: the result is kept in the run's status, which must not contain secrets."""
     if isinstance(node, str):
         return masking.masked(node)
     if isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""Secrets by name: in a task those that it was given, on a laptop one's own in the cluster.
+"""Secrets by name: in a task the task's secrets, on a laptop your own secrets in the cluster.
 
 ::
 
@@ -6,10 +6,10 @@
 
     token = secrets.get("ibm_token")
 
-In a task this is the variable or file that the run says; ``config_name`` and ``workspace_id`` are ignored there, and
-nothing else is ever looked at. On a laptop ``config_name`` is a name in config.toml or a context of the kubeconfig, and
-``workspace_id`` a namespace. One's own secrets are for one user in one namespace: what is set in one namespace is not
-there in another.
+In a task, the value comes from the variable or file that the run defines, and from nowhere else. ``config_name`` and
+``workspace_id`` are ignored there. On a laptop, ``config_name`` is a name in config.toml or a context of the
+kubeconfig, and ``workspace_id`` is a namespace. Your own secrets belong to one user in one namespace: a secret that is
+set in one namespace does not exist in another.
 
 The functions with ``_async`` do the same without blocking the event loop.
 """
@@ -50,29 +50,29 @@ __all__ = [
 
 
 class NotFoundError(NotFound):
-    """There is no secret of that name, here or in the cluster."""
+    """There is no secret with this name, here or in the cluster."""
 
 
 class UnauthorizedError(Denied):
-    """The cluster refuses; the message is its reason."""
+    """The cluster refuses the request. The message gives its reason."""
 
 
 class ValidationError(Invalid, ValueError):
-    """A name or value is of a kind that cannot be stored."""
+    """A name or value cannot be stored."""
 
 
 def get(name: str, *, workspace_id: str | None = None, config_name: str | None = None) -> str:
-    """Return the value of a secret, exactly as it was stored. It may be asked for again.
+    """Return the value of a secret, exactly as it was stored. You can call this several times.
 
-    In a task the variable is taken out of ``os.environ`` when it is read first, so that processes that are started
-    later do not have it. On a laptop a variable ``SECRET_<NAME>`` counts before the cluster, unless ``config_name`` is
-    given; reading from the cluster needs the operator, and an Event there says who has read what. Looked at are the
-    personal binding, then the shared ones that config.toml names, in that order.
+    In a task, the first call removes the variable from ``os.environ``, so that processes that are started later do not
+    have it. On a laptop, a variable ``SECRET_<NAME>`` takes precedence over the cluster, unless ``config_name`` is
+    given. Reading from the cluster needs the operator, and an Event there records who has read which secret. The
+    personal binding is searched first, then the shared bindings in config.toml, in their order.
 
-    :raises NotFoundError: there is none of that name; in a task: the run does not give it to this task.
-    :raises ConfigNameNotFoundError: on a laptop: there is no such configuration, or no default one.
-    :raises ConfigFileNotFoundError: on a laptop: there is no file in which it could be.
-    :raises UnauthorizedError: the cluster refuses.
+    :raises NotFoundError: there is no secret with this name; in a task: the run does not give it to this task.
+    :raises ConfigNameNotFoundError: on a laptop: there is no such configuration, or no default configuration.
+    :raises ConfigFileNotFoundError: on a laptop: there is no file that could have the configuration.
+    :raises UnauthorizedError: the cluster refuses the request.
     """
     _check(name)
     known = environment.task()
@@ -87,9 +87,9 @@ def get(name: str, *, workspace_id: str | None = None, config_name: str | None =
 
 
 def list(*, workspace_id: str | None = None, config_name: str | None = None) -> Sequence[str]:  # noqa: A001
-    """Return names, sorted, never values: in a task of the secrets that it was given, on a laptop of one's own.
+    """Return sorted names, never values: in a task, of the task's secrets; on a laptop, of your own secrets.
 
-    Raises what `get` raises, but NotFoundError.
+    Raises the same errors as `get`, except NotFoundError.
     """
     if environment.task() is not None and (config_name is None or not environment.is_local()):
         return environment.names()
@@ -100,13 +100,13 @@ def list(*, workspace_id: str | None = None, config_name: str | None = None) -> 
 def set(  # noqa: A001
     name: str, value: str, *, workspace_id: str | None = None, config_name: str | None = None
 ) -> None:
-    """Store one of one's own secrets in the cluster, in place of an earlier one. It is sealed before it leaves.
+    """Store one of your own secrets in the cluster, and replace an earlier value. It is sealed before it is sent.
 
-    In a pod this is done as the pod's service account, which needs rights for it, and into that account's own secrets:
-    no task can change those of the user that it runs for.
+    In a pod, this stores a secret of the pod's service account, which needs rights for it. A task cannot change the
+    secrets of the user that it runs for.
 
-    :raises ValidationError: the name is empty or too long, or the value is no str.
-    :raises UnauthorizedError: the cluster refuses, or has another public key than the one that was trusted.
+    :raises ValidationError: the name is empty or too long, or the value is not a str or not valid Unicode.
+    :raises UnauthorizedError: the cluster refuses the request, or its public key is not the trusted one.
     """
     _check(name)
     if not isinstance(value, str):
@@ -122,10 +122,10 @@ def set(  # noqa: A001
 
 
 def delete(name: str, *, workspace_id: str | None = None, config_name: str | None = None) -> None:
-    """Take one of one's own secrets out of the cluster. In a pod as with `set`.
+    """Delete one of your own secrets from the cluster. In a pod, the same holds as for `set`.
 
-    :raises NotFoundError: there is none of that name.
-    :raises UnauthorizedError: the cluster refuses.
+    :raises NotFoundError: there is no secret with this name.
+    :raises UnauthorizedError: the cluster refuses the request.
     """
     _check(name)
     with _vault(workspace_id, config_name) as vault:
@@ -182,7 +182,7 @@ def _from_cluster(name: str, workspace_id: str | None, config_name: str | None) 
 
 
 def _not_given(name: str, known: environment.Task | None) -> str:
-    """Why a task does not have a secret: what it has, and the line that would give it."""
+    """Return why a task does not have a secret, which secrets it has, and the line that would add it."""
     if known is None:
         return (
             f"this pod was given no secret {name!r} (variable {secret_variable(name)});"
@@ -206,7 +206,7 @@ def _yaml(name: str) -> str:
 
 @contextmanager
 def _vault(workspace_id: str | None, config_name: str | None) -> Iterator[BindingSecrets]:
-    """One's own secrets; errors inside are those of this module."""
+    """Yield the user's own secrets. Errors inside are raised as errors of this module."""
     from runkeys.client.binding_secrets import BindingSecrets
 
     with _our_errors():

@@ -67,47 +67,64 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
     type=_Namespace(),
     multiple=True,
     envvar="RUNKEYS_NAMESPACES",
-    help="Serve this namespace; may be given several times. Default: all namespaces.",
+    help="Watch this namespace. Can be given several times. Default: all namespaces.",
 )
-@_option("--kubeconfig", type=click.Path(), help="Default: the pod's service account, else as kubectl.")
-@_option("--context", help="A context of the kubeconfig; default: its current one.")
+@_option(
+    "--kubeconfig",
+    type=click.Path(),
+    help="Kubeconfig file. Default: the pod's service account, else as for kubectl.",
+)
+@_option("--context", help="Context of the kubeconfig. Default: the current context.")
 @_option("--log-format", type=click.Choice(["text", "json"]), default="text")
 @_option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @_option(
-    "--health-port", type=click.IntRange(0, 65535), default=8080, help="For /healthz and /readyz; 0: off."
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    help="Port for /healthz, /readyz and /metrics. 0: off.",
 )
-@_option("--workers", type=click.IntRange(1, 256), default=4, help="Runs worked on at once.")
+@_option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=4,
+    help="Number of runs that are reconciled at the same time.",
+)
 @_option(
     "--sweep-seconds",
     "resync_seconds",
     type=click.FloatRange(1),
     default=30.0,
-    help="Between two looks at everything.",
+    help="Seconds between two resyncs.",
 )
 @_option(
     "--lease",
     type=_LeaseName(),
-    help="Of all operators that name this Lease only its holder acts. Default: there is no other operator.",
+    help="Lease for leader election. Only the operator that holds it acts. Default: there is no other operator.",
 )
 @_option(
     "--lease-seconds",
     type=click.IntRange(3, 3600),
     default=15,
-    help="How long another one waits for a leader that is heard of no more.",
+    help="Seconds after which another operator replaces a leader that has stopped renewing the Lease.",
 )
 @_option(
     "--identity",
-    help="Who holds the Lease: the name of this pod, and of no other process at a time. Default: a new one.",
+    help="Holder of the Lease: the name of this pod. No other process may use it at the same time. Default: a new one.",
     default="",
 )
 @_option(
     "--operator-namespace",
-    help="The operator's own namespace, where the sealing keys are. Without it nothing sealed can be opened.",
+    help="The operator's own namespace, which holds the sealing keys. Without it, no sealed value can be opened.",
 )
-@_option("--key-rotation-days", type=click.IntRange(0, 3650), default=30, help="0: only by `keys rotate`.")
+@_option(
+    "--key-rotation-days",
+    type=click.IntRange(0, 3650),
+    default=30,
+    help="Days after which a new sealing key is created. 0: only by `keys rotate`.",
+)
 @_option(
     "--sealed-delivery-image",
-    help="Deliver sealed where that is asked for, with this image to open it in pods: the operator's own.",
+    help="Image that unseals values in pods: the operator's own image. Unset: sealed delivery is disabled.",
     default="",
 )
 @click.version_option(__version__, prog_name="runkeys-operator")
@@ -120,7 +137,7 @@ def main(
     namespaces: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Give the pods of workflow runs the secrets they need, for as long as they need them."""
+    """Give the pods of workflow runs the secrets that they need, for as long as they need them."""
     context.obj = Options(namespaces=tuple(dict.fromkeys(namespaces)), **options)
     if context.invoked_subcommand is not None:
         logs.configure("warning", "text")
@@ -136,7 +153,7 @@ main.add_command(selftest)
 
 
 def exit_code(options: Options, make_manager: MakeManager) -> int:
-    """Run the operator, say why it ended if nobody told it to, and return the process's exit code."""
+    """Run the operator and return the process's exit code. If it ends by itself, log why."""
     try:
         asyncio.run(serve(options, make_manager))
     except (asyncio.CancelledError, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""How the operator is to run."""
+"""Options of the operator's process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from runkeys_operator.leader_election import LeaseName
 
 @dataclass(frozen=True)
 class Options:
-    """How to run. No `namespaces`: all. `health_port` 0: no probes. `resync_seconds`: between two looks at everything.
+    """Options of the operator.
 
-    No `lease`: there is no other operator. `identity` empty: one that nobody else ever has.
-    `operator_namespace`: where the sealing keys are; None: nothing sealed can be opened. `key_rotation_days` 0: keys
-    are made by command only. `sealed_delivery_image`: what opens in pods what is delivered sealed; empty: nothing is.
+    :ivar namespaces: namespaces to watch; empty: all.
+    :ivar health_port: port for probes and metrics; 0: none.
+    :ivar resync_seconds: seconds between two resyncs.
+    :ivar lease: Lease for leader election; None: there is no other operator.
+    :ivar identity: holder of the Lease; empty: a unique identity is generated.
+    :ivar operator_namespace: namespace with the sealing keys; None: no sealed value can be opened.
+    :ivar key_rotation_days: days after which a new key is created; 0: only by command.
+    :ivar sealed_delivery_image: image of the init container that unseals values; empty disables sealed delivery.
     """
 
     namespaces: tuple[str, ...] = ()

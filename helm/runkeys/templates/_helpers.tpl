@@ -1,4 +1,4 @@
-{{/* One name for all objects: the release's, with the chart's where it is not in it already. */}}
+{{/* The name of all objects: the release's name, plus the chart's name unless the release's name contains it. */}}
 {{- define "runkeys.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{ .Release.Name }}
@@ -27,7 +27,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- with .Values.image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
-{{/* The operator's account, as the subject of a binding. */}}
+{{/* The operator's service account, as the subject of a role binding. */}}
 {{- define "runkeys.subjects" -}}
 - kind: ServiceAccount
   name: {{ include "runkeys.name" . }}
@@ -35,12 +35,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
 {{/*
-Exactly what the operator does. Secrets: it makes and removes its own and cannot read any; the
-Secrets that bindings refer to are granted one by one, see sources.yaml. No finalizers: it sets none
-and asks for no blockOwnerDeletion.
+Exactly the rights that the operator uses. It can create and delete Secrets but cannot read any. Secrets
+that bindings refer to are granted one by one, see sources.yaml. It has no right to finalizers, because it
+sets none and does not use blockOwnerDeletion.
 */}}
 {{- define "runkeys.rules" -}}
-# patch: only to take the sealed input out of a run that has ended; the policies hold it to that.
+# patch: only to remove the sealed input from a finished run. The policies refuse any other patch of the operator.
 - apiGroups: [runkeys.dev]
   resources: [workflowruns]
   verbs: [get, list, watch, patch, delete]
@@ -75,8 +75,7 @@ and asks for no blockOwnerDeletion.
   resources: [localsubjectaccessreviews]
   verbs: [create]
 {{- if .Values.sealedDelivery.enabled }}
-# Sealed delivery: the requests of pods, which are answered once and then deleted. Which signer's it may answer is in
-# sealed-delivery.yaml.
+# Sealed delivery: requests of pods are answered once and then deleted. sealed-delivery.yaml says for which signer.
 - apiGroups: [certificates.k8s.io]
   resources: [podcertificaterequests]
   verbs: [list, watch, delete]
@@ -86,7 +85,7 @@ and asks for no blockOwnerDeletion.
 {{- end }}
 {{- end }}
 
-{{/* Labels and annotations of what is there only for a hook: .at, .weight, .root. */}}
+{{/* Labels and annotations of objects that exist only for a hook: .at, .weight, .root. */}}
 {{- define "runkeys.hook" -}}
 labels:
   {{- include "runkeys.labels" .root | replace (printf "app.kubernetes.io/name: %s" .root.Chart.Name) (printf "app.kubernetes.io/name: %s-hook" .root.Chart.Name) | nindent 2 }}
@@ -96,7 +95,7 @@ annotations:
   helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 
-{{/* The pod of a hook: .root, .account, .args; the operator's image and rules, another account. */}}
+{{/* The pod of a hook: .root, .account, .args. It has the operator's image and settings, but another service account. */}}
 {{- define "runkeys.hookPod" -}}
 {{- with .root.Values -}}
 serviceAccountName: {{ $.account }}
@@ -151,7 +150,7 @@ tolerations:
 {{- end }}
 {{- end }}
 
-{{/* The namespaces whose objects the policies are for, as a label selector; empty: all. */}}
+{{/* The namespaces whose objects the policies apply to, as a label selector. Empty: all. */}}
 {{- define "runkeys.served" -}}
 {{- if .Values.watchNamespaces -}}
 matchExpressions:
@@ -166,7 +165,7 @@ matchExpressions:
 {{- end }}
 {{- end }}
 
-{{/* Objects that belong to the whole cluster: each release has its own. */}}
+{{/* Name suffix for cluster-wide objects, so that each release has its own. */}}
 {{- define "runkeys.clusterName" -}}
 {{ .Release.Namespace }}.{{ include "runkeys.name" . }}
 {{- end }}

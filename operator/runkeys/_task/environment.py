@@ -1,7 +1,7 @@
-"""What this process was given: folders, and secrets in variables and files.
+"""The environment of a task's process: folders, and secrets in variables and files.
 
-A task of Runkeys knows which secrets it was given under which names: the operator, and a local run, put that into
-two variables of its pod. Anywhere else a secret is found by the name of its variable alone.
+In a task, two variables hold the task's name and the names and places of its secrets. The operator, or a local run,
+sets them. In any other process, a secret is found only by the name of its variable.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from runkeys import masking
 from runkeys.names import RUNTIME, RUNTIME_VARIABLE, SECRETS_VARIABLE, TASK_VARIABLE, secret_variable
 
-# Those of the qhub runtime, so that one setting serves both.
+# The same variables as in the qhub runtime, so that one setting serves both.
 _FOLDERS = {"input": "INPUT_DIRECTORY", "output": "OUTPUT_DIRECTORY", "datapool": "DATAPOOL_DIRECTORY"}
 _read: dict[str, str] = {}
 _lock = threading.Lock()
@@ -23,9 +23,9 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Task:
-    """Which task this is.
+    """The task of this process.
 
-    :ivar secrets: by name what carries it: a variable, or ``file:`` and the name of a file.
+    :ivar secrets: place of each secret by its name: a variable, or ``file:`` and the name of a file.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Task:
 
 
 def task() -> Task | None:
-    """The task that this process is, or None."""
+    """Return the task of this process, or None if it is not a task."""
     name = os.environ.get(TASK_VARIABLE)
     if not name:
         return None
@@ -49,16 +49,17 @@ def task() -> Task | None:
 
 
 def is_local() -> bool:
-    """Whether this is a process on somebody's machine, and no pod."""
+    """Return whether this process runs on a user's machine and not in a pod."""
     return RUNTIME_VARIABLE in os.environ or "KUBERNETES_SERVICE_HOST" not in os.environ
 
 
 def folder(kind: str) -> Path:
-    """Where ``input``, ``output``, ``datapool`` or ``secrets`` are.
+    """Return the folder of ``input``, ``output``, ``datapool`` or ``secrets``.
 
-    Its own variable (INPUT_DIRECTORY, OUTPUT_DIRECTORY, DATAPOOL_DIRECTORY), else below RUNKEYS_RUNTIME_DIR, else below
-    ``/var/runtime``. On a machine that has none of them, as services are tried out: ``./input`` for input and data
-    pools, ``./output`` for output.
+    The folder's own variable (INPUT_DIRECTORY, OUTPUT_DIRECTORY, DATAPOOL_DIRECTORY) gives its path. Without it, the
+    folder is below RUNKEYS_RUNTIME_DIR, else below ``/var/runtime``. If none of these exists, as on a machine where a
+    service is tried out, the current folder is used: ``./input`` for input and data pools, ``./output`` for output,
+    ``./secrets`` for secrets.
     """
     named = os.environ.get(_FOLDERS.get(kind, ""))
     if named:
@@ -70,10 +71,10 @@ def folder(kind: str) -> Path:
 
 
 def variable(name: str) -> str | None:
-    """The value of a variable with a secret; None if there is none. It is taken out of ``os.environ``.
+    """Return the value of a variable with a secret, or None. The variable is removed from ``os.environ``.
 
-    So no child process that is started later has it, unless it is handed on. Asking again gives it again. In a task, or
-    any pod, it is masked in what this process prints from now on.
+    So child processes that are started later do not have it, unless it is passed to them. Further calls return the
+    value again. In a task, or in any pod, this process masks the value in its output from now on.
     """
     with _lock:
         value = os.environ.pop(name, None)
@@ -84,7 +85,7 @@ def variable(name: str) -> str | None:
 
 
 def secret(name: str) -> str | None:
-    """The value of a secret that this process was given, by its name; None if it was not."""
+    """Return the value of a secret of this process by name, or None if it does not have the secret."""
     known = task()
     declared = known.secrets if known is not None else {}
     secret_container = declared.get(name, secret_variable(name))
@@ -94,7 +95,7 @@ def secret(name: str) -> str | None:
 
 
 def file(name: str) -> str | None:
-    """The text of a file with a secret, byte by byte; None if there is none. Raises ValueError if it is no UTF-8."""
+    """Return the unchanged text of a file with a secret, or None. Raises ValueError if it is not UTF-8."""
     path = folder("secrets") / name
     try:
         raw = path.read_bytes()
@@ -110,12 +111,12 @@ def file(name: str) -> str | None:
 
 def _mask(value: str | bytes) -> None:
     masking.remember(value)
-    # The log of a pod is read by others. On a laptop whoever prints a value wants to see it.
+    # Other users read a pod's log. On a laptop, a user who prints a value wants to see it.
     if TASK_VARIABLE in os.environ or not is_local():
         masking.install()
 
 
 def names() -> list[str]:
-    """Names of the secrets that this process was given; none outside of a task."""
+    """Return the names of this process's secrets. Outside of a task the list is empty."""
     known = task()
     return sorted(known.secrets) if known is not None else []

@@ -1,4 +1,4 @@
-"""A value that can be taken out once, and that nothing else shows."""
+"""A wrapper for a secret value. The value can be unwrapped once, and is not shown otherwise."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
 REDACTED = masking.MASK
 
-# Two wrapped values can be compared after they were taken out, without being kept for it. The key is of this process
-# alone, so that a digest found in a core dump says nothing.
+# With digests, two wrapped values can be compared after they were unwrapped, without keeping the values. The key exists
+# only in this process, so that a digest in a core dump reveals nothing without it.
 _KEY = secrets.token_bytes(32)
 
 
 class SecretValue:
-    """A secret as a task's parameter: :meth:`unwrap` gives it once, everything else gives ``[redacted]``.
+    """A secret as a task's parameter. :meth:`unwrap` returns the value once, all else shows ``[redacted]``.
 
-    ``str``, ``repr``, ``format``, pydantic's ``model_dump`` and JSON never hold it; pickling raises TypeError. A copy
-    is the same object, so that a copy cannot be taken out a second time. Two are equal if value and lock state are;
-    there is no hash. In a pydantic model it is given as ``{"value": "…"}``.
+    ``str``, ``repr``, ``format``, pydantic's ``model_dump`` and JSON never contain the value. Pickling raises
+    TypeError. A copy is the same object, so that the value cannot be unwrapped a second time. Two objects are equal if
+    their values and their lock states are equal. They cannot be hashed. In the input of a pydantic model, write
+    ``{"value": "…"}``.
     """
 
     __slots__ = ("_digest", "_kept")
@@ -36,9 +37,9 @@ class SecretValue:
         self._digest = hashlib.blake2b(value.encode(errors="surrogatepass"), key=_KEY).digest()
 
     def unwrap(self) -> str:
-        """Return the value, the first time. It is masked in the output of a task from now on.
+        """Return the value, but only the first time. From then on, it is masked in a task's output.
 
-        :raises ValueError: it was taken out before.
+        :raises ValueError: the value was already unwrapped.
         """
         try:
             value = self._kept.pop()  # one step, so that of two threads one gets it
@@ -53,7 +54,7 @@ class SecretValue:
 
     @property
     def is_locked(self) -> bool:
-        """Whether it was taken out."""
+        """Whether the value was unwrapped."""
         return not self._kept
 
     def __eq__(self, other: object) -> bool:
@@ -129,7 +130,7 @@ class SecretValue:
 
 
 class _Refused:
-    """Stands in for what is no secret but may hold one."""
+    """Stands for an input that is not a SecretValue but may contain a secret."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

@@ -1,7 +1,7 @@
 """The kinds of ``runkeys.dev/v1alpha1`` as pydantic models: the one source of the CRDs.
 
-``make crds`` writes ``crds/`` from here (see :mod:`runkeys.api.crd`); the operator and the
-command line read objects through the same models.
+``make crds`` writes ``crds/`` from these models (see :mod:`runkeys.api.crd`). The operator and the
+command line use the same models to read objects.
 """
 
 from __future__ import annotations

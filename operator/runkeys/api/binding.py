@@ -1,4 +1,4 @@
-"""SecretBinding: which secrets exist in a namespace, where they come from and which runs may use them."""
+"""SecretBinding: the secrets of a namespace, their sources, and the runs that may use them."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ DELIVERY = cel(("self in ['Secret', 'Sealed']", "delivery must be Secret or Seal
 
 
 class SecretKeySelector(ApiModel):
-    """One key of an existing Secret in the binding's own namespace."""
+    """One key of an existing Secret in the binding's namespace."""
 
     name: str = Field(
-        description="Name of the Secret. Its namespace must grant the operator `get` on it by name.",
+        description="Name of the Secret. Its namespace must grant the operator `get` on this Secret by name.",
         min_length=1,
         max_length=253,
         json_schema_extra=OBJECT_NAME,
@@ -54,13 +54,13 @@ SEALED_TEXT = cel(
         "a sealed value begins with rk1.; this is none, and may be a secret in the clear: seal it with runkeys seal",
     )
 )
-"""Refuses what is not sealed, without repeating it. Whether it opens is for the operator to say."""
+"""Refuses values that are not sealed, without repeating them. Only the operator can tell whether a value opens."""
 
 MAX_SEALED = 701_000
-"""Characters of the longest sealed value."""
+"""Maximum length of a sealed value in characters."""
 
 MAX_ENTRIES = 512
-"""More would not fit into an object anyway: sealed, each has at least 1,600 characters."""
+"""More would not fit into an object anyway: each sealed entry has at least 1,600 characters."""
 
 STRICT, NAMESPACE = "Strict", "Namespace"
 
@@ -71,7 +71,7 @@ PERSONAL_SCOPE = (
 
 
 class BindingEntry(ApiModel):
-    """One secret under the name by which tasks ask for it."""
+    """One secret of the binding, under the name that tasks use."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -87,27 +87,28 @@ class BindingEntry(ApiModel):
     )
 
     name: str = Field(
-        description="Name by which tasks ask for this secret. Any text; it need not be a Kubernetes name.",
+        description="Name that tasks use for this secret. It can be any text and need not be a Kubernetes name.",
         min_length=1,
         max_length=253,
     )
     secret_key_ref: SecretKeySelector | None = Field(
         default=None,
-        description="The value is a key of an existing Secret in this namespace, read when a pod needs it.",
+        description="Takes the value from a key of an existing Secret in this namespace. It is read when a pod needs"
+        " it.",
     )
     sealed: str | None = Field(
         default=None,
-        description="The value, sealed with the public key of this cluster (runkeys seal). Safe in Git: it opens in"
-        " this cluster only, and only where scope says.",
+        description="The value, sealed with this cluster's public key by `runkeys seal`. It is safe in Git: it opens"
+        " only in this cluster, and only where scope says.",
         max_length=MAX_SEALED,
         json_schema_extra=SEALED_TEXT,
     )
     scope: str | None = Field(
         default=None,
-        description="What a sealed value is bound to, as it was when it was sealed. Strict, and unset: the namespace,"
-        " this binding and the entry's name. Namespace: the namespace and the entry's name, for tools that give"
-        " bindings other names; who writes such an entry must be allowed to use all bindings of the namespace. In a"
-        " personal binding a value is always bound to the namespace, the owner and the entry's name.",
+        description="What the sealed value is bound to. It must be the scope that the value was sealed with. Strict, or"
+        " unset: the namespace, this binding and the entry's name. Namespace: the namespace and the entry's name, for"
+        " tools that rename bindings; a user who writes such an entry must have the right to use all bindings of the"
+        " namespace. In a personal binding, a value is always bound to the namespace, the owner and the entry's name.",
         json_schema_extra=cel(("self in ['Strict', 'Namespace']", "scope must be Strict or Namespace")),
     )
 
@@ -121,7 +122,7 @@ _STARS = cel(
 
 
 class AccessRule(ApiModel):
-    """A run is admitted by a rule when every part that the rule gives matches."""
+    """A rule that admits runs. It admits a run if every field that is set in the rule matches."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -134,21 +135,22 @@ class AccessRule(ApiModel):
     )
 
     run_selector: LabelSelector | None = Field(
-        default=None, description="Labels of the WorkflowRun. An empty selector matches every run."
+        default=None,
+        description="Selects runs by the labels of the WorkflowRun. An empty selector matches every run.",
     )
     service_account_names: list[Annotated[str, Field(min_length=1, max_length=253)]] | None = Field(
         default=None,
-        description="Names of service accounts; the pod must run as one of them.",
+        description="Names of service accounts. The pod must run as one of them.",
         min_length=1,
         max_length=64,
     )
     images: list[Annotated[str, Field(min_length=1, max_length=512, json_schema_extra=_STARS)]] | None = (
         Field(
             default=None,
-            description="Image patterns; every container of the pod, and every image that it mounts as a volume,"
-            " must match one. `*` stands for any text within a path part, `**` also across them; a pattern with a"
-            " digest must be equal to the image. At most 16 stars in each, and 16,384 characters in all patterns of a"
-            " binding.",
+            description="Image patterns. Every container image of the pod, and every image that the pod mounts as a"
+            " volume, must match one of them. `*` matches any text within a path part, `**` also across path parts. A"
+            " pattern with a digest must be equal to the image. A pattern may have at most 16 stars, and all patterns"
+            " of a binding together at most 16,384 characters.",
             min_length=1,
             max_length=64,
         )
@@ -156,7 +158,7 @@ class AccessRule(ApiModel):
 
 
 class Owner(ApiModel):
-    """Whose personal binding it is."""
+    """The user who owns a personal binding."""
 
     username: str = Field(
         description="User name as the API server knows it, e.g. alice or system:serviceaccount:team-a:runner.",
@@ -166,7 +168,7 @@ class Owner(ApiModel):
 
 
 class SecretBindingSpec(ApiModel):
-    """What is wanted of a SecretBinding."""
+    """Specification of a SecretBinding."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -183,92 +185,96 @@ class SecretBindingSpec(ApiModel):
 
     owner: Owner | None = Field(
         default=None,
-        description="Makes it a personal binding: only this user may write it, and only runs of this user may use it,"
-        " by `bindings: [{personal: true}]`. At most one of a user in a namespace.",
+        description="Makes this a personal binding. Only this user may write it. Only runs of this user may use it,"
+        " with `bindings: [{personal: true}]`. A user can have at most one personal binding in a namespace.",
     )
 
     secrets: list[BindingEntry] = Field(
-        description="The secrets, each under the name by which tasks ask for it.",
+        description="The secrets, each under the name that tasks use.",
         min_length=1,
         max_length=MAX_ENTRIES,
         json_schema_extra=list_map("name"),
     )
     access: list[AccessRule] = Field(
         default_factory=list,
-        description="Which runs may use these secrets: those that at least one rule admits. Empty: none; of a personal"
-        " binding all runs of its owner.",
+        description="Which runs may use these secrets. A run needs at least one rule that admits it. Empty: no run may"
+        " use them, or, in a personal binding, all runs of its owner may.",
         max_length=32,
     )
     release_policy: str = Field(
         default=ON_COMPLETION,
-        description="When the values leave the cluster. OnCompletion: once every container that refers to them"
-        " has ended. OnStart: once each of them has started, since the kubelet reads the values when it makes a"
-        " container. A task may ask for OnStart by itself.",
+        description="When the Secret that was created for a task is deleted. OnCompletion: when every container that"
+        " refers to it has terminated. OnStart: when every such container has started, because the kubelet reads the"
+        " values when it creates a container. A task can also choose OnStart itself.",
         json_schema_extra=RELEASE_POLICY,
     )
     delivery: str = Field(
         default=SECRET,
-        description="How the values reach a pod. Secret: by a Secret, which lives as long as releasePolicy says."
-        " Sealed: by a certificate that carries them sealed to a key of that pod, so that no Secret is made for a run;"
-        " takes Kubernetes 1.37 and sealedDelivery.enabled of the chart. A run waits where that is not there. A task"
-        " may ask for Sealed by itself.",
+        description="How the values reach a pod. Secret: in a Secret, which exists for as long as releasePolicy says."
+        " Sealed: in a certificate, sealed to a key of that pod, so that no Secret is created for the run. Sealed"
+        " requires Kubernetes 1.37 and sealedDelivery.enabled in the chart; without them the run waits. A task can also"
+        " choose Sealed itself.",
         json_schema_extra=DELIVERY,
     )
     max_lifetime_seconds: int = Field(
         default=3600,
-        description="Longest time in seconds that a value may be in the cluster for one attempt of a task.",
+        description="Maximum time in seconds that a value may be in the cluster for one attempt of a task.",
         ge=1,
         le=604800,
     )
 
     @cached_property
     def by_name(self) -> dict[str, BindingEntry]:
-        """The entries."""
+        """The entries by name."""
         return {entry.name: entry for entry in self.secrets}
 
 
 class EntryStatus(StatusModel):
-    """What was found for one entry."""
+    """Observed state of one entry."""
 
     name: str = Field(description="Name of the entry.", max_length=253)
     ready: bool = Field(description="Whether the value can be read now.")
-    reason: StatusReason = Field(default="", description="Why not, for programs.", max_length=1024)
+    reason: StatusReason = Field(
+        default="", description="If not ready: the reason, for programs.", max_length=1024
+    )
     message: StatusMessage = Field(
-        default="", description="Why not and what to do, for people.", max_length=4096
+        default="", description="If not ready: the reason and what to do, for people.", max_length=4096
     )
     key_id: str = Field(
         default="",
-        description="Of a sealed entry: the key that it is sealed with.",
+        description="For a sealed entry: ID of the key that it is sealed with.",
         alias="keyID",
         max_length=64,
     )
 
 
 class SecretBindingStatus(StatusModel):
-    """What was found of a SecretBinding."""
+    """Observed state of a SecretBinding."""
 
     observed_generation: int | None = Field(
         default=None, description="metadata.generation that this status was computed from."
     )
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="Ready, Stalled.",
+        description="Condition types: Ready and Stalled.",
         max_length=16,
         json_schema_extra=list_map("type"),
     )
     secrets: str | None = Field(
-        default=None, description="How many entries can be read now, of how many, e.g. 2/3.", max_length=32
+        default=None,
+        description="Number of entries that can be read now, and of all entries, e.g. 2/3.",
+        max_length=32,
     )
     entries: list[EntryStatus] = Field(
         default_factory=list,
-        description="What was found for each entry.",
+        description="Observed state of each entry.",
         max_length=MAX_ENTRIES,
         json_schema_extra=list_map("name"),
     )
 
 
 class SecretBinding(ApiModel):
-    """Secrets of a namespace under names, with where they come from and which runs may use them."""
+    """Named secrets of a namespace, their sources, and the runs that may use them."""
 
     CRD: ClassVar[CrdInfo] = CrdInfo(
         plural="secretbindings",
@@ -276,9 +282,11 @@ class SecretBinding(ApiModel):
         short_names=("rkb",),
         columns=(
             PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
-            PrinterColumn("Secrets", ".status.secrets", description="Entries that can be read, of all"),
+            PrinterColumn("Secrets", ".status.secrets", description="Readable entries, and all entries"),
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].reason", priority=1),
-            PrinterColumn("Owner", ".spec.owner.username", description="Of a personal binding", priority=1),
+            PrinterColumn(
+                "Owner", ".spec.owner.username", description="Owner of a personal binding", priority=1
+            ),
             PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
         ),
         selectable=(".spec.owner.username",),
@@ -287,15 +295,15 @@ class SecretBinding(ApiModel):
     api_version: str = API_VERSION
     kind: str = "SecretBinding"
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
-    spec: SecretBindingSpec = Field(description="What is wanted.")
+    spec: SecretBindingSpec = Field(description="Desired state.")
     status: SecretBindingStatus = Field(
         default_factory=SecretBindingStatus,
-        description="What was found; written by the operator.",
+        description="Observed state, written by the operator.",
         json_schema_extra={"default": {"observedGeneration": -1}},
     )
 
     def entry(self, name: str) -> BindingEntry | None:
-        """The entry called ``name``, or None."""
+        """Return the entry with this name, or None."""
         return self.spec.by_name.get(name)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What both kinds share: the base model, metadata, conditions, label selectors, CRD facts."""
+"""Shared by all kinds: the base model, metadata, conditions, label selectors and CRD settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["API_VERSION", "GROUP", "VERSION"]
 
 
 def cel(*rules: tuple[str, str]) -> dict[str, Any]:
-    """JSON schema extra that carries CEL rules.
+    """Return the JSON schema extra with these CEL rules.
 
     :param rules: pairs of a CEL expression and the fixed message that a user sees. The message must
         not contain the value: API servers repeat it in answers and in the audit log.
@@ -32,11 +32,11 @@ OBJECT_NAME = cel(
         "it must be the name of an object: lower-case letters, digits, '-' and '.', with a letter or digit at the ends",
     )
 )
-"""For references by name. What no object can be called stands in no message, and in no command that one tells."""
+"""For references by name. A text that cannot be an object's name must not get into a message or a suggested command."""
 
 
 def list_map(*keys: str) -> dict[str, Any]:
-    """JSON schema extra for a list whose items are identified by ``keys`` (server-side apply merges by them)."""
+    """Return the JSON schema extra for a list whose items ``keys`` identify. Server-side apply merges by them."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
 
 
@@ -48,28 +48,28 @@ Time = Annotated[datetime, PlainSerializer(to_seconds, return_type=str, when_use
 
 
 Document = Annotated[Any, BeforeValidator(shallow)]
-"""Any JSON. What is too deep is cut, and has to be refused by whoever would use it."""
+"""Any JSON. Parts that are nested too deeply are cut, and the code that uses the document must refuse it."""
 
 DocumentObject = Annotated[dict[str, Any], BeforeValidator(shallow)]
-"""The same, of an object."""
+"""The same for a JSON object."""
 
 
 class ApiModel(BaseModel):
-    """Base of every modelled object: camelCase on the wire, unknown fields are errors."""
+    """Base of every model: camelCase on the wire, and unknown fields are errors."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
     def to_wire(self) -> dict[str, Any]:
-        """As JSON for the API server: camelCase, times as strings, fields without a value left out."""
+        """Return JSON for the API server: camelCase, times as strings, no fields without a value."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class StatusModel(ApiModel):
-    """Base of all that the operator finds and writes down, which another version of it reads.
+    """Base of every status model. It ignores unknown fields.
 
-    In an upgrade, and after one that was taken back, an operator meets what a later version wrote. What it does not
-    know there says nothing that it could get wrong; in what is wanted of it, it does. What it writes anew is without
-    the fields that it does not know, but for those of the status itself, which a merge patch leaves alone.
+    During an upgrade, and after a rollback, an operator reads a status that a later version wrote. Ignoring an unknown
+    field of a status is safe; ignoring one of a spec would not be. When the operator writes the status again, the
+    unknown fields are lost, except those at the top level of the status: a merge patch leaves these alone.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -80,17 +80,17 @@ def _cut(most: int, text: Any) -> Any:
 
 
 StatusReason = Annotated[str, BeforeValidator(partial(_cut, 1024))]
-"""Text of a status for programs, cut to what its schema allows, whoever it is from.
+"""A status reason for programs, cut to the maximum length of its schema, whatever its origin.
 
-One that is too long would have the API server refuse the whole status, again and again.
+If it were too long, the API server would refuse the whole status again and again.
 """
 
 StatusMessage = Annotated[str, BeforeValidator(partial(_cut, 4096))]
-"""The same for people."""
+"""The same for messages for people."""
 
 
 class ObjectMeta(BaseModel):
-    """The part of ``metadata`` that Runkeys reads."""
+    """The fields of ``metadata`` that Runkeys reads."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
@@ -108,7 +108,7 @@ class ObjectMeta(BaseModel):
 class LabelSelectorRequirement(ApiModel):
     """One expression of a label selector."""
 
-    key: str = Field(description="Label key that the expression is about.", min_length=1, max_length=317)
+    key: str = Field(description="Label key that the expression applies to.", min_length=1, max_length=317)
     operator: str = Field(
         description="In, NotIn, Exists or DoesNotExist.",
         json_schema_extra=cel(
@@ -124,15 +124,15 @@ class LabelSelectorRequirement(ApiModel):
 
 
 class LabelSelector(ApiModel):
-    """Which labels an object must have. Every part must match; an empty selector matches everything."""
+    """Labels that an object must have. All parts must match. An empty selector matches everything."""
 
     match_labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
         default_factory=dict,
-        description="Labels that must be there with exactly these values.",
+        description="Labels that the object must have with exactly these values.",
         max_length=32,
     )
     match_expressions: list[LabelSelectorRequirement] = Field(
-        default_factory=list, description="Further expressions; all of them must hold.", max_length=16
+        default_factory=list, description="Further expressions. All of them must match.", max_length=16
     )
 
     def matches(self, labels: dict[str, str]) -> bool:
@@ -157,13 +157,15 @@ def _holds(requirement: LabelSelectorRequirement, labels: dict[str, str]) -> boo
 
 
 class Condition(StatusModel):
-    """A condition as in metav1: one aspect of the state with a reason for programs and a message for people."""
+    """A condition as in metav1: one aspect of the state, with a reason for programs and a message for people."""
 
-    type: str = Field(description="What the condition is about, e.g. SecretsReleased.", max_length=316)
+    type: str = Field(description="Type of the condition, e.g. SecretsReleased.", max_length=316)
     status: str = Field(description="True, False or Unknown.", max_length=16)
     reason: StatusReason = Field(description="One word for programs, e.g. BindingNotFound.", max_length=1024)
     message: StatusMessage = Field(
-        default="", description="What was found and what to do, for people. Never a value.", max_length=32768
+        default="",
+        description="What was found and what to do, for people. It never contains a secret's value.",
+        max_length=32768,
     )
     last_transition_time: Time = Field(description="When status last changed.")
     observed_generation: int | None = Field(
@@ -184,7 +186,7 @@ class PrinterColumn:
 
 @dataclass(frozen=True)
 class CrdInfo:
-    """What a CustomResourceDefinition says besides its schema."""
+    """Settings of a CustomResourceDefinition besides its schema."""
 
     plural: str
     singular: str
@@ -192,13 +194,13 @@ class CrdInfo:
     columns: tuple[PrinterColumn, ...]
     categories: tuple[str, ...] = ("runkeys",)
     selectable: tuple[str, ...] = ()
-    """JSON paths that a field selector may name."""
+    """JSON paths that field selectors can use."""
     root_rules: tuple[tuple[str, str], ...] = field(default=())
-    """CEL rules on the root object (they see ``self.metadata.name``): expression and message."""
+    """CEL rules on the root object, which can read ``self.metadata.name``: expression and message."""
 
 
 def describe_invalid(error: ValidationError) -> str:
-    """Which fields are wrong and why, without what they hold."""
+    """Return which fields are invalid and why, without their values."""
     return "; ".join(
         f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
         for item in error.errors(include_input=False, include_url=False, include_context=False)[:5]

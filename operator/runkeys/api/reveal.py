@@ -1,4 +1,4 @@
-"""SecretReveal: a question for one value, and the answer, which only whoever asked can open."""
+"""SecretReveal: a request for one value, and the answer, which only the requester can open."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from runkeys.api.run import Requester
 
 
 class SecretRevealSpec(ApiModel):
-    """Which value is asked for, and the key that the answer is sealed with. Fixed."""
+    """The requested value, and the key that the answer is sealed with. It cannot be changed."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -44,12 +44,13 @@ class SecretRevealSpec(ApiModel):
         json_schema_extra=OBJECT_NAME,
     )
     personal: bool | None = Field(
-        default=None, description="The personal binding of whoever asks, instead of one by its name."
+        default=None,
+        description="True selects the personal binding of the requester. Use it instead of binding.",
     )
     entry: str = Field(description="Name of the entry in the binding.", min_length=1, max_length=253)
     public_key: str = Field(
-        description="A key that was made for this question alone (runkeys.sealing). The answer is sealed with it, so"
-        " that nobody else who reads this object can open it.",
+        description="A public key for this request only (see runkeys.sealing). The answer is sealed with it, so other"
+        " users who read this object cannot open the value.",
         max_length=2000,
         json_schema_extra=cel(
             ("self.startsWith('rkpub1.')", "publicKey is a public key of Runkeys: rkpub1. and what follows")
@@ -57,8 +58,8 @@ class SecretRevealSpec(ApiModel):
     )
     requester: Requester | None = Field(
         default=None,
-        description="Who asks: filled in, and checked, when the object is made. It must have the right to reveal the"
-        " binding.",
+        description="The user who asks for the value. It is filled in and checked when the object is created. This user"
+        " must have the right to reveal the binding.",
     )
 
 
@@ -66,7 +67,8 @@ class SecretRevealStatus(StatusModel):
     """The answer."""
 
     answered_time: Time | None = Field(
-        default=None, description="When it was answered, in whatever way. There is one answer only."
+        default=None,
+        description="When the request was answered, with a value or without. There is only one answer.",
     )
     sealed: str | None = Field(
         default=None,
@@ -74,15 +76,17 @@ class SecretRevealStatus(StatusModel):
         max_length=MAX_SEALED,
     )
     reason: StatusReason = Field(
-        default="", description="Why there is no value, for programs.", max_length=1024
+        default="", description="If there is no value: the reason, for programs.", max_length=1024
     )
     message: StatusMessage = Field(
-        default="", description="Why there is none and what to do, for people.", max_length=4096
+        default="",
+        description="If there is no value: the reason and what to do, for people.",
+        max_length=4096,
     )
 
 
 class SecretReveal(ApiModel):
-    """A question for the value of one entry of a binding. It is answered once, and goes after a minute."""
+    """A request for the value of one entry of a binding. It is answered once, and deleted after a minute."""
 
     CRD: ClassVar[CrdInfo] = CrdInfo(
         plural="secretreveals",
@@ -100,9 +104,9 @@ class SecretReveal(ApiModel):
     api_version: str = API_VERSION
     kind: str = "SecretReveal"
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
-    spec: SecretRevealSpec = Field(description="What is asked.")
+    spec: SecretRevealSpec = Field(description="The request.")
     status: SecretRevealStatus = Field(
-        default_factory=SecretRevealStatus, description="The answer; written by the operator."
+        default_factory=SecretRevealStatus, description="The answer, written by the operator."
     )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""WorkflowRun: tasks to run once, the secrets each of them needs, and what became of them."""
+"""WorkflowRun: tasks to run once, the secrets that each task needs, and the results."""
 
 from __future__ import annotations
 
@@ -42,27 +42,29 @@ _ENV_NAME = cel(
 
 
 MAX_SEALED_INPUT = 90_000
-"""Characters of the longest sealed input: a value of 64 KiB. What is longer belongs into a binding."""
+"""Maximum length of a sealed input in characters: a value of 64 KiB. Put longer values into a binding."""
 
 
 MOST_GROUPS = 4096
-"""So many groups can whoever makes a run be in; an identity provider's token with more hardly fits into a request."""
+"""Maximum number of groups of a requester. An identity provider's token with more groups hardly fits into a request."""
 
 FINAL_PHASES = ("Succeeded", "Failed", "Cancelled")
 """Of a run that has finished."""
 
 
 class Requester(ApiModel):
-    """Who made a run."""
+    """The user who created the object."""
 
     username: str = Field(description="User name, as the API server knows it.", min_length=1, max_length=512)
     groups: list[Annotated[str, Field(max_length=512)]] = Field(
-        default_factory=list, description="Groups of the user, when the run was made.", max_length=MOST_GROUPS
+        default_factory=list,
+        description="Groups of the user when the object was created.",
+        max_length=MOST_GROUPS,
     )
 
 
 class BindingReference(ApiModel):
-    """A SecretBinding of the run's namespace."""
+    """A SecretBinding in the run's namespace."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -82,12 +84,12 @@ class BindingReference(ApiModel):
     )
     personal: bool | None = Field(
         default=None,
-        description="The personal binding of whoever makes the run, instead of one by its name.",
+        description="True selects the personal binding of the user who creates the run. Use it instead of name.",
     )
 
 
 class TaskSecret(ApiModel):
-    """A secret that a task asks for, and the variable or file that carries it."""
+    """A secret for the task, and the variable or file that holds its value."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -105,8 +107,8 @@ class TaskSecret(ApiModel):
     )
 
     name: str = Field(
-        description="Parameter name. The variable is SECRET_ and this name in upper case with underscores"
-        " (api_token and apiToken give SECRET_API_TOKEN), unless env says otherwise.",
+        description="Parameter name. The variable's name is SECRET_ followed by this name in upper case with"
+        " underscores: api_token and apiToken give SECRET_API_TOKEN. To choose another name, set env.",
         min_length=1,
         max_length=253,
     )
@@ -118,21 +120,21 @@ class TaskSecret(ApiModel):
     )
     input: str | None = Field(
         default=None,
-        description="Name of the field of the run's sealedInput, instead of an entry of a binding.",
+        description="Name of a field in the run's sealedInput. Use it instead of secret.",
         min_length=1,
         max_length=253,
     )
     env: str | None = Field(
         default=None,
-        description="Exact name of the variable, instead of SECRET_*.",
+        description="Exact name of the variable, in place of SECRET_*.",
         min_length=1,
         max_length=253,
         json_schema_extra=_ENV_NAME,
     )
     file: str | None = Field(
         default=None,
-        description="Name of a file in /var/runtime/secrets that carries the value instead of a variable: for"
-        " values of several lines, or that are no text. It is kept in memory only.",
+        description="Name of a file in /var/runtime/secrets that holds the value. No variable is set. Use a file"
+        " for binary values and for values of several lines. The file is kept in memory only.",
         min_length=1,
         max_length=200,
         json_schema_extra=cel(
@@ -145,10 +147,10 @@ class TaskSecret(ApiModel):
 
 
 class TaskInput(ApiModel):
-    """A JSON document that a task finds in /var/runtime/input."""
+    """A JSON document that the task can read in /var/runtime/input."""
 
     name: str = Field(
-        description="Name of the parameter: the task finds it as /var/runtime/input/<name>.json.",
+        description="Parameter name. The document is at /var/runtime/input/<name>.json.",
         min_length=1,
         max_length=57,
         json_schema_extra=cel(
@@ -160,8 +162,8 @@ class TaskInput(ApiModel):
     )
     source: str = Field(
         alias="from",
-        description="Where it comes from: input.<key> is a key of the run's input, tasks.<task>.output what an"
-        " earlier task wrote.",
+        description="Source of the document: input.<key> for a key of the run's input, tasks.<task>.output for the"
+        " output of an earlier task.",
         min_length=1,
         max_length=320,
         json_schema_extra=cel(
@@ -174,10 +176,10 @@ class TaskInput(ApiModel):
 
 
 class DataPool(ApiModel):
-    """A volume with data that a task finds in /var/runtime/datapool."""
+    """A volume with data, mounted below /var/runtime/datapool."""
 
     name: str = Field(
-        description="Name of the parameter: the task finds it as /var/runtime/datapool/<name>.",
+        description="Parameter name. The volume is mounted at /var/runtime/datapool/<name>.",
         min_length=1,
         max_length=40,
         json_schema_extra=cel(
@@ -193,20 +195,20 @@ class DataPool(ApiModel):
         max_length=253,
         json_schema_extra=OBJECT_NAME,
     )
-    read_only: bool = Field(default=False, description="Whether the task may only read it.")
+    read_only: bool = Field(default=False, description="True mounts the volume read-only.")
 
 
 class ExitCodes(ApiModel):
-    """Which exit codes a rule is about, as in batch/v1."""
+    """The exit codes that a rule matches, as in batch/v1."""
 
     container_name: str | None = Field(
         default=None,
-        description="Only of the container of this name. Unset: of any container.",
+        description="Only exit codes of the container with this name count. Unset: those of any container.",
         min_length=1,
         max_length=63,
     )
     operator: str = Field(
-        description="In: one of values. NotIn: none of values, and not 0.",
+        description="In: the exit code is one of values. NotIn: the exit code is none of values, and not 0.",
         json_schema_extra=cel(("self in ['In', 'NotIn']", "operator must be In or NotIn")),
     )
     values: list[Annotated[int, Field(ge=1, le=255)]] = Field(
@@ -215,40 +217,40 @@ class ExitCodes(ApiModel):
 
 
 class FailureRule(ApiModel):
-    """What an attempt that failed with certain exit codes means."""
+    """How a failed attempt with certain exit codes is counted."""
 
     action: str = Field(
-        description="FailJob: the task fails, without a further attempt. Ignore: it does not count for backoffLimit,"
-        " up to ten times. Count: it counts, as without a rule.",
+        description="FailJob: the task fails without another attempt. Ignore: the attempt does not count towards"
+        " backoffLimit, up to ten times. Count: the attempt counts, as without a rule.",
         json_schema_extra=cel(
             ("self in ['FailJob', 'Ignore', 'Count']", "action must be FailJob, Ignore or Count")
         ),
     )
-    on_exit_codes: ExitCodes = Field(description="Which exit codes the rule is about.")
+    on_exit_codes: ExitCodes = Field(description="The exit codes that the rule matches.")
 
 
 class FailurePolicy(ApiModel):
-    """What exit codes mean; the part of batch/v1 podFailurePolicy that is about them."""
+    """How failed attempts are counted by exit code. The exit code part of podFailurePolicy in batch/v1."""
 
     rules: list[FailureRule] = Field(
-        description="The first rule that matches counts.", min_length=1, max_length=20
+        description="Rules in order. The first rule that matches applies.", min_length=1, max_length=20
     )
 
 
 class TaskEnvVar(ApiModel):
-    """A plain variable, not secret."""
+    """A plain environment variable. Not for secrets."""
 
     name: str = Field(
         description="Name of the variable.", min_length=1, max_length=253, json_schema_extra=_ENV_NAME
     )
-    value: str = Field(default="", description="Its value. Not for secrets.", max_length=32768)
+    value: str = Field(default="", description="Value of the variable. Not for secrets.", max_length=32768)
 
 
 class Task(ApiModel):
-    """One step of a run: a pod, and the secrets that it needs."""
+    """One step of a run: a pod and its secrets."""
 
     name: str = Field(
-        description="Name of the task, unique in the run.",
+        description="Name of the task. It must be unique within the run.",
         min_length=1,
         max_length=40,
         json_schema_extra=cel(
@@ -261,93 +263,93 @@ class Task(ApiModel):
     )
     secrets: list[TaskSecret] = Field(
         default_factory=list,
-        description="The secrets that this task gets: none unless listed.",
+        description="The secrets of this task. A task gets only the secrets that are listed here.",
         max_length=64,
         json_schema_extra=list_map("name"),
     )
     depends_on: list[Annotated[str, Field(min_length=1, max_length=40)]] = Field(
         default_factory=list,
-        description="Names of tasks further up in the list that have to succeed first.",
+        description="Names of tasks that must succeed first. They must be listed above this task.",
         max_length=64,
     )
     runs: str = Field(
         default="OnSuccess",
-        description="OnSuccess: once all that it depends on has succeeded, unless a task has failed. Always: once"
-        " all that it depends on is over, in whatever way, even if the run failed or was cancelled; without"
-        " dependsOn once all tasks that are not Always are over.",
+        description="When the task starts. OnSuccess: when all tasks in dependsOn have succeeded, unless any task has"
+        " failed. Always: when all tasks in dependsOn have finished, whatever their result, even if the run failed or"
+        " was cancelled. An Always task without dependsOn starts when all tasks that are not Always have finished.",
         json_schema_extra=cel(("self in ['OnSuccess', 'Always']", "runs must be OnSuccess or Always")),
     )
     input: list[TaskInput] = Field(
         default_factory=list,
-        description="JSON documents that it finds in /var/runtime/input.",
+        description="JSON documents for the task, in /var/runtime/input.",
         max_length=32,
         json_schema_extra=list_map("name"),
     )
     data_pools: list[DataPool] = Field(
         default_factory=list,
-        description="Volumes with data that it finds in /var/runtime/datapool.",
+        description="Volumes with data for the task, below /var/runtime/datapool.",
         max_length=16,
         json_schema_extra=list_map("name"),
     )
     record_output: bool = Field(
         default=False,
-        description="Whether the JSON document that its first container with secrets writes to"
-        f" /var/runtime/output/output.json, at most 4095 bytes and {MAX_DEPTH} levels deep, is kept in the"
-        " run's status, for later tasks.",
+        description="True keeps the task's output in the run's status, for later tasks. The output is the JSON"
+        " document that the task writes to /var/runtime/output/output.json in the first of its containers (see"
+        f" containers). It may have at most 4095 bytes and {MAX_DEPTH} levels.",
     )
     backoff_limit: int = Field(
         default=0,
-        description="How often it is tried again after it failed, each time as a new pod with a new Secret. What"
-        " the cluster did to it (a drained node, an eviction) does not count, up to ten times.",
+        description="How often the task is retried after a failure. Each attempt has a new pod and a new Secret."
+        " Disruptions by the cluster, such as a drained node or an eviction, do not count, up to ten times.",
         ge=0,
         le=20,
     )
     pod_failure_policy: FailurePolicy | None = Field(
         default=None,
-        description="What exit codes mean: which are worth no further attempt, which do not count.",
+        description="Which exit codes end the task without another attempt, and which do not count.",
     )
     release_policy: str | None = Field(
         default=None,
-        description="OnStart takes the values away once the containers have started, even if the bindings would"
-        " leave them until the end. OnCompletion, and unset: as the bindings say.",
+        description="OnStart: the task's Secret is deleted once the containers have started, even if the bindings"
+        " say OnCompletion. OnCompletion, or unset: as the bindings say.",
         json_schema_extra=RELEASE_POLICY,
     )
     delivery: str | None = Field(
         default=None,
-        description="Sealed asks for the values to be in the pod only and never in a Secret, even if the bindings would"
-        " do with one. Secret, and unset: as the bindings say.",
+        description="Sealed: the values reach the pod without ever being in a Secret, even if the bindings say Secret."
+        " Secret, or unset: as the bindings say.",
         json_schema_extra=DELIVERY,
     )
     containers: list[Annotated[str, Field(min_length=1, max_length=63)]] = Field(
         default_factory=list,
-        description="Names of the containers that get secrets, env, input, output and data pools. Default: the"
+        description="Names of the containers that get the secrets, env, input, output and data pools. Default: the"
         " first container.",
         max_length=16,
     )
     env: list[TaskEnvVar] = Field(
         default_factory=list,
-        description="Plain variables for the same containers.",
+        description="Plain environment variables for these containers.",
         max_length=128,
         json_schema_extra=list_map("name"),
     )
     active_deadline_seconds: int | None = Field(
         default=None,
-        description="Longest time in seconds that the pod may be active, counted from its start on a node, so"
-        " that waiting in a queue does not count. Default and limit for a task with secrets: the shortest"
-        " maxLifetimeSeconds of its bindings.",
+        description="Maximum time in seconds that the pod may be active. It counts from the pod's start on a node, so"
+        " time in a queue does not count. For a task with secrets from bindings, the shortest maxLifetimeSeconds of"
+        " these bindings is the default and the maximum.",
         ge=1,
         le=604800,
     )
     start_deadline_seconds: int = Field(
         default=900,
-        description="A pod that has a node but starts no container within this many seconds fails, and its"
-        " secret goes.",
+        description="If a pod has a node but starts no container within this many seconds, it fails and its"
+        " Secret is deleted.",
         ge=1,
         le=604800,
     )
     template: DocumentObject = Field(
-        description="PodTemplateSpec of the task's pod, as in batch/v1 Job. restartPolicy is Never. At most"
-        f" {MAX_DEPTH} levels deep.",
+        description="PodTemplateSpec of the task's pod, as in a batch/v1 Job. restartPolicy is Never. The template may"
+        f" have at most {MAX_DEPTH} levels.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
 
@@ -363,9 +365,9 @@ class Task(ApiModel):
 
 
 class WorkflowRunSpec(ApiModel):
-    """What is wanted of a WorkflowRun.
+    """Specification of a WorkflowRun.
 
-    Fixed once the run exists, but for suspend, cancel and ttlSecondsAfterFinished.
+    Only suspend, cancel and ttlSecondsAfterFinished can be changed after the run is created.
     """
 
     model_config = ConfigDict(
@@ -415,60 +417,60 @@ class WorkflowRunSpec(ApiModel):
     )
     bindings: list[BindingReference] = Field(
         default_factory=list,
-        description="The SecretBindings that the tasks' secrets are looked up in.",
+        description="The SecretBindings with the tasks' secrets.",
         max_length=8,
     )
     input: DocumentObject = Field(
         default_factory=dict,
-        description="A JSON document for the tasks, which take parts of it by their own input. Not for secrets. At"
-        f" most {MAX_DEPTH} levels deep.",
+        description="A JSON document for the tasks. Each task names the parts it gets in its own input. Not for"
+        f" secrets. The document may have at most {MAX_DEPTH} levels.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
     sealed_input: dict[
         str, Annotated[str, Field(max_length=MAX_SEALED_INPUT, json_schema_extra=SEALED_TEXT)]
     ] = Field(
         default_factory=dict,
-        description="Values that whoever makes the run brings along, each sealed for the namespace, the user and the"
-        " field's name (runkeys run does it). Tasks ask for them by `secrets: [{name, input}]`. Taken out of the run"
-        " when it ends.",
+        description="Values that the requester provides with the run. Each is sealed for the namespace, the user and"
+        " the field's name; `runkeys run` seals them. Tasks name them in `secrets: [{name, input}]`. They are removed"
+        " from the run when it finishes.",
         max_length=32,
     )
     requester: Requester | None = Field(
         default=None,
-        description="Who made the run: filled in, and checked, when it is made. It must be allowed to use each of the"
-        " bindings.",
+        description="The user who creates the run. It is filled in and checked when the run is created. This user must"
+        " have the right to use each of the bindings.",
     )
     active_deadline_seconds: int | None = Field(
         default=None,
-        description="The whole run fails when it takes longer than this many seconds. Tasks that run Always still"
-        " run then.",
+        description="If the run takes longer than this many seconds, it fails. Tasks with `runs: Always` still run"
+        " then.",
         ge=1,
     )
     job_ttl_seconds_after_finished: int = Field(
         default=900,
-        description="How many seconds a finished Job, and with it the logs of its pod, stays. Its Secret is long"
-        " gone by then.",
+        description="How many seconds a finished Job is kept, and with it the logs of its pod. Its Secret is deleted"
+        " long before.",
         ge=60,
         le=604800,
     )
     suspend: bool = Field(
         default=False,
-        description="Set to true to end what runs and take its secrets away, and to start nothing; what was ended"
-        " so does not count as a failure. Set to false to go on with new attempts.",
+        description="True stops the running attempts, deletes the Secrets that were created for them, and starts"
+        " nothing new. Stopped attempts do not count as failures. False continues the run with new attempts.",
     )
     cancel: bool = Field(
         default=False,
-        description="Set to true to stop the run and take its secrets away. Cannot be taken back.",
+        description="True stops the run and deletes the Secrets that were created for it. This cannot be undone.",
     )
     ttl_seconds_after_finished: int | None = Field(
         default=None,
-        description="The run is deleted this many seconds after it finished. Unset: it stays. Leave it unset"
-        " for runs that GitOps applies, which would make them anew. Changed after the end, it is noticed within"
-        " ten minutes.",
+        description="The run is deleted this many seconds after it finishes. Unset: the run is kept. Leave it unset"
+        " for runs that GitOps applies, because GitOps would create them again. A change after the run has finished"
+        " takes effect within ten minutes.",
         ge=0,
     )
     tasks: list[Task] = Field(
-        description="The tasks, each after those that it depends on.",
+        description="The tasks. List each task below those that it depends on.",
         min_length=1,
         max_length=64,
         json_schema_extra=list_map("name"),
@@ -476,130 +478,151 @@ class WorkflowRunSpec(ApiModel):
 
     @cached_property
     def input_is_too_deep(self) -> bool:
-        """Whether ``input`` has been cut."""
+        """Whether ``input`` was cut because it is nested too deeply."""
         return is_too_deep(self.input)
 
     @cached_property
     def input_sizes(self) -> dict[str, int]:
-        """Characters of the JSON of each part of ``input``. Many tasks may take the same one, and each many times."""
+        """Length in characters of each key's JSON in ``input``. Cached: many tasks may use the same key many times."""
         return {key: len(compact(value)) for key, value in self.input.items()}
 
 
 class Exposure(StatusModel):
-    """A time during which the values of an attempt were in the cluster."""
+    """A period in which the values of an attempt were in the cluster."""
 
     created: MicroTime = Field(
-        description="When the Secret was made; from then the values were in the cluster."
+        description="When the Secret was created. From then on the values were in the cluster."
     )
     deleted: MicroTime | None = Field(
-        default=None, description="When the API server confirmed that it is gone. Unset: it may exist now."
+        default=None,
+        description="When the API server confirmed that the Secret is deleted. Unset: it may still exist.",
     )
     estimated: bool = Field(
         default=False,
-        description="True where the answer to a call was lost, so that the real time is shorter than this one.",
+        description="True if the exact time of creation is not known, so that the real period is shorter than this one:"
+        " while the Secret may exist, and afterwards if the answer to a request was lost.",
     )
 
 
 class SealedDelivery(StatusModel):
-    """How far the sealed delivery of an attempt has come; its values are in no Secret at any time."""
+    """Progress of an attempt's sealed delivery. Its values are never in a Secret."""
 
     request: str = Field(
-        description="uid of the pod's PodCertificateRequest that is answered; no other one is.", max_length=64
+        description="uid of the pod's PodCertificateRequest that gets the values. No other request gets them.",
+        max_length=64,
     )
-    delivered: Time | None = Field(default=None, description="When it was answered.")
-    opened: Time | None = Field(default=None, description="When the pod had opened the answer.")
+    delivered: Time | None = Field(default=None, description="When the request was answered.")
+    opened: Time | None = Field(default=None, description="When the pod had unsealed the values.")
 
 
 class AttemptStatus(StatusModel):
-    """One attempt of a task: a Job of its own and, for a task with secrets, a Secret of the same name."""
+    """One attempt of a task: its own Job and, for a task with secrets, a Secret of the same name."""
 
     number: int = Field(description="1 for the first attempt.", ge=1)
     job: str = Field(description="Name of the Job, and of the Secret while it exists.", max_length=63)
     job_uid: str = Field(
-        description="uid of the Job, by which its pods are known.", alias="jobUID", max_length=64
+        description="uid of the Job. It identifies the Job's pods.", alias="jobUID", max_length=64
     )
     pod_uid: str | None = Field(
         # No default in the schema: in an upgrade the version before would find a field that it does not know.
         default=None,
-        description="uid of its pod: the one that was given its values, or was seen first.",
+        description="uid of the attempt's pod: the pod that got the values, or the first pod seen.",
         alias="podUID",
         max_length=64,
     )
-    start_time: Time | None = Field(default=None, description="When its pod got a node.")
+    start_time: Time | None = Field(default=None, description="When the pod was assigned to a node.")
     end_time: Time | None = Field(default=None, description="When the attempt ended.")
     outcome: str = Field(
         default="",
-        description="How it ended: Succeeded, Failed, Lost, Disrupted, Suspended or Cancelled. Failed and Lost count"
-        " for backoffLimit.",
+        description="Result of the attempt: Succeeded, Failed, Lost, Disrupted, Suspended or Cancelled. Failed and"
+        " Lost count towards backoffLimit.",
         max_length=32,
     )
-    reason: StatusReason = Field(default="", description="Why it ended so, for programs.", max_length=1024)
+    reason: StatusReason = Field(
+        default="", description="Reason for the outcome, for programs.", max_length=1024
+    )
     release_policy: str = Field(
-        default="", description="When its values leave the cluster, as it was when they came.", max_length=32
+        default="",
+        description="Release policy in effect when the values were delivered.",
+        max_length=32,
     )
     sealed: SealedDelivery | None = Field(
-        default=None, description="Of sealed delivery: which request was answered, and when."
+        default=None,
+        description="For sealed delivery only: the request that gets the values, and its progress.",
     )
     exposures: list[Exposure] = Field(
-        default_factory=list, description="When its values were in the cluster.", max_length=4
+        default_factory=list,
+        description="Periods in which the attempt's values were in the cluster.",
+        max_length=4,
     )
 
 
 class TaskStatus(StatusModel):
-    """What became of a task."""
+    """State of a task."""
 
     name: str = Field(description="Name of the task.", max_length=40)
     state: str = Field(
         description="Pending, Waiting, Running, Succeeded, Failed, Skipped or Cancelled.", max_length=32
     )
-    reason: StatusReason = Field(default="", description="Why, for programs.", max_length=1024)
+    reason: StatusReason = Field(
+        default="", description="Reason for the state, for programs.", max_length=1024
+    )
     message: StatusMessage = Field(
-        default="", description="Why and what to do, for people. Never a value.", max_length=4096
+        default="",
+        description="Reason for the state and what to do, for people. It never contains a secret's value.",
+        max_length=4096,
     )
     attempts: list[AttemptStatus] = Field(
         default_factory=list,
-        description="Its attempts, in order.",
+        description="Attempts of the task, in order.",
         max_length=128,
         json_schema_extra=list_map("number"),
     )
     output: Document = Field(
         default=None,
-        description="The JSON document that it wrote, if recordOutput asks for it.",
+        description="The JSON document that the task wrote, if recordOutput is true.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
 
 
 class WorkflowRunStatus(StatusModel):
-    """What was found of a WorkflowRun."""
+    """Observed state of a WorkflowRun."""
 
     observed_generation: int | None = Field(
         default=None, description="metadata.generation that this status was computed from."
     )
     phase: str | None = Field(
         default=None,
-        description="Pending, Running, Suspended, Succeeded, Failed or Cancelled: a summary of the conditions for"
-        " people.",
+        description="Summary of the conditions for people: Pending, Running, Suspended, Succeeded, Failed or"
+        " Cancelled.",
         max_length=32,
     )
     tasks_done: str | None = Field(
-        default=None, description="Tasks that succeeded, of all, e.g. 2/3.", max_length=16
+        default=None,
+        description="Number of tasks that succeeded, and of all tasks, e.g. 2/3.",
+        max_length=16,
     )
-    live: int = Field(default=0, description="How many Secrets of this run may exist now.")
+    live: int = Field(default=0, description="Number of this run's Secrets that may exist now.")
     exposed: str | None = Field(
-        default=None, description="How long values were in the cluster in all, e.g. 41.2s.", max_length=32
+        default=None,
+        description="Total time that values were in the cluster, e.g. 41.2s.",
+        max_length=32,
     )
-    start_time: Time | None = Field(default=None, description="When the run was first acted on.")
-    completion_time: Time | None = Field(default=None, description="When the run finished, in whatever way.")
+    start_time: Time | None = Field(default=None, description="When the operator first acted on the run.")
+    completion_time: Time | None = Field(
+        default=None, description="When the run finished, whatever its result."
+    )
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="Authorized, SecretsReady, SecretsReleased, Complete, Failed, Reconciling, Stalled, InputUsed"
-        " for a run with sealedInput, and RequestsRefused where a pod asked for a sealed delivery that it did not get.",
+        description="Condition types: Authorized, SecretsReady, SecretsReleased, Complete, Failed, Reconciling and"
+        " Stalled. A run with sealedInput also has InputUsed. RequestsRefused is added when a pod's request for sealed"
+        " delivery was refused.",
         max_length=16,
         json_schema_extra=list_map("type"),
     )
     tasks: list[TaskStatus] = Field(
         default_factory=list,
-        description="What became of each task.",
+        description="State of each task.",
         max_length=64,
         json_schema_extra=list_map("name"),
     )
@@ -611,7 +634,7 @@ class WorkflowRunStatus(StatusModel):
 
 
 class WorkflowRun(ApiModel):
-    """Tasks to run once, with the secrets that each of them needs, for as long as it needs them."""
+    """Tasks to run once. Each task has its secrets only for as long as it needs them."""
 
     CRD: ClassVar[CrdInfo] = CrdInfo(
         plural="workflowruns",
@@ -619,7 +642,7 @@ class WorkflowRun(ApiModel):
         short_names=("wfr",),
         columns=(
             PrinterColumn("Phase", ".status.phase"),
-            PrinterColumn("Tasks", ".status.tasksDone", description="Tasks that succeeded, of all"),
+            PrinterColumn("Tasks", ".status.tasksDone", description="Succeeded tasks, and all tasks"),
             PrinterColumn("Live", ".status.live", type="integer", description="Secrets that may exist now"),
             PrinterColumn("Exposed", ".status.exposed", description="Time that values were in the cluster"),
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Stalled')].reason", priority=1),
@@ -638,10 +661,10 @@ class WorkflowRun(ApiModel):
     api_version: str = API_VERSION
     kind: str = "WorkflowRun"
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
-    spec: WorkflowRunSpec = Field(description="What is wanted.")
+    spec: WorkflowRunSpec = Field(description="Desired state.")
     status: WorkflowRunStatus = Field(
         default_factory=WorkflowRunStatus,
-        description="What was found; written by the operator.",
+        description="Observed state, written by the operator.",
         json_schema_extra={"default": {"observedGeneration": -1}},
     )
 

@@ -1,4 +1,4 @@
-"""The command line. Light: each command's module, and what that needs, is imported when the command is run."""
+"""The command line. To start quickly, it imports a command's module and its dependencies only when the command runs."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from runkeys.cli._printing import echo
 
 COMMANDS = {
     "run": ("runs", "Start a run in the cluster, or locally with --local."),
-    "status": ("show", "Show a run with the exposure of its secrets, or list all runs."),
-    "watch": ("show", "Follow a run to its end."),
-    "logs": ("show", "Print what the tasks of a run printed."),
-    "cancel": ("change", "Stop a run and take its secrets away, for good."),
-    "suspend": ("change", "Stop what runs and take its secrets away, for now."),
-    "resume": ("change", "Go on with a run that was suspended."),
-    "delete": ("change", "Delete runs, with all that they made."),
-    "rerun": ("change", "Start a run again, or what of it did not succeed."),
-    "plan": ("preview", "Show what a run would do, and what is in its way; writes nothing."),
+    "status": ("show", "Show a run and the exposure of its secrets, or list all runs."),
+    "watch": ("show", "Follow a run until it finishes."),
+    "logs": ("show", "Print the logs of a run's tasks."),
+    "cancel": ("change", "Stop a run for good and delete its Secrets."),
+    "suspend": ("change", "Stop a run for now and delete its Secrets."),
+    "resume": ("change", "Continue a suspended run."),
+    "delete": ("change", "Delete runs and all that was created for them."),
+    "rerun": ("change", "Start a run again, or only its tasks that did not succeed."),
+    "plan": ("preview", "Show what a run would do and what prevents it, without changes."),
     "who-can": ("preview", "Show who may use or reveal a binding, and which runs it admits."),
-    "secret": ("secret", "Set, list and delete your own secrets, or those of a binding."),
-    "seal": ("seal", "Seal values for Git, or check that none is in the clear."),
-    "reseal": ("seal", "Seal with the newest key what older ones have sealed."),
-    "kv": ("kv", "Keep JSON values by key, for what runs want to remember."),
+    "secret": ("secret", "Set, list, print and delete your own secrets, or those of a binding."),
+    "seal": ("seal", "Seal values for Git, or check that all values are sealed."),
+    "reseal": ("seal", "Seal values of older keys again with the newest key."),
+    "kv": ("kv", "Store JSON values by key, for use by later runs."),
     "openapi": ("openapi", "Print the OpenAPI description of a service."),
-    "install": ("install", "Install the operator, or upgrade it."),
+    "install": ("install", "Install or upgrade the operator."),
     "doctor": ("doctor", "Find out why something does not work."),
-    "init": ("init", "Make a small project that runs at once."),
-    "config": ("config", "Show the configuration, and trust the keys of a cluster."),
+    "init": ("init", "Create a small project that runs at once."),
+    "config": ("config", "Show the configuration, and trust a cluster's key."),
     "completion": ("completion", "Print the completion script of a shell."),
 }
-"""By name: the module that has the command, and its help in one line."""
+"""Commands by name: the module, and the help in one line."""
 
 cli = LazyGroup(
     "runkeys",
     commands_of=COMMANDS,
-    help="Runs workflows that get their secrets for exactly as long as they need them.",
+    help="Run workflows that have their secrets for exactly as long as they need them.",
 )
 
 
 def main(prog_name: str = "runkeys") -> None:
-    """Run the command line and end the process with the exit code of what became of it."""
+    """Run the command line and end the process with its exit code."""
     import click
 
     from runkeys.problems import Problem
@@ -84,12 +84,12 @@ def main(prog_name: str = "runkeys") -> None:
 
 
 def kubectl_main() -> None:
-    """`kubectl runkeys …`."""
+    """Run `kubectl runkeys …`."""
     main("kubectl runkeys")
 
 
 def kubectl_complete() -> None:
-    """What kubectl calls to complete `kubectl runkeys …`."""
+    """Complete `kubectl runkeys …`. kubectl calls this."""
     from runkeys.cli.completion import for_kubectl
 
     for_kubectl(sys.argv[1:])

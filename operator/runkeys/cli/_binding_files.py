@@ -1,7 +1,7 @@
-"""Files with SecretBindings: what is in the clear in them, and the same files sealed.
+"""Files with SecretBindings: finding unsealed values, and sealing them in place.
 
-A file stays as it was to the letter, comments and order too, but for the entries that are sealed: they are replaced
-where the YAML parser says that they stand. The result is read again and compared with what it has to be.
+Only the sealed entries of a file are changed, at the positions that the YAML parser reports. All else stays exactly as
+it was, including comments and order. The result is read again and compared with the expected content.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _LISTS = ("List", f"{KIND}List")
 class Entry:
     """An entry of a SecretBinding in a file.
 
-    :ivar namespace: of the binding; empty if the file does not say.
-    :ivar owner: username of a personal binding's owner; empty for a shared one.
-    :ivar line: where it begins, from 1.
-    :ivar source: ``value`` or ``valueFrom`` if it is in the clear, else empty.
+    :ivar namespace: namespace of the binding; empty if the file does not say.
+    :ivar owner: username of a personal binding's owner; empty for a shared binding.
+    :ivar line: first line of the entry, from 1.
+    :ivar source: ``value`` or ``valueFrom`` if the entry is not sealed, else empty.
     """
 
     namespace: str
@@ -41,22 +41,22 @@ class Entry:
 
     @property
     def where(self) -> str:
-        """In words."""
+        """Description of the entry for messages."""
         return f"entry {self.name!r} of {KIND} {self.binding or '(without a name)'}"
 
     @property
     def file(self) -> str:
-        """Name of the file that its value is in; empty if there is none."""
+        """Name of the file with the entry's value; empty if there is none."""
         return _text(_get(self.node, VALUE_FROM), "file")
 
     def text(self, key: str) -> str | None:
-        """The scalar that the entry has under ``key``; None if it has none."""
+        """Return the scalar under ``key`` of the entry; None if it has none."""
         node = _get(self.node, key)
         return node.value if isinstance(node, yaml.ScalarNode) else None
 
 
 class BindingFile:
-    """A file of YAML or JSON, read but not changed."""
+    """A YAML or JSON file. It is read but not changed."""
 
     def __init__(self, path: Path, text: str) -> None:
         """:raises Invalid: it is no YAML."""
@@ -72,7 +72,7 @@ class BindingFile:
         raise problem  # outside of `except`: the parser's error quotes the line, which may hold a value
 
     def entries(self) -> Iterator[Entry]:
-        """All entries of all SecretBindings."""
+        """Return all entries of all SecretBindings in the file."""
         for document in self._documents:
             for binding in _bindings(document):
                 metadata = _get(binding, "metadata")
@@ -97,9 +97,9 @@ class BindingFile:
         )
 
     def value(self, entry: Entry) -> bytes:
-        """What an entry that is in the clear holds. A file is taken byte by byte.
+        """Return the value of an unsealed entry. A file's content is used byte for byte.
 
-        :raises Invalid: it cannot be read.
+        :raises Invalid: the value cannot be read.
         """
         where = f"{self.path}, line {entry.line}: {entry.where}"
         if _get(entry.node, SEALED) is not None:
@@ -131,9 +131,9 @@ class BindingFile:
             raise Invalid(f"{where}: {name} cannot be read: {error.strerror}") from None
 
     def sealed(self, seal: Callable[[Entry], str | None]) -> str:
-        """The file's text with other entries.
+        """Return the file's text with sealed entries.
 
-        :param seal: gives the sealed text of an entry; None leaves it as it is.
+        :param seal: returns the sealed text of an entry; None leaves the entry as it is.
         """
         changes: list[tuple[int, int, str]] = []
         expected = self._data()

@@ -1,4 +1,4 @@
-"""What all commands share: options that may stand anywhere, commands that are imported when they are run."""
+"""Shared by all commands: options that can be given anywhere, and commands that are imported when they run."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass
 class Settings:
-    """What the global options say.
+    """Values of the global options.
 
-    :ivar namespace: None: that of the kubeconfig's context, else ``default``.
-    :ivar color: None: on a terminal.
+    :ivar namespace: None: the namespace of the kubeconfig's context, else ``default``.
     """
 
     namespace: str | None = None
@@ -42,7 +41,7 @@ class Settings:
     no_color: bool = False
 
     def client(self) -> Client:
-        """A connection to the cluster. Imports what that needs."""
+        """Return a client for the cluster. Its modules are imported here."""
         from runkeys.client import Client
 
         return Client(
@@ -53,13 +52,13 @@ class Settings:
         )
 
     def say(self, text: str) -> None:
-        """Tell the user something that is no result: on stderr, and not with ``-q``."""
+        """Print a message that is not a result: on stderr, and not with ``-q``."""
         if not self.quiet:
             echo(text, err=True)
 
 
 def settings_of(context: click.Context) -> Settings:
-    """What the global options of this command line say, wherever they stand."""
+    """Return the values of the global options, wherever they were given on the command line."""
     return context.ensure_object(Settings)
 
 
@@ -77,33 +76,35 @@ def _global(*names: str, **settings: Any) -> click.Option:
 
 
 def global_options() -> list[click.Option]:
-    """Options of every command."""
+    """Return the options of every command."""
     return [
-        _global("-n", "--namespace", metavar="NAME", help="Namespace. Default: that of the context."),
-        _global("--context", metavar="NAME", help="Context of the kubeconfig. Default: its current one."),
-        _global("--kubeconfig", type=click.Path(), help="Kubeconfig file. Default: as kubectl."),
+        _global("-n", "--namespace", metavar="NAME", help="Namespace. Default: the context's namespace."),
+        _global("--context", metavar="NAME", help="Context of the kubeconfig. Default: the current context."),
+        _global("--kubeconfig", type=click.Path(), help="Kubeconfig file. Default: as for kubectl."),
         _global(
             "--operator-namespace",
             metavar="NAME",
             envvar="RUNKEYS_OPERATOR_NAMESPACE",
-            help=f"Where the operator and its public keys are. Default: {KEYS_NAMESPACE}.",
+            help=f"Namespace of the operator and its public keys. Default: {KEYS_NAMESPACE}.",
         ),
-        _global("-o", "--output", type=click.Choice(FORMATS), help="Format of the output. Default: table."),
-        _global("-q", "--quiet", is_flag=True, help="Print results and errors only."),
-        _global("-v", "--verbose", is_flag=True, help="Say more about what is done."),
-        _global("--no-color", is_flag=True, envvar="NO_COLOR", help="Without colours, on a terminal too."),
+        _global("-o", "--output", type=click.Choice(FORMATS), help="Output format. Default: table."),
+        _global("-q", "--quiet", is_flag=True, help="Print only results and errors."),
+        _global("-v", "--verbose", is_flag=True, help="Print more details."),
+        _global(
+            "--no-color", is_flag=True, envvar="NO_COLOR", help="Print without colours, even on a terminal."
+        ),
     ]
 
 
 class _WithGlobals(click.Command):
-    """Takes the global options too, and shows them apart from its own."""
+    """A command that also accepts the global options and lists them separately in its help."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Its own, and the global ones."""
+        """Return the command's own options and the global options."""
         return [*super().get_params(ctx), *global_options()]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Its own first, then the global ones."""
+        """Write the command's own options first, then the global options."""
         shared = {option.name for option in global_options()}
         own: list[tuple[str, str]] = []
         common: list[tuple[str, str]] = []
@@ -127,7 +128,7 @@ def _context_settings() -> dict[str, Any]:
 
 
 def command(**settings: Any) -> Callable[[Function], Command]:
-    """Make a function a command; its first argument is the `Settings`."""
+    """Make a function a command. Its first argument is the `Settings`."""
 
     def make(function: Function) -> Command:
         return click.command(cls=Command, context_settings=_context_settings(), **settings)(
@@ -138,18 +139,18 @@ def command(**settings: Any) -> Callable[[Function], Command]:
 
 
 class Group(_WithGlobals, click.Group):
-    """A group whose commands are all of one module."""
+    """A group whose commands are all in one module."""
 
     command_class = Command
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Its commands too."""
+        """Write the options and the group's commands."""
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
 
 
 class LazyGroup(click.Group):
-    """The commands by name, of which only the one that is called is imported."""
+    """A group that imports only the command that is called."""
 
     def __init__(self, name: str, commands_of: Mapping[str, tuple[str, str]], **settings: Any) -> None:
         super().__init__(
@@ -164,11 +165,11 @@ class LazyGroup(click.Group):
         click.version_option(__version__, "-V", "--version", prog_name="runkeys")(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Names, in the order of the help."""
+        """Return the commands' names in the order of the help."""
         return list(self._commands_of)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import the module of a command; None if there is no such command."""
+        """Import a command's module and return the command; None if there is no such command."""
         if cmd_name not in self._commands_of:
             return None
         module = importlib.import_module(f"runkeys.cli.{self._commands_of[cmd_name][0]}")
@@ -176,7 +177,7 @@ class LazyGroup(click.Group):
         return cast("click.Command", found)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Names of commands without importing any, and what every command completes."""
+        """Return the commands' names without importing any, and the completions of every command."""
         names = [
             CompletionItem(name, help=text)
             for name, (_, text) in self._commands_of.items()
@@ -185,6 +186,6 @@ class LazyGroup(click.Group):
         return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """All of them, without importing any."""
+        """Write all commands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self._commands_of.items()])

@@ -1,4 +1,4 @@
-"""Where the command line takes a value from: a prompt, standard input or a file. Never an argument."""
+"""Reading values from a prompt, standard input or a file, but never from an argument."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from runkeys.problems import Invalid
 
 
 def read_value(what: str, from_file: str | None = None) -> bytes:
-    """The value of ``what``.
+    """Read the value of ``what``.
 
-    From a terminal it is asked for and not shown. From standard input a value of one line comes without its line
-    break, which `echo` adds and nobody means; one of several lines as it is. A file is taken byte by byte.
+    On a terminal, the command asks for the value and does not show it. On standard input, a value of one line is read
+    without its line break, which `echo` adds; a value of several lines is read as it is. A file is read byte for byte.
+
+    :raises Invalid: the value is empty, or the file cannot be read.
     """
     if from_file is not None:
         try:
@@ -36,7 +38,10 @@ def read_value(what: str, from_file: str | None = None) -> bytes:
 
 
 def read_text(path: str) -> str:
-    """The text of a file, or of standard input if it is ``-``."""
+    """Return the text of a file, or of standard input if the path is ``-``.
+
+    :raises Invalid: it cannot be read, or is not UTF-8.
+    """
     try:
         return sys.stdin.read() if path == "-" else Path(path).read_bytes().decode()
     except OSError as error:

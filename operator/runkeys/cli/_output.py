@@ -1,4 +1,4 @@
-"""Results as tables, JSON, YAML or names. Tables are the same on a terminal and in a pipe, but for colours."""
+"""Results as tables, JSON, YAML or names. Except for colours, tables are the same on a terminal and in a pipe."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLORS = {
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns that align; the last one is not filled up."""
+    """Return lines with aligned columns. The last column is not padded."""
     lines = [list(header), *([line(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in lines) for column in range(len(header))]
     return [
@@ -39,18 +39,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def print_table(settings: Settings, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print it, coloured on a terminal."""
+    """Print a table, coloured on a terminal."""
     print_lines(settings, table(header, rows))
 
 
 def print_lines(settings: Settings, lines: Sequence[str]) -> None:
-    """Print each as one line, coloured on a terminal."""
+    """Print each text as one line, coloured on a terminal."""
     for text in lines:
         echo_line(text, colors(settings))
 
 
 def colors(settings: Settings) -> Mapping[str, str]:
-    """The words that matter with their colours, if the output goes to a terminal."""
+    """Return the words to colour with their colours; empty if the output is not a terminal."""
     return {} if settings.no_color or not sys.stdout.isatty() else _COLORS
 
 
@@ -65,17 +65,17 @@ def print_object(settings: Settings, raw: Mapping[str, Any]) -> None:
 
 
 def as_list(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Several objects as one."""
+    """Return several objects as one List."""
     return {"apiVersion": "v1", "kind": "List", "items": list(items)}
 
 
 def run_name(run: WorkflowRun) -> str:
-    """As `-o name` prints it, and kubectl takes it."""
+    """Return the run's name as `-o name` prints it and kubectl accepts it."""
     return f"workflowrun.runkeys.dev/{run.metadata.name}"
 
 
 def run_lines(run: WorkflowRun, now: datetime, *, wide: bool = False) -> list[str]:
-    """A run's tasks, what is in its way, and whether its secrets are gone."""
+    """Return lines with a run's tasks, its problems, and whether its secrets are released."""
     header = ["TASK", "STATE", "TRY", "SECRETS", "EXPOSED", "TIME"]
     if wide:
         header += ["JOB", "REASON"]
@@ -104,7 +104,7 @@ def run_lines(run: WorkflowRun, now: datetime, *, wide: bool = False) -> list[st
 
 
 def runs_table(runs: Sequence[WorkflowRun], now: datetime) -> tuple[list[str], list[list[str]]]:
-    """All runs, one a line."""
+    """Return the header and one row for each run."""
     header = ["NAME", "PHASE", "TASKS", "LIVE", "EXPOSED", "AGE"]
     rows = [
         [
@@ -123,7 +123,7 @@ def runs_table(runs: Sequence[WorkflowRun], now: datetime) -> tuple[list[str], l
 
 
 def duration(seconds: float) -> str:
-    """Short, with as many digits as people can use: 0.3s, 41s, 3m20s, 2h05m, 4d3h."""
+    """Return a short text for a duration: 0.3s, 41s, 3m20s, 2h05m, 4d3h."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f}s".replace(".0s", "s")
     total = round(seconds)
@@ -137,7 +137,7 @@ def duration(seconds: float) -> str:
 
 
 def now() -> datetime:
-    """The time, in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 

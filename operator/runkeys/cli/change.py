@@ -18,7 +18,7 @@ from runkeys.problems import Invalid, Usage
 @command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def cancel(settings: Settings, names: tuple[str, ...]) -> None:
-    """Stop runs and take their secrets away, for good."""
+    """Stop runs for good and delete the Secrets created for them."""
     client = settings.client()
     for name in names:
         run = client.get(name)
@@ -32,7 +32,7 @@ def cancel(settings: Settings, names: tuple[str, ...]) -> None:
 @command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def suspend(settings: Settings, names: tuple[str, ...]) -> None:
-    """Stop what runs and take the secrets away, until `resume`. What is stopped does not count as a failure."""
+    """Stop runs until `resume`, and delete the Secrets created for them. Stopped attempts do not count as failures."""
     client = settings.client()
     for name in names:
         if client.get(name).status.finished:
@@ -44,7 +44,7 @@ def suspend(settings: Settings, names: tuple[str, ...]) -> None:
 @command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def resume(settings: Settings, names: tuple[str, ...]) -> None:
-    """Go on with runs that were suspended."""
+    """Continue suspended runs."""
     client = settings.client()
     for name in names:
         if not client.get(name).spec.suspend:
@@ -55,9 +55,9 @@ def resume(settings: Settings, names: tuple[str, ...]) -> None:
 
 @command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> None:
-    """Delete runs, with their Jobs and logs. What still runs is stopped, and its secrets go."""
+    """Delete runs with their Jobs and logs. Runs that have not finished are stopped, and their Secrets are deleted."""
     client = settings.client()
     running = [name for name in names if not client.get(name).status.finished]
     if running and not yes:
@@ -71,14 +71,14 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> None:
 
 @command()
 @click.argument("name")
-@click.option("--from-failed", is_flag=True, help="Leave out the tasks that succeeded.")
-@click.option("--wait", is_flag=True, help="Wait for the end of the new run.")
-@click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait at most.")
+@click.option("--from-failed", is_flag=True, help="Leave out the tasks that succeeded, except Always tasks.")
+@click.option("--wait", is_flag=True, help="Wait until the new run finishes.")
+@click.option("--timeout", type=click.FloatRange(0), help="Maximum seconds to wait.")
 def rerun(settings: Settings, name: str, *, from_failed: bool, wait: bool, timeout: float | None) -> None:
-    """Start a new run like NAME, with --from-failed of what did not succeed in it.
+    """Start a new run like NAME. With --from-failed, leave out the tasks that succeeded, except Always tasks.
 
-    Outputs of tasks that are left out are handed on to those that need them. Values that were brought along for
-    the old run are gone, so it cannot be repeated without them.
+    Later tasks still get the outputs of tasks that are left out. A run whose tasks use values of its sealedInput cannot
+    be started again, because these values were removed when it finished.
     """
     client = settings.client()
     run = client.get(name)
@@ -94,7 +94,7 @@ def rerun(settings: Settings, name: str, *, from_failed: bool, wait: bool, timeo
 
 
 def _told(settings: Settings, name: str, what: str) -> None:
-    """Say what was done; for programs only the name."""
+    """Print what was done, or, with `-o name`, only the run's name."""
     if settings.output == "name":
         echo(f"workflowrun.runkeys.dev/{name}")
     else:

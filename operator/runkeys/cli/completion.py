@@ -1,4 +1,4 @@
-"""`runkeys completion`, and what kubectl asks for when it completes `kubectl runkeys …`."""
+"""`runkeys completion`, and the completion of `kubectl runkeys …`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runkeys.cli._framework import Settings, command
 from runkeys.cli._printing import data, echo
 
 _NO_FILES, _DEFAULT = 4, 0
-"""Directives of kubectl: no file names, and whatever the shell does by itself."""
+"""Directives of kubectl: no file names, and the shell's default."""
 
 _KUBECTL_SCRIPT = """\
 #!/bin/sh
@@ -20,20 +20,20 @@ exec runkeys completion kubectl -- "$@"
 
 
 class _Bash(BashComplete):
-    """Without the look at bash's version, which needs a bash."""
+    """Skips the check of bash's version, which needs bash to be installed."""
 
     def source(self) -> str:
         return ShellComplete.source(self)
 
 
 @command(
-    epilog="For kubectl, keep what `completion kubectl` prints as an executable file kubectl_complete-runkeys in"
-    " the PATH, unless pip has put one there already."
+    epilog="For kubectl, save the output of `completion kubectl` as an executable file kubectl_complete-runkeys in"
+    " the PATH, unless pip has already installed one there."
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish", "kubectl"]))
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def completion(_: Settings, shell: str, words: tuple[str, ...]) -> None:
-    """Print the completion script of SHELL.
+    """Print the completion script for SHELL.
 
     \b
       eval "$(runkeys completion bash)"
@@ -53,7 +53,7 @@ def completion(_: Settings, shell: str, words: tuple[str, ...]) -> None:
 
 
 def for_kubectl(words: Sequence[str]) -> None:
-    """Print completions of the last word the way kubectl wants them."""
+    """Print the completions of the last word in kubectl's format."""
     from runkeys.cli import cli
 
     *args, incomplete = words or ("",)

@@ -14,12 +14,12 @@ from runkeys.problems import Denied
 
 @click.group(cls=Group)
 def config() -> None:
-    """Show the configuration, and trust the keys of a cluster."""
+    """Show the configuration, and trust a cluster's key."""
 
 
 @command(name="show")
 def show_config(settings: Settings) -> None:
-    """Print where the configuration is, and which keys are trusted."""
+    """Print the configuration folder and the trusted keys."""
     trusted_keys = TrustedKeys()
     if settings.output in ("json", "yaml"):
         print_object(settings, {"folder": str(config_folder()), "trustedKeys": trusted_keys.all()})
@@ -33,9 +33,10 @@ def show_config(settings: Settings) -> None:
 @command(name="trust-key")
 @click.argument("fingerprint")
 def trust_key(settings: Settings, fingerprint: str) -> None:
-    """Trust the public key of the cluster, if it is the one with this FINGERPRINT.
+    """Trust the cluster's public key if it has this FINGERPRINT.
 
-    Whoever administers the operator sees it with `python -m runkeys_operator keys list` in the operator's pod.
+    An administrator of the operator sees the fingerprint with `python -m runkeys_operator keys list` in the
+    operator's pod.
     """
     client = settings.client()
     key = client.published_key()

@@ -42,10 +42,10 @@ _CHANGES = ("update", "patch", "delete", "deletecollection")
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found about one thing.
+    """Result of one check.
 
-    :ivar remedy: what to do; empty if nothing is.
-    :ivar kind: of the problem, for the exit code.
+    :ivar remedy: what to do; empty if there is nothing to do.
+    :ivar kind: kind of the problem, for the exit code.
     """
 
     check: str
@@ -57,10 +57,11 @@ class Finding:
 
 @command()
 def doctor(settings: Settings) -> None:
-    """Find out why something does not work: the cluster, kinds, operator, versions, keys, policies, your rights.
+    """Check the cluster, kinds, operator, versions, keys, policies and your rights, to find out why something fails.
 
-    Ends with 6 if the cluster or the operator does not answer, with 4 if you lack a right, with 5 if it is something
-    else. What you may not see is `unknown`, which is no problem.
+    The first problem found decides the exit code: 6 the cluster or the operator does not answer, 4 a right is missing
+    or the cluster's key is not one that you trust, 5 another problem. A check that you lack the rights for is
+    `unknown`, which is not a problem.
     """
     findings = list(examine(settings.client()))
     if settings.output in ("json", "yaml"):
@@ -78,7 +79,7 @@ def doctor(settings: Settings) -> None:
 
 
 def examine(client: Client) -> Iterator[Finding]:
-    """Look at everything. Nothing is changed, and no key is trusted."""
+    """Run all checks. They change nothing, and no key becomes trusted."""
     try:
         yield _cluster(client)
     except Problem as error:
@@ -194,7 +195,7 @@ def _policies(client: Client) -> Iterator[Finding]:
 
 
 def _installed(client: Client) -> tuple[dict[tuple[str, str], dict[str, Any]], bool]:
-    """Policies and their bindings by kind and name, and whether the server knows those that change what is sent."""
+    """Return policies and their bindings by kind and name, and whether the server has mutating policies."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     mutating = True
     for kind, plural in _POLICY_KINDS.items():
@@ -229,7 +230,7 @@ def _rights(client: Client) -> Iterator[Finding]:
 
 
 def _secrets(client: Client) -> Iterator[Finding]:
-    """Rights that do not look like rights to read, and are."""
+    """Check for rights that allow reading Secrets although they do not look like it."""
     user, here = client.requester["username"], f"Secrets in namespace {client.namespace}"
     reads, changes = (
         [verb for verb in verbs if client.may(verb, "secrets", group="")] for verbs in (_READS, _CHANGES)

@@ -18,7 +18,7 @@ _DOTTED = {"dot-env": ".env", "dot-gitignore": ".gitignore", "dot-dockerignore":
 @click.argument("template", type=click.Choice(["hello"]))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 def init(settings: Settings, template: str, folder: Path | None) -> None:
-    """Make a small project in FOLDER (default: `hello`): a service, its test, a workflow, a Dockerfile."""
+    """Create a small project in FOLDER (default: `hello`): a service, its test, a workflow and a Dockerfile."""
     target = folder or Path(template)
     if target.exists() and any(target.iterdir()):
         raise Invalid(f"{target} is not empty; name another folder")

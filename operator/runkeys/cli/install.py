@@ -18,16 +18,18 @@ _SECONDS = 180
 
 
 @command()
-@click.option(
-    "-f", "--values", "files", multiple=True, type=click.Path(), help="A file of values, as for helm."
-)
+@click.option("-f", "--values", "files", multiple=True, type=click.Path(), help="Values file, as for helm.")
 @click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="One value, as for helm.")
-@click.option("--chart", type=click.Path(), help="The chart. Default: the one that came with this command.")
-@click.option("--dry-run", is_flag=True, help="Print the command for helm, and do nothing.")
+@click.option(
+    "--chart",
+    type=click.Path(),
+    help="Folder of the chart. Default: the chart that was installed with this command.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the helm command without running it.")
 def install(
     settings: Settings, files: tuple[str, ...], sets: tuple[str, ...], chart: str | None, *, dry_run: bool
 ) -> None:
-    """Install the operator with helm, or upgrade it, and wait until it is ready."""
+    """Install or upgrade the operator with helm, and wait until it is ready."""
     words = [
         *("helm", "upgrade", "--install", RELEASE, chart or str(bundled_chart())),
         *("--namespace", settings.operator_namespace, "--create-namespace"),
@@ -58,9 +60,9 @@ def install(
 
 
 def bundled_chart() -> Path:
-    """The chart of this version: in the package, or beside it in a checkout.
+    """Return the folder of this version's chart: in the package, or in the checkout.
 
-    :raises Usage: it is in neither.
+    :raises Usage: there is no chart in either place.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "chart", package.parents[1] / "helm" / "runkeys"):

@@ -16,9 +16,9 @@ from runkeys.problems import Invalid, NotFound
 
 @click.group(cls=Group)
 def kv() -> None:
-    """Keep JSON values by key, for what runs want to remember. Not for secrets: whoever may read ConfigMaps sees them.
+    """Store JSON values by key, for use by later runs. Not for secrets: users who may read ConfigMaps can read them.
 
-    They are in the ConfigMap `runkeys-kv` of the namespace, where the SDK's `runkeys.kv` finds them too.
+    The values are in the ConfigMap `runkeys-kv` of the namespace. The SDK's `runkeys.kv` uses the same ConfigMap.
     """
 
 
@@ -26,7 +26,7 @@ def kv() -> None:
 @click.argument("key")
 @click.argument("value", required=False)
 def set_value(settings: Settings, key: str, value: str | None) -> None:
-    """Set KEY to VALUE, which is JSON: a number, "text" in quotes, a list … Without VALUE: from standard input."""
+    """Set KEY to VALUE. VALUE is JSON: a number, "text" in quotes, a list … Without VALUE, read standard input."""
     text = sys.stdin.read() if value is None else value
     try:
         parsed = json.loads(text)
@@ -69,7 +69,7 @@ def list_keys(settings: Settings) -> None:
 @command(name="delete")
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 def delete_keys(settings: Settings, keys: tuple[str, ...]) -> None:
-    """Take keys out."""
+    """Delete keys."""
     store = KeyValues(settings.client())
     for key in keys:
         try:

@@ -20,9 +20,11 @@ from runkeys.problems import Invalid, NotFound, RunFailed
 
 
 def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | None, *, dry_run: bool) -> None:
-    """Run a manifest as processes and end as the run does.
+    """Run a manifest as processes and end with the run's result.
 
-    Values come from the file, and what is not in it from the environment.
+    Values come from the file. Values that are not in the file come from the environment.
+
+    :raises RunFailed: the run did not succeed.
     """
     tasks = parse_run(manifest).spec.tasks
     exact = {item.env for task in tasks for item in task.secrets}
@@ -66,7 +68,7 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
 
 
 def _is_data(settings: Settings) -> bool:
-    """Whether standard output is for programs, so that what tasks print goes to the other one."""
+    """Return whether standard output is for programs. Then the tasks' output goes to standard error."""
     return settings.output not in ("table", "wide")
 
 
@@ -92,7 +94,7 @@ def _read(settings: Settings, path: str) -> dict[str, str]:
 
 
 def _is_kept_by_git(file: Path) -> bool:
-    """Whether it lies in a work tree of git that would take it in."""
+    """Return whether the file is in a Git work tree and Git does not ignore it."""
     try:
         done = subprocess.run(
             ["git", "check-ignore", "-q", file.name],

@@ -18,9 +18,9 @@ from runkeys.problems import Invalid
 @click.option("--title", help="Title of the document. Default: the package's name.")
 @click.option("--api-version", default="1", show_default=True, help="Version of the service.")
 def openapi(settings: Settings, entrypoint: str, title: str | None, api_version: str) -> None:
-    """Print the OpenAPI description of a service, as `runkeys openapi src.program:run`.
+    """Print the OpenAPI description of a service, e.g. `runkeys openapi src.program:run`.
 
-    The module is looked for in the current folder first, and imported.
+    The command imports the module. It looks in the current folder first.
     """
     try:
         document = describe(load(entrypoint), title, api_version)

@@ -44,13 +44,13 @@ BINDINGS = SecretBinding.CRD.plural
 
 @dataclass
 class Preview:
-    """What would happen.
+    """Preview of a run.
 
-    :ivar needs: by task; not those that are refused.
-    :ivar jobs: of the tasks that would start at once.
-    :ivar refusals: what is in the way.
-    :ivar missing: rights that the user has not, each with the command that grants it.
-    :ivar server: what the API server would refuse.
+    :ivar requirements: requirements by task, without tasks that are refused.
+    :ivar jobs: Jobs of the tasks that would start at once.
+    :ivar refusals: reasons that prevent the run.
+    :ivar missing: rights that the user does not have, each with the command that grants it.
+    :ivar server: refusals of the API server.
     """
 
     run: WorkflowRun
@@ -64,10 +64,10 @@ class Preview:
 @command()
 @click.option("-f", "--file", type=click.Path(), required=True, help="Manifest of a WorkflowRun.")
 def plan(settings: Settings, file: str) -> None:
-    """Show every pod, variable and source of a run, and who lacks what; writes nothing.
+    """Show every pod, variable and source of a run, and missing rights. It changes nothing.
 
-    It is the operator's own plan that is made, so what it shows is what happens. Ends with 4 if a right is missing,
-    5 if something else is in the way.
+    The plan is computed by the operator's own code, so it shows what the operator would do. Exit codes: 4 a right is
+    missing, 5 something else prevents the run.
     """
     client = settings.client()
     found = preview(client, read_manifest(file))
@@ -82,7 +82,7 @@ def plan(settings: Settings, file: str) -> None:
 
 
 def preview(client: Client, manifest: Json) -> Preview:
-    """Make the plan of a run that does not exist."""
+    """Return the plan for a run without creating it."""
     _, values = take_secrets(manifest)
     made = copy.deepcopy(manifest)
     if values:  # what they are is of no account here
@@ -148,7 +148,7 @@ def _missing(client: Client, run: WorkflowRun, bindings: Bindings) -> Iterator[s
 
 
 def _refused_by_server(client: Client, made: Json, jobs: list[Json]) -> Iterator[str]:
-    """What the API server says to the run, and to a Job and a Pod like those that would be made."""
+    """Return the API server's refusals of the run, and of a Job and a pod like those that would be created."""
     name = f"runkeys-plan-{uuid4().hex[:8]}"
     sent = {**made, "metadata": {**made["metadata"], "name": name}}
     # Fields that stand for sealed values are none that the policies or the operator would take apart here.
@@ -253,7 +253,7 @@ def _as_object(found: Preview) -> Json:
 def who_can(settings: Settings, verb: str, binding: str) -> None:
     """Show who may use or reveal BINDING, through which role, and which runs it admits.
 
-    It reads the roles of the namespace and of the cluster, so it needs the right to see those.
+    The command lists the roles and role bindings of the namespace and of the cluster, so you need the right to do that.
     """
     client = settings.client()
     found = SecretBinding.parse(client.read(client.path("secretbindings", binding)))

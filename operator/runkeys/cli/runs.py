@@ -26,45 +26,46 @@ Json = dict[str, Any]
 
 
 @command(
-    epilog="A secret is looked up in the bindings that --binding names; without it in your personal one and in all"
-    " others of the namespace. Exit codes: 0 done, 1 the run failed, 3 something was not found, 4 a right is"
-    " missing, 5 the manifest is wrong, 6 the cluster does not answer, 7 timeout, 8 over, but a secret may still"
-    " exist, 130 interrupted: the run goes on."
+    epilog="Secrets are looked up in the bindings given with --binding. Without --binding, they are looked up in your"
+    " personal binding and in all shared bindings of the namespace. Exit codes: 0 success, 1 the run failed, 2 the"
+    " command line is wrong, 3 something was not found, 4 a right is missing, 5 the manifest is wrong, 6 the cluster"
+    " does not answer, 7 timeout, 8 the run has finished but a Secret of it may still exist, 130 interrupted: the run"
+    " continues."
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.py] [-- COMMAND...]")
-@click.option("-f", "--file", type=click.Path(), help="Manifest of a WorkflowRun; - is standard input.")
-@click.option("--name", help="Name of the run. Default: that of the manifest, else one that is made up.")
-@click.option("--image", help="Image of a run of one task.")
+@click.option("-f", "--file", type=click.Path(), help="Manifest of a WorkflowRun. - reads standard input.")
+@click.option("--name", help="Name of the run. Default: the manifest's name, else a generated name.")
+@click.option("--image", help="Image for a run with one task.")
 @click.option("--env", "env", multiple=True, metavar="NAME=value", help="Plain variable. Not for secrets.")
 @click.option(
     "--secret",
     "secret",
     multiple=True,
     metavar="NAME=secret-name",
-    help="Variable with the value of a secret.",
+    help="Variable with the value of this secret.",
 )
-@click.option("--binding", "binding", multiple=True, metavar="NAME", help="Binding to look secrets up in.")
+@click.option("--binding", "binding", multiple=True, metavar="NAME", help="Binding to look up secrets in.")
 @click.option("-l", "--label", "label", multiple=True, metavar="KEY=value", help="Label of the run.")
 @click.option("--service-account", metavar="NAME", help="Service account of the pods.")
 @click.option(
     "--input",
     "input_",
     metavar="@FILE",
-    help=f"JSON for the tasks; @- is standard input. What is under {SECRETS} in it is sealed first.",
+    help=f"JSON for the tasks. @- reads standard input. Values under {SECRETS} are sealed before they are sent.",
 )
 @click.option(
     "--map",
     "map_",
     multiple=True,
     metavar="[TASK=]MAPPING",
-    help=f'Which field of {SECRETS} a task gets: {{ "parameter": secret_value("field") }}.',
+    help=f'Fields of {SECRETS} for a task: {{ "parameter": secret_value("field") }}.',
 )
-@click.option("--wait", is_flag=True, help="Wait for the end, and end with its exit code.")
-@click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait at most.")
-@click.option("--dry-run", is_flag=True, help="Print what would be sent; start nothing.")
-@click.option("--local", is_flag=True, help="Run the tasks as processes here, without a cluster.")
+@click.option("--wait", is_flag=True, help="Wait until the run finishes, and exit with its exit code.")
+@click.option("--timeout", type=click.FloatRange(0), help="Maximum seconds to wait.")
+@click.option("--dry-run", is_flag=True, help="Print the run that would be sent, and start nothing.")
+@click.option("--local", is_flag=True, help="Run the tasks as processes on this machine, without a cluster.")
 @click.option(
-    "--env-file", type=click.Path(), help="With --local: file with the secrets, NAME=value in lines."
+    "--env-file", type=click.Path(), help="With --local: file with the secrets, one NAME=value on each line."
 )
 def run(
     settings: Settings,
@@ -86,7 +87,7 @@ def run(
     local: bool,
     env_file: str | None,
 ) -> None:
-    """Start a run: of a manifest, of a command in an image, or of a Python file.
+    """Start a run from a manifest, from a command in an image, or from a Python file.
 
     \b
       runkeys run -f workflow.yaml --input @in.json --wait
@@ -175,7 +176,7 @@ def _start(
 
 
 def read_manifest(path: str) -> Json:
-    """The one WorkflowRun in a file."""
+    """Return the only WorkflowRun in a file."""
     try:
         documents = [item for item in yaml.safe_load_all(read_text(path)) if item is not None]
     except yaml.YAMLError as error:
@@ -207,7 +208,7 @@ def _from_file(path: str, name: str | None, binding: tuple[str, ...], label: tup
 
 
 def _source(words: tuple[str, ...]) -> tuple[tuple[str, str] | None, list[str]]:
-    """The Python file to ship, if the words begin with one, and the words after it."""
+    """Return the Python file to send, if the words begin with one, and the remaining words."""
     if words and words[0].endswith(".py") and Path(words[0]).is_file():
         return (Path(words[0]).name, read_text(words[0])), list(words[1:])
     return None, list(words)
@@ -224,7 +225,7 @@ def _labels(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def _bindings(client: Client | None, named: tuple[str, ...], wanted: list[str]) -> list[Mapping[str, Any]]:
-    """The bindings to name in a run: those that have the secrets, each found before anything starts."""
+    """Return the bindings for a run: those that have the secrets. Each secret is found before anything starts."""
     if client is None:
         return [{"name": name} for name in named] or ([{"personal": True}] if wanted else [])
     if not wanted:

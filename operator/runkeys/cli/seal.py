@@ -24,14 +24,18 @@ _STORED_KEY = re.compile(r"[0-9]{8}T[0-9]{6}Z\.[0-9a-f]{16}")
 
 
 @command(
-    epilog="An entry in the clear is `value: …` or `valueFrom: {file: …}` in place of `sealed: rk1.…`. Only your"
-    " own copy of the file ever holds it: whoever applies or commits it seals it first."
+    epilog="An unsealed entry has `value: …` or `valueFrom: {file: …}` in place of `sealed: rk1.…`. Keep it only in"
+    " your own copy of the file. Seal the file before you apply or commit it."
 )
 @click.argument("files", nargs=-1, type=click.Path())
-@click.option("-f", "--file", "more_files", multiple=True, type=click.Path(), help="The same as FILES.")
+@click.option("-f", "--file", "more_files", multiple=True, type=click.Path(), help="Same as FILES.")
 @click.option("-w", "--write", is_flag=True, help="Write the files in place instead of printing them.")
-@click.option("--check", is_flag=True, help="Only say what is in the clear, and fail if anything is.")
-@click.option("--public-key", type=click.Path(), help="File with the cluster's public key: needs no cluster.")
+@click.option(
+    "--check", is_flag=True, help="Only list values that are not sealed, and fail if there are any."
+)
+@click.option(
+    "--public-key", type=click.Path(), help="File with the cluster's public key. No cluster is needed then."
+)
 @click.option("--binding", help="Seal one value for an entry of this binding.")
 @click.option("--entry", help="Name of the entry.")
 @click.option(
@@ -41,10 +45,10 @@ _STORED_KEY = re.compile(r"[0-9]{8}T[0-9]{6}Z\.[0-9a-f]{16}")
     "--scope",
     type=click.Choice([STRICT, NAMESPACE]),
     default=None,
-    help="What one value is bound to: this binding and entry (Strict, default), or the entry's name in whichever"
+    help="What the one value is bound to. Strict (default): this binding and entry. Namespace: the entry's name in any"
     " binding of the namespace.",
 )
-@click.option("--from-file", type=click.Path(), help="Take the one value from this file, byte by byte.")
+@click.option("--from-file", type=click.Path(), help="Read the one value from this file, byte for byte.")
 def seal(
     settings: Settings,
     files: tuple[str, ...],
@@ -59,7 +63,7 @@ def seal(
     scope: str | None,
     from_file: str | None,
 ) -> None:
-    """Seal what is in the clear in FILES, or one value from a prompt or standard input.
+    """Seal the unsealed values in FILES, or one value from a prompt or standard input.
 
     \b
       runkeys seal -f binding.yaml -w
@@ -198,7 +202,7 @@ def _problem(item: Entry) -> str:
 
 @command()
 @click.argument("files", nargs=-1, type=click.Path())
-@click.option("-f", "--file", "more_files", multiple=True, type=click.Path(), help="The same as FILES.")
+@click.option("-f", "--file", "more_files", multiple=True, type=click.Path(), help="Same as FILES.")
 @click.option("-w", "--write", is_flag=True, help="Write the files in place instead of printing them.")
 @click.option("--keys", type=click.Path(), help="Backup of the cluster's private keys: a Secret as YAML.")
 def reseal(
@@ -209,9 +213,10 @@ def reseal(
     write: bool,
     keys: str | None,
 ) -> None:
-    """Seal in FILES with the newest key what older ones have sealed, each value for its own place only.
+    """Seal the values in FILES again with the newest key. Each value stays bound to its own place.
 
-    That needs the private keys. Who has their backup gives it with --keys; else it is done where they are.
+    Resealing needs the private keys. If you have their backup, give it with --keys. Without --keys, the command prints
+    how to reseal in the operator's pod.
     """
     paths = [*more_files, *files]
     if not paths:
@@ -265,7 +270,7 @@ def _reseal_file(settings: Settings, file: BindingFile, keyring: Keyring, *, wri
 
 
 def _keyring(path: str) -> Keyring:
-    """The keys of a backup, of which the name that sorts last is the newest."""
+    """Return the keys of a backup. The key whose name sorts last is the newest."""
     try:
         stored = yaml.safe_load(read_text(path))
     except yaml.YAMLError:

@@ -23,18 +23,18 @@ def _binding(function: Function) -> Function:
 
 @click.group(cls=Group)
 def secret() -> None:
-    """Set, list and delete your own secrets, or those of a binding.
+    """Set, list, print and delete your own secrets, or those of a binding.
 
-    Your own are for you in one namespace: nobody else can write, use or read them.
+    Your own secrets are for you in one namespace: nobody else can write, use or read them.
     """
 
 
 @command(name="set")
 @click.argument("name")
 @_binding
-@click.option("--from-file", type=click.Path(), help="Take the value from this file, byte by byte.")
+@click.option("--from-file", type=click.Path(), help="Read the value from this file, byte for byte.")
 def set_secret(settings: Settings, name: str, binding: str | None, from_file: str | None) -> None:
-    """Set secret NAME to a value from a prompt, standard input or a file. It is sealed before it leaves."""
+    """Set secret NAME to a value from a prompt, standard input or a file. The value is sealed before it is sent."""
     vault = BindingSecrets(settings.client(), binding)
     vault.set(name, read_value(f"secret {name}", from_file), settings.say)
     settings.say(f"secret {name} is set in {vault.what}")
@@ -43,7 +43,7 @@ def set_secret(settings: Settings, name: str, binding: str | None, from_file: st
 @command(name="list")
 @_binding
 def list_secrets(settings: Settings, binding: str | None) -> None:
-    """List names, never values."""
+    """List the secrets' names, never their values."""
     vault = BindingSecrets(settings.client(), binding)
     found = vault.items()
     if settings.output in ("json", "yaml"):
@@ -76,9 +76,9 @@ def list_secrets(settings: Settings, binding: str | None) -> None:
 @command(name="get")
 @click.argument("name")
 @_binding
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 def get_secret(settings: Settings, name: str, binding: str | None, *, yes: bool) -> None:
-    """Print the value of secret NAME. That needs the right `reveal`, and an Event says that you have read it."""
+    """Print the value of secret NAME. You need the right `reveal`, and an Event records that you read the value."""
     if sys.stdout.isatty() and not yes:
         if not sys.stdin.isatty():
             raise Usage("give --yes to print a value on a terminal")
@@ -93,7 +93,7 @@ def get_secret(settings: Settings, name: str, binding: str | None, *, yes: bool)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @_binding
 def delete_secret(settings: Settings, names: tuple[str, ...], binding: str | None) -> None:
-    """Take secrets out. Runs that begin later do not get them any more."""
+    """Delete secrets. Runs that start later do not get them any more."""
     vault = BindingSecrets(settings.client(), binding)
     for name in names:
         vault.delete(name)

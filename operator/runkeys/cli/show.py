@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @command()
 @click.argument("name", required=False)
 def status(settings: Settings, name: str | None) -> None:
-    """Show the tasks of run NAME with the exposure of their secrets; without NAME all runs."""
+    """Show the tasks of run NAME and the exposure of their secrets. Without NAME, list all runs."""
     client = settings.client()
     if name is not None:
         show(settings, client.get(name))
@@ -49,7 +49,7 @@ def status(settings: Settings, name: str | None) -> None:
 
 
 def show(settings: Settings, run: WorkflowRun) -> None:
-    """Print a run in the format that was asked for."""
+    """Print a run in the chosen output format."""
     if settings.output == "name":
         echo(run_name(run))
     elif settings.output in ("json", "yaml"):
@@ -59,7 +59,7 @@ def show(settings: Settings, run: WorkflowRun) -> None:
 
 
 def wire(run: WorkflowRun) -> dict[str, object]:
-    """The run as Kubernetes writes it, with the part of its metadata that Runkeys reads."""
+    """Return the run as Kubernetes writes it, with the fields of its metadata that Runkeys reads."""
     raw = run.to_wire()
     raw["metadata"] = {key: value for key, value in raw["metadata"].items() if value not in ("", {}, 0)}
     return raw
@@ -67,15 +67,15 @@ def wire(run: WorkflowRun) -> dict[str, object]:
 
 @command()
 @click.argument("name")
-@click.option("--timeout", type=click.FloatRange(0), help="Seconds to follow it at most.")
+@click.option("--timeout", type=click.FloatRange(0), help="Maximum seconds to follow it.")
 def watch(settings: Settings, name: str, timeout: float | None) -> None:
-    """Follow run NAME to its end. Ends with 1 if it failed, 8 if a secret of it may still exist."""
+    """Follow run NAME until it finishes. Exit codes: 1 the run failed, 8 a Secret of it may still exist."""
     client = settings.client()
     judge(follow(settings, client, name, timeout))
 
 
 def follow(settings: Settings, client: Client, name: str, timeout: float | None) -> WorkflowRun:
-    """Show a run as it changes until it is over, and return it. On a terminal the table is drawn anew."""
+    """Show a run's changes until it has finished, and return it. On a terminal, the table is redrawn in place."""
     plain = settings.output in ("json", "yaml", "name")
     if plain or settings.quiet or not sys.stdout.isatty():
         run = _follow_lines(settings, client, name, timeout, silent=plain or settings.quiet)
@@ -120,7 +120,7 @@ def _follow_live(settings: Settings, client: Client, name: str, timeout: float |
 
 
 def judge(run: WorkflowRun) -> None:
-    """End as a run that is over says: raises RunFailed or NotReleased."""
+    """Raise RunFailed or NotReleased if a finished run did not succeed or may still have a Secret."""
     if not released(run):
         raise NotReleased(
             f"run {run.metadata.name} is over, and a Secret of it may still exist; see its status"
@@ -131,11 +131,13 @@ def judge(run: WorkflowRun) -> None:
 
 @command()
 @click.argument("name")
-@click.option("-t", "--task", help="Only this task. Default: all, each line with its task before it.")
-@click.option("-c", "--container", help="Default: the first one.")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
+@click.option(
+    "-t", "--task", help="Only this task. Default: all tasks, with the task's name before each line."
+)
+@click.option("-c", "--container", help="Container of the pod. Default: the first container.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the logs until the run finishes.")
 def logs(settings: Settings, name: str, task: str | None, container: str | None, *, follow: bool) -> None:
-    """Print what the tasks of run NAME printed."""
+    """Print the logs of the tasks of run NAME."""
     client = settings.client()
     run = client.get(name)
     if any(item.secrets for item in run.spec.tasks if task in (None, item.name)):

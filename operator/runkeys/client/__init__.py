@@ -1,4 +1,4 @@
-"""Runs from Python: start them, wait for them, read their logs, see for how long their secrets were in the cluster.
+"""Runs from Python: start runs, wait for them, read their logs, and see how long their secrets were in the cluster.
 
 :class:`Client` talks to the API server with the rights of a kubeconfig, or of the pod that it runs in.
 """

@@ -1,4 +1,4 @@
-"""Runs from Python: start them, wait for them, read their logs, see for how long their secrets were in the cluster.
+"""Runs from Python: start runs, wait for them, read their logs, and see how long their secrets were in the cluster.
 
 ::
 
@@ -6,8 +6,8 @@
     run = client.run({"spec": {"tasks": [...], "input": {"$secrets": {"ibm_api_token": token}}}})
     print(run.status.phase, client.exposure(run.metadata.name))
 
-It talks to the API server with the rights of a kubeconfig, or of the pod that it runs in. ``$secrets`` in the input
-are sealed before they leave the process.
+The client talks to the API server with the rights of a kubeconfig, or of the pod that it runs in. ``$secrets`` in the
+input are sealed before they leave the process.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _WATCH_SECONDS = 240
 
 
 class Client(Api):
-    """A connection to a cluster, for one namespace.
+    """A client for one namespace of a cluster.
 
-    :ivar namespace: which one.
+    :ivar namespace: the namespace.
     :ivar server: address of the API server.
     """
 
@@ -49,10 +49,11 @@ class Client(Api):
         kubeconfig: str | None = None,
         operator_namespace: str = "runkeys-system",
     ) -> None:
-        """Nothing is sent yet.
+        """Create a client. It sends no request yet.
 
-        :param namespace: default: that of the kubeconfig's context or of the pod, else ``default``.
-        :raises Unreachable: there is no kubeconfig and no pod's account, or the context is not in it.
+        :param namespace: default: the namespace of the kubeconfig's context or of the pod, else ``default``.
+        :raises Unreachable: there is neither a kubeconfig nor a pod's service account, or the kubeconfig does not have
+            the context.
         """
         super().__init__(namespace, context, kubeconfig)
         self.operator_namespace = operator_namespace
@@ -61,17 +62,20 @@ class Client(Api):
     # runs
 
     def submit(self, manifest: Mapping[str, Any]) -> WorkflowRun:
-        """Start a run and return it as the API server has it.
+        """Start a run and return it as the API server created it.
 
-        :param manifest: a WorkflowRun; apiVersion, kind and metadata may be left out. It is not changed. ``$secrets``
-            in ``spec.input`` (text by field) are sealed for this namespace and user.
-        :raises Invalid: it cannot work as it is written; nothing was sent.
-        :raises Denied: the right to it, or to one of its bindings, is missing.
+        :param manifest: a WorkflowRun. apiVersion, kind and metadata may be left out. It is not changed. ``$secrets``
+            in ``spec.input`` (texts by field) are sealed for this namespace and user.
+        :raises Invalid: the run cannot work as it is written, and nothing was sent; or the API server refused it.
+        :raises Denied: the right to create the run, or to use one of its bindings, is missing.
         """
         return self._parse(self.create(self.path("workflowruns"), self.prepare(manifest)))
 
     def prepare(self, manifest: Mapping[str, Any], say: Callable[[str], None] = lambda _: None) -> Json:
-        """What `submit` would send: checked, with sealed input and the requester filled in."""
+        """Check a run and return the object that `submit` would send, with sealed input and the requester.
+
+        :raises Invalid: the run cannot work as it is written.
+        """
         made = prepared(manifest, self.namespace, self.requester, lambda: self.public_key(say))
         problems = [item for item in refusals(parse_run(made)) if item.permanent]
         if problems:
@@ -79,24 +83,24 @@ class Client(Api):
         return made
 
     def run(self, manifest: Mapping[str, Any], *, timeout: float | None = None) -> WorkflowRun:
-        """`submit` and `wait`."""
+        """Start a run with `submit` and wait for it with `wait`."""
         return self.wait(self.submit(manifest).metadata.name, timeout=timeout)
 
     def get(self, name: str) -> WorkflowRun:
-        """The run as it is now. Raises NotFound."""
+        """Return the run as it is now. Raises NotFound."""
         return self._parse(self.read(self.path("workflowruns", name)))
 
     def runs(self) -> list[WorkflowRun]:
-        """All runs of the namespace, the oldest first."""
+        """Return all runs of the namespace, oldest first."""
         runs = [self._parse(item) for item in self.items(self.path("workflowruns"))]
         return sorted(runs, key=lambda run: (str(run.metadata.creation_timestamp or ""), run.metadata.name))
 
     def watch(self, name: str, *, timeout: float | None = None) -> Iterator[WorkflowRun]:
-        """The run as it is now, and again each time it has changed, without end.
+        """Yield the run as it is now, and again after each change, without end.
 
-        :param timeout: seconds.
-        :raises NotFound: it does not exist, or was deleted.
-        :raises TimedOut: when the time is over.
+        :param timeout: maximum time in seconds.
+        :raises NotFound: the run does not exist, or was deleted.
+        :raises TimedOut: the timeout was reached.
         """
         until = None if timeout is None else time.monotonic() + timeout
         last = ""
@@ -116,9 +120,9 @@ class Client(Api):
                 yield run
 
     def wait(self, name: str, *, timeout: float | None = None) -> WorkflowRun:
-        """Wait until the run is over, in whatever way, and return it: see ``status.phase`` and `released`.
+        """Wait until the run has finished, and return it. For its result see ``status.phase`` and `released`.
 
-        :raises TimedOut: it is not over after ``timeout`` seconds. It goes on.
+        :raises TimedOut: the run has not finished after ``timeout`` seconds. It continues to run.
         """
         for run in self.watch(name, timeout=timeout):
             if run.status.finished:
@@ -128,42 +132,42 @@ class Client(Api):
     def logs(
         self, name: str, *, task: str | None = None, container: str | None = None, follow: bool = False
     ) -> Iterator[LogLine]:
-        """What the run's pods printed, task by task; with ``follow`` until the run is over.
+        """Yield the log lines of the run's pods, task by task. With ``follow``, continue until the run has finished.
 
-        :raises NotFound: the run or the task does not exist, or the Jobs with their logs are gone already.
+        :raises NotFound: the run or the task does not exist, or the Jobs and their logs are already deleted.
         """
         return read_logs(self, name, task, container, follow=follow)
 
     def exposure(self, name: str) -> list[Exposure]:
-        """When values of the run were in the cluster."""
+        """Return the periods in which values of the run were in the cluster."""
         return exposures_of(self.get(name))
 
     def cancel(self, name: str) -> WorkflowRun:
-        """Stop the run and take its secrets away. Cannot be taken back."""
+        """Stop the run and delete the Secrets created for it. This cannot be undone."""
         return self.change(name, {"cancel": True})
 
     def suspend(self, name: str) -> WorkflowRun:
-        """End what runs, take its secrets away and start nothing until `resume`."""
+        """Stop the running tasks, delete the Secrets created for the run, and start nothing until `resume`."""
         return self.change(name, {"suspend": True})
 
     def resume(self, name: str) -> WorkflowRun:
-        """Let a suspended run go on."""
+        """Continue a suspended run."""
         return self.change(name, {"suspend": False})
 
     def change(self, name: str, spec: Mapping[str, Any]) -> WorkflowRun:
-        """Change the few fields of a run that can be changed."""
+        """Change those fields of a run's spec that can be changed."""
         raw = self.request("PATCH", self.path("workflowruns", name), {"spec": spec}, content=MERGE_PATCH)
         return self._parse(raw)
 
     def delete(self, name: str) -> None:
-        """Delete the run, and with it all that it made."""
+        """Delete the run and all that was created for it."""
         self.request("DELETE", self.path("workflowruns", name))
 
     # who asks, and what to seal with
 
     @property
     def requester(self) -> Json:
-        """Who the API server takes this client for: ``username`` and ``groups``."""
+        """This client's user as the API server sees it: ``username`` and ``groups``."""
         if self._requester is None:
             review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
             answer = self.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
@@ -172,10 +176,10 @@ class Client(Api):
         return self._requester
 
     def public_key(self, say: Callable[[str], None] = lambda _: None) -> PublicKey:
-        """What to seal with, if it is the key that this user trusts.
+        """Return the public key to seal with, if this user trusts it. The first key of a cluster becomes trusted.
 
-        :param say: is told when a cluster's first key is trusted.
-        :raises Denied: it is another key than before.
+        :param say: called with a message when a cluster's first key becomes trusted.
+        :raises Denied: the cluster's key is not a trusted key.
         """
         from runkeys.client.trusted_keys import TrustedKeys
 
@@ -185,7 +189,7 @@ class Client(Api):
         return key
 
     def published_key(self) -> PublicKey:
-        """The key that the cluster publishes, whether or not it is trusted."""
+        """Return the key that the cluster publishes, whether or not it is trusted."""
         from runkeys.sealing import PublicKey, SealError
 
         where = f"ConfigMap {PUBLIC_KEYS} in namespace {self.operator_namespace}"
@@ -204,7 +208,7 @@ class Client(Api):
             raise Invalid(f"{where}: {error}") from None
 
     def may(self, verb: str, resource: str, *, name: str = "", group: str = "runkeys.dev") -> bool:
-        """Whether this user has a right in the namespace. ``resource`` may be ``pods/log``."""
+        """Return whether this user has a right in the namespace. ``resource`` may have a subresource: ``pods/log``."""
         plural, _, subresource = resource.partition("/")
         attributes = {
             "namespace": self.namespace,
@@ -223,7 +227,7 @@ class Client(Api):
         return bool(answer["status"].get("allowed"))
 
     def bindings(self) -> list[SecretBinding]:
-        """All SecretBindings of the namespace that this version can read."""
+        """Return all SecretBindings of the namespace that this version can read."""
         from pydantic import ValidationError
 
         from runkeys.api import SecretBinding
@@ -253,7 +257,7 @@ class Client(Api):
                 return
 
     def after_next_change(self, run: WorkflowRun) -> WorkflowRun:
-        """The run after its next change; a pod may have started without one, so not later than in a second."""
+        """Return the run after its next change, at most a second later: a pod may start without a change of the run."""
         for event in self._events(run.metadata.name, run.metadata.resource_version, time.monotonic() + 1):
             if event.get("type") == "DELETED":
                 raise NotFound(f"WorkflowRun {run.metadata.name} was deleted")

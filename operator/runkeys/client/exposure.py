@@ -1,4 +1,4 @@
-"""When values of a run were in the cluster, by its status."""
+"""When values of a run were in the cluster, from its status."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Exposure:
-    """A time during which the values of an attempt of a task were in the cluster.
+    """A period in which the values of one attempt of a task were in the cluster.
 
-    :ivar secrets: parameter names.
-    :ivar deleted: None: they may be there now.
+    :ivar secrets: parameter names of the task's secrets.
+    :ivar deleted: end of the period; None: the values may still be in the cluster.
     """
 
     task: str
@@ -26,12 +26,12 @@ class Exposure:
 
     @property
     def seconds(self) -> float | None:
-        """How long; None while it goes on."""
+        """Length of the period in seconds; None if it has not ended."""
         return None if self.deleted is None else max(0.0, (self.deleted - self.created).total_seconds())
 
 
 def exposures_of(run: WorkflowRun) -> list[Exposure]:
-    """All exposures of a run, in the order of its tasks and attempts."""
+    """Return all exposures of a run, in the order of its tasks and attempts."""
     asked = {task.name: tuple(item.name for item in task.secrets) for task in run.spec.tasks}
     return [
         Exposure(task.name, attempt.number, asked.get(task.name, ()), item.created, item.deleted)
@@ -42,5 +42,5 @@ def exposures_of(run: WorkflowRun) -> list[Exposure]:
 
 
 def released(run: WorkflowRun) -> bool:
-    """Whether no Secret of the run exists, and none will."""
+    """Return whether no Secret of the run exists, and none will be created."""
     return any(item.type == "SecretsReleased" and item.status == "True" for item in run.status.conditions)

@@ -13,7 +13,7 @@ from runkeys.problems import Conflict, Denied, Invalid, NotFound, Problem, Unrea
 
 MERGE_PATCH = "application/merge-patch+json"
 READ_SECONDS = 60
-"""How long an answer may take, or a stream may be silent."""
+"""Maximum time in seconds for an answer, or between two parts of a stream."""
 
 _CONNECT_SECONDS = 10
 _KINDS = f"/apis/{API_VERSION}"
@@ -23,32 +23,33 @@ Json = dict[str, Any]
 
 
 class Api:
-    """The API server, as one user asks it about one namespace.
+    """Access to the API server as one user, for one namespace.
 
-    :ivar namespace: which one.
+    :ivar namespace: the namespace.
     :ivar server: address of the API server.
     """
 
     def __init__(self, namespace: str | None, context: str | None, kubeconfig: str | None) -> None:
-        """Nothing is sent yet.
+        """Read the configuration. No request is sent yet.
 
-        :param namespace: default: that of the kubeconfig's context or of the pod, else ``default``.
-        :raises Unreachable: there is no kubeconfig and no pod's account, or the context is not in it.
+        :param namespace: default: the namespace of the kubeconfig's context or of the pod, else ``default``.
+        :raises Unreachable: there is neither a kubeconfig nor a pod's service account, or the kubeconfig does not have
+            the context.
         """
         self._api, found = _connect(kubeconfig, context)
         self.namespace = namespace or found or "default"
         self.server = str(self._api.configuration.host)
 
     def path(self, plural: str, name: str = "") -> str:
-        """Path of one of our kinds in the namespace."""
+        """Return the path of objects of one of our own kinds in the namespace, or of one object."""
         return f"{_KINDS}/namespaces/{self.namespace}/{plural}" + (f"/{quote(name, safe='')}" if name else "")
 
     def read(self, path: str, **query: str) -> Json:
-        """GET."""
+        """Send a GET request and return the answer."""
         return self.request("GET", path, query=query)
 
     def items(self, path: str, **query: str) -> list[Json]:
-        """GET of a list, all pages of it."""
+        """Return all items of a list, from all its pages."""
         found: list[Json] = []
         while True:
             page = self.read(path, limit="500", **query)
@@ -59,7 +60,7 @@ class Api:
             query["continue"] = more
 
     def create(self, path: str, body: Mapping[str, Any], **query: str) -> Json:
-        """POST."""
+        """Send a POST request and return the answer."""
         return self.request("POST", path, body, query=query)
 
     def request(
@@ -73,7 +74,7 @@ class Api:
     ) -> Json:
         """Send one request and return the answer.
 
-        :raises Problem: by the answer's status.
+        :raises Problem: the request failed; the answer's status decides the kind of problem.
         """
         response = self._send(method, path, body, query or {}, content, READ_SECONDS)
         answer = documents.read(response.data)
@@ -120,7 +121,7 @@ class Api:
         return response
 
     def lines(self, path: str, query: Mapping[str, str], seconds: float) -> Iterator[str]:
-        """An answer line by line as it comes; ends when it does, or when nothing comes for so long."""
+        """Yield an answer's lines as they arrive, until the answer ends or nothing arrives for ``seconds``."""
         from urllib3.exceptions import HTTPError
 
         response = self._send("GET", path, None, query, "application/json", seconds, stream=True)
@@ -139,7 +140,7 @@ class Api:
 
 
 def _connect(kubeconfig: str | None, context: str | None) -> tuple[Any, str | None]:
-    """An ``ApiClient`` of the ``kubernetes`` library, and the namespace that the configuration names."""
+    """Return an ``ApiClient`` of the ``kubernetes`` library, and the configuration's namespace."""
     try:
         from kubernetes import client, config
     except ImportError:
@@ -173,7 +174,7 @@ def _reason(error: Exception) -> str:
 
 
 def _problem(status: int | None, body: Any, path: str) -> Problem:
-    """The error of an answer."""
+    """Return the error for an answer."""
     message, reason = "", ""
     try:
         answer = documents.read(body or "{}")

@@ -1,4 +1,4 @@
-"""What the pods of a run printed, task by task."""
+"""Logs of a run's pods, task by task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FOLLOW_SECONDS = 3600
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line that a container of a task printed, without its line break."""
+    """One line of a container's log, without its line break."""
 
     task: str
     pod: str
@@ -29,7 +29,7 @@ class LogLine:
 def read_logs(
     client: Client, name: str, task: str | None, container: str | None, *, follow: bool
 ) -> Iterator[LogLine]:
-    """The lines of all pods of a run, in the order of its tasks; with ``follow`` until the run has finished."""
+    """Yield the lines of all pods of a run, in the order of its tasks. With ``follow``, until the run has finished."""
     run = client.get(name)
     names = [item.name for item in run.spec.tasks]
     if task is not None and task not in names:

@@ -1,1 +1,1 @@
-"""The same calls under the names that other systems gave them, for code that moves over."""
+"""The same functions under the names of other systems, for code that is migrated from them."""

@@ -1,6 +1,6 @@
 """Names of the Orquestra SDK: ``from runkeys.compat import orquestra as sdk``, then ``sdk.secrets.get(…)``.
 
-``workspace_id`` is a namespace here, and secrets are one user's in one namespace.
+``workspace_id`` is a namespace here. A secret belongs to one user in one namespace.
 """
 
 from __future__ import annotations

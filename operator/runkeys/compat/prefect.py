@@ -1,17 +1,17 @@
-"""Names of Prefect 1: secrets that are looked up locally first, and the key-value store.
+"""Names of Prefect 1: secrets, which are looked up locally first, and the key-value store.
 
 ::
 
     from runkeys.compat.prefect import Flow, PrefectSecret, Secret, task
 
-A secret is looked up in this order: what `context` was given; ``[context.secrets]`` of the local config file; the
-variable ``PREFECT__CONTEXT__SECRETS__<NAME>``; then what `runkeys.secrets.get` finds: in a pod the task's own, on a
-laptop the cluster. That last step is left out if ``use_local_secrets`` is set, under ``[cloud]`` of that file or as
-the variable ``PREFECT__CLOUD__USE_LOCAL_SECRETS``. The config file is
-``$PREFECT__USER_CONFIG_PATH``, else ``~/.prefect/config.toml``.
+A secret is looked up in this order: the secrets of `context`; ``[context.secrets]`` in the local config file; the
+variable ``PREFECT__CONTEXT__SECRETS__<NAME>``; `runkeys.secrets.get`, which uses the task's secrets in a pod and the
+cluster on a laptop. The last step is left out if ``use_local_secrets`` is set, in ``[cloud]`` of that file or with the
+variable ``PREFECT__CLOUD__USE_LOCAL_SECRETS``. The config file is ``$PREFECT__USER_CONFIG_PATH``, else
+``~/.prefect/config.toml``.
 
-A `Flow` runs its tasks one after the other in this process. Retries, schedules, mapping and agents are no part of this:
-a WorkflowRun has its own.
+A `Flow` runs its tasks one after the other in this process. Retries, schedules, mapping and agents are not supported.
+Use a WorkflowRun's own features for these.
 """
 
 from __future__ import annotations
@@ -53,16 +53,17 @@ _building: ContextVar[Flow | None] = ContextVar("building", default=None)
 
 
 class Secret:
-    """A secret by its name."""
+    """A secret by name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def get(self) -> Any:
-        """Return the value; what is JSON is decoded.
+        """Return the value. A value that is JSON is decoded.
 
-        :raises ValueError: a flow is being built; or the secret is not found locally, and nothing else may be asked.
-        :raises KeyError: it is neither found locally nor in the cluster, or task.
+        :raises ValueError: a flow is being built; or the secret is not found locally, and ``use_local_secrets`` is set
+            or no cluster is configured.
+        :raises KeyError: the secret is found neither locally nor in the cluster or task.
         """
         if _building.get() is not None:
             raise ValueError(
@@ -104,7 +105,7 @@ class Secret:
 
 
 class _Later(ABC):
-    """Something whose value is known when the flow runs."""
+    """A step whose value is known when the flow runs."""
 
     def __init__(self) -> None:
         flow = _building.get()
@@ -113,13 +114,13 @@ class _Later(ABC):
 
     @abstractmethod
     def value(self, known: Mapping[_Later, Any]) -> Any:
-        """Its value, when those of what came before are known."""
+        """Return the step's value, given the values of the steps before it."""
 
 
 class PrefectSecret(_Later):
-    """A secret as an argument of a task: its value is read when the task runs.
+    """A secret as an argument of a task. Its value is read when the flow runs.
 
-    :param name: may be something that is known later too, as a `Parameter`.
+    :param name: name of the secret, or a step that gives it, such as a `Parameter`.
     """
 
     def __init__(self, name: str | _Later) -> None:
@@ -127,14 +128,14 @@ class PrefectSecret(_Later):
         self.name = name
 
     def run(self, name: str | None = None) -> Any:
-        """Return the value now; of ``name`` if it is given."""
+        """Return the value now, of the secret ``name`` if it is given."""
         wanted = name if name is not None else self.name
         if not isinstance(wanted, str):
             raise ValueError("the name of this secret is known when the flow runs")  # noqa: TRY004
         return Secret(wanted).get()
 
     def value(self, known: Mapping[_Later, Any]) -> Any:
-        """The value of the secret."""
+        """Return the value of the secret."""
         return self.run(_resolved(self.name, known))
 
     def __repr__(self) -> str:
@@ -142,10 +143,10 @@ class PrefectSecret(_Later):
 
 
 class EnvVarSecret(_Later):
-    """A secret from a variable that is named in full.
+    """A secret from an environment variable, by the variable's full name.
 
-    :param raise_if_missing: else the value is None.
-    :param cast: makes something else of the text.
+    :param raise_if_missing: True raises an error if the variable is not set. Otherwise its value is None.
+    :param cast: function that converts the text.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class EnvVarSecret(_Later):
     def run(self) -> Any:
         """Return the value now.
 
-        :raises ValueError: it is missing and that is not allowed; or ``cast`` refuses it.
+        :raises ValueError: the variable is not set and ``raise_if_missing`` is True; or ``cast`` refuses its text.
         """
         value = os.environ.get(self.env_var)
         if value is None:
@@ -174,26 +175,26 @@ class EnvVarSecret(_Later):
         raise ValueError(f"the variable {self.env_var} holds something that {_name(self.cast)} does not take")
 
     def value(self, known: Mapping[_Later, Any]) -> Any:  # noqa: ARG002
-        """The value of the variable."""
+        """Return the value of the variable."""
         return self.run()
 
 
 class Parameter(_Later):
-    """A value that is given when the flow runs."""
+    """A parameter of a flow. Its value is given when the flow runs."""
 
     def __init__(self, name: str, default: Any = None) -> None:
         super().__init__()
         self.name, self.default = name, default
 
     def value(self, known: Mapping[_Later, Any]) -> Any:
-        """Unknown here: the flow knows it."""
+        """Return the value that the flow was run with."""
         return known[self]
 
 
 class Flow:
-    """Tasks in the order in which they were called in its ``with`` block.
+    """Tasks in the order in which they were called in the flow's ``with`` block.
 
-    :ivar steps: what is done, in order.
+    :ivar steps: tasks, parameters and secrets, in order.
     """
 
     def __init__(self, name: str) -> None:
@@ -208,7 +209,10 @@ class Flow:
         _building.reset(self._token)
 
     def run(self, **parameters: Any) -> dict[str, Any]:
-        """Run all tasks here, one after the other, and return what each returned, by its name."""
+        """Run all tasks in this process, one after the other. Return their results by task name.
+
+        :raises ValueError: the flow has no parameter with one of these names.
+        """
         known: dict[_Later, Any] = {}
         unknown = set(parameters) - {step.name for step in self.steps if isinstance(step, Parameter)}
         if unknown:
@@ -233,9 +237,9 @@ class _Call(_Later):
 
 
 def task(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function a task: called while a flow is built it is noted down, elsewhere it runs at once.
+    """Make a function a task. In a flow's ``with`` block a call adds a step to the flow, elsewhere it runs at once.
 
-    Arguments that are secrets are replaced by their values when it runs.
+    Arguments that are secrets are replaced by their values when the task runs.
     """
 
     @functools.wraps(function)
@@ -251,7 +255,7 @@ def task(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def context(*, secrets: Mapping[str, Any]) -> Iterator[None]:
-    """Give secrets by name for a while, before all other places; for tests."""
+    """Set secrets by name within a ``with`` block. They take precedence over all other sources. For tests."""
     token = _context.set({**_context.get(), **secrets})
     try:
         yield

@@ -1,6 +1,6 @@
-"""Sealing: a value that is safe in Git, and opens in one place only. Needs no cluster.
+"""Sealing: values that are safe in Git and open in one place only. Needs no cluster.
 
-The text is explained in :mod:`runkeys.sealing.text`.
+:mod:`runkeys.sealing.text` describes sealed texts.
 """
 
 from runkeys.sealing.text import (

@@ -1,10 +1,11 @@
-"""Sealing: a value that is safe in Git, and opens in one place only. Needs no cluster.
+"""Sealing: values that are safe in Git and open in one place only. Needs no cluster.
 
-Whoever has the public key can seal; only a keyring opens, and only for the context that was sealed for. The
-suite is HPKE (RFC 9180) with a hybrid of ML-KEM-768 and X25519. ``docs/sealing.md`` has the format byte by byte.
+Anyone who has the public key can seal a value. Only a keyring can open it, and only for the context that it was sealed
+for. The suite is HPKE (RFC 9180) with a hybrid of ML-KEM-768 and X25519. ``docs/sealing.md`` describes the format byte
+by byte.
 
-Nothing in here raises anything but a `SealError` for a text that others wrote. No error holds a value, key
-material or a whole text, not even in its ``__context__``: so errors are raised outside of ``except``.
+For a text from outside, the functions of this module raise only `SealError`. No error contains a value, key material or
+a whole text, not even in its ``__context__``: therefore errors are raised outside of ``except``.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from cryptography.hazmat.primitives.hpke import (
 )
 
 MAX_VALUE = 512 * 1024
-"""Most bytes that a value may have."""
+"""Maximum size of a value in bytes."""
 
 SEED_LENGTH = 32
-"""Bytes of a private key."""
+"""Size of a private key's seed in bytes."""
 
 _FORMAT = "runkeys.dev/sealing/v1"
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -52,17 +53,17 @@ _AGAIN = "seal the value again"
 
 
 class SealError(Exception):
-    """Something cannot be sealed, opened or read as a key; the message says what was found and what to do."""
+    """A value cannot be sealed or opened, or a key cannot be read. The message says what was found and what to do."""
 
 
 class MalformedError(SealError):
-    """A text or bytes are not what they are taken for: a sealed value, a public key, a seed."""
+    """A text or bytes are not a valid sealed value, public key or seed."""
 
 
 class UnknownKeyError(SealError):
     """A value was sealed with a key that is not in the keyring.
 
-    :ivar key_id: the key that it needs.
+    :ivar key_id: ID of the key that the value is sealed with.
     """
 
     def __init__(self, key_id: str) -> None:
@@ -77,18 +78,18 @@ class UnknownKeyError(SealError):
 
 
 class ContextMismatchError(SealError):
-    """A value was sealed for another place, or its text was changed: nothing tells the two apart."""
+    """A value was sealed for another place, or its text was changed. The two cases cannot be distinguished."""
 
 
 class TooLargeError(SealError):
-    """A value or a text is larger than can be sealed or opened."""
+    """A value or a text is too large to be sealed or opened."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """The one place where a sealed value opens. Its fields are compared byte by byte, as Kubernetes has them.
+    """The one place where a sealed value opens. Its fields are compared byte by byte, as Kubernetes stores them.
 
-    Use one of the subclasses. An empty field raises ValueError: it would be a place that nobody meant.
+    Use one of the subclasses. An empty field raises ValueError, because it names no place.
     """
 
     label: ClassVar[str]
@@ -106,13 +107,13 @@ class Context:
                 raise ValueError(f"{type(self).__name__}.{field.name} is no text that UTF-8 can hold")
 
     def encode(self) -> bytes:
-        """As bytes, different for each context: what HPKE binds as ``info``."""
+        """Return the context as bytes, which differ for each context. HPKE binds them as ``info``."""
         return _encode(self.label, *(getattr(self, field.name) for field in fields(self)))
 
 
 @dataclass(frozen=True)
 class BindingEntry(Context):
-    """An entry of one shared binding: the default. Who may write under that name is up to the right ``use``."""
+    """An entry of one shared binding. This is the default. The right ``use`` decides who may write this binding."""
 
     label: ClassVar[str] = "binding-entry"
     namespace: str
@@ -125,7 +126,7 @@ class BindingEntry(Context):
 
 @dataclass(frozen=True)
 class NamespaceEntry(Context):
-    """An entry of that name in whichever shared binding of a namespace, for bindings whose names tools change."""
+    """An entry with this name in any shared binding of a namespace, for bindings that tools rename."""
 
     label: ClassVar[str] = "namespace-entry"
     namespace: str
@@ -137,9 +138,11 @@ class NamespaceEntry(Context):
 
 @dataclass(frozen=True)
 class PersonalEntry(Context):
-    """An entry of a user's personal binding, whatever that is called: anybody may take a name, nobody an owner's.
+    """An entry of a user's personal binding, whatever the binding's name.
 
-    So what was sealed for a shared binding opens in no personal one, and in nobody else's.
+    Any user can take a binding's name, but nobody can take another user's place as owner. So a value that was sealed
+    for a shared binding does not open in a personal binding, and a personal value does not open in another user's
+    binding.
     """
 
     label: ClassVar[str] = "personal-entry"
@@ -155,7 +158,7 @@ class PersonalEntry(Context):
 
 @dataclass(frozen=True)
 class RunInput(Context):
-    """A field of the input of runs that one user starts in a namespace."""
+    """A field of the input of one user's runs in a namespace."""
 
     label: ClassVar[str] = "run-input"
     namespace: str
@@ -168,7 +171,7 @@ class RunInput(Context):
 
 @dataclass(frozen=True)
 class RevealAnswer(Context):
-    """The answer to one SecretReveal, sealed with the asker's own key."""
+    """The answer to one SecretReveal, sealed with the requester's own key."""
 
     label: ClassVar[str] = "reveal-answer"
     namespace: str
@@ -179,12 +182,12 @@ class RevealAnswer(Context):
 
 
 class PublicKey:
-    """What seals. Safe to publish, but whoever can swap it reads what is sealed after: compare fingerprints.
+    """The key that seals. It is safe to publish. Compare fingerprints: someone who replaces it can read later values.
 
-    :ivar raw: its 1,216 bytes: ML-KEM-768, then X25519.
-    :ivar key_id: 16 hex digits that name it in sealed values.
-    :ivar fingerprint: all of what ``key_id`` is the beginning of, in groups, for people and for pinning.
-    :ivar hpke: the key as ``cryptography`` takes it.
+    :ivar raw: the 1,216 bytes of the key: ML-KEM-768, then X25519.
+    :ivar key_id: the first 16 hex digits of the fingerprint. They identify the key in sealed values.
+    :ivar fingerprint: the whole hash of the key as hex digits in groups, for people and for the list of trusted keys.
+    :ivar hpke: the key in the form that ``cryptography`` uses.
     """
 
     __slots__ = ("fingerprint", "hpke", "key_id", "raw")
@@ -201,7 +204,10 @@ class PublicKey:
 
     @classmethod
     def parse(cls, text: str) -> PublicKey:
-        """Read the text form; white space around it is left out, as files end with a line break."""
+        """Parse the text form. White space around it is ignored, because files end with a line break.
+
+        :raises MalformedError: the text is not a public key.
+        """
         found = _PUBLIC_TEXT.fullmatch(text.strip())
         raw = None if found is None else _from_base64url(found[1])
         if raw is None:
@@ -226,11 +232,11 @@ class PublicKey:
 
 
 class PrivateKey:
-    """What opens. Nothing shows its seed but ``seed`` itself.
+    """The key that opens. Only ``seed`` shows the seed.
 
-    :ivar seed: the 32 bytes that the whole key is made from, and all that has to be kept of it.
-    :ivar public: its public half.
-    :ivar hpke: the key as ``cryptography`` takes it.
+    :ivar seed: the 32 bytes that the key is derived from. Nothing else has to be stored.
+    :ivar public: the public key.
+    :ivar hpke: the key in the form that ``cryptography`` uses.
     """
 
     __slots__ = ("hpke", "public", "seed")
@@ -251,12 +257,12 @@ class PrivateKey:
 
     @classmethod
     def generate(cls) -> PrivateKey:
-        """Make a new key from the randomness of the operating system."""
+        """Create a new key with random bytes of the operating system."""
         return cls(secrets.token_bytes(SEED_LENGTH))
 
     @classmethod
     def from_seed(cls, seed: bytes) -> PrivateKey:
-        """Make the key of a seed that was kept. Raises MalformedError if it is not 32 bytes long."""
+        """Create the key of a stored seed. Raises MalformedError if the seed is not 32 bytes long."""
         return cls(seed)
 
     def __repr__(self) -> str:
@@ -264,9 +270,9 @@ class PrivateKey:
 
 
 class Keyring:
-    """The private keys of a cluster: the newest seals, all open.
+    """The private keys of a cluster. The newest key seals, and all keys open.
 
-    :ivar newest: the key whose public half is to be published.
+    :ivar newest: the newest key. Its public key is published.
     """
 
     __slots__ = ("_keys", "newest")
@@ -281,21 +287,21 @@ class Keyring:
 
     @property
     def public(self) -> PublicKey:
-        """What to seal with."""
+        """The public key to seal with."""
         return self.newest.public
 
     @property
     def key_ids(self) -> tuple[str, ...]:
-        """Of all keys, the newest first."""
+        """IDs of all keys, newest first."""
         return tuple(self._keys)
 
     def open(self, text: str, context: Context) -> bytes:
         """Return the value of a sealed text.
 
-        :raises MalformedError: it is no sealed value, or was sealed by something that does not keep the format.
-        :raises TooLargeError: it is longer than any sealed value.
-        :raises UnknownKeyError: none of these keys has sealed it.
-        :raises ContextMismatchError: it was sealed for another context, or was changed.
+        :raises MalformedError: the text is not a sealed value, or it was not sealed in the right format.
+        :raises TooLargeError: the text is longer than any sealed value.
+        :raises UnknownKeyError: the value was sealed with a key that is not in this keyring.
+        :raises ContextMismatchError: the value was sealed for another context, or the text was changed.
         """
         key_id, sealed = _parse(text)
         key = self._keys.get(key_id)
@@ -317,7 +323,7 @@ class Keyring:
 
 
 def seal(value: bytes, context: Context, public_key: PublicKey) -> str:
-    """Seal a value for one context. Two calls never give the same text.
+    """Seal a value for one context and return the sealed text. Two calls never return the same text.
 
     :raises TooLargeError: the value is longer than 512 KiB.
     """
@@ -331,24 +337,24 @@ def seal(value: bytes, context: Context, public_key: PublicKey) -> str:
 
 
 def reseal(text: str, context: Context, keyring: Keyring) -> str:
-    """Seal with the newest key what an older one has sealed, for the same context and no other.
+    """Seal the value of a sealed text again with the newest key, for the same context.
 
-    It is opened in any case, with the errors of `Keyring.open`. What the newest key has sealed comes back as it
-    is, so that doing it again changes no file.
+    The text is always opened first, with the errors of `Keyring.open`. A text that is already sealed with the newest
+    key is returned unchanged, so that resealing again changes no file.
     """
     value = keyring.open(text, context)
     return text if key_id_of(text) == keyring.public.key_id else seal(value, context, keyring.public)
 
 
 def key_id_of(text: str) -> str:
-    """Say which key a text is sealed with, without opening it. Raises MalformedError, TooLargeError."""
+    """Return the ID of the key that a text is sealed with, without opening it. Raises MalformedError, TooLargeError."""
     return _parse(text)[0]
 
 
 def _parse(text: str) -> tuple[str, bytes]:
-    """Split a text into key id and ciphertext. Never says anything of a text that is of another form.
+    """Split a text into key ID and ciphertext. Errors never repeat any part of a text that has another form.
 
-    That may be a password which somebody forgot to seal.
+    It may be a password that was not sealed by mistake.
     """
     if len(text) > _MAX_TEXT:
         raise TooLargeError(
@@ -393,7 +399,7 @@ def _public_hpke(raw: bytes) -> MLKEM768X25519PublicKey | None:
 
 
 def _padded_length(length: int) -> int:
-    """Bytes that a value of ``length`` bytes is padded to, so that lengths of one step look the same."""
+    """Return the padded length for a value of ``length`` bytes, so that all lengths within a step look the same."""
     if length <= 256:
         return 256
     step = 256 if length <= 4096 else 4096
@@ -409,13 +415,13 @@ def _pad(value: bytes) -> bytes:
 
 
 def _unpad(padded: bytes) -> bytes | None:
-    """Undo `_pad`; None for what it cannot have made, so that a value has one padding only."""
+    """Undo `_pad`. Return None for bytes that `_pad` cannot have returned, so that each value has only one padding."""
     value = padded[_PREFIX : _PREFIX + int.from_bytes(padded[:_PREFIX], "big")]
     return value if _pad(value) == padded else None
 
 
 def _encode(*parts: str) -> bytes:
-    """Join texts so that no two sequences give the same bytes: each with its length before it."""
+    """Join texts, each with its length before it, so that no two sequences give the same bytes."""
     encoded = (part.encode() for part in (_FORMAT, *parts))
     return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
 
@@ -425,7 +431,7 @@ def _base64url(raw: bytes) -> str:
 
 
 def _from_base64url(text: str) -> bytes | None:
-    """Decode letters, digits, - and _; None for what `_base64url` cannot have made: one text for the same bytes."""
+    """Decode letters, digits, - and _. Return None for a text that `_base64url` cannot return."""
     if len(text) % 4 == 1:
         return None
     raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

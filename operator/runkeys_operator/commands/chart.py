@@ -42,7 +42,7 @@ class GaveUpError(Exception):
 @click.option("--timeout-seconds", type=click.IntRange(1), default=300, show_default=True)
 @click.pass_obj
 def drain(options: Options, timeout_seconds: int) -> None:
-    """Suspend all runs that have not ended, and wait until no Secret of any run is left."""
+    """Suspend all runs that have not finished, and wait until no Secret of any run is left."""
 
     async def work(kube: Kube) -> None:
         until = time.monotonic() + timeout_seconds
@@ -100,14 +100,20 @@ async def _suspend(kube: Kube, run: WorkflowRun) -> None:
 
 @click.command()
 @click.option("--in", "namespace", required=True, help="Namespace of the run.")
-@click.option("--binding", required=True, help="A SecretBinding there that offers the value as `selftest`.")
-@click.option("--value", required=True, help="What the run's pod should find. No secret.")
-@click.option("--image", required=True, help="An image with Python, for the run's pod.")
-@click.option("--pull-secret", "pull_secrets", multiple=True, help="Name of a Secret for that image.")
+@click.option(
+    "--binding",
+    required=True,
+    help="A SecretBinding in that namespace that has the value as entry `selftest`.",
+)
+@click.option("--value", required=True, help="Value that the run's pod should get. Not a secret.")
+@click.option("--image", required=True, help="Image with Python for the run's pod.")
+@click.option(
+    "--pull-secret", "pull_secrets", multiple=True, help="Name of an image pull Secret for that image."
+)
 @click.option("--timeout-seconds", type=click.IntRange(1), default=120, show_default=True)
 @click.pass_obj
 def selftest(options: Options, /, namespace: str, timeout_seconds: int, **given: Any) -> None:
-    """Make a run that checks the value of its secret, and see its Secret come and go."""
+    """Create a run that checks the value of its secret, and check that its Secret is created and deleted."""
 
     async def work(kube: Kube) -> str:
         review = await kube.who_am_i()

@@ -1,6 +1,6 @@
-"""`python -m runkeys_operator keys …`: what administrators do about sealing keys, from inside the operator's pod.
+"""`python -m runkeys_operator keys …`: administration of the sealing keys, from inside the operator's pod.
 
-Whoever may run a command there may read the keys anyway, so nothing here needs a right of its own:
+Users who may run a command in that pod can read the keys anyway, so these commands need no further right:
 `kubectl -n runkeys-system exec deploy/runkeys -- python -m runkeys_operator keys list`.
 """
 
@@ -30,13 +30,13 @@ Result = TypeVar("Result")
 
 @click.group()
 def keys() -> None:
-    """List, rotate and retire sealing keys, and seal anew what an old key has sealed."""
+    """List, rotate and retire sealing keys, and reseal values of older keys."""
 
 
 @keys.command("list")
 @click.pass_obj
 def list_keys(options: Options) -> None:
-    """All keys, the newest first, with what still needs them."""
+    """List all keys, newest first, and how many values still need each key."""
 
     async def work(kube: Kube, ring: Keys) -> tuple[list[StoredKey], dict[str, list[str]]]:
         return await ring.stored(), await _users(kube, options.namespaces)
@@ -53,7 +53,7 @@ def list_keys(options: Options) -> None:
 @keys.command()
 @click.pass_obj
 def rotate(options: Options) -> None:
-    """Make a new key. The old ones still open what they sealed."""
+    """Create a new key. Older keys still open the values that were sealed with them."""
 
     async def work(_: Kube, ring: Keys) -> StoredKey:
         return await ring.rotate()
@@ -64,10 +64,14 @@ def rotate(options: Options) -> None:
 
 @keys.command()
 @click.argument("key_id")
-@click.option("--force", is_flag=True, help="Even if something needs it, which then never opens again.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Delete the key even if values still need it. They can then never be opened again.",
+)
 @click.pass_obj
 def retire(options: Options, key_id: str, *, force: bool) -> None:
-    """Take a key away, unless a binding or a run still needs it."""
+    """Delete an older key, unless a binding or a run still needs it."""
 
     async def work(kube: Kube, ring: Keys) -> list[str]:
         an_older(await ring.stored(), key_id)
@@ -89,9 +93,9 @@ def retire(options: Options, key_id: str, *, force: bool) -> None:
 @click.argument("file", type=click.File("r"), default="-")
 @click.pass_obj
 def reseal(options: Options, file: Any) -> None:
-    """Print FILE (default: standard input) with the sealed values of its SecretBindings sealed by the newest key.
+    """Print FILE (default: standard input) with the values of its SecretBindings sealed again with the newest key.
 
-    Everything else stays as it is, to the letter, and a value stays bound to the place that it is bound to.
+    Everything else in the file stays exactly as it is, and each value stays bound to its own place.
     """
     text: str = file.read()
 
@@ -142,7 +146,7 @@ def _sealed_in(binding: SecretBinding) -> list[tuple[str, SealedValue]]:
 
 
 async def _users(kube: Kube, namespaces: tuple[str, ...]) -> dict[str, list[str]]:
-    """What is sealed with each key, by its id."""
+    """Return the values that are sealed with each key, by the key's ID."""
     users: dict[str, list[str]] = {}
 
     def note(text: str, where: str) -> None:

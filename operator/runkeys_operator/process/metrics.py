@@ -1,7 +1,7 @@
-"""What the operator counts and measures, for Prometheus. Served at `/metrics`, see health.py.
+"""The operator's Prometheus metrics. Served at `/metrics`, see health.py.
 
-Labels are bounded: kinds, verbs, codes, names of our own exceptions and of release policies; never a namespace, a name
-or any text from outside, and so never a value of a secret. docs/metrics.md explains each for people.
+Label values are bounded: kinds, verbs, codes, names of our own exceptions and of release policies. They never contain a
+namespace, a name or any text from outside, and so never a secret's value. docs/metrics.md explains each metric.
 """
 
 from __future__ import annotations
@@ -33,110 +33,108 @@ _REACTION = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _EXPOSURE = (0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
 _MOST_REMEMBERED = 4096
 
-ready = Gauge("runkeys_ready", "1 while this process is ready to do its work.", registry=REGISTRY)
-leader = Gauge("runkeys_leader", "1 while this process holds the lease, or needs none.", registry=REGISTRY)
+ready = Gauge("runkeys_ready", "1 while this process is ready.", registry=REGISTRY)
+leader = Gauge("runkeys_leader", "1 while this process holds the Lease or needs none.", registry=REGISTRY)
 policies_in_force = Gauge(
     "runkeys_policies_in_force",
-    "1 if the admission policies were those of this version when this process last looked.",
+    "1 if the admission policies were those of this version at this process's last check.",
     registry=REGISTRY,
 )
 live_secrets = Gauge(
-    "runkeys_live_secrets", "Secrets of runs that may exist now, as the runs' status says.", registry=REGISTRY
+    "runkeys_live_secrets", "Secrets of runs that may exist now, by the runs' status.", registry=REGISTRY
 )
 overdue_secrets = Gauge(
     "runkeys_overdue_secrets",
-    "Secrets that were deleted and are still there, because a finalizer of somebody's holds them.",
+    "Secrets that were deleted but still exist, because a foreign finalizer holds them.",
     registry=REGISTRY,
 )
 exposure_seconds = Histogram(
     "runkeys_secret_exposure_seconds",
-    "How long a Secret was there, from its request to its confirmed deletion.",
+    "Time that a Secret existed, from the request to create it to its confirmed deletion.",
     ["release_policy"],
     buckets=_EXPOSURE,
     registry=REGISTRY,
 )
 bound_to_secret_seconds = Histogram(
     "runkeys_pod_bound_to_secret_seconds",
-    "From hearing that a pod has a node to having made its Secret.",
+    "Time from the event that a pod has a node to the creation of its Secret.",
     buckets=_REACTION,
     registry=REGISTRY,
 )
 end_to_gone_seconds = Histogram(
     "runkeys_pod_end_to_secret_gone_seconds",
-    "From hearing that the containers of a pod have ended to its Secret being gone, where it was still there then.",
+    "Time from the event that a pod's containers have terminated to the deletion of its Secret, if it still existed.",
     buckets=_REACTION,
     registry=REGISTRY,
 )
 late_secrets = Counter(
     "runkeys_late_secrets",
-    "Secrets that were made when the kubelet had already found them missing, so that the pod waits some seconds.",
+    "Secrets created after the kubelet had already found them missing, so that the pod waits some seconds.",
     registry=REGISTRY,
 )
-runs_finished = Counter(
-    "runkeys_runs_finished", "Runs that have ended, by phase.", ["phase"], registry=REGISTRY
-)
+runs_finished = Counter("runkeys_runs_finished", "Finished runs, by phase.", ["phase"], registry=REGISTRY)
 queue_depth = Gauge(
-    "runkeys_queue_depth", "Runs and bindings that are due and wait for a worker.", registry=REGISTRY
+    "runkeys_queue_depth", "Runs and bindings in the queue, waiting for a worker.", registry=REGISTRY
 )
 queue_working = Gauge(
-    "runkeys_queue_working", "Runs and bindings that are being worked on.", registry=REGISTRY
+    "runkeys_queue_working", "Runs and bindings that are being reconciled.", registry=REGISTRY
 )
-queue_failing = Gauge("runkeys_queue_failing", "Runs and bindings whose last pass failed.", registry=REGISTRY)
+queue_failing = Gauge(
+    "runkeys_queue_failing", "Runs and bindings whose last reconcile failed.", registry=REGISTRY
+)
 reconcile_seconds = Histogram(
     "runkeys_reconcile_seconds",
-    "Duration of one pass.",
+    "Duration of one reconcile.",
     ["kind"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60),
     registry=REGISTRY,
 )
 reconcile_errors = Counter(
     "runkeys_reconcile_errors",
-    "Passes that failed, by the kind of failure; Conflict is part of normal work.",
+    "Failed reconciles, by reason. Conflict is normal.",
     ["kind", "reason"],
     registry=REGISTRY,
 )
-sweep_errors = Counter(
-    "runkeys_sweep_errors", "Looks at everything that is open which failed.", registry=REGISTRY
-)
+sweep_errors = Counter("runkeys_sweep_errors", "Failed resyncs.", registry=REGISTRY)
 api_requests = Counter(
     "runkeys_api_requests",
-    "Requests to the API server; code is `error` where no answer came.",
+    "Requests to the API server. The code is `error` if no answer came.",
     ["verb", "resource", "code"],
     registry=REGISTRY,
 )
 api_seconds = Histogram(
     "runkeys_api_request_seconds",
-    "Until the head of the answer came; watches apart.",
+    "Time until the head of the API server's answer arrived. Watches are not included.",
     ["verb"],
     buckets=_REACTION,
     registry=REGISTRY,
 )
 clock_offset = Gauge(
     "runkeys_clock_offset_seconds",
-    "By how much the API server's clock is ahead of this process's; 0 where they are less than two seconds apart.",
+    "How far the API server's clock is ahead of this process's clock. 0 if they differ by less than two seconds.",
     registry=REGISTRY,
 )
-sealing_keys = Gauge("runkeys_sealing_keys", "How many sealing keys there are.", registry=REGISTRY)
+sealing_keys = Gauge("runkeys_sealing_keys", "Number of sealing keys.", registry=REGISTRY)
 newest_key = Gauge(
     "runkeys_sealing_key_newest_timestamp_seconds",
-    "When the key that seals was made, in Unix time; 0: not known to this process.",
+    "When the newest sealing key was created, in Unix time. 0: this process does not know it.",
     registry=REGISTRY,
 )
 oldest_key = Gauge(
     "runkeys_sealing_key_oldest_timestamp_seconds",
-    "When the oldest key that still opens was made, in Unix time; 0: not known to this process.",
+    "When the oldest key that still opens values was created, in Unix time. 0: this process does not know it.",
     registry=REGISTRY,
 )
 
 
 def page(accept: str) -> tuple[bytes, str]:
-    """All of it, and its content type, in the form that `accept` prefers."""
+    """Return all metrics and their content type, in the format that `accept` prefers."""
     encode, content_type = choose_encoder(accept)
     return encode(REGISTRY), content_type
 
 
 def count_failure(kind: str, error: BaseException) -> None:
-    """A pass over an object of this kind failed; of its reasons there are a few."""
+    """Count a failed reconcile of an object of this kind. The number of reasons is bounded."""
     reason = type(error).__name__ if isinstance(error, ApiError) else "Defect"
     reconcile_errors.labels(kind, reason).inc()
 
