@@ -32,7 +32,7 @@ from typing import Any
 
 import aiohttp
 
-from runkeys.api.run import FINAL_PHASES
+from runkeys.api.run_status import FINAL_PHASES
 from runkeys.names import LABEL_RUN, attempt_name
 
 Json = dict[str, Any]

@@ -9,17 +9,8 @@ from __future__ import annotations
 from runkeys.api.binding import AccessRule, BindingEntry, SecretBinding, SecretKeySelector
 from runkeys.api.common import API_VERSION, GROUP, VERSION, Condition, LabelSelector
 from runkeys.api.reveal import SecretReveal, SecretRevealSpec, SecretRevealStatus
-from runkeys.api.run import (
-    AttemptStatus,
-    Exposure,
-    SealedDelivery,
-    Task,
-    TaskSecret,
-    TaskStatus,
-    WorkflowRun,
-    WorkflowRunSpec,
-    WorkflowRunStatus,
-)
+from runkeys.api.run import Task, TaskSecret, WorkflowRun, WorkflowRunSpec
+from runkeys.api.run_status import AttemptStatus, Exposure, SealedDelivery, TaskStatus, WorkflowRunStatus
 
 __all__ = [
     "API_VERSION",

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from runkeys.api import AttemptStatus, Condition, TaskStatus, WorkflowRun, WorkflowRunStatus
-from runkeys.api.run import FINAL_PHASES
+from runkeys.api.run_status import FINAL_PHASES
 from runkeys.planning.refusal import Reason, Refusal
 
 PATIENCE = timedelta(seconds=2)

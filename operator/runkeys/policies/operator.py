@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runkeys._text.words import shell
 from runkeys.api import GROUP
-from runkeys.api.run import FINAL_PHASES
+from runkeys.api.run_status import FINAL_PHASES
 from runkeys.names import LAST_APPLIED, OBJECT_PREFIX, SEALING_KEYS, SECRET_TYPE, SIGNER
 from runkeys.planning.secret_paths import IMAGE_PULL_SECRETS, POD, every_secret
 from runkeys.policies import baseline

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runkeys.api.run import FINAL_PHASES
+from runkeys.api.run_status import FINAL_PHASES
 from runkeys.names import SIGNER
 
 OPEN = ",".join(f"status.phase!={phase}" for phase in FINAL_PHASES)
