@@ -5,7 +5,7 @@ from __future__ import annotations
 from runkeys.api import GROUP
 from runkeys.naming import LABEL_RUN, LABEL_RUN_UID, LABEL_TASK, OBJECT_PREFIX, RECIPIENT_VOLUME, SECRET_TYPE
 from runkeys.policies.account import Account
-from runkeys.policies.cel import WHO, Object, check, listed, policy, rule, text
+from runkeys.policies.cel import WHO, Object, check, listed, ours, policy, rule, text
 from runkeys.policies.shared import JOB_CONTROLLERS, NOT_COLLECTED, TARGET
 from runkeys.secret_paths import VOLUME, every_secret
 from runkeys.template import SIGNER
@@ -26,7 +26,10 @@ _IS_OURS = f"^{OBJECT_PREFIX}.*-[0-9]+-[0-9a-f]{{10}}$"
 
 
 def names(account: Account) -> Object:
-    """Jobs and Secrets with names or labels of Runkeys are made by its operator, and changed by nobody else."""
+    """Jobs and Secrets with names or labels of Runkeys are made by its operator, and changed by nobody else.
+
+    A run goes with its Jobs, a Job with its pod and Secret.
+    """
     is_operator = f"{WHO} == {text(account.username)}"
     labels = listed(_RUN_LABELS)
     checks = [
@@ -61,6 +64,15 @@ def names(account: Account) -> Object:
             " job without --cascade (in a request: propagationPolicy Background), or cancel the run (spec.cancel)",
         ),
         check(
+            # What is not said means Background for a run, unless a finalizer says something else.
+            "!(request.operation == 'DELETE' && variables.run)"
+            " || (!request.?options.?orphanDependents.orValue(false)"
+            " && request.?options.?propagationPolicy.orValue('orphan' in"
+            " oldObject.metadata.?finalizers.orValue([]) ? 'Orphan' : '') != 'Orphan')",
+            "a WorkflowRun is deleted with its Jobs and their Secrets, which this would leave behind; use kubectl"
+            " delete workflowrun without --cascade (in a request: propagationPolicy Background)",
+        ),
+        check(
             "request.operation != 'UPDATE' || !variables.job"
             f" || {labels}.all(l, object.metadata.?labels[?l] == oldObject.metadata.?labels[?l])",
             f"the labels {', '.join(_RUN_LABELS)} say which Jobs are a run's, and cannot be changed",
@@ -70,6 +82,7 @@ def names(account: Account) -> Object:
         "target": TARGET,
         "secret": "request.resource.resource == 'secrets'",
         "job": "request.resource.resource == 'jobs'",
+        "run": "request.resource.resource == 'workflowruns'",
         "ours": f"variables.target.metadata.name.startsWith({text(OBJECT_PREFIX)})"
         f" || (variables.secret && variables.target.?type.orValue('') == {text(SECRET_TYPE)})",
         "labelled": f"variables.job && {labels}.exists(l, l in variables.target.metadata.?labels.orValue({{}}))",
@@ -78,6 +91,7 @@ def names(account: Account) -> Object:
         rule("CREATE UPDATE DELETE", "secrets"),
         rule("CREATE UPDATE DELETE", "jobs", group="batch"),
         rule("UPDATE", "jobs/status", group="batch"),
+        ours("DELETE", "workflowruns"),
     ]
     return policy(rules, checks, variables, NOT_COLLECTED)
 
@@ -87,7 +101,10 @@ MOST_CONTAINERS, MOST_VARIABLES = 100, 1000
 
 
 def pods(_: Account) -> Object:
-    """Only the pod of a run's Job can refer to the run's Secret or count for the Job, and it stays as it was made."""
+    """Only the pod of a run's Job can refer to the run's Secret or count for the Job, and it stays as it was made.
+
+    In whatever way its metadata could be changed: by itself, with its status, or when it gets its node.
+    """
     labels = listed(_RUN_LABELS)
     prefix = text(OBJECT_PREFIX)
     own = every_secret(
@@ -180,9 +197,22 @@ def pods(_: Account) -> Object:
             f"annotations of a run's pod that begin with {GROUP}/ are what its task is given, and cannot be changed",
         ),
         check(
-            f"variables.pod || ({none_of_ours})",
+            f"!variables.volume || ({none_of_ours})",
             "the volume refers to the Secret of an attempt of a run, which is for the pod of that attempt alone; name"
             " another Secret",
+        ),
+        check(
+            "!variables.placed || !variables.now.exists(l,"
+            f" l.startsWith({text(f'{GROUP}/')}) || l in {listed([_JOB_UID_LABEL, *_JOB_NAME_LABELS])})",
+            f"a Binding gives a pod its node and adds labels, and those that begin with {GROUP}/ or are the Job"
+            f" controller's ({', '.join([_JOB_UID_LABEL, *_JOB_NAME_LABELS])}) say whose pod it is; leave them out",
+        ),
+        check(
+            # Volcano sends all annotations of the pod back. No policy can see whether they are the same.
+            f"!variables.placed || !{notes[0]}.exists(k, k.startsWith({text(f'{GROUP}/')}))"
+            " || authorizer.group('').resource('pods').subresource('binding').check('create').allowed()",
+            f"a Binding gives a pod its node and adds annotations, and those that begin with {GROUP}/ are what a task"
+            " is given; leave them out (a scheduler that may create pods/binding in all namespaces can send them back)",
         ),
     ]
     jobs = (
@@ -190,7 +220,10 @@ def pods(_: Account) -> Object:
         " && o.?controller.orValue(false))"
     )
     variables = {
-        "pod": "request.resource.resource == 'pods'",
+        # A Binding, which is made on the pod or, in the old way, by itself: it has no spec.
+        "placed": "request.resource.resource == 'bindings' || request.?subResource.orValue('') == 'binding'",
+        "volume": "request.resource.resource == 'persistentvolumes'",
+        "pod": "!variables.placed && !variables.volume",
         "containers": "object.spec.containers + object.spec.?initContainers.orValue([])",
         # Whether it can refer to one at all. To go through all fields costs the square of their number.
         "named": "variables.pod && request.operation == 'CREATE'"
@@ -207,7 +240,9 @@ def pods(_: Account) -> Object:
     }
     rules = [
         rule("CREATE UPDATE", "pods"),
-        rule("UPDATE", "pods/ephemeralcontainers"),
+        # By its status, too, labels, annotations and finalizers of a pod can be changed.
+        rule("UPDATE", "pods/ephemeralcontainers", "pods/status"),
+        rule("CREATE", "pods/binding", "bindings"),
         rule("CREATE UPDATE", "persistentvolumes"),
     ]
     return policy(rules, checks, variables, NOT_COLLECTED)

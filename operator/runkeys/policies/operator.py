@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runkeys.api import GROUP
 from runkeys.naming import OBJECT_PREFIX, SEALING_KEYS, SECRET_TYPE
+from runkeys.policies import baseline
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, listed, ours, policy, rule, text
 from runkeys.policies.shared import LAST_APPLIED, TARGET, changed
@@ -15,39 +16,14 @@ from runkeys.words import shell
 LABEL_RUNS = f"{GROUP}/runs"
 """Of the operator's own namespace: "allowed" lets it run there what it is told to."""
 
-_LEVEL = "pod-security.kubernetes.io/enforce"
 _SECRET_VERBS = ["get", "list", "watch", "update", "patch", "delete", "deletecollection"]
 """Those whose answer is the Secret, in one way or another."""
-
-_HARMLESS = [
-    *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE"),
-    *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
-]
-"""Capabilities that Pod Security's level baseline lets a container have."""
 
 
 def _jobs(account: Account) -> list[Object]:
     """Where, as whom and how near to its node a pod runs that the operator has made."""
     made = "variables.kind == 'jobs' && request.operation == 'CREATE'"
-    namespace_label = "namespaceObject.metadata.?labels[?{}].orValue('')"
-    spec = "object.spec.template.spec"
-    hosts = [f"!{spec}.?{field}.orValue(false)" for field in ("hostNetwork", "hostPID", "hostIPC")]
-    context = "c.?securityContext"
-    container = " && ".join(
-        [
-            f"!{context}.?privileged.orValue(false)",
-            f"!{context}.?windowsOptions.?hostProcess.orValue(false)",
-            f"{context}.?procMount.orValue('Default') == 'Default'",
-            f"{context}.?capabilities.?add.orValue([]).all(a, a in {listed(_HARMLESS)})",
-            "c.?ports.orValue([]).all(p, p.?hostPort.orValue(0) == 0)",
-        ]
-    )
-    apart = [
-        *hosts,
-        f"!{spec}.?securityContext.?windowsOptions.?hostProcess.orValue(false)",
-        f"{spec}.?volumes.orValue([]).all(v, !has(v.hostPath))",
-        *(f"{spec}.?{field}.orValue([]).all(c, {container})" for field in ("containers", "initContainers")),
-    ]
+    allowed = f"namespaceObject.metadata.?labels[?{text(LABEL_RUNS)}].orValue('') == 'allowed'"
     service_account = (
         "authorizer.serviceAccount(request.namespace, variables.account).group('').resource('secrets')"
     )
@@ -60,16 +36,11 @@ def _jobs(account: Account) -> list[Object]:
             " your own",
         ),
         check(
-            f"!({made}) || request.namespace != {text(account.namespace)}"
-            f" || {namespace_label.format(text(LABEL_RUNS))} == 'allowed'",
+            f"!({made}) || request.namespace != {text(account.namespace)} || {allowed}",
             f"the operator makes no Jobs in its own namespace, where its keys are; make the run in another, or label"
             f" this one: {shell(*allow)}",
         ),
-        check(
-            f"!({made}) || {namespace_label.format(text(_LEVEL))} == 'privileged' || ({' && '.join(apart)})",
-            "the operator makes no pod that shares namespaces, paths, ports or devices of its node, unless the"
-            f" namespace says that it may be: its label {_LEVEL} is privileged",
-        ),
+        *baseline.checks(made),
         *(
             check(
                 f"!({made}) || !{service_account}.namespace(request.namespace).check({text(verb)}).allowed()",
@@ -168,6 +139,7 @@ def operator(account: Account) -> Object:
         "ours": f"variables.name.startsWith({text(OBJECT_PREFIX)})",
         "account": "object.spec.template.spec.?serviceAccountName.orValue('') == '' ? 'default'"
         " : object.spec.template.spec.serviceAccountName",
+        **baseline.VARIABLES,
     }
     rules = [
         rule("CREATE UPDATE DELETE", "secrets"),

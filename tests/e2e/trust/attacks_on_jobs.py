@@ -1,4 +1,4 @@
-"""Pods of one's own that count for a run's Job, pods that their Job does not know any more, Jobs that are changed."""
+"""Pods that count for a run's Job or do so no more, Jobs that are changed, Jobs and runs that leave things behind."""
 
 from __future__ import annotations
 
@@ -48,9 +48,36 @@ def deleted(**options: Any) -> Attack:
     return Attack("names", act)
 
 
-def of_pod(change: object) -> Attack:
-    return Attack("pods", patch("pods", "pod", change, "merge"))
+def delete_run(scene: Scene, **query: Any) -> object:
+    path = f"/apis/runkeys.dev/v1alpha1/namespaces/{scene.team.namespace}/workflowruns"
+    return scene.mallory.request("DELETE", path if "fieldSelector" in query else f"{path}/job", query=query)
 
+
+def run_deleted(**options: Any) -> Attack:
+    return Attack("names", lambda scene, dry: delete_run(scene, **options, **dry))
+
+
+def run_deleted_by_a_finalizer(scene: Scene, dry: dict[str, Any]) -> object:
+    """It says beforehand what a deletion is to leave behind that says nothing."""
+    here = ("workflowruns", "job", scene.team.namespace)
+    scene.mallory.patch(*here, {"metadata": {"finalizers": ["orphan"]}})
+    try:
+        return delete_run(scene, **dry)
+    finally:
+        scene.team.client.patch(*here, {"metadata": {"finalizers": None}})
+
+
+def of_pod(change: object, sub: str = "") -> Attack:
+    return Attack("pods", patch("pods", "pod", change, "merge", sub))
+
+
+OF_POD: dict[str, Object] = {
+    "released by its Job": {"labels": {UID: None}},
+    "renamed": {"labels": {NAME: "another"}},
+    "not counted": {"finalizers": None},
+    "another input": {"annotations": {"runkeys.dev/input.known": "2"}},
+    "label taken off": {"labels": {"runkeys.dev/run": None}},
+}
 
 ATTACKS = {
     "pod: counted for the run's Job": Attack("pods", counted(lambda job: {UID: job["uid"]})),
@@ -59,11 +86,12 @@ ATTACKS = {
         "pods", counted(lambda job: {"job-name": job["name"]})
     ),
     "pod: counted for the run's Job later": Attack("pods", relabelled),
-    "the run's pod: released by its Job": of_pod({"metadata": {"labels": {UID: None}}}),
-    "the run's pod: renamed": of_pod({"metadata": {"labels": {NAME: "another"}}}),
+    **{f"the run's pod: {how}": of_pod({"metadata": change}) for how, change in OF_POD.items()},
     "the run's pod: disowned": of_pod({"metadata": {"ownerReferences": None}}),
-    "the run's pod: not counted": of_pod({"metadata": {"finalizers": None}}),
-    "the run's pod: another input": of_pod({"metadata": {"annotations": {"runkeys.dev/input.known": "2"}}}),
+    **{
+        f"the run's pod: {how}, with its status": of_pod({"metadata": change}, "status")
+        for how, change in OF_POD.items()
+    },
     "the run's Job: gone at once": of_job({"spec": {"ttlSecondsAfterFinished": 0}}),
     "the run's Job: kept": of_job({"metadata": {"finalizers": ["example.com/keep"]}}),
     "the run's Job: disowned": of_job({"metadata": {"ownerReferences": None}}),
@@ -74,4 +102,10 @@ ATTACKS = {
     "the run's Job: deleted without its pod": deleted(propagationPolicy="Orphan"),
     "the run's Job: deleted, and nothing is said of its pod": deleted(),
     "the run's Job: deleted, in the old way, without its pod": deleted(orphanDependents="true"),
+    "run: deleted without its Job": run_deleted(propagationPolicy="Orphan"),
+    "run: deleted, in the old way, without its Job": run_deleted(orphanDependents="true"),
+    "run: deleted with others, without its Job": run_deleted(
+        propagationPolicy="Orphan", fieldSelector="metadata.name=job"
+    ),
+    "run: deleted, and a finalizer keeps its Job": Attack("names", run_deleted_by_a_finalizer),
 }

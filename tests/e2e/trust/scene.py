@@ -11,12 +11,13 @@ from tests.e2e.cluster.client import ApiError, KubeClient, Object
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
 from tests.e2e.sealed.people import give
 
-EVERYTHING = ["create", "get", "list", "watch", "patch", "update", "delete"]
+EVERYTHING = ["create", "get", "list", "watch", "patch", "update", "delete", "deletecollection"]
 RIGHTS: list[Object] = [
     {"apiGroups": [group], "resources": resources, "verbs": EVERYTHING}
     for group, resources in (
         ("runkeys.dev", ["workflowruns", "workflowruns/status", "secretbindings", "secretbindings/status"]),
-        ("", ["pods", "pods/ephemeralcontainers", "configmaps", "events"]),
+        ("", ["pods", "pods/ephemeralcontainers", "pods/status", "configmaps", "events"]),
+        ("", ["pods/binding", "bindings"]),
         ("batch", ["jobs", "jobs/status", "cronjobs"]),
         ("apps", ["deployments", "replicasets"]),
     )

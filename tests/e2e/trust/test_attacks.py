@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 
+from runkeys.kubelet import RUNTIME
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import ApiError, Object
 from tests.e2e.conftest import OwnNode, make_namespace
 from tests.e2e.operators import install_crds
 from tests.e2e.runs.conftest import TeamMaker, team_in
-from tests.e2e.runs.team import TASK_IMAGE, Team
-from tests.e2e.trust import attacks_on_jobs, secret_fields
+from tests.e2e.runs.team import TASK_IMAGE, Team, python
+from tests.e2e.trust import attacks_on_jobs, attacks_on_placing, secret_fields
+from tests.e2e.trust.attacks_on_jobs import delete_run
+from tests.e2e.trust.attacks_on_placing import INPUT, UNPLACED, place
 from tests.e2e.trust.golden import check_golden, told
 from tests.e2e.trust.scene import Attack, Scene, container, patch, pod_spec, scene_of
 
@@ -108,9 +111,6 @@ ATTACKS = {
         "pods",
         patch("pods", "pod", {"spec": {"containers": [{"name": "main", "image": "localhost/thief:1"}]}}),
     ),
-    "the run's pod: label taken off": Attack(
-        "pods", patch("pods", "pod", {"metadata": {"labels": {"runkeys.dev/run": None}}})
-    ),
     "Job: named as ours": Attack("names", named_as_ours),
     "Job: labelled as ours": Attack("names", labelled_as_ours),
     "Secret: made before ours": Attack("names", secret_of_ours),
@@ -125,6 +125,7 @@ ATTACKS = {
     "the run's Secret: foreground deletion": Attack("names", delete_secret),
     "the run's Secret: deleted with others": Attack("names", deleted_with_others),
     **attacks_on_jobs.ATTACKS,
+    **attacks_on_placing.ATTACKS,
     "run: status written": Attack("status", patch("workflowruns", "run", STATUS, "merge", "status")),
     "binding: status written": Attack(
         "status", patch("secretbindings", "binding", {"status": {"secrets": "9/9"}}, "merge", "status")
@@ -156,6 +157,7 @@ def test_every_way_is_refused(new_team: TeamMaker, tmp_path: Path) -> None:
         assert scene.team.value not in str(refused.value.body)
     print(f"{len(rows)} attacks refused")
     check_golden("attacks.txt", rows, tmp_path)
+    assert delete_run(scene, dryRun="All"), "a deletion that says nothing takes the Job along"
     check_the_run_is_none_the_worse(scene)
 
 
@@ -218,6 +220,33 @@ def test_a_job_with_a_selector_of_its_own_makes_no_pod_that_counts_for_another(n
         wait_until(
             "the pod to be made", lambda: bool(team.client.list("pods", team.namespace, labels="evil=yes"))
         )
+
+
+SHOWS_ITS_INPUT = f"print(open('{RUNTIME}/input/known.json').read())"
+
+
+def test_a_task_is_given_what_its_run_says_whoever_gives_its_pod_a_node(new_team: TeamMaker) -> None:
+    scene = scene_of(new_team())
+    team = scene.team
+    task = {"secrets": [], "input": [{"name": "known", "from": "input.known"}]}
+    made = {
+        name: team.make_run(
+            name, command=python(SHOWS_ITS_INPUT), pod=UNPLACED, task=task, input={"known": 1}, bindings=[]
+        )
+        for name in ("kept", "open")
+    }
+    pods = {name: team.pod(found)["metadata"] for name, found in made.items()}
+    with pytest.raises(ApiError, match="are what a task is given"):
+        place(scene, scene.mallory, pods["kept"]["name"], annotations=INPUT)
+    # A scheduler may send back what the pod has, as Volcano does.
+    place(scene, team.client, pods["kept"]["name"], annotations=pods["kept"]["annotations"])
+    team.wait_phase("kept", "Succeeded")
+    assert team.output(made["kept"]) == "1\n"
+    # the control
+    with team.without_policies("pods"):
+        place(scene, scene.mallory, pods["open"]["name"], annotations=INPUT)
+    team.wait_phase("open", "Succeeded")
+    assert team.output(made["open"]) == "2\n"
 
 
 def wait_refused(team: Team, kind: str, name: str) -> Object:

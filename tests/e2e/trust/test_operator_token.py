@@ -14,6 +14,7 @@ from tests.e2e.cluster.client import ApiError, KubeClient, Object
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
 from tests.e2e.sealed.people import give
+from tests.e2e.trust.baseline_fields import BEYOND, admitted, template
 from tests.e2e.trust.golden import check_golden, told
 
 pytestmark = pytest.mark.e2e
@@ -61,6 +62,7 @@ def make_job(name: str = "rk-forged", owner: str = "WorkflowRun", namespace: str
         reference = {"apiVersion": "runkeys.dev/v1alpha1", "kind": owner, "name": "job", "uid": run["uid"]}
         container = {"name": "main", "image": TASK_IMAGE, **of_pod.get("container", {})}
         spec = {"restartPolicy": "Never", "containers": [container], **of_pod.get("pod", {})}
+        of_job = of_pod.get("template") or {"spec": spec}
         made: Object = {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -69,7 +71,7 @@ def make_job(name: str = "rk-forged", owner: str = "WorkflowRun", namespace: str
                 "namespace": namespace or team.namespace,
                 "ownerReferences": [{**reference, "controller": True}],
             },
-            "spec": {"template": {"spec": spec}},
+            "spec": {"template": of_job},
         }
         return stolen.create(made, dryRun="All")
 
@@ -162,16 +164,7 @@ ATTEMPTS: dict[str, Act] = {
     "Job: of another owner": make_job(owner="Deployment"),
     "Job: in kube-system": make_job_in_kube_system,
     "Job: in its own namespace": make_job_unlabelled,
-    **{f"Job: {field}": make_job(pod={field: True}) for field in ("hostNetwork", "hostPID", "hostIPC")},
-    "Job: a path of the node": make_job(pod={"volumes": [{"name": "node", "hostPath": {"path": "/"}}]}),
-    "Job: a port of the node": make_job(container={"ports": [{"containerPort": 80, "hostPort": 80}]}),
-    "Job: privileged": make_job(container={"securityContext": {"privileged": True}}),
-    "Job: privileged at first": make_job(
-        pod={"initContainers": [{"name": "i", "image": TASK_IMAGE, "securityContext": {"privileged": True}}]}
-    ),
-    "Job: may do more than others": make_job(
-        container={"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}
-    ),
+    **{f"Job: {path}": make_job(template=template(path)) for path in BEYOND},
     **{f"Job: as an account that may {verb} Secrets": make_job(pod=as_account(verb)) for verb in VERBS},
     "Job: as an account that may get the keys": make_job(pod=as_account("get-keys")),
     "Job: as the operator": make_job(pod={"serviceAccountName": "runkeys"}),
@@ -200,12 +193,35 @@ def test_where_it_is_allowed_the_same_goes_through(new_team: TeamMaker) -> None:
     """A privileged namespace lets a pod near its node, and other rights of an account are not the operator's matter."""
     team, stolen, name = scene_of(new_team)
     make_job(pod={"serviceAccountName": "may-read-pods"})(stolen, team, name)
-    label = {"pod-security.kubernetes.io/enforce": "privileged"}
+    make_job(template=admitted())(stolen, team, name)
+    enforce(team, "privileged")
+    for path in BEYOND:
+        make_job(template=template(path))(stolen, team, name)
+
+
+def enforce(team: Team, level: str) -> None:
+    label = {"pod-security.kubernetes.io/enforce": level}
     team.client.patch("namespaces", team.namespace, None, {"metadata": {"labels": label}})
-    for field in ("hostNetwork", "hostPID", "hostIPC"):
-        make_job(pod={field: True})(stolen, team, name)
-    make_job(container={"securityContext": {"privileged": True}})(stolen, team, name)
-    make_job(pod={"volumes": [{"name": "node", "hostPath": {"path": "/"}}]})(stolen, team, name)
+
+
+def test_pod_security_itself_admits_and_refuses_the_same(new_team: TeamMaker) -> None:
+    """The control: each attempt at a pod is one beyond baseline, by the field that it says."""
+    team = new_team(start=False)
+    enforce(team, "baseline")
+
+    def make(pod: Object) -> object:
+        metadata = {**pod.get("metadata", {}), "name": "asked", "namespace": team.namespace}
+        return team.client.create(
+            {"apiVersion": "v1", "kind": "Pod", **pod, "metadata": metadata}, dryRun="All"
+        )
+
+    make(admitted())
+    for path in BEYOND:
+        with pytest.raises(ApiError, match='violates PodSecurity "baseline:latest"'):
+            make(template(path))
+    enforce(team, "privileged")
+    for path in BEYOND:
+        make(template(path))
 
 
 TAKE_IT_AWAY = [what for what in ATTEMPTS if what.startswith("delete the run's") and "dry" not in what]
