@@ -36,6 +36,8 @@ _RIGHTS = (
     ("", "pods", ("get", "list")),
     ("", "pods/log", ("get",)),
 )
+_READS = ("get", "list", "watch")
+_CHANGES = ("update", "patch", "delete", "deletecollection")
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def examine(client: Client) -> Iterator[Finding]:
         ("keys", _keys),
         ("policies", _policies),
         ("rights", _rights),
+        ("secrets", _secrets),
         ("encryption at rest", _encryption),
     )
     for name, check in checks:
@@ -223,6 +226,25 @@ def _rights(client: Client) -> Iterator[Finding]:
         )
         found = f"{user} may not {', '.join(lacking)} {resource} in namespace {client.namespace}"
         yield Finding("rights", PROBLEM, found, remedy, Denied)
+
+
+def _secrets(client: Client) -> Iterator[Finding]:
+    """Rights that do not look like rights to read, and are."""
+    user, here = client.requester["username"], f"Secrets in namespace {client.namespace}"
+    reads, changes = (
+        [verb for verb in verbs if client.may(verb, "secrets", group="")] for verbs in (_READS, _CHANGES)
+    )
+    if changes and not reads:
+        found = f"{user} may {', '.join(changes)} {here}: that is as good as reading them"
+        remedy = (
+            f"the answer to these can be the whole Secret; whoever administers the namespace gives them to nobody who"
+            f" may not read {here} (docs/hardening.md)"
+        )
+        yield Finding("secrets", WARNING, found, remedy)
+    elif reads:
+        yield Finding("secrets", OK, f"{user} may {', '.join([*reads, *changes])} {here}, and so reads them")
+    else:
+        yield Finding("secrets", OK, f"{user} has no right to all {here}")
 
 
 def _encryption(client: Client) -> Iterator[Finding]:

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from tests.e2e.cli.conftest import UserMaker
+from tests.e2e.cluster.base import wait_until
 from tests.e2e.runs.team import Team, run
 from tests.e2e.runs.workflows import task
-from tests.e2e.sealed.people import sealed_entry
+from tests.e2e.sealed.people import give, sealed_entry
 from tests.unit.cli.terminal import Terminal
 
 pytestmark = pytest.mark.e2e
@@ -149,6 +150,32 @@ def test_doctor_finds_each_thing(team: Team, user: UserMaker, tmp_path: Path) ->
     for command in commands:
         team.cluster.run("sh", "-c", command)
     assert checks(bob)["rights"][0] == "ok"
+
+
+def test_doctor_says_that_who_may_change_secrets_reads_them(team: Team, user: UserMaker) -> None:
+    bob = user("bob", may=False)
+    account = f"system:serviceaccount:{team.namespace}:bob"
+    told(bob, "secrets", "ok", f"{account} has no right to all Secrets in namespace {team.namespace}")
+    secrets = {"apiGroups": [""], "resources": ["secrets"]}
+    give(team, "changes", account, [{**secrets, "verbs": ["patch", "delete"]}])
+    as_good = (
+        f"{account} may patch, delete Secrets in namespace {team.namespace}: that is as good as reading them"
+    )
+    told(bob, "secrets", "warning", as_good)
+    give(team, "reads", account, [{**secrets, "verbs": ["get"]}])
+    told(bob, "secrets", "ok", "and so reads them")
+
+
+def told(user: Terminal, check: str, state: str, says: str) -> None:
+    """Wait until it is found to be so: a right is known a moment after it was given."""
+
+    def found() -> bool:
+        items = json.loads(user.run("doctor", "-o", "json").out)["findings"]
+        return any(
+            item["check"] == check and item["state"] == state and says in item["found"] for item in items
+        )
+
+    wait_until(f"doctor to say: {says}", found, every=0.5)
 
 
 def test_doctor_says_that_the_key_is_another_one(alice: Terminal) -> None:
