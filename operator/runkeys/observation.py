@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from runkeys.api import WorkflowRun
-from runkeys.naming import RECIPIENT_VOLUME
+from runkeys.naming import RECIPIENT_VOLUME, run_uid_of
 from runkeys.needs import NO_OFFER, Bindings, SealedOffer
 from runkeys.readers import readers
 from runkeys.refusal import Reason, Refusal
@@ -31,6 +31,7 @@ class JobView:
     """What matters of a Job.
 
     :ivar controller_uid: uid of the object that controls it; it is ours only if that is the run's.
+    :ivar run_uid: uid of the run that it was made for, as its labels say and its name shows; empty otherwise.
     :ivar deadline_seconds: ``activeDeadlineSeconds`` of its pod template.
     :ivar gone: it was deleted.
     :ivar sealed: its pod is delivered to sealed: no Secret is ever made for it.
@@ -48,6 +49,7 @@ class JobView:
     deadline_seconds: int | None = None
     gone: bool = False
     sealed: bool = False
+    run_uid: str = ""
 
     def vanished(self) -> JobView:
         """It is gone, and was not seen to go."""
@@ -78,6 +80,7 @@ class JobView:
                 volume["name"] == RECIPIENT_VOLUME
                 for volume in raw["spec"]["template"]["spec"].get("volumes") or []
             ),
+            run_uid=run_uid_of(metadata),
         )
 
 
