@@ -166,7 +166,19 @@ class TaskPlanner:
         if isinstance(inputs, Refusal):
             return self._refused(inputs)
         manifest = manifests.job(run, self.index, self._next_number(), needs, inputs, self.obs.offer.image)
-        return self._step(Verdict(State.PENDING), (), actions=(CreateJob(self.task.name, manifest),))
+        create = CreateJob(self.task.name, manifest)
+        failing = self.failing()
+        if failing is None:
+            return self._step(Verdict(State.PENDING), (), actions=(create,))
+        # First it is said, which also begins the run's time; then the request is made again.
+        verdict = Verdict(State.PENDING, failing.reason, str(failing), failing)
+        said = self._status is not None and self._status.reason == failing.reason
+        return self._step(verdict, (), actions=(create,) if said else (), urgent=True)
+
+    def failing(self) -> Refusal | None:
+        """What to say of a request for it that fails again and again."""
+        found = self._memory.failing
+        return found.told(self.now) if found is not None else None
 
     def _not_before(self) -> datetime | None:
         failures = [item for item in self._over.attempts if Outcome(item.outcome).counts]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from runkeys.group import GROUP
 
@@ -46,6 +47,7 @@ SERVICE_ACCOUNT = "system:serviceaccount:"
 # A Job's pods are named after it with 6 more characters, and Kubernetes cuts what does not fit into 63.
 _MAX_NAME = 57
 _HASH_LENGTH = 10
+_ATTEMPT = re.compile(rf"{OBJECT_PREFIX}.*-([0-9]{{1,9}})-[0-9a-f]{{{_HASH_LENGTH}}}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _INNER_CAPITAL = re.compile(r"(?<=.)(?=[A-Z])", re.DOTALL)
 _NOT_IN_VARIABLE = re.compile(r"[^A-Za-z0-9_]")
@@ -87,6 +89,18 @@ def attempt_name(run_name: str, run_uid: str, task: str, attempt: int) -> str:
     tail = f"-{attempt}-{digest}"
     readable = readable[: _MAX_NAME - len(OBJECT_PREFIX) - len(tail)].rstrip("-")
     return f"{OBJECT_PREFIX}{readable}{tail}"
+
+
+def run_uid_of(metadata: Mapping[str, Any]) -> str:
+    """The uid of the run that a Job was made for; empty if its name and its labels do not say the same.
+
+    Labels can be put on the Job of somebody else. A name cannot be changed, and no other Job has one that its labels
+    come to.
+    """
+    name, labels = metadata["name"], metadata.get("labels") or {}
+    run, uid, task = (str(labels.get(label, "")) for label in (LABEL_RUN, LABEL_RUN_UID, LABEL_TASK))
+    found = _ATTEMPT.match(name)
+    return uid if found and attempt_name(run, uid, task, int(found[1])) == name else ""
 
 
 def object_labels(run_name: str, run_uid: str, task: str) -> Mapping[str, str]:

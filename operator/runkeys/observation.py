@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from runkeys.api import WorkflowRun
-from runkeys.naming import RECIPIENT_VOLUME
+from runkeys.naming import RECIPIENT_VOLUME, run_uid_of
 from runkeys.needs import NO_OFFER, Bindings, SealedOffer
 from runkeys.readers import readers
 from runkeys.refusal import Reason, Refusal
@@ -31,6 +31,7 @@ class JobView:
     """What matters of a Job.
 
     :ivar controller_uid: uid of the object that controls it; it is ours only if that is the run's.
+    :ivar run_uid: uid of the run that it was made for, as its labels say and its name shows; empty otherwise.
     :ivar deadline_seconds: ``activeDeadlineSeconds`` of its pod template.
     :ivar gone: it was deleted.
     :ivar sealed: its pod is delivered to sealed: no Secret is ever made for it.
@@ -48,6 +49,7 @@ class JobView:
     deadline_seconds: int | None = None
     gone: bool = False
     sealed: bool = False
+    run_uid: str = ""
 
     def vanished(self) -> JobView:
         """It is gone, and was not seen to go."""
@@ -78,6 +80,7 @@ class JobView:
                 volume["name"] == RECIPIENT_VOLUME
                 for volume in raw["spec"]["template"]["spec"].get("volumes") or []
             ),
+            run_uid=run_uid_of(metadata),
         )
 
 
@@ -254,6 +257,35 @@ class Finding:
     refusal: Refusal | None
 
 
+UNANSWERED_FOR = timedelta(seconds=10)
+"""A request that fails for so long is told. Before, it is tried again a few times: a moment's trouble is no news."""
+
+_STALE_AFTER = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """A request that fails again and again, in a way that may be over at any time.
+
+    :ivar since: when it was made first. :ivar last: when it failed last.
+    """
+
+    since: datetime
+    last: datetime
+    refusal: Refusal
+
+    def again(self, since: datetime, now: datetime, refusal: Refusal) -> Failing:
+        """It has failed once more; the words stay, so that they are said once."""
+        if self.last + _STALE_AFTER <= since:
+            return Failing(since, now, refusal)
+        return replace(self, last=now)
+
+    def told(self, now: datetime) -> Refusal | None:
+        """What is to be said of it, if that is due."""
+        long = self.since + UNANSWERED_FOR <= now
+        return self.refusal if long and now < self.last + _STALE_AFTER else None
+
+
 @dataclass(frozen=True, slots=True)
 class TaskMemory:
     """What was found about one task.
@@ -261,11 +293,13 @@ class TaskMemory:
     :ivar sources: that its values could not be read when its Secret was due.
     :ivar refused: what the server refused to create.
     :ivar waiting: why its Job has no pod with a node.
+    :ivar failing: that the request to make its Job, or to look at what its secrets come from, fails.
     """
 
     sources: Finding | None = None
     refused: Finding | None = None
     waiting: Finding | None = None
+    failing: Failing | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ from runkeys.attempts import (
 from runkeys.exposures import may_exist, tidy
 from runkeys.graph import ALWAYS
 from runkeys.needs import SecretReference, TaskNeeds, offer_refusal, task_needs
-from runkeys.observation import Observation
+from runkeys.observation import JobState, JobView, Observation
 from runkeys.refusal import Reason, Refusal
 from runkeys.requests import refused as refused_requests
 from runkeys.requests import tidy_requests
@@ -69,7 +69,7 @@ def plan_farewell(obs: Observation) -> Plan:
     """For a run that is being deleted, or is gone: its Secrets first, then its Jobs. No status."""
     recorded = {item.job_uid: item for task in obs.run.status.tasks for item in task.attempts}
     known = {uid: attempt.job for uid, attempt in recorded.items()}
-    known |= {job.uid: job.name for job in obs.jobs.values() if trusted(obs, job)}
+    known |= {job.uid: job.name for job in obs.jobs.values() if trusted(obs, job) or _unrecorded(obs, job)}
     left = [job for job in obs.jobs.values() if job.uid in known and not job.gone]
     actions: list[Action] = []
     for uid, name in known.items():
@@ -81,11 +81,23 @@ def plan_farewell(obs: Observation) -> Plan:
     return Plan(tuple(actions), None)
 
 
+def _unrecorded(obs: Observation, job: JobView) -> bool:
+    """Whether it was made for the run, and is in no status: nothing that was made for it can be for it any more."""
+    recorded = {attempt.job_uid for task in obs.run.status.tasks for attempt in task.attempts}
+    return job.run_uid == obs.run.metadata.uid != "" and job.uid not in recorded
+
+
 def _plan_finished(obs: Observation, now: datetime) -> Plan:
     """A run whose status is final: what may still be lying about, and its time to live."""
     run = obs.run
     tidied = [tidy(obs, attempts_of(run, task.name), now) for task in run.spec.tasks]
     actions = [action for item in tidied for action in item.actions]
+    # A request for it was never answered, and came late.
+    actions += [
+        DeleteJob(job.name, job.uid)
+        for job in obs.jobs.values()
+        if _unrecorded(obs, job) and job.state is JobState.ACTIVE and not job.deleting and not job.gone
+    ]
     actions += tidy_requests(obs)
     due = [moment for item in tidied for moment in item.due]
     old = {task.name: task for task in run.status.tasks}
@@ -190,6 +202,11 @@ class _Open:
         if found is not None and found.refusal is not None and found.at + RETRY_AFTER > self.now:
             self.due.append(found.at + RETRY_AFTER)
             return self._refused({_index_in(found.refusal): found.refusal})
+        failing = next((item for planner in self.planners if (item := planner.failing()) is not None), None)
+        if failing is not None and not any(
+            task.reason == failing.reason for task in self.obs.run.status.tasks
+        ):
+            return self._refused({_index_in(failing): failing})
         if references and (found is None or found.refusal is not None or found.at + RETRY_AFTER <= self.now):
             return Plan((CheckSources(tuple(references)),), None)
         return None

@@ -55,6 +55,7 @@ class Reason(StrEnum):
     SEALED_UNAVAILABLE = "SealedDeliveryUnavailable"
     DELIVERY_CHANGED = "DeliveryChanged"
     NAME_TAKEN = "NameTaken"
+    REQUEST_FAILED = "RequestFailed"
     JOB_REFUSED = "JobRefused"
     SECRET_REFUSED = "SecretRefused"
     POD_NOT_CREATED = "PodNotCreated"

@@ -26,7 +26,7 @@ from runkeys import documents
 
 from . import metrics
 from .clock import ServerClock
-from .errors import Invalid, LoginError, Unauthorized, Unreachable, from_response
+from .errors import Conflict, Invalid, LoginError, ServerError, Unauthorized, Unreachable, from_response
 from .logs import get_logger
 
 log = get_logger(__name__)
@@ -251,12 +251,18 @@ class Kube:
     async def create(self, resource: Resource, namespace: str | None, body: Json) -> Json:
         """The created object; of a Secret only its metadata."""
         name = body.get("metadata", {}).get("name", "")
-        return await self._call(
-            *("create", "POST", resource, namespace),
-            body=body,
-            label=name,
-            accept=METADATA_ONLY if resource == SECRETS else "",
-        )
+        try:
+            return await self._call(
+                *("create", "POST", resource, namespace),
+                body=body,
+                label=name,
+                accept=METADATA_ONLY if resource == SECRETS else "",
+            )
+        except Conflict as error:
+            # With something of the server's own, as the count of a quota: nothing that could be read anew.
+            raise ServerError(
+                error.status, error.reason, error.message, error.retry_after, request=error.request
+            ) from None
 
     async def replace(self, resource: Resource, namespace: str | None, name: str, body: Json) -> Json:
         """Put `body` in the object's place; `Conflict` if that is no longer at `body`'s resourceVersion."""

@@ -31,12 +31,12 @@ from runkeys.actions import (
 )
 from runkeys.api import AttemptStatus, WorkflowRun, WorkflowRunStatus
 from runkeys.needs import SecretReference, TaskNeeds, task_needs
-from runkeys.observation import Finding, JobView, Memory, Observation, RequestView, SecretMemory
+from runkeys.observation import Failing, Finding, JobView, Memory, Observation, RequestView, SecretMemory
 from runkeys.refusal import Reason, Refusal
 from runkeys.status import finished
 from runkeys_operator import metrics
 from runkeys_operator.authorize import Authorizer
-from runkeys_operator.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
+from runkeys_operator.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound, NotLeader
 from runkeys_operator.guard import Guard
 from runkeys_operator.kube import JOBS, RUNS, SECRETS, Kube
 from runkeys_operator.material.sources import SourceRefusedError, Sources
@@ -112,6 +112,14 @@ class Applier:
             log.debug("%s", type(action).__name__, extra={"run": obs.run.key})
             if isinstance(action, CreateJob):
                 jobs.append(action)
+            elif isinstance(action, CheckSources):
+                asked, task = self._now(), _task_of(action, obs)
+                try:
+                    obs = _without_failing(task, await self._apply(action, obs))
+                except ApiError as error:
+                    yield self._failing(task, error, asked, obs)
+                    raise
+                yield obs
             else:
                 obs = await self._apply(action, obs)
                 yield obs
@@ -291,7 +299,7 @@ class Applier:
             if refusal is not None:
                 obs = self._refused(task, refusal, obs)
         actions = [action for action in actions if refused[action.task] is None]
-        at_once = asyncio.Semaphore(_JOBS_AT_ONCE)
+        at_once, asked = asyncio.Semaphore(_JOBS_AT_ONCE), self._now()
         answers = await asyncio.gather(
             *(self._post_job(action, obs, at_once) for action in actions), return_exceptions=True
         )
@@ -300,6 +308,7 @@ class Applier:
             if isinstance(answer, _JobAnswer):
                 obs = self._job_answered(action, answer, obs)
             elif isinstance(answer, Exception):
+                obs = self._failing(action.task, answer, asked, obs)
                 failed = failed or answer
             else:
                 raise answer
@@ -320,7 +329,26 @@ class Applier:
                     raise
                 return _JobAnswer(refused=error)
 
+    def _failing(self, task: str, error: Exception, asked: datetime, obs: Observation) -> Observation:
+        """Remember that a request for a task failed, for the status if that goes on."""
+        if not isinstance(error, ApiError) or isinstance(error, NotFound | NotLeader):
+            return obs
+        index = next(i for i, item in enumerate(obs.run.spec.tasks) if item.name == task)
+        refusal = Refusal(
+            Reason.REQUEST_FAILED,
+            f"spec.tasks[{index}]",
+            "the API server does not carry out a request for it, which is made again and again, each 30 s in the end:"
+            f" {error}",
+            permanent=False,
+        )
+        memory, now = obs.memory.about(task), self._now()
+        before = memory.failing or Failing(asked, now, refusal)
+        return _remember(
+            obs, obs.memory.with_task(task, replace(memory, failing=before.again(asked, now, refusal)))
+        )
+
     def _job_answered(self, action: CreateJob, answer: _JobAnswer, obs: Observation) -> Observation:
+        obs = _without_failing(action.task, obs)
         if answer.refused is not None:
             index = next(i for i, task in enumerate(obs.run.spec.tasks) if task.name == action.task)
             refusal = _refusal(Reason.JOB_REFUSED, f"spec.tasks[{index}].template", answer.refused)
@@ -394,6 +422,19 @@ def _without_sealed_input(applied: str) -> str | None:
         return json.dumps(document, separators=(",", ":")) + "\n"
     except (ValueError, TypeError, KeyError, RecursionError):
         return ""  # it holds the word, and cannot be read: nothing of it may stay
+
+
+def _task_of(action: CheckSources, obs: Observation) -> str:
+    """The task that the first of the references is of."""
+    index = int(action.references[0].field.removeprefix("spec.tasks[").partition("]")[0])
+    return obs.run.spec.tasks[index].name
+
+
+def _without_failing(task: str, obs: Observation) -> Observation:
+    memory = obs.memory.about(task)
+    if memory.failing is None:
+        return obs
+    return _remember(obs, obs.memory.with_task(task, replace(memory, failing=None)))
 
 
 def _made(obs: Observation, job_uid: str, secret: SecretMemory) -> Observation:

@@ -13,10 +13,19 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun
+from runkeys.api import AttemptStatus, SecretBinding, WorkflowRun, WorkflowRunSpec, WorkflowRunStatus
+from runkeys.api.common import ObjectMeta
 from runkeys.attempts import jobs_with_secrets
 from runkeys.needs import Bindings, requester_of
-from runkeys.observation import JobState, JobView, Memory, Observation, PodView, RequestView
+from runkeys.observation import (
+    JobState,
+    JobView,
+    Memory,
+    Observation,
+    PodView,
+    RequestView,
+    SecretMemory,
+)
 from runkeys.status import finished
 from runkeys_operator.errors import NotFound
 from runkeys_operator.guard import Guard
@@ -93,6 +102,20 @@ class Observer:
             offer=self._delivery.offer,
             policies_in_force=self._guard.in_force,
         )
+
+    def left_behind(self, key: RunKey, jobs: Iterable[JobView]) -> Observation:
+        """What is known of a run that is gone, by Jobs of its that are still there. No request."""
+        by_name = {job.name: job for job in jobs}
+        uids = {job.uid for job in by_name.values()}
+        pods = tuple(pod for pod in self._pods.of(key) if pod.job_uid in uids)
+        secrets = {job.uid: SecretMemory(made_at=job.created, estimated=True) for job in by_name.values()}
+        run = WorkflowRun.model_construct(
+            metadata=ObjectMeta(name=key.name, namespace=key.namespace),
+            spec=WorkflowRunSpec.model_construct(tasks=[]),
+            status=WorkflowRunStatus(),
+        )
+        memory = Memory(jobs_made=frozenset(uids), secrets=secrets)
+        return Observation(run, Bindings({}, {}), by_name, pods, memory, requests=self._requests(pods))
 
     async def run(
         self, key: RunKey, before: WorkflowRun | None

@@ -272,11 +272,16 @@ class Reconciler:
         :param before: the run as it was known, by which its bindings can be asked for at the same time.
         """
         self._unread.discard(key)
+        shown = self._jobs.of(key)  # before the run is read: only then are those of another one left behind
         run, bindings = await self._observer.run(key, before)
         last = self._last.get(key)
         if last is not None and (run is None or run.metadata.uid != last.uid):
             await self._farewell(key, last)
             last = None
+        else:
+            await self._clean_up(
+                key, [job for job in shown if run is None or job.run_uid != run.metadata.uid]
+            )
         if run is None:
             self._forget(key)
             return None
@@ -340,6 +345,17 @@ class Reconciler:
         obs = self._observer.remembered(key, last)
         await self._apply(key, plan_farewell(obs).actions, obs)
         self._forget(key)
+
+    async def _clean_up(self, key: RunKey, jobs: Iterable[JobView]) -> None:
+        """The same of a run that this process never knew: its Jobs were left behind while there was no operator."""
+        left = [job for job in jobs if job.run_uid and not job.deleting and not job.gone]
+        if not left:
+            return
+        names = ", ".join(sorted(job.name for job in left))
+        log.warning("its run is gone, so it goes: %s", names, extra={"run": str(key)})
+        obs = self._observer.left_behind(key, left)
+        async for _ in self._applier.apply(plan_farewell(obs).actions, obs):
+            pass
 
     async def _report_unreadable(self, key: RunKey, error: UnreadableError) -> None:
         log.error("the run: %s", error, extra={"run": str(key)})

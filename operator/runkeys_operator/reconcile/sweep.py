@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from runkeys.naming import LABEL_RUN
+from runkeys.naming import LABEL_RUN, run_uid_of
 from runkeys.observation import JobView, PodView, job_uid_of
 from runkeys.status import FINAL_PHASES
 from runkeys_operator.errors import NotFound
@@ -53,6 +53,7 @@ class Listed:
 
     :ivar run: the run that it is, or says it belongs to.
     :ivar job_uid: of a Job its own uid, of a pod the one that its label names.
+    :ivar run_uid: of a Job the uid of the run that it was made for; empty if that cannot be told.
     """
 
     namespace: str
@@ -64,6 +65,7 @@ class Listed:
     deleting: bool
     run: RunKey | None
     job_uid: str
+    run_uid: str
 
     @classmethod
     def parse(cls, resource: Resource, metadata: Mapping[str, Any]) -> Listed:
@@ -82,6 +84,7 @@ class Listed:
             deleting="deletionTimestamp" in metadata,
             run=RunKey(namespace, name) if is_run else run_of(metadata),
             job_uid=job_uid_of(metadata) if resource == PODS else uid,
+            run_uid=run_uid_of(metadata) if resource == JOBS else "",
         )
 
 
@@ -156,14 +159,15 @@ class Sweeper:
     ) -> None:
         here = {item.uid for item in listed}
         found.look |= {key for uid, key in before.items() if uid not in here and store.mark_gone(uid, key)}
-        of_known = []
         for item in listed:
-            if item.run in known:
-                of_known.append(item)
-            elif item.run is not None and item.job_uid not in self.settled:
+            if item.run is None or (item.run not in known and item.job_uid in self.settled):
+                continue
+            run = known.get(item.run)
+            # Of another run of that name, which may have been deleted without its Jobs while nobody looked.
+            left = item.run_uid and not item.deleting and run is not None and run.uid != item.run_uid
+            if run is None or left:
                 found.read.add(item.run)
-        for item in of_known:
-            if item.run is None or store.has(item.run, item.uid, item.version):
+            if store.has(item.run, item.uid, item.version):
                 continue
             try:
                 raw = await self._kube.get(resource, item.namespace, item.name)

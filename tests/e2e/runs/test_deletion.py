@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from runkeys.policies import VALIDATING_RULES, Account
 from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import Object
 from tests.e2e.cluster.node import NodeCluster
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, exposures, phase, python
+from tests.e2e.runs.team import (
+    FINISHES_WHEN_TOLD,
+    HELD_BACK,
+    Team,
+    condition,
+    exposures,
+    phase,
+    python,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -111,6 +120,79 @@ def test_twin_without_a_time_to_live_the_run_stays(team: Team) -> None:
     team.make_run("later", ttlSecondsAfterFinished=0)
     team.client.wait_gone("workflowruns", "later", team.namespace)
     check_released(team.run("job"))
+
+
+# the run, while the operator is away, and without what it owns
+
+
+def looking_at_deletions(team: Team, resource: str) -> list[str]:
+    """The policies that have a say in deletions of ``resource``."""
+    account = Account.service_account(team.namespace, "runkeys")
+    return [
+        name
+        for name, make in VALIDATING_RULES.items()
+        if any(
+            "DELETE" in item["operations"] and resource in item["resources"]
+            for item in make(account)["matchConstraints"]["resourceRules"]
+        )
+    ]
+
+
+def leave_behind(team: Team, *names: str) -> None:
+    """Delete runs and not what they own, while the operator is away."""
+    team.operator.kill()
+    with team.without_policies(*looking_at_deletions(team, "workflowruns")):
+        for name in names:
+            team.client.delete("workflowruns", name, team.namespace, propagationPolicy="Orphan")
+            team.client.wait_gone("workflowruns", name, team.namespace)
+
+
+def forge_job(team: Team, found: Object) -> str:
+    """A Job that somebody else made, with the labels of the run's own; it starts no pod."""
+    labels = team.client.get("jobs", team.object_name(found), team.namespace)["metadata"]["labels"]
+    container = {"name": "main", "image": "localhost/none:1"}
+    spec = {"suspend": True, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}
+    with team.without_policies("names"):  # which would refuse it
+        team.client.create(
+            {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": {"name": "theirs", "namespace": team.namespace, "labels": labels},
+                "spec": spec,
+            }
+        )
+    return "theirs"
+
+
+def test_a_run_deleted_without_its_job_while_the_operator_is_away_is_cleaned_up(
+    team: Team, node: NodeCluster
+) -> None:
+    runs = [team.make_run(name, command=python(FINISHES_WHEN_TOLD)) for name in ("gone", "again")]
+    for found in runs:
+        team.wait_running(found)
+    theirs, left = forge_job(team, runs[0]), sorted(team.object_name(found) for found in runs)
+    leave_behind(team, "gone", "again")
+    anew = team.make_run("again")
+
+    # the twin: without the operator nobody takes them away, since nothing owns the Jobs any more
+    jobs = [team.client.get("jobs", name, team.namespace) for name in left]
+    assert [job["metadata"].get("ownerReferences") for job in jobs] == [None, None]
+    assert sorted(team.live_secrets()) == left
+    assert sorted(team.jobs()) == sorted([*left, theirs])
+
+    mark = node.audit.mark()
+    team.operator.start()
+    for name in left:
+        team.client.wait_gone("secrets", name, team.namespace)
+        team.client.wait_gone("jobs", name, team.namespace)
+        calls = [call for call in team.calls(mark, "delete secrets", "delete jobs") if call.name == name]
+        assert [(call.user, call.resource) for call in calls[:2]] == [
+            (operator_account(team), "secrets"),
+            (operator_account(team), "jobs"),
+        ]
+    assert phase(team.wait_phase("again", "Succeeded", "Failed")) == "Succeeded"
+    assert team.secret_story(team.object_name(anew)) == ["made", "gone"]
+    assert theirs in team.jobs(), "the Job of somebody else is gone"
 
 
 # what it depends on

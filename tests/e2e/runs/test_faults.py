@@ -140,6 +140,52 @@ def test_a_secret_that_is_said_to_be_there_and_is_not(
     assert (team.printed(found), team.secret_story()) == ([], [])
 
 
+# a Job that cannot be made: a webhook is away, a quota does not come to rest, a proxy swallows it
+
+
+def test_a_job_that_cannot_be_made_is_told_and_tried_again_until_the_deadline(
+    faulty_team: Callable[..., Team], proxy: ApiProxy
+) -> None:
+    """Without a deadline it goes on when that is over; with one it ends, and what arrives after that goes."""
+    team = faulty_team("--sweep-seconds", "2")
+    away = Answer(500, message="failed calling webhook")
+    late = Hold()
+    faults: dict[str, Action] = {"waits": away, "ends": Answer(409, "Conflict"), "late": late}
+    rules = {
+        name: proxy.rule(of_run(name, "create", "jobs"), fault, times=None) for name, fault in faults.items()
+    }
+    team.operator.start()
+    team.make_run("waits")
+    for name in ("ends", "late"):
+        team.make_run(name, activeDeadlineSeconds=1)
+
+    found = team.wait_condition("waits", "Stalled", "True", "RequestFailed")
+    assert (phase(found), found["status"]["live"]) == ("Pending", 0)
+    said = condition(found, "Stalled")["message"]
+    assert "made again and again" in said
+    assert "500 InternalError: failed calling webhook" in said
+    of_it = "reason=RequestFailed,involvedObject.name=waits"
+    wait_until("its Event", lambda: bool(team.client.list("events", team.namespace, fields=of_it)))
+    assert [item["message"] for item in team.client.list("events", team.namespace, fields=of_it)] == [said]
+    for name in ("ends", "late"):
+        found = team.wait_phase(name, "Failed", "Succeeded")
+        assert found["status"]["tasks"][0]["reason"] == "RunDeadlineExceeded", found["status"]
+    assert len(rules["ends"].hits) < 100, "without a pause in between"
+
+    with team.without_right("delete", "jobs.batch"):  # the twin: the late Job stays
+        late.release()
+        name = team.object_name(team.run("late"))
+        team.client.wait_for("jobs", name, team.namespace, bool)
+        proxy.wait_for(lambda request: (request.verb, request.name, request.status) == ("delete", name, 403))
+        assert name in team.jobs()
+    team.client.wait_gone("jobs", name, team.namespace)
+    assert team.secret_story() == []
+
+    proxy.clear_rules()
+    check_it_ended_well(team, team.wait_phase("waits", "Succeeded", "Failed"))
+    assert condition(team.run("waits"), "Stalled")["status"] == "False"
+
+
 # watches that break, or fall silent
 
 WATCHES_OF_ITS_TASK = [matching("watch", "pods"), matching("watch", "jobs")]

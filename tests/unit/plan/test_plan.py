@@ -14,11 +14,12 @@ from runkeys.actions import (
     DeleteSecret,
     Diagnose,
     EnsureSecret,
+    PatchStatus,
     Refresh,
 )
-from runkeys.observation import ContainerView, JobState, PodView
+from runkeys.observation import ContainerView, Failing, JobState, PodView, TaskMemory
 from runkeys.plan import plan
-from runkeys.refusal import Reason
+from runkeys.refusal import Reason, Refusal
 from runkeys.status import Outcome
 from tests.unit.plan.objects import bound_to, make_binding, make_run, task, template
 from tests.unit.plan.world import World
@@ -480,3 +481,77 @@ def test_actions_have_no_room_for_a_value() -> None:
     assert ensured.references == checked.references
     assert created.manifest["metadata"]["name"] == ensured.name
     assert next(iter(world.jobs.values())).state is JobState.ACTIVE
+
+
+# a request that fails again and again
+
+
+def failing(world: World) -> None:
+    """The request for the task's Job, or before it for what its secrets come from, has just failed."""
+    said = Refusal(Reason.REQUEST_FAILED, "spec.tasks[0]", "is made again", permanent=False)
+    before = world.memory.about("work").failing or Failing(world.now, world.now, said)
+    now_failing = TaskMemory(failing=before.again(world.now, world.now, said))
+    world.memory = world.memory.with_task("work", now_failing)
+
+
+def test_a_request_that_fails_once_is_made_again_and_no_more_is_said() -> None:
+    world = World()
+    failing(world)
+    assert [type(action) for action in next_actions(world)] == [CheckSources]
+
+
+@pytest.mark.parametrize("request_for", [CheckSources, CreateJob])
+def test_a_request_that_goes_on_failing_is_told_and_then_made_again(request_for: type) -> None:
+    world = World(run=make_run(tasks=[task(**({"secrets": []} if request_for is CreateJob else {}))]))
+    failing(world)
+    world.tick(11)
+    (told,) = next_actions(world)
+    assert isinstance(told, PatchStatus)
+    world._do(told)
+    assert condition(world, "Stalled") == ("True", Reason.REQUEST_FAILED)
+    assert world.run.status.phase == "Pending"
+    failing(world)
+    assert [type(action) for action in next_actions(world)] == [request_for]
+
+
+def test_what_failed_long_ago_is_not_told() -> None:
+    world = World()
+    failing(world)
+    world.tick(3600)
+    assert [type(action) for action in next_actions(world)] == [CheckSources]
+    failing(world)
+    assert [type(action) for action in next_actions(world)] == [CheckSources]
+
+
+def test_a_run_whose_job_cannot_be_made_ends_at_its_deadline() -> None:
+    world = World(run=make_run(activeDeadlineSeconds=60))
+    failing(world)
+    world.tick(11)
+    (told,) = next_actions(world)
+    assert isinstance(told, PatchStatus)
+    world._do(told)
+    world.tick(60)
+    failing(world)
+    (told,) = next_actions(world)
+    assert isinstance(told, PatchStatus)
+    assert (told.status.phase, told.status.tasks[0].reason) == ("Failed", Reason.RUN_DEADLINE_EXCEEDED)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_job_that_arrives_after_the_end_is_taken_away(gone: bool) -> None:
+    late = with_job()
+    world = World(run=make_run(cancel=True), run_there=not gone)
+    if not gone:
+        world.reconcile()
+        assert world.run.status.phase == "Cancelled"
+    world.jobs = dict(late.jobs)
+    world.reconcile()
+    assert [type(action) for action in world.history][-1] is DeleteJob
+
+
+def test_a_job_of_somebody_else_stays() -> None:
+    late = with_job()
+    world = World(run=make_run(cancel=True))
+    world.reconcile()
+    world.jobs = {name: replace(job, run_uid="another") for name, job in late.jobs.items()}
+    assert next_actions(world) == []

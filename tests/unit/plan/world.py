@@ -28,7 +28,7 @@ from runkeys.actions import (
     Refresh,
 )
 from runkeys.api import WorkflowRun
-from runkeys.naming import OPENER, RECIPIENT_VOLUME
+from runkeys.naming import OPENER, RECIPIENT_VOLUME, run_uid_of
 from runkeys.needs import ANYWHERE, Bindings
 from runkeys.observation import (
     ContainerView,
@@ -151,6 +151,7 @@ class World:
                     uid=f"job-{next(self._uids)}",
                     controller_uid=manifest["metadata"]["ownerReferences"][0]["uid"],
                     created=self.now,
+                    run_uid=run_uid_of(manifest["metadata"]),
                     deadline_seconds=manifest["spec"]["template"]["spec"].get("activeDeadlineSeconds"),
                     sealed=RECIPIENT_VOLUME
                     in [item["name"] for item in manifest["spec"]["template"]["spec"].get("volumes", [])],
