@@ -9,9 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from runkeys.api import WorkflowRun
-from runkeys.naming import RECIPIENT_VOLUME
 from runkeys.needs import NO_OFFER, Bindings, SealedOffer
-from runkeys.readers import readers
+from runkeys.readers import NO_SHAPE, Shape, is_key, readers, shape_of
 from runkeys.refusal import Reason, Refusal
 from runkeys.template import volume_images
 
@@ -32,6 +31,7 @@ class JobView:
 
     :ivar controller_uid: uid of the object that controls it; it is ours only if that is the run's.
     :ivar deadline_seconds: ``activeDeadlineSeconds`` of its pod template.
+    :ivar ttl_seconds: how long after its end Kubernetes removes it, and with it its Secret.
     :ivar gone: it was deleted.
     :ivar sealed: its pod is delivered to sealed: no Secret is ever made for it.
     """
@@ -46,6 +46,7 @@ class JobView:
     finished_at: datetime | None = None
     deleting: bool = False
     deadline_seconds: int | None = None
+    ttl_seconds: int | None = None
     gone: bool = False
     sealed: bool = False
 
@@ -74,10 +75,8 @@ class JobView:
             finished_at=finished,
             deleting="deletionTimestamp" in metadata,
             deadline_seconds=raw["spec"]["template"]["spec"].get("activeDeadlineSeconds"),
-            sealed=any(
-                volume["name"] == RECIPIENT_VOLUME
-                for volume in raw["spec"]["template"]["spec"].get("volumes") or []
-            ),
+            ttl_seconds=raw["spec"].get("ttlSecondsAfterFinished"),
+            sealed=any(is_key(volume) for volume in raw["spec"]["template"]["spec"].get("volumes") or []),
         )
 
 
@@ -111,6 +110,8 @@ class PodView:
     :ivar job_uid: uid of the Job that controls it, empty if it is none's.
     :ivar gone: it was deleted; nothing of it runs any more, or will.
     :ivar volume_images: images that are mounted as volumes.
+    :ivar shape: what decides who reads in it. :ivar deadline_seconds: its ``activeDeadlineSeconds``.
+    :ivar grace_seconds: how long after that its containers may take to end.
     """
 
     name: str
@@ -125,6 +126,9 @@ class PodView:
     gone: bool = False
     node: str = ""
     volume_images: tuple[str, ...] = ()
+    shape: Shape = NO_SHAPE
+    deadline_seconds: int | None = None
+    grace_seconds: int = 0
 
     @property
     def over(self) -> bool:
@@ -177,6 +181,9 @@ class PodView:
             disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
             node=spec.get("nodeName", ""),
             volume_images=tuple(volume_images(spec)),
+            shape=shape_of(spec),
+            deadline_seconds=spec.get("activeDeadlineSeconds"),
+            grace_seconds=spec.get("terminationGracePeriodSeconds", 0),
         )
 
 
