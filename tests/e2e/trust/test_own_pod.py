@@ -5,17 +5,13 @@ Policies refuse such forgeries; here is what stands behind them, and what others
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
-from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import Object
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, condition, phase, python
 from tests.e2e.trust.attacks_on_jobs import UID
+from tests.e2e.trust.others import mutating, probe
 from tests.e2e.trust.scene import pod_spec
 
 pytestmark = pytest.mark.e2e
@@ -73,43 +69,6 @@ MOUNTS = added(
     ", volumeMounts: object.spec.?volumes.orValue([]).map(v,"
     " Object.spec.containers.volumeMounts{name: v.name, mountPath: '/seen/' + v.name})"
 )
-
-
-@contextmanager
-def mutating(team: Team, resource: str, group: str, expression: str, probe: Object) -> Iterator[None]:
-    """While a policy of somebody else changes what is made in the namespace; ``probe`` shows that it does."""
-    api, kind = "admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy"
-    metadata = {"name": f"agent-{secrets.token_hex(4)}"}
-    rule = {"apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource]}
-    spec = {
-        "failurePolicy": "Fail",
-        "reinvocationPolicy": "Never",
-        "matchConstraints": {"resourceRules": [rule]},
-        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
-    }
-    here = {"matchLabels": {"kubernetes.io/metadata.name": team.namespace}}
-    binding = {"policyName": metadata["name"], "matchResources": {"namespaceSelector": here}}
-    team.client.create({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": spec})
-    team.client.create({"apiVersion": api, "kind": f"{kind}Binding", "metadata": metadata, "spec": binding})
-    try:
-        wait_until(
-            "the policy to be in force", lambda: "'agent'" in str(team.client.create(probe, dryRun="All"))
-        )
-        yield
-    finally:
-        team.client.delete("mutatingadmissionpolicybindings", metadata["name"])
-        team.client.delete("mutatingadmissionpolicies", metadata["name"])
-
-
-def probe(team: Team, kind: str) -> Object:
-    metadata = {"name": "probe", "namespace": team.namespace}
-    spec = pod_spec() if kind == "Pod" else {"template": {"spec": pod_spec()}}
-    return {
-        "apiVersion": "v1" if kind == "Pod" else "batch/v1",
-        "kind": kind,
-        "metadata": metadata,
-        "spec": spec,
-    }
 
 
 @pytest.mark.parametrize(
