@@ -476,7 +476,8 @@ class TaskPlanner:
         pods = named_after(job, of_job)
         if job.state is JobState.SUCCEEDED:
             own = own_pods(self.obs.pods, pods, attempt.pod_uid or "")
-            if not self.obs.fresh and (any(not pod.over for pod in own) or self._given_nothing(attempt)):
+            seen = any(pod.phase == "Succeeded" for pod in own)
+            if not self.obs.fresh and (not seen or self._given_nothing(attempt)):
                 return self._step(Verdict(State.RUNNING), (attempt,), refresh=True)
             impostor = NOT_GIVEN if self._given_nothing(attempt) else counted_instead(own, of_job)
             if impostor:

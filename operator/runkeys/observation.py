@@ -14,7 +14,8 @@ from runkeys.readers import NO_SHAPE, Shape, is_key, readers, shape_of
 from runkeys.refusal import Reason, Refusal
 from runkeys.template import volume_images
 
-_JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
+LABEL_JOB_UID = "batch.kubernetes.io/controller-uid"
+"""Which pods a Job counts: those that bear its uid there, and that it owns."""
 
 
 class JobState(StrEnum):
@@ -345,7 +346,7 @@ class Observation:
 
 def job_uid_of(metadata: Mapping[str, Any]) -> str:
     """The uid of the Job that a pod's label names; empty if there is none."""
-    return str((metadata.get("labels") or {}).get(_JOB_UID_LABEL, ""))
+    return str((metadata.get("labels") or {}).get(LABEL_JOB_UID, ""))
 
 
 def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[ContainerView]:
