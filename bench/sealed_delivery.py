@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from runkeys.template import SIGNER
+from runkeys.naming import SIGNER
 from tests.e2e.cluster import images
 from tests.e2e.cluster.client import ApiError, Object
 from tests.e2e.cluster.node import NodeCluster

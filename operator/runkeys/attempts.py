@@ -14,10 +14,11 @@ from runkeys.api import AttemptStatus, Exposure, TaskStatus, WorkflowRun, Workfl
 from runkeys.api.binding import ON_START, SEALED
 from runkeys.exposures import closed, job_of, may_exist, tidy
 from runkeys.graph import ALWAYS, inputs_of
-from runkeys.naming import OPENER, attempt_name, object_labels
+from runkeys.naming import attempt_name, object_labels
 from runkeys.needs import TaskNeeds, access_refusal, offer_refusal, requester_of, task_needs
-from runkeys.observation import ContainerView, JobState, JobView, Observation, PodView, SecretMemory
-from runkeys.outcomes import at_fault, counted_instead, outcome_of, own_pods
+from runkeys.observation import JobState, JobView, Observation, PodView, SecretMemory
+from runkeys.outcomes import NOT_GIVEN, at_fault, counted_instead, named_after, outcome_of, own_pods
+from runkeys.own_pod import added_reader, is_opener, rewritten
 from runkeys.refusal import Reason, Refusal
 from runkeys.status import Outcome, State, TaskResult, Verdict
 from runkeys.template import carriers
@@ -232,12 +233,14 @@ class TaskPlanner:
 
     def _attempt(self, job: JobView, recorded: AttemptStatus | None) -> Step:
         obs = self.obs
-        pods = [pod for pod in obs.pods if pod.job_uid == job.uid and pod.name.startswith(f"{job.name}-")]
+        of_job = [pod for pod in obs.pods if pod.job_uid == job.uid]
+        pods = named_after(job, of_job)
         attempt = recorded or AttemptStatus(number=self._next_number(), job=job.name, job_uid=job.uid)
         secret = obs.memory.of(job.uid)
         stop = self._stop(job, pods, attempt)
         done = bool(pods) and all(pod.done_with(self._carriers) for pod in pods)
-        expired = self._lifetime_over(job, attempt)
+        limit = self._lifetime(job, pods, attempt)
+        expired = limit is not None and limit <= self.now
         over = job.state is not JobState.ACTIVE or stop is not None or done or expired
         if (over or self._all_started(attempt, pods)) and may_exist(attempt, secret) and not secret.held_by:
             return self._step(
@@ -245,7 +248,7 @@ class TaskPlanner:
             )
         attempt = requests.followed(_dated(closed(obs, attempt), pods), obs, pods)
         if job.state is not JobState.ACTIVE:
-            return self._ended(job, pods, attempt)
+            return self._ended(job, of_job, attempt)
         if stop is not None:
             return self._end(*stop, attempt)
         if self._needs_secret(job, pods, attempt, secret) and not expired:
@@ -304,7 +307,7 @@ class TaskPlanner:
             )
             return self._stalled(attempt, refusal)
         pod = current[0]
-        changed = self._changed(job, pod)
+        changed = added_reader(obs, job, pod, self._carriers)
         if changed is not None:
             return self._stalled(attempt, changed)
         needs = task_needs(obs.run, self.index, obs.bindings)
@@ -316,7 +319,7 @@ class TaskPlanner:
             pod.service_account,
             # What opens the values has them already: it is the operator's own (docs/decisions/0040).
             [
-                *(container.image for container in pod.containers if not self._is_opener(job, container)),
+                *(container.image for container in pod.containers if not is_opener(obs, job, container)),
                 *pod.volume_images,
             ],
             requester_of(obs.run),
@@ -340,6 +343,12 @@ class TaskPlanner:
                 permanent=False,
             )
             return self._stalled(attempt, refusal)
+        changed = rewritten(obs, self.index, attempt.number, needs, job, pod)
+        if changed is not None:
+            seconds, begun = needs.deadline_seconds, attempt.start_time
+            if seconds is not None and begun is not None and self._passed(begun, seconds):
+                return self._end(*_too_long([pod]), attempt)
+            return self._stalled(attempt, changed)
         if job.sealed:
             return self._deliver(job, pod, attempt, needs)
         intended = None
@@ -354,32 +363,6 @@ class TaskPlanner:
         manifest = manifests.secret(obs.run.metadata.namespace, job.name, job.uid, labels)
         ensure = EnsureSecret(self.task.name, job.name, job.uid, manifest, needs.references, None)
         return self._step(Verdict(State.RUNNING), (attempt,), hand_over=HandOver(ensure, intended))
-
-    def _changed(self, job: JobView, pod: PodView) -> Refusal | None:
-        """Why the values are not for the pod as it was made: containers that the run does not name would have them."""
-        others = [
-            container
-            for container in pod.containers
-            if container.reads
-            and container.name not in self._carriers
-            and not self._is_opener(job, container)
-        ]
-        if not others:
-            return None
-        what = f"container {others[0].name} ({others[0].image})"
-        if others[0].name == OPENER:
-            what += f", which is not the operator's image {self.obs.offer.image},"
-        return Refusal(
-            Reason.POD_CHANGED,
-            f"pod {pod.name}",
-            f"{what} would come by the secrets, which the run gives to {', '.join(self._carriers)} only: something in"
-            " the cluster, such as a mutating policy or webhook, has changed the pod; have it leave the pods of runs"
-            " as they are",
-            permanent=False,
-        )
-
-    def _is_opener(self, job: JobView, container: ContainerView) -> bool:
-        return job.sealed and container.name == OPENER and container.image == self.obs.offer.image
 
     def _deliver(self, job: JobView, pod: PodView, attempt: AttemptStatus, needs: TaskNeeds) -> Step:
         """The pod asks for its values and may have them: say which request it is, answer that."""
@@ -435,29 +418,42 @@ class TaskPlanner:
                     f" node{found}; raise startDeadlineSeconds or mend what keeps it",
                 )
             self._due.append(deadline)
-        limit = self._lifetime(job, attempt)
+        limit = self._lifetime(job, pods, attempt)
         if limit is not None and limit + STOP_MARGIN <= self.now:
-            return at_fault(
-                current,
-                Reason.LIFETIME_EXCEEDED,
-                "the pod was still there after the longest time that its bindings allow",
-            )
+            return _too_long(current)
         if limit is not None:
             self._due += [limit, limit + STOP_MARGIN]
         return None
 
-    def _lifetime(self, job: JobView, attempt: AttemptStatus) -> datetime | None:
-        """Until when the Secret may exist: as long as the pod's own deadline.
+    def _lifetime(self, job: JobView, pods: list[PodView], attempt: AttemptStatus) -> datetime | None:
+        """Until when the values may be there: as long as the pod's own deadline.
 
-        That is never longer than the bindings allow, and it stays known when one is deleted meanwhile.
+        That is never longer than the bindings allow, and it stays known when one is deleted meanwhile. Whoever takes
+        it out of the pod, or the Job, wins no time: then the other one counts, or the task's.
         """
-        if not attempt.exposures or job.deadline_seconds is None:
+        known = [
+            job.deadline_seconds,
+            self.task.active_deadline_seconds,
+            *(pod.deadline_seconds for pod in pods),
+        ]
+        seconds = min((item for item in known if item is not None), default=None)
+        if seconds is None:
             return None
-        return attempt.exposures[-1].created + timedelta(seconds=job.deadline_seconds)
+        begun = attempt.exposures[-1].created if attempt.exposures else None
+        if begun is None and attempt.sealed is not None:
+            begun = attempt.sealed.delivered
+        unbounded = any(
+            pod.deadline_seconds is None or pod.deadline_seconds > seconds for pod in pods if not pod.over
+        )
+        if begun is None and unbounded:
+            begun = attempt.start_time
+        return begun + timedelta(seconds=seconds) if begun is not None else None
 
-    def _lifetime_over(self, job: JobView, attempt: AttemptStatus) -> bool:
-        limit = self._lifetime(job, attempt)
-        return limit is not None and limit <= self.now
+    def _passed(self, begun: datetime, seconds: int) -> bool:
+        """Whether a pod that the kubelet should have ended is ended by us."""
+        end = begun + timedelta(seconds=seconds) + STOP_MARGIN
+        self._due.append(end)
+        return end <= self.now
 
     def _running(self, job: JobView, pods: list[PodView]) -> Verdict:
         current = [pod for pod in pods if not pod.over]
@@ -487,13 +483,15 @@ class TaskPlanner:
 
     # an attempt is over
 
-    def _ended(self, job: JobView, pods: list[PodView], attempt: AttemptStatus) -> Step:
+    def _ended(self, job: JobView, of_job: list[PodView], attempt: AttemptStatus) -> Step:
         """The Job is: what came of it."""
+        pods = named_after(job, of_job)
         if job.state is JobState.SUCCEEDED:
             own = own_pods(self.obs.pods, pods, attempt.pod_uid or "")
-            if not self.obs.fresh and any(not pod.over for pod in own):
+            seen = any(pod.phase == "Succeeded" for pod in own)
+            if not self.obs.fresh and (not seen or self._given_nothing(attempt)):
                 return self._step(Verdict(State.RUNNING), (attempt,), refresh=True)
-            impostor = counted_instead(own, pods)
+            impostor = NOT_GIVEN if self._given_nothing(attempt) else counted_instead(own, of_job)
             if impostor:
                 return self._end(
                     Outcome.FAILED, Reason.POD_REPLACED, impostor, attempt, ended=job.finished_at
@@ -508,6 +506,10 @@ class TaskPlanner:
         return self._end(
             found.outcome, found.reason, found.message, attempt, ended=job.finished_at, output=found.output
         )
+
+    def _given_nothing(self, attempt: AttemptStatus) -> bool:
+        """Whether it needs secrets and has had none: that some are on their way is on record before they are."""
+        return bool(self.task.secrets) and not attempt.exposures and attempt.sealed is None
 
     def _lost(self, recorded: AttemptStatus) -> Step:
         known = self.obs.jobs.get(recorded.job)
@@ -660,6 +662,11 @@ def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
         return attempt
     bound = min((pod.bound_at for pod in pods if pod.bound_at is not None), default=None)
     return attempt.model_copy(update={"start_time": bound})
+
+
+def _too_long(pods: list[PodView]) -> tuple[Outcome, str, str]:
+    message = "the pod was still there after the longest time that its run and bindings allow"
+    return at_fault(pods, Reason.LIFETIME_EXCEEDED, message)
 
 
 def _is_trouble(waiting: str) -> bool:

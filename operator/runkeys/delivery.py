@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from runkeys import opener
-from runkeys.template import SIGNER
+from runkeys.naming import SIGNER
 
 KEY_TYPE = "ECDSAP256"
 

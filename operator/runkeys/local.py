@@ -49,6 +49,7 @@ from runkeys.needs import Bindings, SecretReference, TaskNeeds, task_needs
 from runkeys.observation import ContainerView, Finding, JobState, JobView, Memory, Observation, PodView
 from runkeys.plan import plan
 from runkeys.problems import Invalid, NotFound
+from runkeys.readers import shape_of
 from runkeys.status import finished
 from runkeys.submission import LOCAL, assumed_bindings, parse_run, refusals, take_secrets
 
@@ -197,6 +198,7 @@ class LocalRun:
             self.run.metadata.uid,
             _now(),
             deadline_seconds=template["spec"].get("activeDeadlineSeconds"),
+            ttl_seconds=manifest["spec"]["ttlSecondsAfterFinished"],
         )
         self._memory = replace(self._memory, jobs_made=self._memory.jobs_made | {uid})
         task = manifest["metadata"]["labels"][LABEL_TASK]
@@ -278,6 +280,8 @@ class _Pod:
                 ContainerView(item["name"], str(item.get("image", "")))
                 for item in (*self._waiting, *self._main)
             ),
+            shape=shape_of(spec),
+            deadline_seconds=spec.get("activeDeadlineSeconds"),
         )
 
     def start(self, values: Mapping[str, bytes]) -> None:

@@ -18,12 +18,13 @@ from runkeys.naming import (
     RECIPIENT_VOLUME,
     SECRET_TYPE,
     SECRETS_VARIABLE,
+    SIGNER,
     TASK_VARIABLE,
     attempt_name,
     object_labels,
 )
 from runkeys.needs import SecretReference, TaskNeeds, variable_of
-from runkeys.template import CONTAINER_FIELDS, SIGNER, carriers
+from runkeys.template import CONTAINER_FIELDS, carriers
 
 _INPUT = f"{GROUP}/input"
 _CERTIFICATE_SECONDS = 8 * 24 * 3600

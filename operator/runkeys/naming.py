@@ -25,6 +25,9 @@ TASK_VARIABLE = "RUNKEYS_TASK"
 SECRETS_VARIABLE = "RUNKEYS_SECRETS"
 """Variable of a task's containers: by name of a secret what carries it, as JSON. Never a value."""
 
+SIGNER = f"{GROUP}/recipient"
+"""The signer that pods ask for the certificate which carries their values."""
+
 OPENER = "runkeys-open"
 """Name of the init container that opens what was delivered sealed."""
 

@@ -9,13 +9,14 @@ from enum import StrEnum
 from typing import Any
 
 from runkeys.api import WorkflowRun
-from runkeys.naming import RECIPIENT_VOLUME, run_uid_of
+from runkeys.naming import run_uid_of
 from runkeys.needs import NO_OFFER, Bindings, SealedOffer
-from runkeys.readers import readers
+from runkeys.readers import NO_SHAPE, Shape, is_key, readers, shape_of
 from runkeys.refusal import Reason, Refusal
 from runkeys.template import volume_images
 
-_JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
+LABEL_JOB_UID = "batch.kubernetes.io/controller-uid"
+"""Which pods a Job counts: those that bear its uid there, and that it owns."""
 
 
 class JobState(StrEnum):
@@ -33,6 +34,7 @@ class JobView:
     :ivar controller_uid: uid of the object that controls it; it is ours only if that is the run's.
     :ivar run_uid: uid of the run that it was made for, as its labels say and its name shows; empty otherwise.
     :ivar deadline_seconds: ``activeDeadlineSeconds`` of its pod template.
+    :ivar ttl_seconds: how long after its end Kubernetes removes it, and with it its Secret.
     :ivar gone: it was deleted.
     :ivar sealed: its pod is delivered to sealed: no Secret is ever made for it.
     """
@@ -47,6 +49,7 @@ class JobView:
     finished_at: datetime | None = None
     deleting: bool = False
     deadline_seconds: int | None = None
+    ttl_seconds: int | None = None
     gone: bool = False
     sealed: bool = False
     run_uid: str = ""
@@ -76,10 +79,8 @@ class JobView:
             finished_at=finished,
             deleting="deletionTimestamp" in metadata,
             deadline_seconds=raw["spec"]["template"]["spec"].get("activeDeadlineSeconds"),
-            sealed=any(
-                volume["name"] == RECIPIENT_VOLUME
-                for volume in raw["spec"]["template"]["spec"].get("volumes") or []
-            ),
+            ttl_seconds=raw["spec"].get("ttlSecondsAfterFinished"),
+            sealed=any(is_key(volume) for volume in raw["spec"]["template"]["spec"].get("volumes") or []),
             run_uid=run_uid_of(metadata),
         )
 
@@ -114,6 +115,8 @@ class PodView:
     :ivar job_uid: uid of the Job that controls it, empty if it is none's.
     :ivar gone: it was deleted; nothing of it runs any more, or will.
     :ivar volume_images: images that are mounted as volumes.
+    :ivar shape: what decides who reads in it. :ivar deadline_seconds: its ``activeDeadlineSeconds``.
+    :ivar grace_seconds: how long after that its containers may take to end.
     """
 
     name: str
@@ -128,6 +131,9 @@ class PodView:
     gone: bool = False
     node: str = ""
     volume_images: tuple[str, ...] = ()
+    shape: Shape = NO_SHAPE
+    deadline_seconds: int | None = None
+    grace_seconds: int = 0
 
     @property
     def over(self) -> bool:
@@ -180,6 +186,9 @@ class PodView:
             disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
             node=spec.get("nodeName", ""),
             volume_images=tuple(volume_images(spec)),
+            shape=shape_of(spec),
+            deadline_seconds=spec.get("activeDeadlineSeconds"),
+            grace_seconds=spec.get("terminationGracePeriodSeconds", 0),
         )
 
 
@@ -372,7 +381,7 @@ class Observation:
 
 def job_uid_of(metadata: Mapping[str, Any]) -> str:
     """The uid of the Job that a pod's label names; empty if there is none."""
-    return str((metadata.get("labels") or {}).get(_JOB_UID_LABEL, ""))
+    return str((metadata.get("labels") or {}).get(LABEL_JOB_UID, ""))
 
 
 def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[ContainerView]:

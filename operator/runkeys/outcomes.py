@@ -47,9 +47,21 @@ def outcome_of(task: Task, job: JobView, pods: list[PodView]) -> Ended:
     return Ended(Outcome.FAILED, Reason.JOB_FAILED, told)
 
 
+def named_after(job: JobView, of_job: Iterable[PodView]) -> list[PodView]:
+    """Pods with a name as the Job controller gives it. Others of its Job are given nothing."""
+    return [pod for pod in of_job if pod.name.startswith(f"{job.name}-")]
+
+
 def own_pods(seen: Iterable[PodView], of_job: list[PodView], uid: str) -> list[PodView]:
     """The pod of the attempt, whatever it says of its Job by now; of one that is not on record all of the Job."""
     return [pod for pod in seen if pod.uid == uid] if uid else of_job
+
+
+NOT_GIVEN = (
+    "its Job is said to have succeeded, and its pod was never given the secrets that it needs; see who may write pods"
+    " and Jobs here"
+)
+"""What is wrong with the success of an attempt that needs secrets and had none."""
 
 
 def counted_instead(own: list[PodView], of_job: list[PodView]) -> str:

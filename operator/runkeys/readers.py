@@ -1,30 +1,110 @@
-"""Which containers of a pod come by the values of its run, whatever made it so: a policy or webhook of the cluster."""
+"""Who comes by the values of a run in a pod, whatever made it so: a policy or webhook of the cluster.
+
+What holds values is found by what it is, not by its name, which others can change.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from runkeys.kubelet import SECRETS_VOLUME
-from runkeys.naming import ENVIRONMENT_VOLUME, OBJECT_PREFIX, RECIPIENT_VOLUME
+from runkeys.kubelet import COPIED, SECRETS_VOLUME
+from runkeys.naming import ENVIRONMENT_VOLUME, OBJECT_PREFIX, OPENER, RECIPIENT_VOLUME, SIGNER
 from runkeys.secret_paths import POD
 
 _KINDS = ("initContainers", "containers", "ephemeralContainers")
 _OF_VOLUMES = [path.removeprefix("volumes[].") for path in POD if path.startswith("volumes[].")]
 _OF_CONTAINERS = [path.removeprefix("containers[].") for path in POD if path.startswith("containers[].")]
-_HOLD_VALUES = {RECIPIENT_VOLUME, ENVIRONMENT_VOLUME, SECRETS_VOLUME}
+_OURS = {RECIPIENT_VOLUME, ENVIRONMENT_VOLUME, SECRETS_VOLUME}
+
+_SHARED = ("hostIPC", "hostNetwork", "hostPID", "shareProcessNamespace")
+_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""Where the API server itself mounts the token of the service account, into every container."""
+
+_DECIDING = (
+    *("image", "command", "args", "workingDir", "envFrom", "volumeDevices"),
+    *("restartPolicy", "restartPolicyRules", "lifecycle"),
+    *("livenessProbe", "readinessProbe", "startupProbe"),
+)
+"""Fields of the opener of which the API server fills in nothing, and that are as they were asked for or absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What decides who reads in a pod, made small: what is left out, others may change and add.
+
+    :ivar shares: what it shares with its node, or its containers with each other.
+    :ivar volumes: digest of the volumes that hold values. :ivar opener: of the container that opens them.
+    """
+
+    shares: tuple[str, ...] = ()
+    volumes: str = ""
+    opener: str = ""
+
+    def unlike(self, planned: Shape) -> list[str]:
+        """In words, in what it differs from what was asked for."""
+        found = [
+            f"{field} is {'set' if field in self.shares else 'not set'}"
+            for field in _SHARED
+            if (field in self.shares) != (field in planned.shares)
+        ]
+        if self.volumes != planned.volumes:
+            found.append("the volumes with the secrets are not those that it was made with")
+        if self.opener != planned.opener:
+            found.append(f"container {OPENER}, which opens the secrets, is not as it was made")
+        return found
+
+
+NO_SHAPE = Shape()
+
+
+def shape_of(spec: Mapping[str, Any]) -> Shape:
+    """The shape of a pod, as it is asked for or as the API server has it: what that fills in makes no difference."""
+    holding = _holding(spec)
+    volumes = [_plain(volume) for volume in spec.get("volumes") or [] if volume["name"] in holding]
+    openers = [_opener(container) for container in _containers(spec) if container["name"] == OPENER]
+    return Shape(
+        tuple(field for field in _SHARED if spec.get(field)),
+        _digest(sorted(volumes, key=lambda volume: str(volume["name"]))),
+        _digest(openers),
+    )
 
 
 def readers(spec: Mapping[str, Any]) -> set[str]:
     """Names of the containers that refer to the Secret of a run, or to a volume with its values."""
-    volumes = _HOLD_VALUES | {
-        volume["name"] for volume in spec.get("volumes") or [] if _names_ours(volume, _OF_VOLUMES)
-    }
-    containers = [container for kind in _KINDS for container in spec.get(kind) or []]
-    found = {item["name"] for item in containers if _reads(item, volumes)}
-    if found and spec.get("shareProcessNamespace"):
+    holding, containers = _holding(spec), _containers(spec)
+    found = {item["name"] for item in containers if _reads(item, holding)}
+    if found and (spec.get("shareProcessNamespace") or spec.get("hostPID")):
         return {item["name"] for item in containers}
     return found
+
+
+def is_key(volume: Mapping[str, Any]) -> bool:
+    """Whether a volume has the key that values are sealed to: it asks our signer for a certificate."""
+    return SIGNER in _values(volume, "projected.sources[].podCertificate.signerName")
+
+
+def _holding(spec: Mapping[str, Any]) -> set[str]:
+    """Names of the volumes that hold values: of the Secret, the key, and what a container that has the key can fill."""
+    volumes = spec.get("volumes") or []
+    keys = {volume["name"] for volume in volumes if is_key(volume)}
+    of_secrets = {volume["name"] for volume in volumes if _names_ours(volume, _OF_VOLUMES)}
+    mounts = [container.get("volumeMounts") or [] for container in _containers(spec)]
+    filled = {
+        mount["name"]
+        for mounted in mounts
+        if any(mount["name"] in keys for mount in mounted)
+        for mount in mounted
+        if not mount.get("readOnly")
+    }
+    return _OURS | keys | of_secrets | filled
+
+
+def _containers(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [container for kind in _KINDS for container in spec.get(kind) or []]
 
 
 def _reads(container: Mapping[str, Any], volumes: set[str]) -> bool:
@@ -46,3 +126,61 @@ def _values(of: Any, path: str) -> Iterator[str]:
             yield from _values(one, rest)
         elif isinstance(one, str):
             yield one
+
+
+# as it was asked for, whatever the API server fills in
+
+
+def _plain(volume: Mapping[str, Any]) -> dict[str, Any]:
+    """A volume without the mode of its files, which the API server fills in: who mounts it can read it."""
+    return {
+        key: {name: value for name, value in source.items() if name != "defaultMode"}
+        if isinstance(source, Mapping)
+        else source
+        for key, source in volume.items()
+    }
+
+
+def _opener(container: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides to whom the opener gives the values."""
+    context = container.get("securityContext") or {}
+    return {
+        **{field: container[field] for field in _DECIDING if container.get(field)},
+        "env": [_variable(item) for item in container.get("env") or []],
+        "mounts": [_mount(item) for item in container.get("volumeMounts") or [] if not _is_token(item)],
+        "terminationMessage": [
+            container.get(field.path) or field.harmless
+            for field in COPIED
+            if field.path.startswith("terminationMessage")
+        ],
+        # Others may take more away, as OpenShift does, and not give it back.
+        "securityContext": [
+            bool(context.get("privileged")),
+            context.get("allowPrivilegeEscalation") is not False,
+            bool(context.get("readOnlyRootFilesystem")),
+            sorted((context.get("capabilities") or {}).get("add") or []),
+            context.get("procMount") or "Default",
+        ],
+    }
+
+
+def _variable(variable: Mapping[str, Any]) -> dict[str, Any]:
+    origin = variable.get("valueFrom") or {}
+    field = origin.get("fieldRef")
+    if field is None:
+        return dict(variable)
+    return {**variable, "valueFrom": {**origin, "fieldRef": field["fieldPath"]}}
+
+
+def _mount(mount: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in mount.items() if value and key != "recursiveReadOnly"}
+
+
+def _is_token(mount: Mapping[str, Any]) -> bool:
+    return mount.get("mountPath") == _TOKEN and bool(mount.get("readOnly"))
+
+
+def _digest(of: list[dict[str, Any]]) -> str:
+    """Short, and empty for nothing: it is kept of every pod."""
+    text = json.dumps(of, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32] if of else ""

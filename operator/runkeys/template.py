@@ -9,10 +9,8 @@ from typing import Any, Protocol
 from runkeys.api import GROUP, Task
 from runkeys.documents import TOO_DEEP, is_too_deep
 from runkeys.kubelet import OURS, RUNTIME, TERMINATION_LOG, copies, expands, expansions, is_taken
+from runkeys.naming import SIGNER
 from runkeys.refusal import Reason, Refusal
-
-SIGNER = f"{GROUP}/recipient"
-"""The signer that pods ask for the certificate which carries their values."""
 
 MOST_CONTAINERS = 100
 """Of a pod. Each image of theirs is compared with what a binding allows."""

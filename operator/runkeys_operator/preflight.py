@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+from runkeys.naming import SIGNER
 from runkeys.needs import NO_OFFER, SealedOffer
-from runkeys.template import SIGNER
 
 from .authorize import LOCAL_REVIEWS
 from .errors import ApiError, NotFound, StartError, TooManyRequests, Unauthorized, Unreachable

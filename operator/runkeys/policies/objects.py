@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from runkeys.api import GROUP
-from runkeys.naming import LABEL_RUN, LABEL_RUN_UID, LABEL_TASK, OBJECT_PREFIX, RECIPIENT_VOLUME, SECRET_TYPE
+from runkeys.naming import (
+    LABEL_RUN,
+    LABEL_RUN_UID,
+    LABEL_TASK,
+    OBJECT_PREFIX,
+    RECIPIENT_VOLUME,
+    SECRET_TYPE,
+    SIGNER,
+)
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, listed, ours, policy, rule, text
 from runkeys.policies.shared import JOB_CONTROLLERS, NOT_COLLECTED, TARGET
 from runkeys.secret_paths import VOLUME, every_secret
-from runkeys.template import SIGNER
 
 _RUN_LABELS = [LABEL_RUN, LABEL_RUN_UID, LABEL_TASK]
 

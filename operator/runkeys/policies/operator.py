@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from runkeys.api import GROUP
-from runkeys.naming import OBJECT_PREFIX, SEALING_KEYS, SECRET_TYPE
+from runkeys.naming import OBJECT_PREFIX, SEALING_KEYS, SECRET_TYPE, SIGNER
 from runkeys.policies import baseline
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, listed, ours, policy, rule, text
 from runkeys.policies.shared import LAST_APPLIED, TARGET, changed
 from runkeys.secret_paths import IMAGE_PULL_SECRETS, POD, every_secret
 from runkeys.status import FINAL_PHASES
-from runkeys.template import SIGNER
 from runkeys.words import shell
 
 LABEL_RUNS = f"{GROUP}/runs"

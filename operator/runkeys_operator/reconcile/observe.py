@@ -18,6 +18,7 @@ from runkeys.api.common import ObjectMeta
 from runkeys.attempts import jobs_with_secrets
 from runkeys.needs import Bindings, requester_of
 from runkeys.observation import (
+    LABEL_JOB_UID,
     JobState,
     JobView,
     Memory,
@@ -26,6 +27,7 @@ from runkeys.observation import (
     RequestView,
     SecretMemory,
 )
+from runkeys.outcomes import named_after
 from runkeys.status import finished
 from runkeys_operator.errors import NotFound
 from runkeys_operator.guard import Guard
@@ -173,6 +175,14 @@ class Observer:
             pod.uid: pod
             for pod in await asyncio.gather(*(_pod(self._kube, namespace, one) for one in behind))
         }
+        # Of the watch only pods with the labels of a run are seen: one that is counted need not have any.
+        pods |= {
+            pod.uid: pod
+            for listed in await asyncio.gather(
+                *(_pods_of(self._kube, namespace, job) for job in _unexplained(run, found, pods.values()))
+            )
+            for pod in listed
+        }
         return Observation(
             run,
             read,
@@ -281,6 +291,25 @@ def _of_ended(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodV
         if attempt.pod_uid is not None and attempt.job_uid in ended
     }
     return recorded | {pod.uid for pod in pods if pod.job_uid in ended}
+
+
+def _unexplained(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodView]) -> list[JobView]:
+    """Jobs that are said to have succeeded, and of which no pod is seen that has."""
+    over = {attempt.job_uid for task in run.status.tasks for attempt in task.attempts if attempt.outcome}
+    well = [pod for pod in pods if pod.phase == "Succeeded"]
+    return [
+        job
+        for job in jobs.values()
+        if job.state is JobState.SUCCEEDED
+        and job.uid not in over
+        and not named_after(job, (pod for pod in well if pod.job_uid == job.uid))
+    ]
+
+
+async def _pods_of(kube: Kube, namespace: str, job: JobView) -> list[PodView]:
+    """All pods that a Job counts, or would, whatever else is true of them."""
+    found = await kube.list(PODS, namespace, label_selector=f"{LABEL_JOB_UID}={job.uid}")
+    return [pod for pod in map(PodView.parse, found) if pod.job_uid == job.uid]
 
 
 async def _pod(kube: Kube, namespace: str, seen: PodView) -> PodView:

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runkeys.delivery import Issuer, RecipientError
+from runkeys.naming import SIGNER
 from runkeys.needs import SealedOffer
 from runkeys.observation import PodView, RequestView
-from runkeys.template import SIGNER
 from runkeys_operator.errors import Conflict, NotFound
 from runkeys_operator.kube import PODS, REQUESTS, Kube
 from runkeys_operator.reconcile.key import RequestKey, RunKey

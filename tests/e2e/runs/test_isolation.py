@@ -98,6 +98,7 @@ def pod_spec(secret_name: str) -> dict[str, Any]:
     reference = {"secretKeyRef": {"name": secret_name, "key": "SECRET_API_TOKEN"}}
     return {
         "restartPolicy": "Never",
+        "activeDeadlineSeconds": 600,  # without one it would be given nothing
         "terminationGracePeriodSeconds": 1,
         "containers": [
             {

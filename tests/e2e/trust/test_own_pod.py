@@ -5,20 +5,20 @@ Policies refuse such forgeries; here is what stands behind them, and what others
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
-from tests.e2e.cluster.base import wait_until
 from tests.e2e.cluster.client import Object
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.team import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, condition, phase, python
+from tests.e2e.runs.team import FINISHES_WHEN_TOLD, HELD_BACK, TASK_IMAGE, Team, condition, phase, python
 from tests.e2e.trust.attacks_on_jobs import UID
+from tests.e2e.trust.others import mutating, probe
 from tests.e2e.trust.scene import pod_spec
 
 pytestmark = pytest.mark.e2e
+
+WAITS = "import os, time\nwhile not os.path.exists('/tmp/finish'): time.sleep(0.05)"
+KINDS: dict[str, Object] = {"job": {}, "plain": {"secrets": []}}
+"""Runs whose task needs secrets, or none."""
 
 QUICK = {"terminationGracePeriodSeconds": 1}
 
@@ -28,12 +28,7 @@ def test_the_success_of_a_pod_that_somebody_else_made_is_not_the_runs(team: Team
     run = team.make_run(command=python(FINISHES_WHEN_TOLD), pod=QUICK)
     own = team.wait_running(run)
     job = team.client.get("jobs", team.object_name(run), team.namespace)
-    metadata = {"name": "forged", "namespace": team.namespace}
-    spec = pod_spec(command=["python3", "-c", "0"])
-    team.client.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    team.client.wait_for(
-        "pods", "forged", team.namespace, lambda pod: pod["status"]["phase"] == "Succeeded", timeout=120
-    )
+    finished_pod(team, "forged")
     labels = {"labels": {UID: job["metadata"]["uid"]}}
     with team.without_policies("pods"):  # which would refuse it
         team.client.patch("pods", "forged", team.namespace, {"metadata": labels})
@@ -48,6 +43,64 @@ def test_the_success_of_a_pod_that_somebody_else_made_is_not_the_runs(team: Team
     assert "its own pod has not" in task["message"]
     assert task["attempts"][0]["podUID"] == own["metadata"]["uid"]
     assert team.secret_story() == ["made", "gone"]
+
+
+def test_nor_is_that_of_a_pod_that_no_watch_shows(team: Team) -> None:
+    """The run's own pod has no node, and the one that is counted has no labels of a run."""
+    runs = {name: team.make_run(name, task=task, pod={**QUICK, **HELD_BACK}) for name, task in KINDS.items()}
+    jobs = {
+        name: team.client.wait_for("jobs", team.object_name(run), team.namespace, bool)
+        for name, run in runs.items()
+    }
+    for name in runs:
+        finished_pod(team, f"forged-{name}")
+    with team.without_policies("pods"):
+        for name, job in jobs.items():
+            labels = {"labels": {UID: job["metadata"]["uid"]}}
+            team.client.patch("pods", f"forged-{name}", team.namespace, {"metadata": labels})
+
+    found = {name: team.wait_phase(name, "Succeeded", "Failed") for name in runs}
+
+    for name, run in runs.items():
+        job = team.client.get("jobs", team.object_name(run), team.namespace)
+        assert job["status"]["succeeded"] == 1, "the Job controller was not deceived, so this shows nothing"
+        assert phase(found[name]) == "Failed", found[name]["status"]
+        assert found[name]["status"]["tasks"][0]["reason"] == "PodReplaced"
+    assert "was never given the secrets that it needs" in found["job"]["status"]["tasks"][0]["message"]
+    assert "Pod forged-plain was counted instead" in found["plain"]["status"]["tasks"][0]["message"]
+    assert team.secret_story() == []
+
+
+def test_twin_of_a_pod_that_went_while_nobody_looked_the_job_is_believed(team: Team) -> None:
+    runs = {
+        name: team.make_run(name, task=task, pod=QUICK, command=python(WAITS)) for name, task in KINDS.items()
+    }
+    for run in runs.values():
+        team.wait_running(run)
+    team.operator.kill()
+    for run in runs.values():
+        pod = team.pod(run)["metadata"]["name"]
+        team.tell_to_finish(run)
+        team.client.wait_for(
+            "jobs", team.object_name(run), team.namespace, lambda job: job["status"].get("succeeded") == 1
+        )
+        team.client.delete("pods", pod, team.namespace)
+        team.client.wait_gone("pods", pod, team.namespace)
+    team.operator.start()
+
+    for name in runs:
+        found = team.wait_phase(name, "Succeeded", "Failed")
+        assert phase(found) == "Succeeded", found["status"]
+
+
+def finished_pod(team: Team, name: str) -> None:
+    """A pod of somebody else that has ended well."""
+    metadata = {"name": name, "namespace": team.namespace}
+    spec = pod_spec(command=["python3", "-c", "0"])
+    team.client.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    team.client.wait_for(
+        "pods", name, team.namespace, lambda pod: pod["status"]["phase"] == "Succeeded", timeout=120
+    )
 
 
 # what others' policies make of our pods and Jobs
@@ -73,43 +126,6 @@ MOUNTS = added(
     ", volumeMounts: object.spec.?volumes.orValue([]).map(v,"
     " Object.spec.containers.volumeMounts{name: v.name, mountPath: '/seen/' + v.name})"
 )
-
-
-@contextmanager
-def mutating(team: Team, resource: str, group: str, expression: str, probe: Object) -> Iterator[None]:
-    """While a policy of somebody else changes what is made in the namespace; ``probe`` shows that it does."""
-    api, kind = "admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy"
-    metadata = {"name": f"agent-{secrets.token_hex(4)}"}
-    rule = {"apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource]}
-    spec = {
-        "failurePolicy": "Fail",
-        "reinvocationPolicy": "Never",
-        "matchConstraints": {"resourceRules": [rule]},
-        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
-    }
-    here = {"matchLabels": {"kubernetes.io/metadata.name": team.namespace}}
-    binding = {"policyName": metadata["name"], "matchResources": {"namespaceSelector": here}}
-    team.client.create({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": spec})
-    team.client.create({"apiVersion": api, "kind": f"{kind}Binding", "metadata": metadata, "spec": binding})
-    try:
-        wait_until(
-            "the policy to be in force", lambda: "'agent'" in str(team.client.create(probe, dryRun="All"))
-        )
-        yield
-    finally:
-        team.client.delete("mutatingadmissionpolicybindings", metadata["name"])
-        team.client.delete("mutatingadmissionpolicies", metadata["name"])
-
-
-def probe(team: Team, kind: str) -> Object:
-    metadata = {"name": "probe", "namespace": team.namespace}
-    spec = pod_spec() if kind == "Pod" else {"template": {"spec": pod_spec()}}
-    return {
-        "apiVersion": "v1" if kind == "Pod" else "batch/v1",
-        "kind": kind,
-        "metadata": metadata,
-        "spec": spec,
-    }
 
 
 @pytest.mark.parametrize(

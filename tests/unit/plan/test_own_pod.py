@@ -9,8 +9,8 @@ import pytest
 
 from runkeys.actions import Refresh
 from runkeys.kubelet import SECRETS_VOLUME
-from runkeys.naming import ENVIRONMENT_VOLUME, OPENER, RECIPIENT_VOLUME
-from runkeys.observation import ContainerView, JobState, PodView
+from runkeys.naming import ENVIRONMENT_VOLUME, OPENER, RECIPIENT_VOLUME, SIGNER
+from runkeys.observation import ContainerView, Finding, JobState, PodView
 from runkeys.plan import plan
 from runkeys.readers import readers
 from runkeys.refusal import Reason
@@ -83,6 +83,60 @@ def test_nor_that_of_a_pod_of_a_task_without_secrets() -> None:
     job_says_it_succeeded(world)
 
     assert ends_with(world) == ("Failed", Reason.POD_REPLACED)
+
+
+@pytest.mark.parametrize("secrets", [[], task()["secrets"]])
+def test_nor_that_of_one_with_a_name_that_no_job_controller_gives(secrets: list[Any]) -> None:
+    """Nobody has seen the pod of the Job."""
+    world, pod = given(secrets=secrets)
+    without_the_pod(world)
+    world.pods = {"forged": replace(pod, uid="forged", name="innocent", phase="Succeeded")}
+    job_says_it_succeeded(world)
+
+    assert ends_with(world) == ("Failed", Reason.POD_REPLACED)
+    assert "innocent was counted instead" in world.run.status.tasks[0].message
+
+
+def test_twin_of_a_pod_that_nobody_has_seen_the_job_is_believed() -> None:
+    """The operator was away while it ran and went."""
+    world, _ = given()
+    without_the_pod(world)
+    world.pods = {}
+    job_says_it_succeeded(world)
+
+    assert ends_with(world)[0] == "Succeeded"
+
+
+def without_the_pod(world: World) -> None:
+    """As if the pod had not been on record: of an attempt that an older version began."""
+    status = world.run.status
+    attempt = status.tasks[0].attempts[0].model_copy(update={"pod_uid": None})
+    tasks = [status.tasks[0].model_copy(update={"attempts": [attempt]})]
+    world.run = world.run.model_copy(update={"status": status.model_copy(update={"tasks": tasks})})
+
+
+@pytest.mark.parametrize("delivery", ["Secret", "Sealed"])
+@pytest.mark.parametrize("seen", [True, False])
+def test_an_attempt_that_was_given_nothing_cannot_have_succeeded(delivery: str, seen: bool) -> None:
+    world = World(run=make_run(tasks=[task(delivery=delivery)]), source_there=False)
+    world.memory = replace(world.memory, sources=Finding(world.now, None))
+    world.reconcile()
+    world.bind_pod()
+    world.reconcile()
+    ((uid, pod),) = world.pods.items()
+    world.pods = {uid: replace(pod, phase="Succeeded")} if seen else {}
+    job_says_it_succeeded(world)
+
+    assert ends_with(world) == ("Failed", Reason.POD_REPLACED)
+    assert "was never given the secrets that it needs" in world.run.status.tasks[0].message
+
+
+def test_twin_one_that_needs_none_can() -> None:
+    world = World(run=make_run(tasks=[task(secrets=[])]))
+    world.reconcile()
+    job_says_it_succeeded(world)
+
+    assert ends_with(world)[0] == "Succeeded"
 
 
 @pytest.mark.parametrize("phase", ["Running", "Failed"])
@@ -243,3 +297,24 @@ def test_among_shared_processes_all_read() -> None:
 
     assert readers(shared) == {"main", "agent"}
     assert readers({**shared, "containers": [{"name": "main"}]}) == set()
+    of_node = {field: value for field, value in shared.items() if field != "shareProcessNamespace"}
+    assert readers({**of_node, "hostPID": True}) == {"main", "agent"}
+
+
+@pytest.mark.parametrize("volume", ["key", "filled"])
+def test_what_is_delivered_sealed_is_found_under_any_name(volume: str) -> None:
+    certificate = {"projected": {"sources": [{"podCertificate": {"signerName": SIGNER}}]}}
+    volumes = [{"name": "key", **certificate}, {"name": "filled", "emptyDir": {}}, {"name": "certs"}]
+    opens = [{"name": "key", "mountPath": "/k", "readOnly": True}, {"name": "filled", "mountPath": "/f"}]
+    opener = {
+        "name": OPENER,
+        "volumeMounts": [*opens, {"name": "certs", "mountPath": "/c", "readOnly": True}],
+    }
+    mounts = {"volumeMounts": [{"name": volume, "mountPath": "/v"}]}
+
+    assert readers(spec(mounts, volumes=volumes, initContainers=[opener])) == {OPENER, "agent"}
+    reference = {"fileKeyRef": {"volumeName": volume, "path": "x", "key": "y"}}
+    variable = {"env": [{"name": "X", "valueFrom": reference}]}
+    assert readers(spec(variable, volumes=volumes, initContainers=[opener])) == {OPENER, "agent"}
+    harmless = {"volumeMounts": [{"name": "certs", "mountPath": "/v"}]}
+    assert readers(spec(harmless, volumes=volumes, initContainers=[opener])) == {OPENER}

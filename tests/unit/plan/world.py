@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from runkeys.actions import (
     Action,
@@ -41,6 +42,7 @@ from runkeys.observation import (
     RequestView,
 )
 from runkeys.plan import plan, plan_farewell
+from runkeys.readers import shape_of
 from runkeys.refusal import Reason, Refusal
 from runkeys.status import finished
 from tests.unit.plan.objects import bound_to, later, make_binding, make_run
@@ -73,6 +75,8 @@ class World:
     fresh: bool = False
     task_of: dict[str, str] = field(default_factory=dict)
     """By the name of a Job, the task that it is an attempt of."""
+    specs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By the name of a Job, its pod as it was asked for."""
     outputs: dict[str, str] = field(default_factory=dict)
     """By the name of a task, what its container writes."""
     _uids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -153,9 +157,11 @@ class World:
                     created=self.now,
                     run_uid=run_uid_of(manifest["metadata"]),
                     deadline_seconds=manifest["spec"]["template"]["spec"].get("activeDeadlineSeconds"),
+                    ttl_seconds=manifest["spec"]["ttlSecondsAfterFinished"],
                     sealed=RECIPIENT_VOLUME
                     in [item["name"] for item in manifest["spec"]["template"]["spec"].get("volumes", [])],
                 )
+                self.specs[name] = manifest["spec"]["template"]["spec"]
             case DeleteJob(name, uid):
                 if name in self.jobs and self.jobs[name].uid == uid:
                     self.remove_job(name)
@@ -243,6 +249,8 @@ class World:
                     service_account="default",
                     containers=(*_opener(job), ContainerView("main", "ghcr.io/acme/app:1")),
                     node="node1",
+                    shape=shape_of(self.specs[job.name]),
+                    deadline_seconds=self.specs[job.name].get("activeDeadlineSeconds"),
                 )
                 if job.sealed:
                     self.ask(self.pods[uid])

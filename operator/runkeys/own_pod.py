@@ -1,0 +1,71 @@
+"""Whether the pod of an attempt is as the run describes it: policies and webhooks of others change pods. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runkeys import manifests
+from runkeys.naming import OPENER
+from runkeys.needs import TaskNeeds
+from runkeys.observation import ContainerView, JobView, Observation, PodView
+from runkeys.readers import shape_of
+from runkeys.refusal import Reason, Refusal
+from runkeys.template import MOST_GRACE
+
+_LEAVE = (
+    "something in the cluster, such as a mutating policy or webhook, has changed the pod; have it leave the pods of"
+    " runs as they are"
+)
+
+
+def is_opener(obs: Observation, job: JobView, container: ContainerView) -> bool:
+    """Whether a container is the one that opens what was delivered sealed."""
+    return job.sealed and container.name == OPENER and container.image == obs.offer.image
+
+
+def added_reader(obs: Observation, job: JobView, pod: PodView, carriers: Sequence[str]) -> Refusal | None:
+    """Why the values are not for the pod as it was made: containers that the run does not name would have them."""
+    others = [
+        container
+        for container in pod.containers
+        if container.reads and container.name not in carriers and not is_opener(obs, job, container)
+    ]
+    if not others:
+        return None
+    what = f"container {others[0].name} ({others[0].image})"
+    if others[0].name == OPENER:
+        what += f", which is not the operator's image {obs.offer.image},"
+    message = f"{what} would come by the secrets, which the run gives to {', '.join(carriers)} only: {_LEAVE}"
+    return _refusal(f"pod {pod.name}", message)
+
+
+def rewritten(
+    obs: Observation, index: int, number: int, needs: TaskNeeds, job: JobView, pod: PodView
+) -> Refusal | None:
+    """Why the values are not for the pod as it was made: others could read them in it, or have them for longer.
+
+    It is compared with the template that the operator makes for this attempt, and not with that of the Job, which was
+    made past the same policies.
+    """
+    planned = manifests.job(obs.run, index, number, needs, image=obs.offer.image)["spec"]
+    unlike = pod.shape.unlike(shape_of(planned["template"]["spec"]))
+    if unlike:
+        return _refusal(f"pod {pod.name}", f"{unlike[0]}, so that others could read the secrets: {_LEAVE}")
+    for where, field, found, most in (
+        (f"pod {pod.name}", "activeDeadlineSeconds", pod.deadline_seconds, needs.deadline_seconds),
+        (f"pod {pod.name}", "terminationGracePeriodSeconds", pod.grace_seconds, MOST_GRACE),
+        (f"Job {job.name}", "ttlSecondsAfterFinished", job.ttl_seconds, planned["ttlSecondsAfterFinished"]),
+    ):
+        if most is not None and (found is None or found > most):
+            what = "is missing" if found is None else f"is {found}"
+            message = (
+                f"{field} {what}, and the run and its bindings allow {most}: the secrets could be there for longer."
+                " Either something in the cluster, such as a mutating policy or webhook, has changed it: have it"
+                " leave Jobs and pods of runs as they are. Or the bindings have been changed since: make a new run"
+            )
+            return _refusal(where, message)
+    return None
+
+
+def _refusal(where: str, message: str) -> Refusal:
+    return Refusal(Reason.POD_CHANGED, where, message, permanent=False)
