@@ -71,13 +71,19 @@ def names(account: Account) -> Object:
             " job without --cascade (in a request: propagationPolicy Background), or cancel the run (spec.cancel)",
         ),
         check(
-            # What is not said means Background for a run, unless a finalizer says something else.
+            # What is not said means Background for a run.
             "!(request.operation == 'DELETE' && variables.run)"
-            " || (!request.?options.?orphanDependents.orValue(false)"
-            " && request.?options.?propagationPolicy.orValue('orphan' in"
-            " oldObject.metadata.?finalizers.orValue([]) ? 'Orphan' : '') != 'Orphan')",
+            " || (request.?options.?propagationPolicy.orValue('') != 'Orphan'"
+            " && !request.?options.?orphanDependents.orValue(false))",
             "a WorkflowRun is deleted with its Jobs and their Secrets, which this would leave behind; use kubectl"
             " delete workflowrun without --cascade (in a request: propagationPolicy Background)",
+        ),
+        check(
+            # The garbage collector goes by it, too.
+            "request.operation == 'DELETE' || !variables.run || !('orphan' in object.metadata.?finalizers.orValue([]))"
+            " || (request.operation == 'UPDATE' && 'orphan' in oldObject.metadata.?finalizers.orValue([]))",
+            "the finalizer orphan has a WorkflowRun leave its Jobs and their Secrets behind when it is deleted; leave"
+            " it out",
         ),
         check(
             "request.operation != 'UPDATE' || !variables.job"
@@ -90,15 +96,15 @@ def names(account: Account) -> Object:
         "secret": "request.resource.resource == 'secrets'",
         "job": "request.resource.resource == 'jobs'",
         "run": "request.resource.resource == 'workflowruns'",
-        "ours": f"variables.target.metadata.name.startsWith({text(OBJECT_PREFIX)})"
-        f" || (variables.secret && variables.target.?type.orValue('') == {text(SECRET_TYPE)})",
+        "ours": f"!variables.run && (variables.target.metadata.name.startsWith({text(OBJECT_PREFIX)})"
+        f" || (variables.secret && variables.target.?type.orValue('') == {text(SECRET_TYPE)}))",
         "labelled": f"variables.job && {labels}.exists(l, l in variables.target.metadata.?labels.orValue({{}}))",
     }
     rules = [
         rule("CREATE UPDATE DELETE", "secrets"),
         rule("CREATE UPDATE DELETE", "jobs", group="batch"),
         rule("UPDATE", "jobs/status", group="batch"),
-        ours("DELETE", "workflowruns"),
+        ours("CREATE UPDATE DELETE", "workflowruns"),
     ]
     return policy(rules, checks, variables, NOT_COLLECTED)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.e2e.cluster.client import Object
+from tests.e2e.runs.team import run
 from tests.e2e.trust.scene import Attack, Scene, patch, pod_spec
 
 UID, NAME = "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"
@@ -58,13 +59,19 @@ def run_deleted(**options: Any) -> Attack:
 
 
 def run_deleted_by_a_finalizer(scene: Scene, dry: dict[str, Any]) -> object:
-    """It says beforehand what a deletion is to leave behind that says nothing."""
+    """It says beforehand what a deletion is to leave behind that says nothing, as that of the garbage collector."""
     here = ("workflowruns", "job", scene.team.namespace)
     scene.mallory.patch(*here, {"metadata": {"finalizers": ["orphan"]}})
     try:
         return delete_run(scene, **dry)
     finally:
         scene.team.client.patch(*here, {"metadata": {"finalizers": None}})
+
+
+def run_made_with_a_finalizer(scene: Scene, dry: dict[str, Any]) -> object:
+    made = run(scene.team.namespace, "left", bindings=[], task={"secrets": []})
+    made["metadata"]["finalizers"] = ["orphan"]
+    return scene.mallory.create(made, **dry)
 
 
 def of_pod(change: object, sub: str = "") -> Attack:
@@ -108,4 +115,5 @@ ATTACKS = {
         propagationPolicy="Orphan", fieldSelector="metadata.name=job"
     ),
     "run: deleted, and a finalizer keeps its Job": Attack("names", run_deleted_by_a_finalizer),
+    "run: made with the finalizer that keeps its Job": Attack("names", run_made_with_a_finalizer),
 }
