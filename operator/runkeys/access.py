@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,9 @@ MAX_IMAGE = 1024
 
 MAX_PATTERNS = 16 * 1024
 """Characters of all image patterns of a binding together."""
+
+_MOST_KNOWN = 8192
+"""Images of which it is kept which rules match: more than the largest run has."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class _Patterns:
         self._begin = self._within = self._across = 0
         self._characters: dict[str, int] = {}
         self._ends: list[int] = []
+        self._known: dict[bytes, frozenset[int]] = {}
         bit = 1
         for patterns in rules:
             ends = 0
@@ -125,6 +130,16 @@ class _Patterns:
         """The rules of which a pattern matches."""
         if len(image) > MAX_IMAGE:
             return frozenset()
+        # A run is planned many times over, and others have the same images. By their hashes, which take no room.
+        key = hashlib.sha256(image.encode(errors="surrogatepass")).digest()
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            found = self._known[key] = self._look_through(image)
+        return found
+
+    def _look_through(self, image: str) -> frozenset[int]:
         stars = self._within | self._across
         here = self._begin | (self._begin & stars) << 1  # a star may stand for nothing
         for character in image:
@@ -143,7 +158,7 @@ def _parts(pattern: str) -> list[str]:
     return ["**" if part.startswith("**") else part for part in re.findall(r"\*+|[^*]", pattern)]
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)
 def _compiled(rules: tuple[tuple[str, ...], ...]) -> _Patterns:
     return _Patterns(rules)
 

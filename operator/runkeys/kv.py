@@ -185,7 +185,7 @@ def _parsed(stored: str) -> dict[str, Any]:
         found = documents.read(stored)
     except ValueError:
         found = None
-    if not isinstance(found, dict) or set(found) != {"key", "value"}:
+    if not isinstance(found, dict) or not {"key", "value"} <= set(found):  # a later version may say more
         raise Invalid(f"ConfigMap {CONFIG_MAP} holds something that was not written by runkeys; take it out")
     return found
 

@@ -104,7 +104,7 @@ def _plan_finished(obs: Observation, now: datetime) -> Plan:
     results = [
         TaskResult(
             task.name,
-            Verdict(State(old[task.name].state), old[task.name].reason, old[task.name].message),
+            Verdict(_final(old[task.name].state), old[task.name].reason, old[task.name].message),
             item.attempts,
             old[task.name].output,
             item.held_by,
@@ -117,7 +117,8 @@ def _plan_finished(obs: Observation, now: datetime) -> Plan:
     conditions = [released if item.type == released.type else item for item in run.status.conditions]
     if not any(item.type == REQUESTS_REFUSED for item in conditions):
         conditions += [item for item in fresh.conditions if item.type == REQUESTS_REFUSED]
-    changes = {"conditions": conditions, "live": fresh.live, "exposed": fresh.exposed, "tasks": fresh.tasks}
+    tasks = [item.model_copy(update={"state": old[item.name].state}) for item in fresh.tasks]
+    changes = {"conditions": conditions, "live": fresh.live, "exposed": fresh.exposed, "tasks": tasks}
     status = run.status.model_copy(update=changes)
     stale = status != run.status
     if stale and not actions:
@@ -131,6 +132,12 @@ def _plan_finished(obs: Observation, now: datetime) -> Plan:
         else:
             due.append(expiry)
     return Plan(tuple(actions), status, stale, _until(now, due), settled)
+
+
+def _final(state: str) -> State:
+    """Of a task whose run is over; a word of a later version stands for an end, too."""
+    known = State(state)
+    return known if known.final else State.FAILED
 
 
 class _Open:

@@ -23,6 +23,11 @@ class State(StrEnum):
     SKIPPED = "Skipped"
     CANCELLED = "Cancelled"
 
+    @classmethod
+    def _missing_(cls, value: object) -> State:  # noqa: ARG003
+        """What a later version wrote: the attempts on record tell how far the task is."""
+        return cls.PENDING
+
     @property
     def final(self) -> bool:
         """Whether nothing follows."""
@@ -42,6 +47,11 @@ class Outcome(StrEnum):
     DISRUPTED = "Disrupted"
     SUSPENDED = "Suspended"
     CANCELLED = "Cancelled"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Outcome:  # noqa: ARG003
+        """What a later version wrote: it is over, and how is not known."""
+        return cls.LOST
 
     @property
     def counts(self) -> bool:
@@ -95,8 +105,8 @@ FINAL_PHASES = (State.SUCCEEDED.value, State.FAILED.value, State.CANCELLED.value
 
 
 def finished(status: WorkflowRunStatus) -> bool:
-    """Whether this status is one that nothing follows."""
-    return status.phase in FINAL_PHASES
+    """Whether this status is one that nothing follows; of a phase that a later version wrote the time tells."""
+    return status.phase in FINAL_PHASES or status.completion_time is not None
 
 
 REQUESTS_REFUSED = "RequestsRefused"

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
-from pydantic.alias_generators import to_camel
 
 from runkeys.api.common import (
     API_VERSION,
@@ -18,6 +17,7 @@ from runkeys.api.common import (
     ObjectMeta,
     PrinterColumn,
     StatusMessage,
+    StatusModel,
     StatusReason,
     cel,
     list_map,
@@ -227,7 +227,7 @@ class SecretBindingSpec(ApiModel):
         return {entry.name: entry for entry in self.secrets}
 
 
-class EntryStatus(ApiModel):
+class EntryStatus(StatusModel):
     """What was found for one entry."""
 
     name: str = Field(description="Name of the entry.", max_length=253)
@@ -244,10 +244,8 @@ class EntryStatus(ApiModel):
     )
 
 
-class SecretBindingStatus(ApiModel):
+class SecretBindingStatus(StatusModel):
     """What was found of a SecretBinding."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
     observed_generation: int | None = Field(
         default=None, description="metadata.generation that this status was computed from."

@@ -71,6 +71,17 @@ class ApiModel(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+class StatusModel(ApiModel):
+    """Base of all that the operator finds and writes down, which another version of it reads.
+
+    In an upgrade, and after one that was taken back, an operator meets what a later version wrote. What it does not
+    know there says nothing that it could get wrong; in what is wanted of it, it does. What it writes anew is without
+    the fields that it does not know, but for those of the status itself, which a merge patch leaves alone.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+
 def _cut(most: int, text: Any) -> Any:
     return f"{text[: most - 1]}…" if isinstance(text, str) and len(text) > most else text
 
@@ -152,7 +163,7 @@ def _holds(requirement: LabelSelectorRequirement, labels: dict[str, str]) -> boo
             return False
 
 
-class Condition(ApiModel):
+class Condition(StatusModel):
     """A condition as in metav1: one aspect of the state with a reason for programs and a message for people."""
 
     type: str = Field(description="What the condition is about, e.g. SecretsReleased.", max_length=316)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
-from pydantic.alias_generators import to_camel
 
 from runkeys.api.binding import MAX_SEALED
 from runkeys.api.common import (
@@ -16,6 +15,7 @@ from runkeys.api.common import (
     ObjectMeta,
     PrinterColumn,
     StatusMessage,
+    StatusModel,
     StatusReason,
     Time,
     cel,
@@ -62,10 +62,8 @@ class SecretRevealSpec(ApiModel):
     )
 
 
-class SecretRevealStatus(ApiModel):
+class SecretRevealStatus(StatusModel):
     """The answer."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
     answered_time: Time | None = Field(
         default=None, description="When it was answered, in whatever way. There is one answer only."

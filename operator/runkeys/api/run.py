@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
-from pydantic.alias_generators import to_camel
 
 from runkeys.api.binding import DELIVERY, RELEASE_POLICY, SEALED_TEXT
 from runkeys.api.common import (
@@ -21,6 +20,7 @@ from runkeys.api.common import (
     ObjectMeta,
     PrinterColumn,
     StatusMessage,
+    StatusModel,
     StatusReason,
     Time,
     cel,
@@ -472,7 +472,7 @@ class WorkflowRunSpec(ApiModel):
         return {key: len(compact(value)) for key, value in self.input.items()}
 
 
-class Exposure(ApiModel):
+class Exposure(StatusModel):
     """A time during which the values of an attempt were in the cluster."""
 
     created: MicroTime = Field(
@@ -487,7 +487,7 @@ class Exposure(ApiModel):
     )
 
 
-class SealedDelivery(ApiModel):
+class SealedDelivery(StatusModel):
     """How far the sealed delivery of an attempt has come; its values are in no Secret at any time."""
 
     request: str = Field(
@@ -497,7 +497,7 @@ class SealedDelivery(ApiModel):
     opened: Time | None = Field(default=None, description="When the pod had opened the answer.")
 
 
-class AttemptStatus(ApiModel):
+class AttemptStatus(StatusModel):
     """One attempt of a task: a Job of its own and, for a task with secrets, a Secret of the same name."""
 
     number: int = Field(description="1 for the first attempt.", ge=1)
@@ -532,7 +532,7 @@ class AttemptStatus(ApiModel):
     )
 
 
-class TaskStatus(ApiModel):
+class TaskStatus(StatusModel):
     """What became of a task."""
 
     name: str = Field(description="Name of the task.", max_length=40)
@@ -556,10 +556,8 @@ class TaskStatus(ApiModel):
     )
 
 
-class WorkflowRunStatus(ApiModel):
+class WorkflowRunStatus(StatusModel):
     """What was found of a WorkflowRun."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
     observed_generation: int | None = Field(
         default=None, description="metadata.generation that this status was computed from."

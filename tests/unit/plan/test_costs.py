@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from runkeys.access import _compiled, _Patterns
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.observation import Finding, Memory, Observation
 from runkeys.plan import plan
@@ -118,11 +119,33 @@ def calls(given: Given) -> Counter[str]:
     return counted
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_known() -> None:
+    """What another test has looked through."""
+    _compiled.cache_clear()
+
+
 @pytest.mark.parametrize("what", LARGE)
 def test_work_grows_no_faster_than_the_run(what: str) -> None:
     small, large = calls(LARGE[what](16)), calls(LARGE[what](32))
     # Twice as many tasks, each with twice as much.
     assert large.total() < 5 * small.total(), (large - small).most_common(5)
+
+
+def test_each_image_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the run is planned: before the sources are looked at, and for each Job and Secret."""
+    looked_through: Counter[str] = Counter()
+    look_through = _Patterns._look_through
+
+    def count(patterns: _Patterns, image: str) -> frozenset[int]:
+        looked_through[image] += 1
+        return look_through(patterns, image)
+
+    monkeypatch.setattr(_Patterns, "_look_through", count)
+    for _ in range(2):
+        calls(with_images(16, 16))
+        assert set(looked_through.values()) == {1}
+    assert len(looked_through) == 16 * 15 + 1
 
 
 def test_an_input_that_many_take_is_measured_once() -> None:
