@@ -1,4 +1,4 @@
-"""Whether a binding's ``access`` admits a pod of a run, and how to allow somebody to use it. Default deny; pure."""
+"""Whether a binding's ``access`` admits a pod of a run, and the command that grants its use. Default deny; pure."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from runkeys.names import SERVICE_ACCOUNT
 from runkeys.planning.refusal import shortened
 
 USE = "use"
-"""The verb that lets somebody's runs have the secrets of a binding."""
+"""The verb that lets a user's runs have the secrets of a binding."""
 
 REVEAL = "reveal"
-"""The verb that lets somebody read them back."""
+"""The verb that lets a user read the secrets of a binding back."""
 
 
 MAX_IMAGE = 1024
-"""Characters. A longer one matches nothing; a registry, a repository, a tag and a digest have some 700 at most."""
+"""In characters. A longer image matches nothing; registry, repository, tag and digest have some 700 at most."""
 
 MAX_PATTERNS = 16 * 1024
-"""Characters of all image patterns of a binding together."""
+"""Limit on the characters of all image patterns of a binding together."""
 
 _MOST_KNOWN = 8192
-"""Images of which it is kept which rules match: more than the largest run has."""
+"""Size of the cache from image to matching rules: more images than the largest run has."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What ``access`` is checked against: a planned pod, and again the pod that was really made."""
+    """What ``access`` is checked against: first the planned pod, then the pod that was really created."""
 
     run_labels: Mapping[str, str]
     service_account: str
     images: Sequence[str]
-    """Images of all containers: init, main and ephemeral, and those that are mounted as volumes."""
+    """Images of all containers (init, main, ephemeral) and of image volumes."""
     requester: str
-    """Username of whoever made the run; empty if that is not known."""
+    """Username of the requester, who created the run; empty if unknown."""
 
 
 def denial(binding: SecretBinding, subject: Subject) -> str | None:
@@ -97,9 +97,9 @@ def image_matches(pattern: str, image: str) -> bool:
 
 
 class _Patterns:
-    """All image patterns of a binding at once, looked through once for an image, a step for each of its characters.
+    """Matches an image against all patterns of a binding in one pass, one step for each character of the image.
 
-    Nothing is ever tried again from another place, as an engine of regular expressions would. How far each pattern may
+    It never backtracks, as a regular expression engine would. How far each pattern may
     have been followed is a bit of one number: bit 0 of a pattern stands before its first character, the last one
     behind all of them.
     """
@@ -127,10 +127,10 @@ class _Patterns:
             self._ends.append(ends)
 
     def rules_for(self, image: str) -> frozenset[int]:
-        """The rules of which a pattern matches."""
+        """Indexes of the rules that have a matching pattern; none for an image longer than ``MAX_IMAGE``."""
         if len(image) > MAX_IMAGE:
             return frozenset()
-        # A run is planned many times over, and others have the same images. By their hashes, which take no room.
+        # A run is planned many times, and runs share images. Keys are hashes because those are small.
         key = hashlib.sha256(image.encode(errors="surrogatepass")).digest()
         found = self._known.get(key)
         if found is None:
@@ -141,7 +141,7 @@ class _Patterns:
 
     def _look_through(self, image: str) -> frozenset[int]:
         stars = self._within | self._across
-        here = self._begin | (self._begin & stars) << 1  # a star may stand for nothing
+        here = self._begin | (self._begin & stars) << 1  # a star may match nothing
         for character in image:
             stays = here & (self._across if character == "/" else stars)
             here = stays | (here & self._characters.get(character, 0)) << 1
@@ -152,7 +152,7 @@ class _Patterns:
 
 
 def _parts(pattern: str) -> list[str]:
-    """Its characters and its stars: ``*``, or ``**`` for two and more. Where a digest is given there are none."""
+    """Its characters and stars: ``*``, or ``**`` for two and more. A pattern with a digest has no stars."""
     if "@" in pattern:
         return [character if character != "*" else r"\*" for character in pattern]
     return ["**" if part.startswith("**") else part for part in re.findall(r"\*+|[^*]", pattern)]
@@ -164,11 +164,11 @@ def _compiled(rules: tuple[tuple[str, ...], ...]) -> _Patterns:
 
 
 RECONCILED = " --dry-run=client -o yaml | kubectl auth reconcile -f -"
-"""Ends a `kubectl create` of a role or its binding: one that is there gets what it lacks, and keeps what it has."""
+"""Ends a `kubectl create` of a role or its binding: an existing one keeps its rules and gains the missing ones."""
 
 
 def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
-    """The command that allows somebody ``verb`` on a binding; `kubectl create role` takes no verbs of ours.
+    """The command that grants ``verb`` on a binding; `kubectl create role` does not accept Runkeys' verbs.
 
     :param binding: its name; empty: all of the namespace. :param subject: see :func:`subject_of`.
     """
@@ -196,7 +196,7 @@ def _role_name(verb: str, binding: str) -> str:
 
 
 def subject_of(username: str) -> str:
-    """How `kubectl create rolebinding` names a user or service account, as a word of a shell."""
+    """The `kubectl create rolebinding` flag for a user or service account, quoted for a shell."""
     if username.startswith(SERVICE_ACCOUNT):
         return f"--serviceaccount={shell(username.removeprefix(SERVICE_ACCOUNT))}"
     return f"--user={shell(username)}"

@@ -1,4 +1,4 @@
-"""What :func:`runkeys.planning.plan.plan` can ask for. Plain data; none of it holds a value of a secret."""
+"""The actions :func:`runkeys.planning.plan.plan` can return. Plain data; none holds a secret's value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Refresh:
 
 @dataclass(frozen=True)
 class CheckSources:
-    """See that every value can be read, without keeping any: before anything starts."""
+    """Check that every value can be read, before anything starts. Keeps no value."""
 
     references: tuple[SecretReference, ...]
 
@@ -50,10 +50,10 @@ class PatchStatus:
 class EnsureSecret:
     """Read the values, write the intent, create the Secret, owned by the Job of the same name.
 
-    In this order: where a value cannot be had there is no intent, and no Secret is made without one on
-    record. Exists already: all is well.
+    In this order: if a value cannot be read, no intent is written; no Secret is created without an intent on
+    record. It is no error if the Secret exists already.
 
-    :ivar task: whose attempt it is for.
+    :ivar task: name of the task whose attempt gets the Secret.
     :ivar manifest: the Secret without ``data``.
     :ivar intent: the status that says that the Secret may exist; None if the stored one says so already.
     """
@@ -83,7 +83,7 @@ class Deliver:
 
 @dataclass(frozen=True)
 class DenyRequest:
-    """Answer a request with a refusal, which is final."""
+    """Deny a request. This is final."""
 
     request: RequestView
     message: str
@@ -91,14 +91,14 @@ class DenyRequest:
 
 @dataclass(frozen=True)
 class DeleteRequest:
-    """Delete a request that nobody needs any more, and with it the sealed values."""
+    """Delete a request that is no longer needed, and with it the sealed values."""
 
     request: RequestView
 
 
 @dataclass(frozen=True)
 class DeleteSecret:
-    """Delete the Secret of an attempt. Absent already: all is well."""
+    """Delete the Secret of an attempt. It is no error if it is absent already."""
 
     name: str
     job_uid: str
@@ -115,12 +115,12 @@ class Diagnose:
 
 @dataclass(frozen=True)
 class PurgeInput:
-    """Take the sealed input out of a run of which nothing starts any more."""
+    """Remove the sealed input from a run that starts nothing more."""
 
 
 @dataclass(frozen=True)
 class DeleteRun:
-    """Delete the run: its time to live is over."""
+    """Delete the run: its time to live has passed."""
 
     uid: str
 
@@ -144,11 +144,11 @@ Action = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do now, in this order, and when to look again even if nothing happens.
+    """Actions to take now, in this order, and when to look again even if nothing happens.
 
     After the actions the observation has changed, and the plan is made anew, until there is nothing to do.
 
-    :ivar status: the status that is due, whether or not it is worth a write yet.
+    :ivar status: the due status, whether or not it is worth a write yet.
     :ivar stale: the stored status differs from it.
     :ivar look_again: seconds from now; None: only when something happens.
     :ivar settled: the run has ended and nothing that it made needs a look any more, whatever comes; only its

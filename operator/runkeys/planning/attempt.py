@@ -1,4 +1,4 @@
-"""One attempt of a task while there is a Job for it: its pod, its values, its end. Pure, a part of the plan."""
+"""Plans one attempt of a task while its Job exists: its pod, its values, its end. Pure, a part of the plan."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STOP_MARGIN = timedelta(seconds=30)
 """How long after the Secret's lifetime the operator ends a pod that the kubelet should have ended."""
 
 OUTPUT_PATIENCE = timedelta(seconds=60)
-"""How long the pod of a Job that succeeded is waited for, if its output is wanted and no watch has shown it yet."""
+"""How long to wait for the pod of a succeeded Job, if its output is wanted and no watch has shown it yet."""
 
 _RUNNING = Verdict(State.RUNNING)
 
@@ -46,7 +46,7 @@ Due = tuple[datetime, ...]
 
 @dataclass(frozen=True)
 class AttemptStep:
-    """What one attempt comes to.
+    """Result of planning one attempt.
 
     :ivar attempt: as the status is to show it.
     :ivar verdict: where the task stands while the attempt goes on.
@@ -54,7 +54,7 @@ class AttemptStep:
     :ivar releases: Secrets to delete before anything else.
     :ivar provision: gives the pod its values; without the intent.
     :ivar intended: the attempt with what begins by that; None: it is on record.
-    :ivar refresh: it cannot go on from what caches say.
+    :ivar refresh: a fresh read is required; caches are not enough.
     :ivar urgent: somebody waits for its status.
     """
 
@@ -73,11 +73,11 @@ class AttemptStep:
 
 
 def plan_lost(obs: Observation, task: Task, recorded: AttemptStatus) -> AttemptStep:
-    """The step of an attempt whose Job is not there."""
+    """The step of an attempt whose Job is absent."""
     known = obs.jobs.get(recorded.job)
     seen_to_go = known is not None and known.gone and known.uid == recorded.job_uid
     if not obs.fresh and not seen_to_go:
-        return AttemptStep(recorded, refresh=True)  # not seen yet, as after a start, is not gone
+        return AttemptStep(recorded, refresh=True)  # a Job not seen yet, as after a start, is not gone
     secret = obs.memory.of(recorded.job_uid)
     if may_exist(recorded, secret) and not secret.held_by:
         return AttemptStep(recorded, releases=(DeleteSecret(recorded.job, recorded.job_uid),))
@@ -98,7 +98,7 @@ def _asked_to_end(obs: Observation, task: Task) -> Ended | None:
 
 
 class AttemptPlanner:
-    """Plans one attempt of a task, for which there is a Job."""
+    """Plans one attempt of a task that has a Job."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class AttemptPlanner:
         return AttemptStep(attempt, self._state(), actions=actions, due=(*due, *again), patience=patience)
 
     def _all_started(self) -> bool:
-        """Whether the values may go although the containers run: the kubelet reads them when it makes a container."""
+        """Whether the values may be deleted while containers run: the kubelet reads them when it creates a container."""
         return (
             self._recorded.release_policy == ON_START
             and bool(self._pods)
@@ -160,8 +160,8 @@ class AttemptPlanner:
     def _awaits_values(self, attempt: AttemptStatus) -> bool:
         """Whether a pod with a node waits for values that this process has not given it yet.
 
-        A Secret that is gone is not made again: its time is over. Where its containers have started it
-        was there, even if this process does not remember (it was started after that).
+        A deleted Secret is not created again: its time has passed. If the containers have started, the Secret
+        existed, even if this process does not remember it (because it started later).
         """
         secret = self.obs.memory.of(self.job.uid)
         over = bool(attempt.exposures) and attempt.exposures[-1].deleted is not None
@@ -223,11 +223,11 @@ class AttemptPlanner:
         return self._ensure_secret(attempt, requirements)
 
     def _access_refusal(self, pod: PodView, requirements: TaskRequirements) -> Refusal | None:
-        """Why the bindings do not admit the pod as it was made."""
+        """Why the bindings do not admit the pod as it was created; None if they do."""
         subject = Subject(
             self.obs.run.metadata.labels,
             pod.service_account,
-            # What opens the values has them already: it is the operator's own (docs/decisions/0040).
+            # The unseal container has the values anyway: it is the operator's own (docs/decisions/0040).
             [
                 *(item.image for item in pod.containers if not is_unsealer(self.obs, self.job, item)),
                 *pod.volume_images,
@@ -303,7 +303,7 @@ class AttemptPlanner:
         return _asked_to_end(self.obs, self.task)
 
     def _replaced(self) -> Ended | None:
-        """As the Job has but one pod at a time, the one that has the values is not the Job's any more."""
+        """A Job has only one pod at a time, so the pod that has the values is no longer the Job's."""
         uid = self._recorded.pod_uid
         second = next((pod for pod in self._current if uid not in (None, pod.uid)), None)
         if second is None or not (self._recorded.exposures or self._recorded.sealed is not None):
@@ -330,7 +330,7 @@ class AttemptPlanner:
     def _lifetime(self) -> datetime | None:
         """Until when the values may be there: as long as the pod's own deadline.
 
-        That is never longer than the bindings allow, and it stays known when one is deleted meanwhile. Whoever takes
+        That is never longer than the bindings allow, and it stays known if a binding is deleted. Anyone who takes
         it out of the pod, or the Job, wins no time: then the other one counts, or the task's.
         """
         attempt, pods = self._recorded, self._pods
@@ -377,7 +377,7 @@ class AttemptPlanner:
         return Verdict(State.WAITING, "NoPod", "waiting for the pod to be made and given a node")
 
     def _diagnosis(self) -> tuple[tuple[Action, ...], Due]:
-        """A look for why there is no pod, if one is due; else when it is."""
+        """The diagnosis of a missing pod, if one is due; else when it is due."""
         if self._pods:
             return (), ()
         last = self._memory.waiting
@@ -396,7 +396,7 @@ class AttemptPlanner:
         job, pods = self.job, self._pods
         if job.state is JobState.SUCCEEDED:
             pods = own_pods(self.obs.pods, pods, attempt.pod_uid or "")
-            # It needs values, and that some are on their way is on record before they are.
+            # The attempt needs values, and an intent is on record before any value is provided.
             nothing_given = bool(self.task.secrets) and not attempt.exposures and attempt.sealed is None
             seen = any(pod.phase == "Succeeded" for pod in pods)
             if not self.obs.fresh and (not seen or nothing_given):
@@ -413,7 +413,7 @@ class AttemptPlanner:
 
 
 def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
-    """``attempt`` with when it began, and its pod: of several the one that is given the values."""
+    """``attempt`` with its start time and its pod; if there are several, the one that is given the values."""
     there = [pod for pod in pods if not pod.over]
     if not attempt.pod_uid and len(there) == 1:
         attempt = attempt.model_copy(update={"pod_uid": there[0].uid})

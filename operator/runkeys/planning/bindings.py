@@ -1,4 +1,4 @@
-"""The bindings that a run names: which there are, whom they admit, what is wrong with them. Pure."""
+"""The bindings that a run names: which exist, whom they admit, what is wrong with them. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runkeys.planning.refusal import Reason, Refusal
 
 @dataclass(frozen=True)
 class Bindings:
-    """The bindings that a run names, as they were read a moment ago.
+    """The bindings that a run names, as just read.
 
     :ivar found: by name. A binding that is named but neither here nor in ``unreadable`` does not exist.
     :ivar unreadable: name -> what was wrong, for bindings stored by another version of the schema.
@@ -37,7 +37,7 @@ def bindings_of(run: WorkflowRun, bindings: Bindings) -> dict[str, str]:
 
 
 def requester_of(run: WorkflowRun) -> str:
-    """Username of whoever made the run; empty if that is not on record."""
+    """Username of the requester, who created the run; empty if not on record."""
     return run.spec.requester.username if run.spec.requester is not None else ""
 
 

@@ -1,7 +1,7 @@
-"""Requests of pods that are delivered to sealed: which is answered, which is refused, which can go. Pure.
+"""PodCertificateRequests for sealed delivery: which to answer, deny or delete. Pure.
 
-The kubelet makes a request for each pod whose volume asks for our certificate. An attempt is answered once: what asks
-again, asks after the end or is no pod of an attempt is refused for good. What is used up is deleted.
+The kubelet creates a request for each pod whose volume asks for Runkeys' certificate. An attempt is answered once. A
+request that repeats, comes after the end or is from no pod of an attempt is denied. Used requests are deleted.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _NOT_SEALED = "this pod is given its secrets another way; ask for delivery: Seal
 
 
 def pending_of(obs: Observation, pod: PodView) -> list[RequestView]:
-    """The requests of a pod that nothing has answered, oldest first."""
+    """The unanswered requests of a pod, oldest first."""
     found = [item for item in obs.requests if item.pod_uid == pod.uid and not item.state and not item.gone]
     return sorted(found, key=lambda item: (item.created, int(item.version)))
 
 
 def due(obs: Observation, pod: PodView, attempt: AttemptStatus | None) -> RequestView | None:
-    """The request of a pod that is to be answered now; None if there is none, or all are refused."""
+    """The request of a pod to answer now; None if there is none, or all are refused."""
     newest = _newest(obs, pod)
     return newest if newest is not None and not _why_not(obs, pod, attempt) else None
 
@@ -40,7 +40,7 @@ def _newest(obs: Observation, pod: PodView) -> RequestView | None:
 
 
 def followed(attempt: AttemptStatus, obs: Observation, pods: list[PodView]) -> AttemptStatus:
-    """``attempt`` with how far its delivery has come, as far as it can be seen."""
+    """``attempt`` with the progress of its delivery, as far as it is visible."""
     sealed = attempt.sealed
     if sealed is None or sealed.opened is not None:
         return attempt
@@ -67,7 +67,7 @@ def intended(attempt: AttemptStatus, request: RequestView) -> AttemptStatus:
 
 
 def clean_up_requests(obs: Observation) -> tuple[Action, ...]:
-    """Refuse what gets no answer, and delete what has had its use."""
+    """Deny requests that get no answer, and delete used ones."""
     actions: list[Action] = []
     recorded = {item.job_uid: item for task in obs.run.status.tasks for item in task.attempts}
     jobs = {job.uid: job for job in obs.jobs.values()}
@@ -90,7 +90,7 @@ def clean_up_requests(obs: Observation) -> tuple[Action, ...]:
 
 
 def refused(obs: Observation) -> str:
-    """What was refused, for the run's condition; empty if nothing was."""
+    """Which requests were refused, for the run's condition; empty if none were."""
     found = sorted(
         f"PodCertificateRequest {item.name} of pod {item.pod_name}: {item.message}"
         for item in obs.requests
@@ -111,7 +111,7 @@ def _why_not(obs: Observation, pod: PodView, attempt: AttemptStatus | None) -> s
     sealed = attempt.sealed if attempt is not None else None
     if sealed is None:
         return ""
-    # The one on record may have been answered without our knowing, unless it is seen not to have been.
+    # The request on record may have been answered unnoticed, unless it is seen unanswered.
     open_still = any(item.uid == sealed.request and item.state != "Issued" for item in there)
     return "" if sealed.delivered is None and open_still else _AGAIN
 
@@ -125,7 +125,7 @@ def _opened(pod: PodView) -> bool:
 
 
 def _differs(request: RequestView, pod: PodView) -> str:
-    """What of a request is not as it is of the pod that it names."""
+    """How the request disagrees with its pod; empty if it matches."""
     if request.node != pod.node:
         return f"it names node {request.node}, and the pod is bound to {pod.node or 'none'}"
     if request.service_account != pod.service_account:

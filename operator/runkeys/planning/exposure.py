@@ -1,4 +1,4 @@
-"""The Secrets of attempts: whether one may exist, when it was there, and that it stays gone. Pure."""
+"""The Secrets of attempts: whether one may exist, when it existed, and that it stays deleted. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from runkeys.planning.memory import SecretMemory
 from runkeys.planning.observation import JobState, JobView, Observation
 
 DELETE_AGAIN_AFTER = timedelta(seconds=30)
-"""Before the Secret of an attempt that is over is deleted once more, doubled each time."""
+"""Delay before the Secret of a finished attempt is deleted once more, doubled each time."""
 
 
 @dataclass(frozen=True)
 class CleanUp:
-    """Attempts that are over, with what is left to be done about them."""
+    """Finished attempts, with the cleanup that is left."""
 
     attempts: tuple[AttemptStatus, ...]
     actions: tuple[Action, ...]
@@ -33,7 +33,7 @@ def may_exist(attempt: AttemptStatus | None, secret: SecretMemory) -> bool:
 
 
 def job_of(obs: Observation, attempt: AttemptStatus) -> JobView | None:
-    """The Job of an attempt, if it is there; another one may bear its name."""
+    """The Job of an attempt, if it exists; another Job may have its name."""
     job = obs.jobs.get(attempt.job)
     return job if job is not None and job.uid == attempt.job_uid and not job.gone else None
 
@@ -50,7 +50,7 @@ def closed(obs: Observation, attempt: AttemptStatus) -> AttemptStatus:
 
 
 def clean_up(obs: Observation, attempts: tuple[AttemptStatus, ...], now: datetime) -> CleanUp:
-    """Attempts that are over: their Secrets stay gone, and Jobs that still run are ended."""
+    """Clean up finished attempts: keep their Secrets deleted, and end Jobs that still run."""
     actions: list[Action] = []
     due: list[datetime] = []
     held: list[str] = []
@@ -73,7 +73,7 @@ def clean_up(obs: Observation, attempts: tuple[AttemptStatus, ...], now: datetim
 def _delete_again(
     obs: Observation, attempt: AttemptStatus, secret: SecretMemory, job: JobView | None, now: datetime
 ) -> datetime | None:
-    """When to delete the Secret of an attempt that is over (once more); None: never.
+    """When to delete the Secret of a finished attempt (once more); None: never.
 
     A create request that was never answered may still be on its way (a proxy, a process that was paused),
     so the deletion is repeated 30, 60, 120… seconds after the end for as long as the Job exists; without

@@ -1,4 +1,4 @@
-"""The graph of a run's tasks: who comes after whom, and what is handed on. Pure."""
+"""The graph of a run's tasks: their order, and the data they pass on. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from runkeys.planning.refusal import Reason, Refusal, listed
 ALWAYS = "Always"
 
 MAX_INPUT_BYTES = 200 * 1024
-"""For all inputs of a task together: they travel in annotations of its pod, which may have 256 KiB."""
+"""Limit for all inputs of a task together: they are annotations of its pod, which may have 256 KiB."""
 
 
 def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
-    """What is wrong with the ``dependsOn`` and ``input`` of task ``index``. All of it only a new run can mend."""
+    """What is wrong with the ``dependsOn`` and ``input`` of task ``index``. Only a new run can fix any of it."""
     task, path = run.spec.tasks[index], f"spec.tasks[{index}]"
     if run.spec.input_is_too_deep:
         message = f"{TOO_DEEP}; make a new run with a flatter one, or with the deep part as a text"
@@ -66,14 +66,14 @@ def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
 
 
 def output_of(source: str) -> str:
-    """The task whose output ``tasks.<task>.output`` is."""
+    """The task named in a reference ``tasks.<task>.output``."""
     return source.removeprefix("tasks.").removesuffix(".output")
 
 
 def inputs_of(run: WorkflowRun, task: Task, outputs: Mapping[str, Any]) -> dict[str, Any] | Refusal:
-    """What ``task`` is handed, by parameter.
+    """The inputs of ``task``, by parameter.
 
-    :param outputs: of the tasks that are over, by their names; without those that wrote none.
+    :param outputs: outputs of the finished tasks, by task name; tasks that wrote none are absent.
     """
     found, size = _own_inputs(run, task), _own_size(run, task)
     index = next(i for i, item in enumerate(run.spec.tasks) if item.name == task.name)
@@ -101,7 +101,7 @@ def inputs_of(run: WorkflowRun, task: Task, outputs: Mapping[str, Any]) -> dict[
 
 
 def _own_keys(run: WorkflowRun, task: Task) -> dict[str, str]:
-    """By parameter the key of the run's input that it takes."""
+    """Maps each parameter to the key of the run's input that it takes."""
     sources = {item.name: item.source for item in task.input if item.source.startswith("input.")}
     keys = {name: source.removeprefix("input.") for name, source in sources.items()}
     return {name: key for name, key in keys.items() if key in run.spec.input}

@@ -20,9 +20,9 @@ class SecretMemory:
     :ivar made_at: when the server confirmed that it exists.
     :ivar estimated: a request of ours to create it was never answered, here or in an earlier process: it may have
         been created earlier than ``made_at``, and that request may still arrive.
-    :ivar gone_at: when the server confirmed that it is gone.
+    :ivar gone_at: when the server confirmed its deletion.
     :ivar held_by: finalizers that keep it although it was deleted.
-    :ivar last_delete: when it was last asked to go.
+    :ivar last_delete: when its deletion was last requested.
     """
 
     made_at: datetime | None = None
@@ -41,7 +41,7 @@ class Finding:
 
 
 UNANSWERED_FOR = timedelta(seconds=10)
-"""A request that fails for so long is told. Before, it is tried again a few times: a moment's trouble is no news."""
+"""A request that fails for this long is reported. Until then it is retried: short trouble is not worth reporting."""
 
 _STALE_AFTER = timedelta(minutes=2)
 
@@ -64,7 +64,7 @@ class Failing:
         return replace(self, last=now)
 
     def told(self, now: datetime) -> Refusal | None:
-        """What is to be said of it, if that is due."""
+        """The refusal to report, if that is due."""
         long = self.since + UNANSWERED_FOR <= now
         return self.refusal if long and now < self.last + _STALE_AFTER else None
 
@@ -139,7 +139,7 @@ def values_refused(memory: Memory, task: str, at: datetime, refusal: Refusal) ->
 
 
 def diagnosed(memory: Memory, task: str, at: datetime, refusal: Refusal | None) -> Memory:
-    """It was looked for why the task's Job has no pod with a node."""
+    """The diagnosis of why the task's Job has no pod with a node."""
     return _with_task(memory, task, replace(memory.about(task), waiting=Finding(at, refusal)))
 
 
@@ -150,7 +150,7 @@ def request_failed(memory: Memory, task: str, asked: datetime, now: datetime, re
 
 
 def request_answered(memory: Memory, task: str) -> Memory:
-    """A request for the task was carried out, or refused: it fails no more."""
+    """A request for the task was carried out or refused: it no longer fails."""
     found = memory.about(task)
     return memory if found.failing is None else _with_task(memory, task, replace(found, failing=None))
 

@@ -1,4 +1,4 @@
-"""What came of an attempt whose Job has ended: by its pods, its exit codes, and what it wrote. Pure."""
+"""Outcome of an attempt whose Job has finished: from its pods, exit codes and output. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Ended:
 
 
 def outcome_of(task: Task, job: JobView, pods: list[PodView]) -> Ended:
-    """How the attempt ended of which ``job`` has: of its pods, those that are gone had been seen before."""
+    """Outcome of the attempt whose ``job`` has finished. Pods that are gone count as they were last seen."""
     if job.state is JobState.SUCCEEDED:
         return _output(task, pods) if task.record_output else Ended(Outcome.SUCCEEDED)
     if any(pod.disrupted for pod in pods) or job.reason == "PodFailurePolicy":
@@ -47,7 +47,7 @@ def outcome_of(task: Task, job: JobView, pods: list[PodView]) -> Ended:
 
 
 def named_after(job: JobView, of_job: Iterable[PodView]) -> list[PodView]:
-    """Pods with a name as the Job controller gives it. Others of its Job are given nothing."""
+    """Pods with a name as the Job controller generates it. Other pods of the Job get nothing."""
     return [pod for pod in of_job if pod.name.startswith(f"{job.name}-")]
 
 
@@ -60,7 +60,7 @@ NOT_GIVEN = (
     "its Job is said to have succeeded, and its pod was never given the secrets that it needs; see who may write pods"
     " and Jobs here"
 )
-"""What is wrong with the success of an attempt that needs secrets and had none."""
+"""Why the success of an attempt does not count: it needs secrets and had none."""
 
 
 def counted_instead(own: list[PodView], of_job: list[PodView]) -> str:
@@ -90,7 +90,7 @@ def exit_codes(pods: list[PodView]) -> list[tuple[str, int]]:
 
 
 def _policy_says(task: Task, codes: list[tuple[str, int]]) -> str:
-    """The action of the first rule that the exit codes match."""
+    """The action of the first rule that matches the exit codes."""
     policy = task.pod_failure_policy
     for rule in policy.rules if policy is not None else ():
         wanted = rule.on_exit_codes

@@ -19,7 +19,7 @@ _LEAVE = (
 
 
 def is_unsealer(obs: Observation, job: JobView, container: ContainerView) -> bool:
-    """Whether a container is the one that opens what was delivered sealed."""
+    """Whether a container is the unseal container."""
     return job.sealed and container.name == UNSEALER and container.image == obs.support.image
 
 

@@ -1,4 +1,4 @@
-"""What a task needs: its run and bindings resolved into references, or refused. Pure; sees no value."""
+"""A task's requirements: its run and bindings resolved into references, or a refusal. Pure; sees no value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runkeys.planning.refusal import Reason, Refusal, listed
 
 @dataclass(frozen=True)
 class SealedValue:
-    """A value that is sealed, and the one place where it opens."""
+    """A sealed value, and the only place where it can be unsealed."""
 
     text: str
     context: sealing.Context
@@ -26,14 +26,14 @@ class SealedValue:
 
 @dataclass(frozen=True)
 class SecretReference:
-    """A variable or file, and where its value comes from.
+    """A variable or file, and the source of its value.
 
     :ivar variable: name of the variable; of a file empty.
     :ivar file: name of the file; of a variable empty.
     :ivar binding: name of the SecretBinding; empty for a value of the run's own.
     :ivar entry: name in the binding, or of the field in the run's sealedInput.
     :ivar field: path of the task's entry in the run, for messages.
-    :ivar sealed: it is delivered sealed, so the value has to be one that can be.
+    :ivar sealed: delivery is sealed, so the value must be one that can be sealed.
     """
 
     variable: str
@@ -101,7 +101,7 @@ ANYWHERE = SealedSupport(image="localhost/runkeys-operator")
 def support_refusal(
     run: WorkflowRun, index: int, requirements: TaskRequirements, support: SealedSupport
 ) -> Refusal | None:
-    """Why the task cannot be delivered to as it has to be. It waits then: never is a Secret made instead."""
+    """Why the required delivery is unavailable, or None. The task then waits: no Secret is created instead."""
     if requirements.delivery != SEALED or support.image:
         return None
     task = run.spec.tasks[index]

@@ -1,4 +1,4 @@
-"""Whether and when a task is tried again, and what its finished attempts make of it. Pure."""
+"""Whether and when to retry a task, and its verdict from its finished attempts. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from runkeys.planning.refusal import Reason
 from runkeys.planning.status import Outcome, State, Verdict
 
 RETRY_AFTER = timedelta(seconds=30)
-"""How often a missing source or a refused object is tried again."""
+"""Interval between retries of a missing source or a refused object."""
 
 FIRST_BACKOFF, LONGEST_BACKOFF = timedelta(seconds=10), timedelta(minutes=6)
-"""Before the next attempt, doubled with each failure, as for the pods of a batch/v1 Job."""
+"""Delay before the next attempt, doubled with each failure, as for the pods of a batch/v1 Job."""
 
 MOST_DISRUPTIONS = 10
 
@@ -33,7 +33,7 @@ def next_start(attempts: Sequence[AttemptStatus]) -> datetime | None:
 
 
 def verdict_of(task: Task, attempts: Sequence[AttemptStatus], message: str) -> Verdict | None:
-    """The task's verdict from its finished attempts; None if it may be tried again.
+    """The task's verdict from its finished attempts; None if it may be retried.
 
     :param message: why the last attempt ended, for people.
     """

@@ -13,7 +13,7 @@ from runkeys.api.run_status import FINAL_PHASES
 from runkeys.planning.refusal import Reason, Refusal
 
 PATIENCE = timedelta(seconds=2)
-"""How long a status may lag behind when nobody depends on it: most runs need no write in between."""
+"""How long a status write may be delayed when nobody depends on it: most runs need no write in between."""
 
 ENDING = timedelta(seconds=10)
 """The same between the end of the containers and the end of their Job, which the kubelet and the Job
@@ -33,7 +33,7 @@ class State(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> State:  # noqa: ARG003
-        """What a later version wrote: the attempts on record tell how far the task is."""
+        """A state that a later version wrote: the attempts on record show how far the task is."""
         return cls.PENDING
 
     @property
@@ -58,7 +58,7 @@ class Outcome(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Outcome:  # noqa: ARG003
-        """What a later version wrote: it is over, and how is not known."""
+        """An outcome that a later version wrote: the attempt has finished, and how is unknown."""
         return cls.LOST
 
     @property
@@ -116,7 +116,7 @@ REQUESTS_REFUSED = "RequestsRefused"
 def build_status(
     run: WorkflowRun, tasks: Sequence[TaskResult], now: datetime, refused: str = ""
 ) -> WorkflowRunStatus:
-    """The status of ``run``, whose tasks stand as ``tasks`` says, in the order of the spec.
+    """The status of ``run``, given its tasks' results in the order of the spec.
 
     :param refused: which requests for a sealed delivery were refused, and why.
     """
@@ -253,7 +253,7 @@ def _conditions(
     stuck = waits and not queued
     used = _input_used(run)
     before = next((item for item in run.status.conditions if item.type == REQUESTS_REFUSED), None)
-    # What was refused goes with its pod; that it was is kept.
+    # A refused request is deleted with its pod; the condition stays.
     told = refused or (before.message if before is not None else "")
     return [
         checked("Authorized", "Admitted", refused=denied, passed=started or about_sources),

@@ -1,4 +1,4 @@
-"""One task of a run: when its next attempt starts, and what its attempts make of it. Pure, a part of the plan."""
+"""One task of a run: when its next attempt starts, and its verdict from its attempts. Pure, a part of the plan."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Provisioning:
 
 @dataclass(frozen=True)
 class Step:
-    """What one task comes to.
+    """Result of planning one task.
 
     :ivar releases: Secrets to delete before anything else.
-    :ivar refresh: it cannot go on from what caches say.
+    :ivar refresh: a fresh read is required; caches are not enough.
     :ivar urgent: somebody waits for its status.
     """
 
@@ -73,7 +73,7 @@ class TaskPlanner:
         self._over = clean_up(obs, over, now)
 
     def begun(self) -> Step | None:
-        """The step of a task that is over, or of which a Job may be there; None if nothing of it runs."""
+        """The step of a task that has finished or may have a Job; None if nothing of it runs."""
         if self._status is not None and State(self._status.state).final:
             verdict = Verdict(State(self._status.state), self._status.reason, self._status.message)
             return self._step(verdict, output=self._status.output)
@@ -109,9 +109,9 @@ class TaskPlanner:
     # an attempt begins
 
     def start(self, outputs: Mapping[str, Any]) -> Step:
-        """Make the Job of the next attempt, once its time has come.
+        """Create the Job of the next attempt, once it is due.
 
-        :param outputs: of the tasks that are over, by their names.
+        :param outputs: outputs of the finished tasks, by task name.
         """
         again = next_start(self._over.attempts)
         if again is not None and again > self.now:
@@ -142,7 +142,7 @@ class TaskPlanner:
         failing = self.failing()
         if failing is None:
             return self._step(Verdict(State.PENDING), actions=(create,))
-        # First it is said, which also begins the run's time; then the request is made again.
+        # Report it first, which also starts the run's clock; then retry the request.
         verdict = Verdict(State.PENDING, failing.reason, str(failing), failing)
         said = self._status is not None and self._status.reason == failing.reason
         return self._step(verdict, actions=(create,) if said else (), urgent=True)
@@ -162,7 +162,7 @@ class TaskPlanner:
         return job.controller_uid == self.obs.run.metadata.uid
 
     def _replace(self, job: JobView) -> Step:
-        """A Job bears our name, and nothing on record shows that we made it.
+        """A Job has the attempt's name, and nothing on record shows that the operator created it.
 
         Usually our own answer was lost in a crash; but anybody may write an owner reference, and a Job that
         somebody else made would get our secrets. No Secret has been made for it (the status would say so),
@@ -211,7 +211,7 @@ class TaskPlanner:
         )
 
     def _ended(self, attempt: AttemptStatus, ended: Ended, at: datetime) -> Step:
-        """The attempt is over; whether the task is depends on how often it may be tried."""
+        """The attempt has finished; whether the task has depends on how often it may be retried."""
         attempt = attempt.model_copy(
             update={
                 "end_time": attempt.end_time or at.replace(microsecond=0),
@@ -281,12 +281,12 @@ class TaskPlanner:
 
 
 def attempts_of(run: WorkflowRun, task: str) -> tuple[AttemptStatus, ...]:
-    """The attempts of a task that are on record."""
+    """The recorded attempts of a task."""
     return next((tuple(item.attempts) for item in run.status.tasks if item.name == task), ())
 
 
 def jobs_with_secrets(run: WorkflowRun) -> set[str]:
-    """Names of the Jobs that may be going on or come next, and whose pods get secrets."""
+    """Names of the Jobs that may be running or next, and whose pods get secrets."""
     names = set()
     for task in run.spec.tasks:
         if not task.secrets:
@@ -298,7 +298,7 @@ def jobs_with_secrets(run: WorkflowRun) -> set[str]:
 
 
 def trusted(obs: Observation, job: JobView) -> bool:
-    """Whether we made this Job: its uid is in the status, which only the operator writes, or in our memory."""
+    """Whether the operator created this Job: its uid is in the status, which only the operator writes, or in memory."""
     return job.uid in obs.memory.jobs_made or any(
         attempt.job_uid == job.uid for task in obs.run.status.tasks for attempt in task.attempts
     )
