@@ -115,3 +115,18 @@ def test_a_forbidden_import_is_found(tmp_path: Path, module: str, line: str, con
     told = " ".join(done.stdout.split())
     assert done.returncode != 0
     assert f"{contract} BROKEN" in told, done.stdout + done.stderr
+
+
+def test_every_file_that_the_documents_name_is_there() -> None:
+    texts = [
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs" / "decisions").glob("*.md"),
+        ROOT / "CONTRIBUTING.md",
+    ]
+    named = {
+        path
+        for text in texts
+        for path in re.findall(r"`(runkeys(?:_operator)?/[\w/]+(?:\.py|/))`", text.read_text())
+    }
+    assert len(named) > 20
+    assert [path for path in sorted(named) if not (ROOT / "operator" / path).exists()] == []
