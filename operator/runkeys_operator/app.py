@@ -1,8 +1,8 @@
 """Puts the operator together and keeps it whole: it runs completely or ends.
 
 kopf watches our own kinds, logs in and runs the life cycle. Beside it run the watches of Jobs, pods and certificate
-requests, the workers of the queue, and the resync. If any of them ends, all of them end, and the process with an
-error: whoever runs it starts it again, and nobody waits for half an operator.
+requests, the workers of the queue, and the resync. If any of them ends, all of them end, and the process exits with an
+error: its supervisor restarts it, and nobody waits for half an operator.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _REFUSED_SECONDS = 60.0  # a watch that is open may go on for minutes after our 
 
 
 class Manager(Protocol):
-    """Does the work: takes in what the watches show, and brings objects forward one by one."""
+    """Does the work: takes in watch events, and reconciles objects one by one."""
 
     @property
     def sinks(self) -> Mapping[Resource, Sink]:
@@ -64,7 +64,7 @@ class Manager(Protocol):
 
 
 class MakeManager(Protocol):
-    """Makes the manager, for the namespaces that it is to serve; `()`: all."""
+    """Creates the manager for the namespaces to serve; `()`: all."""
 
     def __call__(
         self,
@@ -217,7 +217,7 @@ class _Operator:
                 self._spawn(f"watch of {resource}", watch.run())
 
     async def _end(self) -> None:
-        """Finish what is being worked on. By now kopf watches nothing any more, and the sessions are still open."""
+        """Finish the work under way. By now kopf watches nothing any more, and the sessions are still open."""
         self._ending = True
         self._tell_ready()
         tasks, self._background = self._background, []

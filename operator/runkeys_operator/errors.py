@@ -27,7 +27,7 @@ class Cause(NamedTuple):
 
 
 class LoginError(Exception):
-    """Where the API server is, or who the operator is itself, cannot be told. The text says why."""
+    """The API server's address or the operator's own identity is unknown. The text says why."""
 
 
 class StartError(Exception):
@@ -39,7 +39,7 @@ class LeaseLostError(Exception):
 
 
 class BackgroundError(Exception):
-    """A part of the operator ended, and so the whole did."""
+    """A part of the operator ended, and so the whole operator did."""
 
 
 class ApiError(Exception):
@@ -81,11 +81,11 @@ class ApiError(Exception):
 
 
 class NotFound(ApiError):
-    """The server itself says that the object is not there."""
+    """The API server itself says that the object does not exist."""
 
 
 class AlreadyExists(ApiError):
-    """409: an object of that name is there."""
+    """409: an object of that name exists."""
 
 
 class Conflict(ApiError):

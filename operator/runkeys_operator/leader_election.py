@@ -87,7 +87,7 @@ class Lease:
 
     @property
     def holds(self) -> bool:
-        """Whether it is ours now."""
+        """Whether this process holds the Lease now."""
         return _now() < self._until
 
     def permit(self, *, removes: bool) -> float:
@@ -149,7 +149,7 @@ class Lease:
             await asyncio.sleep(self._glance)
 
     async def _take(self) -> bool:
-        """Take it if nobody has it; whether it is ours now."""
+        """Take it if nobody has it; return whether this process holds it now."""
         async with asyncio.timeout(self._seconds / 3):
             try:
                 found = await self._kube.get(LEASES, *self.name)
@@ -169,7 +169,7 @@ class Lease:
 
     def _is_anothers(self, found: Json | None) -> bool:
         if found is None:
-            # Somebody deleted what its holder still counts on.
+            # It was deleted, while its holder still counts on it.
             return self._seen is not None and _now() < self._seen.until
         spec = found.get("spec") or {}
         holder = spec.get("holderIdentity") or ""

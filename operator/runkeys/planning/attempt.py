@@ -150,7 +150,7 @@ class AttemptPlanner:
         return AttemptStep(attempt, self._state(), actions=actions, due=(*due, *again), patience=patience)
 
     def _all_started(self) -> bool:
-        """Whether the values may be deleted while containers run: the kubelet read them when it created these."""
+        """Whether values may be deleted while containers run: the kubelet reads them when it creates a container."""
         return (
             self._recorded.release_policy == ON_START
             and bool(self._pods)

@@ -1,7 +1,7 @@
 """PodCertificateRequests for sealed delivery: which to answer, deny or delete. Pure.
 
 The kubelet creates a request for each pod whose volume asks for Runkeys' certificate. An attempt is answered once. A
-request that repeats, comes after the end or is from no pod of an attempt is denied. Used requests are deleted.
+request that repeats, comes too late or is from no pod of an attempt is denied for good. Used requests are deleted.
 """
 
 from __future__ import annotations

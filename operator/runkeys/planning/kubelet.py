@@ -15,14 +15,14 @@ from typing import Any
 from runkeys.names import RUNTIME
 
 OURS = "runkeys-"
-"""What the names of our volumes and containers in a pod begin with."""
+"""Prefix of the names of Runkeys' volumes and containers in a pod."""
 
 SECRETS_VOLUME = f"{OURS}secrets"
 """The volume with the secrets that are files."""
 
 OUTPUT = f"{RUNTIME}/output/output.json"
 TERMINATION_LOG = "/dev/termination-log"
-"""Whatever the container has at this path when it ends is in the pod's status."""
+"""The content of this path is copied to the pod's status when the container ends."""
 
 _COMMAND_LINE = (
     "would put a secret on the command line, which others on the node can read;"

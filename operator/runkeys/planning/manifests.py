@@ -82,7 +82,7 @@ def job(
 
 
 def secret(namespace: str, name: str, job_uid: str, labels: Mapping[str, str]) -> dict[str, Any]:
-    """The Secret of an attempt without its ``data``: immutable, owned by the Job of the same name."""
+    """The Secret of an attempt, without ``data``: immutable, owned by the Job of the same name."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",

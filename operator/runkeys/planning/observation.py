@@ -1,4 +1,4 @@
-"""What the operator saw of one run: the input of :func:`runkeys.planning.plan.plan`. Holds no value of a secret."""
+"""The observation of one run: the input of :func:`runkeys.planning.plan.plan`. Holds no secret's value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runkeys.planning.readers import NO_SHAPE, Shape, is_key, readers, shape_of
 from runkeys.planning.requirements import NO_SUPPORT, SealedSupport
 
 LABEL_JOB_UID = "batch.kubernetes.io/controller-uid"
-"""Which pods a Job counts: those that bear its uid there, and that it owns."""
+"""Label by which a Job counts its pods: those that have its uid here, and that it owns."""
 
 
 class JobState(StrEnum):
@@ -30,14 +30,14 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """What matters of a Job.
+    """The fields of a Job that planning uses.
 
-    :ivar controller_uid: uid of the object that controls it; it is ours only if that is the run's.
+    :ivar controller_uid: uid of the object that controls it; it belongs to the run only if that is the run's uid.
     :ivar run_uid: uid of the run that it was made for, as its labels say and its name shows; empty otherwise.
     :ivar deadline_seconds: ``activeDeadlineSeconds`` of its pod template.
     :ivar ttl_seconds: how long after its end Kubernetes removes it, and with it its Secret.
     :ivar gone: it was deleted.
-    :ivar sealed: its pod is delivered to sealed: no Secret is ever made for it.
+    :ivar sealed: its pod gets its values by sealed delivery: no Secret is ever created for it.
     """
 
     name: str
@@ -56,7 +56,7 @@ class JobView:
     run_uid: str = ""
 
     def vanished(self) -> JobView:
-        """It is gone, and was not seen to go."""
+        """It is gone, and its deletion was not seen."""
         return replace(self, gone=True)
 
     @classmethod
@@ -91,7 +91,7 @@ class ContainerView:
     """One container of a pod.
 
     :ivar restartable: it may start again after it ended (a sidecar), so that its end says nothing.
-    :ivar reads: it comes by the values of the run as soon as they are there.
+    :ivar reads: it can read the run's values as soon as they exist.
     :ivar waiting: why it does not run yet, e.g. ``ImagePullBackOff``; empty if it is not waiting.
     :ivar output: its termination message.
     """
@@ -111,9 +111,9 @@ class ContainerView:
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """What matters of a pod that has a node.
+    """The fields of a pod with a node that planning uses.
 
-    :ivar job_uid: uid of the Job that controls it, empty if it is none's.
+    :ivar job_uid: uid of the Job that controls it, empty if none does.
     :ivar gone: it was deleted; nothing of it runs any more, or will.
     :ivar volume_images: images that are mounted as volumes.
     :ivar shape: what decides who reads in it. :ivar deadline_seconds: its ``activeDeadlineSeconds``.
@@ -147,7 +147,7 @@ class PodView:
         return any(container.started for container in self.containers)
 
     def vanished(self) -> PodView:
-        """It is gone, and was not seen to go: how it ended is not known."""
+        """It is gone, and its deletion was not seen: how it ended is unknown."""
         return replace(self, gone=True, phase=self.phase if self.over else "Unknown")
 
     def awaits(self, names: list[str]) -> bool:
@@ -195,7 +195,7 @@ class PodView:
 
 @dataclass(frozen=True, slots=True)
 class RequestView:
-    """A PodCertificateRequest of our signer, which the kubelet makes for a pod.
+    """A PodCertificateRequest of Runkeys' signer, which the kubelet creates for a pod.
 
     :ivar public: the PKCS#10 request in base64: who gets it, as Kubernetes has checked.
     :ivar state: Issued, Denied or Failed, which is final; empty while nothing has answered it.
@@ -245,10 +245,10 @@ class Observation:
     """One run and everything that its next step depends on.
 
     :ivar bindings: those that the run names; empty unless ``fresh``.
-    :ivar jobs: by name, those labelled with this run, whoever made them.
+    :ivar jobs: by name, all Jobs labelled with this run, no matter who created them.
     :ivar pods: those labelled with this run; which of them count is decided by the uid of their Job.
     :ivar fresh: run, bindings and waiting pods were read by name for this pass. Otherwise all of it is what
-        answers and watches showed last: good enough to take away, never to make.
+        answers and watches showed last: good enough to delete, never to create.
     :ivar requests: by which those of ``pods`` that are delivered to sealed ask for it.
     :ivar offer: whether this operator can.
     :ivar policies_in_force: the admission policies were, when they were last looked at: what was refused for want of

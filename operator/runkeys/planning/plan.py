@@ -9,11 +9,11 @@ The order that the invariants need:
 * The Job comes first. Its pod cannot start the containers that refer to the Secret until that exists.
 * The intent to make a Secret is in the status before the Secret is made, so that a crash between the two
   leaves a record to clean up by (I1).
-* A Secret is deleted before the status says so, and an attempt is over only after that.
-* Nothing is made, and nothing is held to be lost, on the word of a cache: :class:`Refresh` comes first. To take
-  away needs no fresh read, and a status is refused by the server if the run is another by then.
+* A Secret is deleted before the status says so, and an attempt is finished only after that.
+* Nothing is created or presumed lost on the word of a cache: :class:`Refresh` comes first. To delete
+  needs no fresh read, and the server refuses a status if the run has changed by then.
 
-Here is what concerns the run as a whole: which task may start, and when all of it is over. What concerns one
+This module plans the run as a whole: which task may start, and when the run is finished. The planning of one
 task and its attempts is in :mod:`runkeys.planning.task`.
 """
 
@@ -72,7 +72,7 @@ def plan(obs: Observation, now: datetime) -> Plan:
 
 
 def plan_deletion(obs: Observation) -> Plan:
-    """For a run that is being deleted, or is gone: its Secrets first, then its Jobs. No status."""
+    """Clean up a run that is being deleted, or is gone: its Secrets first, then its Jobs. No status."""
     recorded = {item.job_uid: item for task in obs.run.status.tasks for item in task.attempts}
     known = {uid: attempt.job for uid, attempt in recorded.items()}
     known |= {job.uid: job.name for job in obs.jobs.values() if trusted(obs, job) or _unrecorded(obs, job)}
@@ -94,11 +94,11 @@ def _unrecorded(obs: Observation, job: JobView) -> bool:
 
 
 def _plan_finished(obs: Observation, now: datetime) -> Plan:
-    """A run whose status is final: what may still be lying about, and its time to live."""
+    """Plan a run whose status is final: cleanup of leftovers, and its time to live."""
     run = obs.run
     cleaned = [clean_up(obs, attempts_of(run, task.name), now) for task in run.spec.tasks]
     actions = [action for item in cleaned for action in item.actions]
-    # A request for it was never answered, and came late.
+    # A create request was never answered, and arrived late.
     actions += [
         DeleteJob(job.name, job.uid)
         for job in obs.jobs.values()
@@ -246,7 +246,7 @@ class _Open:
     # what may start
 
     def _next(self, planner: TaskPlanner, steps: dict[str, Step]) -> Step:
-        """A task of which nothing runs: start it, wait, or be done with it."""
+        """Plan a task that has nothing running: start it, wait, or end it."""
         task, spec = planner.task, self.obs.run.spec
         states = {name: step.result.verdict.state for name, step in steps.items()}
         always = task.runs == ALWAYS
@@ -279,7 +279,7 @@ class _Open:
         return planner.start(outputs)
 
     def _all_before_are_over(self, task: Task, states: dict[str, State]) -> bool:
-        """Whether all that comes before a task is over; each task stands below those that it depends on."""
+        """Whether all tasks before a task have finished; each task is listed after those that it depends on."""
         before = task.depends_on
         if task.runs == ALWAYS and not before:
             before = [item.name for item in self.obs.run.spec.tasks if item.runs != ALWAYS]

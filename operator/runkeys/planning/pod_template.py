@@ -1,4 +1,4 @@
-"""What a task's pod template may not hold, and why. Pure; used before anything starts."""
+"""What a task's pod template must not contain, and why. Pure; checked before anything starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_CONTAINERS = 100
 """Of a pod. Each image of theirs is compared with what a binding allows."""
 
 MOST_GRACE = 600
-"""Seconds between a pod's deadline and its end, for a task with secrets."""
+"""Limit on the seconds between a pod's deadline and its end, for a task with secrets."""
 
 CONTAINER_FIELDS = ("initContainers", "containers")
 _QUANTITIES, _QUANTITY = ("limits", "requests", "overhead"), ("sizeLimit", "divisor")
@@ -34,7 +34,7 @@ def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def images(template: Mapping[str, Any]) -> list[str]:
-    """Images of a pod template: of all containers, and those that are mounted as volumes."""
+    """Images of a pod template: of all containers, and of image volumes."""
     spec = template.get("spec")
     found = [str(container.get("image", "")) for container in containers(template)]
     return found + volume_images(spec if isinstance(spec, dict) else {})
@@ -156,7 +156,7 @@ def _is_hostile(text: object) -> bool:
 
 
 def _each(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every container with where it is."""
+    """Every container, with its path."""
     for field in CONTAINER_FIELDS:
         for number, container in enumerate(spec.get(field) or []):
             yield f"spec.{field}[{number}]", container

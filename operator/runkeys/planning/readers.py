@@ -1,6 +1,6 @@
-"""Who comes by the values of a run in a pod, whatever made it so: a policy or webhook of the cluster.
+"""Which containers of a pod can read a run's values, even if a policy or webhook of the cluster changed the pod.
 
-What holds values is found by what it is, not by its name, which others can change.
+Volumes with values are found by what they are, not by their names, which others can change.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Refusals: why something does not start, for programs and for people. Never holds a value."""
+"""Refusals: why something does not start, for programs and people. A refusal never holds a value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST_NAMES, _LONGEST_NAME = 20, 100
 
 
 def shortened(text: str, most: int) -> str:
-    """At most so many characters of a text."""
+    """``text`` cut to a maximum number of characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -34,7 +34,7 @@ class Reason(StrEnum):
     INPUT_NOT_FOUND = "InputNotFound"
     INPUT_TOO_LARGE = "InputTooLarge"
     REQUESTER_UNKNOWN = "RequesterUnknown"
-    # what others can still mend while the run waits
+    # what others can still fix while the run waits
     BINDING_NOT_FOUND = "BindingNotFound"
     BINDING_INVALID = "BindingInvalid"
     SECRET_NOT_FOUND = "SecretNotFound"
@@ -82,7 +82,7 @@ class Reason(StrEnum):
     OUTPUT_INVALID = "OutputInvalid"
     OUTPUT_MISSING = "OutputMissing"
     CANCELLED = "Cancelled"
-    # a Secret that does not go
+    # a Secret that is not deleted
     HELD_BY_FINALIZER = "HeldByFinalizer"
 
 

@@ -1,4 +1,4 @@
-"""Says in a SecretBinding's status whether its values can be read, so that its author need not start a run."""
+"""Reports in a SecretBinding's status whether its values can be read, so that its author need not start a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runkeys_operator.values.sources import Sources
 log = logging.getLogger(__name__)
 
 _ASK_AGAIN_SECONDS = 60.0
-"""How often a source that cannot be read is looked for again. One that can is not read for its own sake."""
+"""How often an unreadable source is retried. A readable one is not read again for its own sake."""
 
 
 def of_owner(username: str) -> str:
@@ -30,7 +30,7 @@ def of_owner(username: str) -> str:
 
 
 class BindingController:
-    """Brings the status of one binding up to date."""
+    """Updates the status of one binding."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class BindingController:
         self._owners: dict[Key, str] = {}
 
     def on_event(self, event: Json) -> None:
-        """A SecretBinding was added, changed or deleted: its runs may go on, or may not."""
+        """A SecretBinding was added, changed or deleted: its runs may be admitted now, or no longer."""
         metadata = event["object"]["metadata"]
         key = Key.of(Kind.BINDING, metadata)
         version = (metadata["uid"], metadata["generation"])
         if event.get("type") == "DELETED":
             self._generations.pop(key, None)
         elif self._generations.get(key) == version:
-            return  # its status, which is ours
+            return  # its status, which only the operator writes
         else:
             self._generations[key] = version
         self._queue.add(key, urgency=Urgency.EVENT)
@@ -76,7 +76,7 @@ class BindingController:
             self._changed(key.namespace, of_owner(owner.username))
 
     async def reconcile(self, key: Key) -> float | None:
-        """Check every entry and write what changed; seconds until the next look, None when all is well."""
+        """Check every entry and write changes; return seconds until the next look, None if all entries can be read."""
         try:
             raw = await self._kube.get(BINDINGS, key.namespace, key.name)
         except NotFound:

@@ -1,4 +1,4 @@
-"""PodCertificateRequests of our signer: what watches and answers showed, and the answers themselves."""
+"""PodCertificateRequests of Runkeys' signer: a cache of watches and answers, and the answers themselves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_RUN = "this is no pod of a WorkflowRun; ask for secrets in a run"
 
 
 class CertificateRequests:
-    """The requests that are known, and what answers them.
+    """The known requests, and the methods that answer them.
 
     :ivar offer: whether anything is delivered sealed.
     """
@@ -59,11 +59,11 @@ class CertificateRequests:
         return True
 
     def of(self, pod_uid: str) -> tuple[RequestView, ...]:
-        """Those that name a pod, those that are gone included."""
+        """The requests that name a pod, including deleted ones."""
         return tuple(self._known.get(pod_uid, {}).values())
 
     def named(self, key: Key) -> RequestView | None:
-        """The one that is there by this name."""
+        """The existing request of this name."""
         return next(
             (
                 item
@@ -75,13 +75,13 @@ class CertificateRequests:
         )
 
     def forget(self, pods: Iterable[str]) -> None:
-        """Drop what is known of pods that need nothing any more."""
+        """Forget pods that need nothing more."""
         for uid in pods:
             for request in self._known.pop(uid, {}):
                 self._namespaces.pop(request, None)
 
     async def answer(self, request: RequestView, values: Values, now: datetime) -> RequestView:
-        """Issue the certificate that carries ``values``; what the request is by then."""
+        """Issue the certificate that carries ``values``; return the request as it is afterwards."""
         namespace = self._namespaces[request.uid]
         try:
             answer = self._issuer.seal(values, request.public, namespace, request.pod_uid, now)
@@ -105,14 +105,14 @@ class CertificateRequests:
         return await self._conclude(request, {"conditions": [condition]})
 
     async def delete(self, request: RequestView) -> RequestView:
-        """Delete it; absent already: all is well."""
+        """Delete it; it is no error if it is absent already."""
         where = self._namespaces[request.uid]
         with contextlib.suppress(NotFound, Conflict):
             await self._kube.delete(REQUESTS, where, request.name, uid=request.uid, propagation="Background")
         return self._note(replace(request, gone=True))
 
     async def _conclude(self, request: RequestView, status: dict[str, Any]) -> RequestView:
-        """Write the one answer. That it was answered meanwhile is a Conflict, and the watch tells how."""
+        """Write the only answer. If it was answered meanwhile that is a Conflict, and the watch shows the answer."""
         try:
             raw = await self._kube.patch_status(
                 *(REQUESTS, self._namespaces[request.uid], request.name, status),
@@ -128,7 +128,7 @@ class CertificateRequests:
 
 
 class CertificateController:
-    """Finds the run that a PodCertificateRequest is of; one that is of none is refused."""
+    """Finds the run of a PodCertificateRequest; a request of no run is denied."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class CertificateController:
         self._pod_asks = pod_asks
 
     def on_event(self, event: Json) -> None:
-        """A PodCertificateRequest of our signer was made or answered, or is there still."""
+        """A PodCertificateRequest of Runkeys' signer was created, answered or listed."""
         if self._requests.record(event["object"], deleted=event.get("type") == "DELETED"):
             key = Key.of(Kind.REQUEST, event["object"]["metadata"])
             self._queue.add(key, urgency=Urgency.PODS)
@@ -171,7 +171,7 @@ class CertificateController:
                 return None
         if not request.state:
             # A pod that is gone, or bears labels that no Job gave it: nobody who may be answered.
-            # Answered meanwhile: the watch tells how.
+            # Answered meanwhile: the watch shows the answer.
             with contextlib.suppress(Conflict):
                 await self._requests.deny(request, _NO_RUN)
         return None

@@ -9,18 +9,18 @@ from runkeys_operator.kube import Json
 
 
 class Controller(Protocol):
-    """Brings the objects of one kind forward. It reads no other controller's state; what it needs it is given."""
+    """Reconciles the objects of one kind. It reads no other controller's state; everything it needs is passed in."""
 
     def on_event(self, event: Json) -> None:
-        """An object was added, changed or deleted, or is there still: add its key to the queue if that matters.
+        """An object was added, changed, deleted or listed: add its key to the queue if that matters.
 
-        ``{"type": "ADDED" | "MODIFIED" | "DELETED" | None, "object": {…}}``; None for what a list found. Called in the
+        ``{"type": "ADDED" | "MODIFIED" | "DELETED" | None, "object": {…}}``; None for a listed object. Called in the
         event loop; must not block.
         """
 
     async def reconcile(self, key: Key) -> float | None:
-        """Bring one object as far as it goes now; seconds until the next look, None if only an event changes it.
+        """Reconcile one object; return seconds until the next look, None if only an event changes it.
 
-        :raises Conflict: it changed meanwhile. It is read anew at once.
-        :raises ApiError: it is tried again, with back-off.
+        :raises Conflict: it changed meanwhile. It is read again at once.
+        :raises ApiError: it is retried, with back-off.
         """

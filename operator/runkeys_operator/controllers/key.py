@@ -1,4 +1,4 @@
-"""What the queue holds. Everything that happens in the cluster is reduced to a key."""
+"""The keys in the queue. Every event in the cluster is reduced to a key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Kind(StrEnum):
-    """Kinds of objects that are brought forward one by one. Metrics have them as a label."""
+    """Kinds of objects that are reconciled one by one. Metrics have them as a label."""
 
     RUN = "run"
     BINDING = "binding"

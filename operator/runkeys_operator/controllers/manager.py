@@ -1,4 +1,4 @@
-"""Makes the controllers and gives each what is its own: events by kind, keys by kind."""
+"""Creates the controllers and routes events and keys to them by kind."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from runkeys_operator.values.sources import Sources
 
 
 class Manager:
-    """All controllers, behind what the application asks for.
+    """All controllers, behind the interface that the application asks for.
 
     :ivar sinks: what takes the events of each kind.
-    :ivar runs: the controller of WorkflowRuns, which looks at everything now and then.
+    :ivar runs: the controller of WorkflowRuns, which resyncs everything now and then.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class Manager:
         }
 
     async def reconcile(self, key: Key) -> float | None:
-        """Bring one object as far as it goes now; seconds until it has to be looked at even if nothing happens."""
+        """Reconcile one object; return seconds until the next look even if nothing happens."""
         try:
             return await self._controllers[key.kind].reconcile(key)
         except Conflict as error:
             metrics.count_failure(key.kind, error)
-            return 0.0  # it changed under our hands: read it again
+            return 0.0  # it changed meanwhile: read it again
 
     async def resync(self) -> None:
         """Look at everything that is open once, for what the watches did not show."""

@@ -1,4 +1,4 @@
-"""Objects that others wrote: read them into models, and say in their status what this version cannot read."""
+"""Objects that others wrote: read them into models, and report in their status what this version cannot read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class UnreadableError(Exception):
 def parse(model: type[Model], raw: Json) -> Model:
     """Read an object that others wrote.
 
-    :raises UnreadableError: whatever is wrong with it; it says no more than that of what is in it.
+    :raises UnreadableError: if anything is wrong with it; the error repeats nothing else of its content.
     """
     try:
         return model.parse(raw)
@@ -45,7 +45,7 @@ def parse(model: type[Model], raw: Json) -> Model:
 async def report_unreadable(
     kube: Kube, resource: Resource, key: Key, error: UnreadableError, now: datetime
 ) -> None:
-    """Say in the status of an object that it cannot be read, once."""
+    """Report in the status of an object, once, that it cannot be read."""
     condition = Condition(
         type="Stalled",
         status="True",

@@ -1,4 +1,4 @@
-"""Answers SecretReveals: to whoever has the right, once, sealed with a key that only they have.
+"""Answers SecretReveals: once, for users who have the right, sealed so that only their key opens it.
 
 The value passes through this process and through nothing else: what is written into the answer opens with the
 asker's key and for that one object. Before the answer an Event on the binding says who reads what.
@@ -34,7 +34,7 @@ from runkeys_operator.values.sources import SourceRefusedError, Sources
 log = logging.getLogger(__name__)
 
 KEPT = timedelta(seconds=60)
-"""How long the object stays, answered or not."""
+"""How long a SecretReveal is kept, answered or not."""
 
 
 _NOBODY_KNOWS = (
@@ -75,7 +75,7 @@ class RevealController:
             self._queue.add(key, urgency=Urgency.EVENT)
 
     async def reconcile(self, key: Key) -> float | None:
-        """Answer it if it is not answered, delete it when its time is over; seconds until then."""
+        """Answer it if unanswered, delete it when its time has passed; return seconds until then."""
         try:
             raw = await self._kube.get(REVEALS, key.namespace, key.name)
         except NotFound:
@@ -123,7 +123,7 @@ class RevealController:
         )
 
     async def _sealed(self, reveal: SecretReveal) -> str:
-        """The value for whoever asks. Raises _DeniedError, SourceRefusedError."""
+        """The value for the asker. Raises _DeniedError, SourceRefusedError."""
         namespace, entry_name = reveal.metadata.namespace, reveal.spec.entry
         try:
             asker = Asker(reveal.spec.public_key)

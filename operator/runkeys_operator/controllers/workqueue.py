@@ -1,11 +1,11 @@
-"""The queue between what happens in the cluster and the work on a run.
+"""The queue between events in the cluster and the reconciling of objects.
 
 Events only add keys. However often a key is added, it waits once, at the earliest time
-that anybody asked for, and never two workers have it. A key that is added while it is
-worked on is worked on again afterwards: what was added may have come too late for it.
+that was asked for, and two workers never have it. A key that is added while it is
+worked on is worked on again afterwards: the event may have come too late for the pass.
 
-Of what is due the most urgent goes first, and of equals the namespaces take turns. One turn in four goes to whichever
-namespace has waited longest, however urgent the others are: nobody waits for another's thousands.
+Of the due keys the most urgent goes first, and of equals the namespaces take turns. One turn in four goes to the
+namespace that has waited longest, however urgent the others are: no namespace waits for another's thousands.
 
 Not thread-safe: everything happens in the event loop's thread.
 """
@@ -43,9 +43,9 @@ class Urgency(IntEnum):
     PODS = 0
     """A pod waits for its Secret, or a Secret for the end of its pod."""
     EVENT = 1
-    """Something that is new, which somebody may be looking at."""
+    """Something new, which a user may be watching."""
     RESYNC = 2
-    """What was there before, in the order in which it is due."""
+    """What existed before, in the order in which it is due."""
 
 
 # Before every time that the loop's clock can show.
@@ -53,7 +53,7 @@ _AHEAD = {Urgency.PODS: -2.0, Urgency.EVENT: -1.0}
 _URGENCY = {due: urgency for urgency, due in _AHEAD.items()}
 
 Entry: TypeAlias = tuple[float, int, K]
-"""When it is due, its place among what is due then, and the key."""
+"""The due time, the place among keys of that time, and the key."""
 
 
 class _Lanes(Generic[K]):
@@ -121,7 +121,7 @@ class ReconcileQueue(Generic[K]):
 
     @property
     def waiting(self) -> int:
-        """How many keys wait, those for a later time included."""
+        """How many keys wait, including those for a later time."""
         return len(self._due)
 
     @property
@@ -141,14 +141,14 @@ class ReconcileQueue(Generic[K]):
 
     @property
     def failing(self) -> int:
-        """How many keys failed the last time."""
+        """How many keys failed last time."""
         return len(self._failures)
 
     def add(self, key: K, after: float = 0.0, urgency: Urgency = Urgency.RESYNC) -> None:
         """Have `key` worked on `after` seconds from now, or earlier if that was asked for already.
 
         PODS and NEWS are due at once, before everything less urgent. Also a key that backs off from a
-        failure: news deserve a new look. Only the server's own wish to be left alone
+        failure: an event deserves a new look. Only the server's own request to wait
         (`ApiError.retry_after`) is kept.
         """
         if self._draining:
@@ -183,9 +183,9 @@ class ReconcileQueue(Generic[K]):
                 await asyncio.wait(self._working.values())
 
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 -- how long to be patient, not a deadline
-        """Take nothing more on, drop what waits, and wait for what is being worked on.
+        """Accept no more keys, drop those that wait, and wait for those being worked on.
 
-        True when all of it ended within `timeout` seconds; what did not is cancelled.
+        True if all of them finished within `timeout` seconds; the others are cancelled.
         """
         self._draining = True
         self._due.clear()  # with which all entries are stale

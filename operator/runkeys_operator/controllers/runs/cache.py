@@ -47,7 +47,7 @@ class Cache(Generic[View]):
         return key if known is None or known.view != view else None
 
     def of(self, key: Key) -> tuple[View, ...]:
-        """Those that say they belong to the run, those that are gone included."""
+        """The objects that say they belong to the run, including deleted ones."""
         return tuple(seen.view for seen in self._runs.get(key, {}).values())
 
     def present(self) -> dict[str, Key]:
@@ -65,7 +65,7 @@ class Cache(Generic[View]):
         return seen is not None and seen.version >= version
 
     def mark_gone(self, uid: str, key: Key) -> bool:
-        """Note that it was deleted, which no watch told us; whether that is new."""
+        """Note that it was deleted, which no watch has shown; return whether that is new."""
         seen = self._runs.get(key, {}).get(uid)
         if seen is None or seen.view.gone:
             return False

@@ -32,7 +32,7 @@ from runkeys_operator.process import metrics
 log = logging.getLogger(__name__)
 
 _MOST_STEPS, _STEPS_A_TASK = 20, 6
-"""More rounds than any run needs in one pass; a plan that does not settle is a defect, and waits its turn."""
+"""More rounds than any run needs in one pass. A plan that does not settle is a defect, and waits its turn."""
 
 _PARTS_AT_ONCE = 64
 """Tasks, secrets, inputs and containers of a run that is planned in the event loop, in a few milliseconds at most."""
@@ -47,7 +47,7 @@ _EXPIRIES_LATE = timedelta(minutes=2)
 
 
 class RunController:
-    """Takes in what the watches show of runs and of what they own, and brings runs forward, each by its key."""
+    """Takes in watch events of runs and of the objects they own, and reconciles runs, each by its key."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class RunController:
     def on_event(self, event: Json) -> None:
         """A WorkflowRun that goes on was added, changed or deleted, or has ended and so left the watch.
 
-        Its status is no news: nobody else writes that.
+        A change of its status is no event: nobody else writes it.
         """
         metadata, kind = event["object"]["metadata"], event.get("type")
         key = Key.of(Kind.RUN, metadata)
@@ -169,11 +169,11 @@ class RunController:
     # one pass
 
     async def reconcile(self, key: Key) -> float | None:
-        """Bring it as far as it goes now; seconds until it has to be looked at even if nothing happens."""
+        """Reconcile it; return seconds until the next look even if nothing happens."""
         try:
             return await self._reconcile(key)
         except Exception:
-            self._invalidate(key)  # what the request that failed has done is not known
+            self._invalidate(key)  # the effect of the failed request is unknown
             raise
         finally:
             if (record := self._last.get(key)) is not None:
@@ -275,7 +275,7 @@ class RunController:
         await self._apply(key, [item for item in actions if isinstance(item, DeleteSecret)], obs)
 
     async def _run_is_gone(self, key: Key, last: Record) -> None:
-        """The run is gone: so must be what it had, without waiting for Kubernetes to collect it."""
+        """The run is gone: delete what it had, without waiting for Kubernetes to collect it."""
         obs = self._observer.remembered(key, last)
         await self._apply(key, plan_deletion(obs).actions, obs)
         self._forget(key)
@@ -330,7 +330,7 @@ class RunController:
             record.update(obs)
 
     def _invalidate(self, key: Key) -> None:
-        """What is known of the run may not be true any more."""
+        """The cached observation of the run may no longer be true."""
         self._unread.add(key)
         last = self._last.get(key)
         if last is not None:

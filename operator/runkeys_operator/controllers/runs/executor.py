@@ -74,7 +74,7 @@ OneAtATime = (
 
 @dataclass(frozen=True)
 class _JobAnswer:
-    """What came of a request to create a Job.
+    """Result of a request to create a Job.
 
     :ivar made: by this request; else one of its name was there already.
     """
@@ -85,7 +85,7 @@ class _JobAnswer:
 
 
 class Executor:
-    """The only writer to the cluster. Raises :class:`ApiError` where trying again is all there is to do."""
+    """Carries out plans. Raises :class:`ApiError` if the only remedy is to retry."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Executor:
     async def apply(self, actions: Iterable[Action], obs: Observation) -> AsyncIterator[Observation]:
         """Do ``actions`` in their order, Jobs last and side by side; after each say what is known by then.
 
-        What was achieved is told before a failure is raised.
+        Successes are reported before a failure is raised.
         """
         jobs = []
         for action in actions:
@@ -413,7 +413,7 @@ class Executor:
 
 
 def _task_of(action: CheckSources, obs: Observation) -> str:
-    """The task that the first of the references is of."""
+    """The task of the first reference."""
     index = int(action.references[0].field.removeprefix("spec.tasks[").partition("]")[0])
     return obs.run.spec.tasks[index].name
 

@@ -1,4 +1,4 @@
-"""What is known of one run when its next step is planned.
+"""Observes one run before its next step is planned.
 
 On the way to a Job or a Secret every read is a GET by name: authorisation never trusts a cache, and a LIST waits
 for the server's watch cache. Everything else goes by what the watches showed. Lists are left to the resync.
@@ -28,7 +28,7 @@ from runkeys_operator.kube import BINDINGS, JOBS, PODS, RUNS, Json, Kube
 
 
 async def read_run(kube: Kube, key: Key) -> WorkflowRun | None:
-    """The run, or None if there is none.
+    """The run, or None if it does not exist.
 
     :raises UnreadableError: if it does not fit the models.
     """
@@ -156,7 +156,7 @@ class Observer:
         return tuple(item for pod in pods for item in self._known.of(pod.uid))
 
     def _known_jobs(self, key: Key) -> dict[str, JobView]:
-        """By name; of two that bore the same name the one that is there."""
+        """By name; of two with the same name, the one that exists."""
         return {job.name: job for job in sorted(self._jobs.of(key), key=lambda job: not job.gone)}
 
 

@@ -22,6 +22,6 @@ def without_sealed_input(applied: str) -> str | None:
 
 
 def merge_patch(old: WorkflowRunStatus, new: WorkflowRunStatus) -> dict[str, Any]:
-    """``new`` as a merge patch on ``old``: what is no longer there has to be named to go."""
+    """``new`` as a merge patch on ``old``: removed keys must be named to be deleted."""
     wire: dict[str, Any] = new.to_wire()
     return {**{name: None for name in old.to_wire() if name not in wire}, **wire}

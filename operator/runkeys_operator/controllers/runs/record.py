@@ -1,4 +1,4 @@
-"""What is kept of a run between two passes: a record of about two kilobytes, not parsed trees."""
+"""The record kept of a run between two passes: about two kilobytes, not parsed trees."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Record:
         self.update(obs)
 
     def update(self, obs: Observation) -> None:
-        """Take in what a pass has come to."""
+        """Take in the result of a pass."""
         self.memory = obs.memory
         run, metadata = obs.run, obs.run.metadata
         # A personal one has a name only where it was looked for.
@@ -65,7 +65,7 @@ class Record:
         self._run: WorkflowRun | bytes = run
 
     def pack(self) -> None:
-        """Make it small: the pass is over."""
+        """Make it small: the pass has finished."""
         run = self._run
         if isinstance(run, bytes):
             return

@@ -29,7 +29,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 _WATCH_LAG_SECONDS = 1.0
-"""How far the watches may be behind a list before they are said to have missed something."""
+"""How far the watches may lag behind a list before they count as having missed something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def _expiry(item: Json) -> tuple[Key, datetime]:
 
 
 def _readable(resource: Resource, read: Callable[[Json], T], items: Iterable[Json]) -> Iterator[T]:
-    """What ``items`` come to; one that nobody can make sense of must not keep the others from being seen."""
+    """Parse ``items``; one that is unreadable must not keep the others from being seen."""
     for item in items:
         try:
             yield read(item)
