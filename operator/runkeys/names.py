@@ -1,4 +1,4 @@
-"""Names: parameter -> variable, and the names and labels of what the operator makes.
+"""Names: parameter -> variable, and the names and labels of the objects that the operator creates.
 
 Operator, SDK and command line share these functions, so that a service finds its variables under
 the same names wherever it runs.
@@ -31,13 +31,13 @@ SIGNER = f"{GROUP}/recipient"
 """The signer that pods ask for the certificate which carries their values."""
 
 UNSEALER = "runkeys-open"
-"""Name of the init container that opens what was delivered sealed."""
+"""Name of the init container that unseals values."""
 
 RECIPIENT_VOLUME = "runkeys-recipient"
-"""Volume of the pod with its key and the sealed values: only the opener mounts it."""
+"""Volume with the pod's key and the sealed values: only the unseal container mounts it."""
 
 ENVIRONMENT_VOLUME = "runkeys-env"
-"""Volume of the pod with the variables of what was delivered sealed."""
+"""Volume with the variables that were delivered sealed."""
 
 SIGNER = f"{GROUP}/recipient"
 """The signer that pods ask for the certificate which carries their values."""
@@ -47,19 +47,19 @@ SEALING_KEYS = "runkeys-sealing-keys"
 """The Secret with the private sealing keys, in the operator's namespace."""
 
 PUBLIC_KEYS = "runkeys-public-keys"
-"""The ConfigMap beside it with the public ones."""
+"""The ConfigMap with the public keys, in the same namespace."""
 
 RUNTIME = "/var/runtime"
-"""Where a task finds what it is given, and leaves its output; the same place as in the qhub runtime."""
+"""The folder of a task's inputs and output; the same as in the qhub runtime."""
 
 RUNTIME_VARIABLE = "RUNKEYS_RUNTIME_DIR"
-"""Says that it is somewhere else, as in a local run."""
+"""Variable that moves this folder, as in a local run."""
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """The annotation in which `kubectl apply` keeps a copy of what it sent."""
 
 SERVICE_ACCOUNT = "system:serviceaccount:"
-"""What usernames of service accounts begin with; namespace and name follow."""
+"""Prefix of service accounts' usernames; namespace and name follow."""
 
 # A Job's pods are named after it with 6 more characters, and Kubernetes cuts what does not fit into 63.
 _MAX_NAME = 57
@@ -121,7 +121,7 @@ def run_uid_of(metadata: Mapping[str, Any]) -> str:
 
 
 def object_labels(run_name: str, run_uid: str, task: str) -> Mapping[str, str]:
-    """Labels of every object that the operator makes for a task of a run."""
+    """Labels of every object that the operator creates for a task of a run."""
     return {
         LABEL_RUN: run_name,
         LABEL_RUN_UID: run_uid,

@@ -1,1 +1,1 @@
-"""What a task's own code rests on."""
+"""The basis of the modules that a task's own code uses."""

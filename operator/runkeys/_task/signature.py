@@ -1,4 +1,4 @@
-"""What a service's ``run`` function asks for, parameter by parameter."""
+"""The parameters of a service's ``run`` function, and the source of each."""
 
 from __future__ import annotations
 

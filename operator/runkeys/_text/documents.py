@@ -1,4 +1,4 @@
-"""JSON that others wrote: read so that no text, however deep, ends whoever reads it. Pure."""
+"""JSON that others wrote, read so that no text, however deep, crashes its reader. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
 
 
 def read(text: bytes | str) -> Any:
-    """What a JSON text says; objects and lists that are nested too deep to be read are left out.
+    """Parse a JSON text; objects and lists that are nested too deep to be read are left out.
 
     :raises ValueError: it is no JSON.
     """
@@ -42,9 +42,9 @@ def read(text: bytes | str) -> Any:
 
 
 def without_depths(text: bytes) -> bytes:
-    """The text with null in place of what is nested deeper than can be read. For parsers that are not ours."""
+    """The text with null in place of anything nested too deep to be read. For parsers of other libraries."""
     if text.count(b"{") + text.count(b"[") <= _DEEPEST_ANSWER:
-        return text  # by far the most
+        return text  # by far the most common case
     kept: list[bytes] = []
     depth, start = 0, 0
     for found in _STRING_OR_BRACKET.finditer(text):

@@ -12,12 +12,12 @@ import unicodedata
 
 
 def shell(*words: str) -> str:
-    """A command as a shell takes it, whatever is in its words."""
+    """A command quoted for a shell, whatever is in its words."""
     return shlex.join(words)
 
 
 def kubectl(namespace: str, *words: str) -> str:
-    """A command of kubectl in a namespace."""
+    """A kubectl command in a namespace."""
     return shell("kubectl", "-n", namespace, *words)
 
 

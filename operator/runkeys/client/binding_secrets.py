@@ -1,6 +1,6 @@
 """Secrets of a user or a team in the cluster: names are listed, values are sealed before they leave, one is read back.
 
-A personal binding is one user's vault in one namespace: only that user can write, use and read it.
+A personal binding holds one user's secrets in one namespace: only that user can write, use and read it.
 """
 
 from __future__ import annotations
@@ -103,12 +103,12 @@ class BindingSecrets:
                 else:
                     self._replace(raw, name, value, key)
             except Conflict:
-                continue  # somebody was quicker
+                continue  # another writer was quicker
             return
         raise Conflict(f"{self.what} changed each time; try again")
 
     def delete(self, name: str) -> None:
-        """Take a secret out. Raises NotFound."""
+        """Delete a secret. Raises NotFound."""
         for _ in range(_TRIES):
             raw = self._read()
             entries = raw["spec"]["secrets"] if raw is not None else []

@@ -1,4 +1,4 @@
-"""What a user writes -> the WorkflowRun that is sent. Pure but for the key, which is asked for only if it is needed."""
+"""A user's manifest -> the WorkflowRun to send. Pure except for the key, which is fetched only if needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOCAL = "rk1.local"
 """Stands for a sealed value where only names matter."""
 
 TTL = 86400
-"""Seconds after its end that a run which the command line made is kept."""
+"""Seconds that a run created by the command line is kept after its end."""
 
 _MAX_SOURCE = 200 * 1024
 _SOURCE = "source"
@@ -81,7 +81,7 @@ def prepared(
 
 
 def parse_run(manifest: Mapping[str, Any]) -> WorkflowRun:
-    """Read a run. Raises Invalid, which names the fields and never what they hold."""
+    """Read a run. Raises Invalid, which names the fields and never their values."""
     from pydantic import ValidationError
 
     if manifest.get("kind") not in (None, "WorkflowRun"):
@@ -219,7 +219,7 @@ def from_command(
 
 
 def again(run: WorkflowRun, raw: Mapping[str, Any], *, from_failed: bool) -> Json:
-    """A new run like one that is over.
+    """A new run like a finished one.
 
     :param from_failed: leave out what succeeded. Outputs that later tasks need are handed on as input.
     :raises Invalid: values that were brought along are gone, or nothing is left to run.

@@ -1,4 +1,4 @@
-"""Which public keys of which cluster a user has come to trust.
+"""The public keys that a user trusts, for each cluster.
 
 Whoever can swap the public key of a cluster reads what is sealed after that. So the first key that is met is written
 down, and another one is refused until the user has compared its fingerprint with what an administrator says.
@@ -31,7 +31,7 @@ class TrustedKeys:
         return self.all().get(cluster, [])
 
     def all(self) -> dict[str, list[str]]:
-        """Everything that is trusted."""
+        """All trusted keys."""
         try:
             found = json.loads(self.path.read_text())
         except FileNotFoundError:

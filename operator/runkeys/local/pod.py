@@ -81,11 +81,11 @@ class LocalPod:
             self._go_on()
 
     def forget(self) -> None:
-        """The values are needed no more: files with them go too, as the kubelet takes them with the pod."""
+        """The values are no longer needed: delete their files too, as the kubelet deletes them with the pod."""
         self._values = {}
 
     def stop(self) -> None:
-        """End it as the kubelet does: first asked, then made to."""
+        """End it as the kubelet does: SIGTERM first, then SIGKILL."""
         if self.view.over or self._stopping:
             return
         self._stopping = True
@@ -176,7 +176,7 @@ class LocalPod:
         )
         self.view = replace(self.view, containers=containers)
 
-    # what a container finds
+    # the container's files and folders
 
     def _places(self, container: Json) -> dict[str, Path]:
         """By path in the container where it is here, made and filled."""

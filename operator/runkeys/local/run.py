@@ -7,7 +7,7 @@ the status says are the same. Different, plainly:
 * A container is a process: its ``command`` and ``args``, in the current folder. Its image is not looked at.
 * ``/var/runtime`` is a temporary folder. ``RUNKEYS_RUNTIME_DIR`` names it, and in ``command``, ``args`` and ``env``
   the one is written for the other. Data pools are folders in ``datapools/``.
-* A process has the variables of whoever starts it too, but for ``SECRET_*``.
+* A process also has the variables of the user who starts it, except ``SECRET_*``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class LocalRun:
             its binding, or by that name. What comes first in this order counts.
         :param folder: where processes run, and data pools are looked for. Default: the current one.
         :param print_line: is given each line that a task prints, masked, with the task's name.
-        :raises Invalid: it cannot work as it is written.
+        :raises Invalid: the run cannot work as written.
         :raises NotFound: a value or a data pool is missing.
         """
         made, own = take_secrets(manifest)
@@ -107,7 +107,7 @@ class LocalRun:
     # what the operator does
 
     def _settled(self) -> bool:
-        """One step: act, or wait for something to happen. True once nothing is left."""
+        """One step: act, or wait for an event. True once nothing is left to do."""
         observation = Observation(
             self.run,
             self._bindings,

@@ -1,4 +1,4 @@
-"""Values of a local run: which the tasks ask for, and which the user gave."""
+"""Values of a local run: those that tasks ask for, and those that the user gave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The admission policies: who may make, change and use what. Evaluated inside the API server, so nothing can be down.
+"""The admission policies: who may create, change and use what. The API server evaluates them, so nothing can be down.
 
 :func:`build` gives them as objects for one operator: it is the one source of the chart's templates, of the manifests
 in ``policies/`` (``make policies``) and of what the operator compares with what is installed. Pure.
@@ -37,14 +37,14 @@ VALIDATING_RULES: dict[str, Callable[[Account], Object]] = {
     "operator": operator.operator,
     "recipients": objects.recipients,
 }
-"""What each demands: a function, which says in its docstring why it is there."""
+"""The requirements of each policy: functions, whose docstrings say why they exist."""
 
 
 def build(account: Account, namespaces: Sequence[str] = (), *, mutating: bool = True) -> list[Object]:
     """All policies, each followed by its binding: plain JSON types, new on every call.
 
     :param namespaces: those that the operator serves; none: all.
-    :param mutating: with the one that fills in who made a run, for servers that know such a kind (since 1.36).
+    :param mutating: include the policy that fills in who created a run, for servers that have such a kind (since 1.36).
     """
     policies = [
         *((VALIDATING, name, make(account)) for name, make in VALIDATING_RULES.items()),
@@ -56,9 +56,9 @@ def build(account: Account, namespaces: Sequence[str] = (), *, mutating: bool = 
 
 
 def difference(expected: object, found: object, path: str = "spec") -> str | None:
-    """Where ``found`` is not what was expected, as a path; None if it is.
+    """Path at which ``found`` differs from what was expected; None if it does not.
 
-    What is empty counts as absent, so that a field which a later API server adds does no harm.
+    Empty counts as absent, so that a field which a later API server adds does no harm.
     """
     if isinstance(expected, dict) and isinstance(found, dict):
         for key in sorted(expected.keys() | found.keys()):
@@ -74,7 +74,7 @@ def difference(expected: object, found: object, path: str = "spec") -> str | Non
 
 
 def served(binding: Object) -> list[str] | None:
-    """The namespaces that a policy's binding is for; None: all, ``[]``: cannot be told."""
+    """The namespaces that a policy's binding selects; None: all, ``[]``: unknown."""
     selector = (binding.get("spec", {}).get("matchResources") or {}).get("namespaceSelector")
     if not selector:
         return None

@@ -1,4 +1,4 @@
-"""Whom the policies know as the operator, and what it and its policies are called."""
+"""The account that the policies treat as the operator, and the names of the operator and its policies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runkeys.names import SERVICE_ACCOUNT
 
 @dataclass(frozen=True)
 class Account:
-    """Whom the policies know as the operator.
+    """The account that the policies treat as the operator.
 
     :ivar username: as the API server knows it. :ivar namespace: where its sealing keys are.
     """
@@ -25,7 +25,7 @@ class Account:
 
     @staticmethod
     def home_of(username: str) -> str:
-        """The namespace of a service account; empty for anybody else."""
+        """The namespace of a service account; empty for any other user."""
         return (
             username.removeprefix(SERVICE_ACCOUNT).partition(":")[0]
             if username.startswith(SERVICE_ACCOUNT)
@@ -34,7 +34,7 @@ class Account:
 
     @property
     def suffix(self) -> str:
-        """What the names of this operator's policies end with."""
+        """Suffix of the names of this operator's policies."""
         if self.username.startswith(SERVICE_ACCOUNT):
             return self.username.removeprefix(SERVICE_ACCOUNT).replace(":", ".")
         return re.sub(r"[^a-z0-9]+", "-", self.username.lower()).strip("-")

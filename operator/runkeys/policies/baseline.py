@@ -1,6 +1,6 @@
-"""What Pod Security's level baseline asks of a pod, for the Jobs that the operator makes.
+"""The requirements of Pod Security's level baseline, for the Jobs that the operator creates.
 
-All of it, as of Kubernetes 1.37: a namespace enforces a level only where somebody has labelled it.
+All of them, as of Kubernetes 1.37: a namespace enforces a level only if it is labelled.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is demanded of SecretBindings."""
+"""The requirements on SecretBindings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runkeys.policies.cel import WHO, Object, check, filled, may, ours, policy, 
 from runkeys.policies.shared import GRANT, NOT_COLLECTED, SUBJECT, TARGET, granted_by, granted_by_all
 
 MOST_SOURCES = 16
-"""So many different Secrets can a binding refer to, unless its author may get all of the namespace."""
+"""Limit on the different Secrets that a binding can refer to, unless its author may get all of the namespace."""
 
 
 def bindings(_: Account) -> Object:

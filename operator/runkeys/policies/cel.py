@@ -47,7 +47,7 @@ def filled(template: str, **parts: str) -> str:
 
 
 def may(verb: str, group: str, resource: str, name: str = "") -> str:
-    """Whether RBAC lets whoever asks do that in the namespace. One call costs 350,000."""
+    """Whether RBAC lets the requester do that in the namespace. One call costs 350,000."""
     named = f".name({name})" if name else ""
     return (
         f"authorizer.group({text(group)}).resource({text(resource)}).namespace(request.namespace)"
@@ -72,7 +72,7 @@ def rule(operations: str, *resources: str, group: str = "", version: str = "v1")
 
 
 def ours(operations: str, *resources: str) -> Object:
-    """The same, of our own kinds."""
+    """The same, for Runkeys' kinds."""
     return rule(operations, *resources, group=GROUP, version=VERSION)
 
 

@@ -1,4 +1,4 @@
-"""What is demanded of Jobs, Secrets, pods and requests for certificates: only its own task has what a run is given."""
+"""The requirements on Jobs, Secrets, pods and certificate requests: only a run's own task gets the run's secrets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _IS_OURS = f"^{OBJECT_PREFIX}.*-[0-9]+-[0-9a-f]{{10}}$"
 
 
 def names(account: Account) -> Object:
-    """Jobs and Secrets with names or labels of Runkeys are made by its operator, and changed by nobody else.
+    """Only the operator creates and changes Jobs and Secrets with names or labels of Runkeys.
 
     A run goes with its Jobs, a Job with its pod and Secret.
     """
@@ -71,7 +71,7 @@ def names(account: Account) -> Object:
             " job without --cascade (in a request: propagationPolicy Background), or cancel the run (spec.cancel)",
         ),
         check(
-            # What is not said means Background for a run.
+            # Unset means Background for a run.
             "!(request.operation == 'DELETE' && variables.run)"
             " || (request.?options.?propagationPolicy.orValue('') != 'Orphan'"
             " && !request.?options.?orphanDependents.orValue(false))",
@@ -114,7 +114,7 @@ MOST_CONTAINERS, MOST_VARIABLES = 100, 1000
 
 
 def pods(_: Account) -> Object:
-    """Only the pod of a run's Job can refer to the run's Secret or count for the Job, and it stays as it was made.
+    """Only the pod of a run's Job can refer to the run's Secret or count for the Job, and it stays as it was created.
 
     In whatever way its metadata could be changed: by itself, with its status, or when it gets its node.
     """

@@ -1,4 +1,4 @@
-"""What the operator itself is held to."""
+"""The requirements on the operator itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECRET_VERBS = ["get", "list", "watch", "update", "patch", "delete", "deletecol
 
 
 def _jobs(account: Account) -> list[Object]:
-    """Where, as whom and how near to its node a pod runs that the operator has made."""
+    """Where, as whom and how near to its node a pod runs that the operator has created."""
     made = "variables.kind == 'jobs' && request.operation == 'CREATE'"
     allowed = f"namespaceObject.metadata.?labels[?{text(LABEL_RUNS)}].orValue('') == 'allowed'"
     service_account = (

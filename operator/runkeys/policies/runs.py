@@ -1,4 +1,4 @@
-"""What is demanded of runs, and of requests to read a value back."""
+"""The requirements on runs, and on requests to read a value back."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from runkeys.policies.cel import WHO, Object, check, filled, match, may, ours, p
 from runkeys.policies.shared import GRANT, SUBJECT, changed, granted_by
 
 MOST_BINDINGS = 8
-"""As many can a run name."""
+"""Limit on the bindings that a run can name."""
 
 
 def use(_: Account) -> Object:
-    """Whoever makes a run is on record as its requester, and may use each binding that it names."""
+    """The user who creates a run is recorded as its requester, and may use each binding that it names."""
     checks = [_requester_is_who_asks()]
     for index in range(MOST_BINDINGS):
         name = f"variables.names[{index}]"
@@ -34,7 +34,7 @@ def use(_: Account) -> Object:
 
 
 def reveal(_: Account) -> Object:
-    """Whoever asks for a value is on record, and may reveal the binding. One's own personal binding needs no right."""
+    """The user who asks for a value is recorded, and may reveal the binding. Their own personal binding needs no right."""
     name = "object.spec.?binding.orValue('')"
     checks = [
         _requester_is_who_asks(),
@@ -77,9 +77,9 @@ def _requester_is_who_asks() -> Object:
 
 
 def requester() -> Object:
-    """Fills in who makes a run or asks for a value.
+    """Fills in who creates a run or asks for a value.
 
-    A patch, since what was sent has to be replaced and not merged with.
+    A patch, since the sent value has to be replaced, not merged.
     """
     groups = "request.userInfo.?groups.orValue([])"
     value = f"Object.spec.requester{{username: {WHO}, groups: {groups}}}"
@@ -102,7 +102,7 @@ def frozen(_: Account) -> Object:
             "size(variables.changed) == 0",
             "the spec of a run is immutable: make a new run",
             filled(
-                # GitOps tools know by "is immutable" that they have to delete it and make it again.
+                # GitOps tools recognise "is immutable", and then delete the object and create it again.
                 "spec.<changed> is immutable once a run exists, only suspend, cancel and ttlSecondsAfterFinished"
                 " can be changed: make a new run",
                 changed="variables.changed.join(', spec.')",
@@ -154,7 +154,7 @@ def plaintext(_: Account) -> Object:
 
 
 def status(account: Account) -> Object:
-    """What happened is told by the operator alone: it trusts what it finds there after a restart."""
+    """Only the operator writes status: it trusts the status that it finds after a restart."""
     only = check(
         f"{WHO} == {text(account.username)}",
         f"only the operator, {account.username}, writes the status of WorkflowRuns, SecretBindings and"

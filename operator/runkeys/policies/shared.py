@@ -1,4 +1,4 @@
-"""What the policies on several kinds have in common."""
+"""The parts that policies on several kinds share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLLECTORS = [
 # All controllers, where they have no accounts of their own (--use-service-account-credentials=false).
 CONTROLLER_MANAGER = "system:kube-controller-manager"
 JOB_CONTROLLERS = ["system:serviceaccount:kube-system:job-controller", CONTROLLER_MANAGER]
-"""Who makes the pods of Jobs."""
+"""The accounts that create the pods of Jobs."""
 
 
 SUBJECT = (
@@ -24,7 +24,7 @@ SUBJECT = (
     f" ? '--serviceaccount=' + {quoted(f'{WHO}.substring({len(SERVICE_ACCOUNT)})')}"
     f" : '--user=' + {quoted(WHO)}"
 )
-"""How `kubectl create rolebinding` names whoever asks; the same as :func:`runkeys.planning.access.subject_of`."""
+"""How `kubectl create rolebinding` names the requester; the same as :func:`runkeys.planning.access.subject_of`."""
 
 
 GRANT = "<grant>"

@@ -56,7 +56,7 @@ def shown(_: Account) -> Object:
         "having": "(object.spec.?initContainers.orValue([]) + object.spec.containers).filter(c,"
         f" c.?env.orValue([]).exists(e, {_CARRIES})"
         f" || c.?volumeMounts.orValue([]).exists(m, m.name == {text(SECRETS_VOLUME)}))",
-        # Made once for each container: in the check itself it would be made anew for each text.
+        # Built once for each container: in the check itself it would be built again for each text.
         "texts": f"variables.having.map(c, {{'names': c.?env.orValue([]).filter(e, {_CARRIES}).map(e, e.name),"
         f" 'texts': ({texts}).filter(t, t.contains('$('))}})",
     }

@@ -1,6 +1,6 @@
-"""Whether whoever made a run may use the bindings that it names. Asked again before each Secret (I6).
+"""Whether a run's requester may use the bindings that it names. Asked again before each Secret (I6).
 
-The policy asks the same when the run is made. A right that was taken away since, or a run that was made while the
+The policy asks the same when the run is created. A right that was revoked since, or a run that was created while the
 policy was missing, is noticed here. Personal bindings need no right: they are their owner's
 (:mod:`runkeys.planning.access`).
 """
@@ -22,7 +22,7 @@ LOCAL_REVIEWS = Resource("authorization.k8s.io", "v1", "localsubjectaccessreview
 
 
 class Authorizer:
-    """Asks the API server, each time anew."""
+    """Asks the API server, every time."""
 
     def __init__(self, kube: Kube) -> None:
         self._kube = kube

@@ -21,7 +21,7 @@ _MOST_PERIODS = 16
 
 @dataclass(frozen=True)
 class Sighting:
-    """A policy, or its binding, that is as it has to be."""
+    """A policy, or its binding, that is as required."""
 
     uid: str
     generation: int
@@ -30,7 +30,7 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Period:
-    """A time in which the policies were in force.
+    """A period in which the policies were in force.
 
     :ivar end: None: they are. :ivar namespaces: for which; none: for all.
     """
@@ -48,7 +48,7 @@ class Period:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known: kept by the operator, since whoever was not watched cannot be asked later.
+    """The record of when they were in force. The operator keeps it, since nobody can be asked later.
 
     :ivar policies: uid and generation of each, at the last look that found them in force. :ivar seen: when that was.
     """

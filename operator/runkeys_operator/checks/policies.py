@@ -31,10 +31,10 @@ from runkeys_operator.process.logs import get_logger
 log = get_logger(__name__)
 
 FRESH_SECONDS = 5.0
-"""For so long the last look is good enough to make something."""
+"""For how long the last check is good enough to create something."""
 
 _AGAIN_SECONDS = 1.0
-"""For so long what was wrong is not looked at again."""
+"""For how long a failed check is not repeated."""
 
 _KEEP_SECONDS = 60.0
 """So often is it written down that they are still in force, when nothing is made."""
@@ -67,7 +67,7 @@ Built = Callable[[tuple[str, ...]], dict[tuple[str, str], Json]]
 
 
 class _Found(NamedTuple):
-    """A policy or binding that is as it has to be. ``namespaces``: those that a binding selects; None: all."""
+    """A policy or binding that is as required. ``namespaces``: those that a binding selects; None: all."""
 
     name: str
     sighting: Sighting
@@ -75,7 +75,7 @@ class _Found(NamedTuple):
 
 
 class PolicyCheck:
-    """Looks at the policies now and then, and says what is wrong with them."""
+    """Checks the policies now and then, and reports what is wrong with them."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class PolicyCheck:
         return str(self._refusal) if self._refusal is not None else ""
 
     async def refusal(self, *, anew: bool = False) -> Refusal | None:
-        """Why nothing may be made now; None if the policies are in force.
+        """Why nothing may be created now; None if the policies are in force.
 
         :param anew: by a look that begins now, or since somebody else has asked for one.
         :raises ApiError: if the API server could not be asked.
@@ -134,13 +134,13 @@ class PolicyCheck:
         while True:
             await self._missing.wait()
             await asyncio.sleep(_AGAIN_SECONDS)
-            with contextlib.suppress(ApiError):  # the next look may be answered
+            with contextlib.suppress(ApiError):  # the next check may be answered
                 if await self.refusal() is None:
                     self._missing.clear()
                     restored()
 
     def not_admitted(self, what: str, namespace: str, created: datetime | None, field: str) -> Refusal | None:
-        """Why something is not believed although the policies are in force now: it was made while they were not.
+        """Why something is not trusted although the policies are in force now: it was created while they were not.
 
         To be asked when `refusal` has just found nothing.
 
@@ -197,7 +197,7 @@ class PolicyCheck:
         metrics.policies_in_force.set(refusal is None)
 
     async def _note(self, found: Sequence[_Found], seen: datetime) -> None:
-        """Take in that they are in force."""
+        """Record that they are in force."""
         if not self._loaded:
             self._record, self._loaded = await self._load(), True
         before = self._record
@@ -225,7 +225,7 @@ class PolicyCheck:
         return Record.parse((found["metadata"].get("annotations") or {}).get(KEPT, ""))
 
     async def _keep(self) -> None:
-        """Write down what is known. What gets lost makes more doubtful, never less."""
+        """Write the record. A lost write makes more objects doubtful, never fewer."""
         if self._record is None or self._operator_namespace is None:
             return
         annotations = {KEPT: self._record.wire()}
@@ -239,7 +239,7 @@ class PolicyCheck:
                 resource_version=str(found["metadata"]["resourceVersion"]),
             )
         except Conflict:
-            return  # the next look writes it
+            return  # the next check writes it
         except ApiError as error:
             log.warning("could not write down since when the admission policies are in force: %s", error)
         self._kept_at = self._now()

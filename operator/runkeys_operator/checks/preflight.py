@@ -1,6 +1,6 @@
-"""Looks before anything starts whether the cluster is there, knows our kinds, and grants our rights.
+"""Checks before anything starts that the cluster answers, serves Runkeys' kinds, and grants the operator's rights.
 
-kopf would wait in silence for kinds that are missing, and take missing rights for a hiccup.
+kopf would wait silently for missing kinds, and treat missing rights as temporary.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ async def _may_sign(kube: Kube) -> bool:
 
 
 def rights_on(lease: LeaseName) -> tuple[Right, ...]:
-    """What the operator does with its Lease, in the namespace of that."""
+    """The operator's rights on its Lease, in the Lease's namespace."""
     named = (Right(verb, LEASES, name=lease.name) for verb in ("get", "update"))
     return (Right("create", LEASES), *named)
 
@@ -179,7 +179,7 @@ async def _check_kinds(kube: Kube) -> None:
 
 
 async def _check_fields(kube: Kube, namespaces: tuple[str, ...]) -> None:
-    """CRDs of before this version cannot select what is open, and a watch would only say so for ever."""
+    """Older CRDs cannot select unfinished runs, and a watch would only fail for ever."""
     for namespace in namespaces[:1] or (None,):
         try:
             async for _ in kube.pages(RUNS, namespace, field_selector=f"{OPEN},{LIVE},{EXPIRES}"):

@@ -1,7 +1,7 @@
 """`drain` and `selftest`: what the chart's hooks run, each with an account that may do just that.
 
-`drain` runs before the release goes: it suspends every run, so that the operator, which is still there, takes the
-Secrets away. `selftest` is `helm test`: it makes a run and sees it through.
+`drain` runs before the release is deleted: it suspends every run, so that the operator, which still runs, deletes the
+Secrets. `selftest` is `helm test`: it creates a run and follows it to its end.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CHECK = (
 
 
 class GaveUpError(Exception):
-    """What was waited for did not come; the message says what is left, and what to do."""
+    """Waiting timed out; the message says what is left, and what to do."""
 
 
 @click.command()
@@ -60,9 +60,9 @@ def drain(options: Options, timeout_seconds: int) -> None:
 
 
 async def _drain_once(kube: Kube, namespaces: Iterable[str]) -> list[str]:
-    """Suspend what goes on, and name what is not at rest yet.
+    """Suspend unfinished runs, and name those that are not at rest yet.
 
-    A Secret is announced in the status before it is made, and not if the run was changed since it was read. So one
+    A Secret is announced in the status before it is created, and not if the run changed since it was read. So a run
     that is suspended and has no live Secret will have none.
     """
     left = []

@@ -1,1 +1,1 @@
-"""All that knows kopf."""
+"""The only folder that uses kopf."""

@@ -1,4 +1,4 @@
-"""kopf's handlers of our own kinds. Nothing is decided here: what a watch shows is handed on as it comes."""
+"""kopf's handlers of Runkeys' kinds. They decide nothing: they pass watch events on as they come."""
 
 from __future__ import annotations
 

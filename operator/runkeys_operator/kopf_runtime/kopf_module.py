@@ -25,7 +25,7 @@ finally:
 def stop_asking_for_kinds() -> None:
     """End what kopf asks the API server when it starts.
 
-    Told to stop meanwhile, it leaves these requests alone, tries them again without a session, and waits for them.
+    If it has to stop meanwhile, kopf does not end these requests, retries them without a session, and waits for them.
     """
     for task in asyncio.all_tasks():
         code = getattr(task.get_coro(), "cr_code", None)

@@ -22,7 +22,7 @@ _ENDS_SECONDS = 3.0
 
 
 class Kopf:
-    """kopf, with one handler for each of our kinds."""
+    """kopf, with one handler for each of Runkeys' kinds."""
 
     def __init__(
         self, load: Callable[[], Access], sinks: Mapping[Resource, Sink], watch_opened: Callable[[str], None]
@@ -34,7 +34,7 @@ class Kopf:
         self._last_resort: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
-        """Have :meth:`run` come to its end."""
+        """Make :meth:`run` return."""
         self._stop.set()
 
     async def run(
@@ -56,7 +56,7 @@ class Kopf:
             self._stop.set()
             await ended()
             stop_asking_for_kinds()
-            # When one watch fails, kopf leaves the others running, and then waits for them without an end.
+            # When one watch fails, kopf leaves the others running, and then waits for them forever.
             self._last_resort = self._last_resort or asyncio.get_running_loop().call_later(
                 _ENDS_SECONDS, _end_process
             )

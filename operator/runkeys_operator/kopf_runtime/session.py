@@ -1,4 +1,4 @@
-"""The session that kopf watches with, and when it gets another.
+"""The session that kopf watches with, and when it is replaced.
 
 It is kopf's own: kopf closes its session when the server refuses it, and a request that is on its way in a session
 that is closed hears nothing any more until its time is up. That must not happen to the deletion of a Secret.
@@ -123,7 +123,7 @@ class _Lines:
 
 
 class _WatchNotice:
-    """Says which watches are open. kopf does not, and before they are nobody hears of what is new."""
+    """Reports which watches are open. kopf does not, and until they are, new objects go unnoticed."""
 
     def __init__(self, opened: Callable[[str], None]) -> None:
         self._opened = opened

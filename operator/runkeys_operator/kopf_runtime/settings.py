@@ -1,4 +1,4 @@
-"""What kopf is told to do, and above all what it is told to leave alone."""
+"""The settings of kopf: above all what it must leave alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runkeys_operator.kube.selectors import OPEN
 
 
 def settings() -> kopf.OperatorSettings:
-    """kopf, reduced to what we use of it: it watches, and writes nothing to the cluster."""
+    """The settings of kopf, reduced to what Runkeys uses: it watches, and writes nothing to the cluster."""
     found = kopf.OperatorSettings()
     found.scanning.disabled = True  # no rights on namespaces and CRDs
     found.posting.enabled = False

@@ -1,4 +1,4 @@
-"""The API server, as the operator asks it."""
+"""The operator's client of the API server."""
 
 from runkeys_operator.kube.answers import Json as Json
 from runkeys_operator.kube.client import METADATA_LIST as METADATA_LIST

@@ -1,4 +1,4 @@
-"""What the API server's answers say, and what is wrong with those that say nothing."""
+"""Parses the API server's answers, and errors for requests without one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_page(answer: Json, request: str) -> tuple[Page, str]:
 
 
 def read_event(line: bytes, request: str) -> Json | None:
-    """What a line of a watch says; None if it cannot be read."""
+    """The event in a line of a watch; None if it cannot be read."""
     try:
         event = documents.read(line)
     except ValueError:

@@ -49,10 +49,10 @@ from runkeys_operator.process.logs import get_logger
 log = get_logger(__name__)
 
 PAGE_SIZE = 25
-"""Objects in a page: each may have a megabyte and a half, and a page is read at one go."""
+"""Objects in a page: each may have a megabyte and a half, and a page is read at once."""
 
 METADATA_PAGE_SIZE = 250
-"""The same of metadata, which is small."""
+"""Page size for metadata, which is small."""
 
 _SECONDS = 15.0
 _TIMEOUT = aiohttp.ClientTimeout(total=_SECONDS)
@@ -66,14 +66,14 @@ METADATA_LIST = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 class Deleted(NamedTuple):
-    """What a DELETE achieved: `gone` at once, or still held by `finalizers` (or a grace period)."""
+    """Result of a DELETE: `gone` at once, or still held by `finalizers` (or a grace period)."""
 
     gone: bool
     finalizers: tuple[str, ...] = ()
 
 
 class Permit(Protocol):
-    """Says for how many seconds a request that changes something may take, now that it begins."""
+    """Returns for how many seconds a request that changes something may take, as it begins."""
 
     def __call__(self, *, removes: bool) -> float:
         """`removes`: it deletes a Secret. Raises NotLeader if it must not be sent."""
@@ -108,7 +108,7 @@ class Call:
         return self.verb == "delete" and self.resource == SECRETS
 
     def count(self, code: str, seconds: float | None = None) -> None:
-        """Note in the metrics that it was answered, or not."""
+        """Count it in the metrics as answered, or not."""
         resource = str(self.resource or self.where)
         metrics.api_requests.labels(self.verb, resource, code).inc()
         if seconds is not None and self.verb != "watch":
@@ -167,7 +167,7 @@ class Kube:
         metadata_only: bool = False,
         size: int = 0,
     ) -> AsyncIterator[Page]:
-        """The same in pages, for whoever must not hold all of them. `size`: at most so many in a page."""
+        """The same in pages, for callers that must not hold all of them. `size`: maximum for a page."""
         size = size or (METADATA_PAGE_SIZE if metadata_only else PAGE_SIZE)
         query = {"limit": str(size), **_selectors(label_selector, field_selector)}
         accept = METADATA_LIST if metadata_only else ""
@@ -373,7 +373,7 @@ class Kube:
         except ValueError:
             parsed = None
         if not isinstance(parsed, dict):
-            # Without the text and the parser's error, which holds it: it may be anything.
+            # Without the text, and without the parser's error, which quotes it: it may be anything.
             raise Unreachable(NO_API_SERVER, request=str(call)) from None
         return parsed
 

@@ -19,7 +19,7 @@ from runkeys_operator.process.logs import get_logger
 log = get_logger(__name__)
 
 TOLERANCE = timedelta(seconds=2)
-"""An answer gives whole seconds, and was a while under way. Up to this our own clock is good enough, and finer."""
+"""An answer gives whole seconds, and took a while to arrive. Up to this, the local clock is good enough, and finer."""
 
 _ASK_AGAIN, _SURE_AFTER = 1.0, 10.0
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -49,7 +49,7 @@ class ServerClock:
         return self._zero + timedelta(seconds=self._elapsed()) + self._ahead
 
     def heard(self, date: str | None) -> None:
-        """The head of an answer has come, with this date.
+        """The head of an answer has arrived, with this date.
 
         One that comes late shows too little, and none shows too much. So it is believed at once when it shows more than
         we have, and when it shows less only if nothing was known before, or all have done so for a while.

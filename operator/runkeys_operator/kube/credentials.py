@@ -31,7 +31,7 @@ _UNSUPPORTED = {
 
 @dataclass(frozen=True)
 class Access:
-    """What a service account or a kubeconfig file says. `token` reads it anew; None: by certificate."""
+    """Access from a service account or a kubeconfig file. `token` reads the token anew; None: by certificate."""
 
     server: str
     tls: ssl.SSLContext | None = None
@@ -40,9 +40,9 @@ class Access:
 
 
 def find(kubeconfig: str | None, context: str | None) -> Callable[[], Access]:
-    """What to load access from: what was asked for, else the pod's own account, else kubectl's default.
+    """The source of access: the requested one, else the pod's own account, else kubectl's default.
 
-    Raises LoginError if there is nothing of the kind.
+    Raises LoginError if there is none.
     """
     if kubeconfig or context:
         return partial(load, paths(kubeconfig), context)

@@ -1,4 +1,4 @@
-"""Kubernetes Events for what people should look at: one for each new reason that a run stalls or fails."""
+"""Kubernetes Events for people: one for each new reason that a run stalls or fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def announce(kube: Kube, run: WorkflowRun, status: WorkflowRunStatus, now:
     """Post a Warning if ``status`` says that the run stalls for a reason that it did not give before.
 
     An Event is a courtesy: if it cannot be posted, the run goes on. Its name is a hash of what it says,
-    so that the same thing is never said twice of one run.
+    so that the same Event is never posted twice for one run.
     """
     before, after = _stalled(run.status), _stalled(status)
     if after is None or (before is not None and before.reason == after.reason):

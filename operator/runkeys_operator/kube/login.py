@@ -24,14 +24,14 @@ BEFORE_SENDING: ContextVar[Callable[[], object] | None] = ContextVar("before_sen
 
 
 class Connection(NamedTuple):
-    """A way to the API server: its base address and a session that authenticates itself."""
+    """A connection to the API server: its base address and a session that authenticates itself."""
 
     server: str
     http: aiohttp.ClientSession
 
 
 class Login:
-    """Makes sessions for our own calls, and replaces those that the server refused."""
+    """Creates sessions for the operator's own calls (kopf has its own), and replaces those that the server refused."""
 
     def __init__(self, load: Callable[[], Access]) -> None:
         self._load = load
@@ -40,7 +40,7 @@ class Login:
         self._renewed_at = float("-inf")
 
     def current(self) -> Connection:
-        """The session for our own calls. Raises LoginError if the credentials cannot be read."""
+        """The session for the operator's own calls. Raises LoginError if the credentials cannot be read."""
         if self._current is None:
             self._current = open_session(self._load())
         return self._current
@@ -62,7 +62,7 @@ class Login:
         return True
 
     async def close(self) -> None:
-        """Close the sessions for our own calls."""
+        """Close the sessions for the operator's own calls."""
         for connection in (self._current, self._retired):
             if connection is not None:
                 await connection.http.close()
@@ -91,7 +91,7 @@ def open_session(
 class _AskedAgain(aiohttp.ClientRequest):
     """Asks whether it may begin once more when it has its connection.
 
-    A process that was frozen while it waited for one would else send it when it wakes up, whoever leads by then.
+    Otherwise a process that was frozen while it waited would send the request when it wakes up, whoever leads by then.
     """
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
@@ -102,7 +102,7 @@ class _AskedAgain(aiohttp.ClientRequest):
 
 
 class _BearerToken:
-    """Puts the token on each request: read again once a minute, and when the server refuses it."""
+    """Adds the token to each request; reads it again once a minute, and when the server refuses it."""
 
     def __init__(self, server: str, read: Callable[[], Awaitable[str]]) -> None:
         self._origin = URL(server).origin()
@@ -115,7 +115,7 @@ class _BearerToken:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         if request.url.origin() != self._origin:
-            return await handler(request)  # redirected elsewhere: the token is not for them
+            return await handler(request)  # redirected elsewhere: the token is not for that host
         token = await self._fresh()
         request.headers[hdrs.AUTHORIZATION] = f"Bearer {token}"
         response = await handler(request)

@@ -1,4 +1,4 @@
-"""The kinds that the operator deals with, as the API's paths spell them."""
+"""The kinds that the operator uses, as the API's paths spell them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Resource:
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
     def path(self, namespace: str | None) -> str:
-        """Where its objects are listed and watched; `namespace` None: all of them."""
+        """The path to list and watch its objects; `namespace` None: all namespaces."""
         return (
             f"{self.root}/namespaces/{namespace}/{self.plural}" if namespace else f"{self.root}/{self.plural}"
         )

@@ -1,4 +1,4 @@
-"""Field selectors: what the API server picks out, so that the rest is never sent."""
+"""Field selectors: the API server filters, and never sends the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BOUND = "spec.nodeName!="
 
 # A field that is not set is selected by the empty text.
 LIVE = "status.live!=,status.live!=0"
-"""Runs with Secrets that may still be there."""
+"""Runs with Secrets that may still exist."""
 
 EXPIRES = ",".join(
     (

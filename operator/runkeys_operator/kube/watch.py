@@ -1,6 +1,6 @@
-"""Watches of what there are thousands of: one task for each kind and namespace, none for each object.
+"""Watches of kinds with thousands of objects: one task for each kind and namespace, none for each object.
 
-kopf watches our own kinds. It gives each object a task, a queue and a memory of its own, which is too much for Jobs and
+kopf watches Runkeys' kinds. It gives each object its own task, queue and memory, which is too much for Jobs and
 pods with their many events (docs/decisions/0008).
 """
 
@@ -22,13 +22,13 @@ _REFUSED_SECONDS = 30.0
 Sink = Callable[[Json], None]
 """Takes what a watch shows: ``{"type": "ADDED" | "MODIFIED" | "DELETED" | None, "object": {…}}``.
 
-The type is None for what a list found. Called in the event loop; must not block. What it raises is
+The type is None for a listed object. Called in the event loop; must not block. Its exceptions are
 logged, and the object is passed over.
 """
 
 
 class Watch:
-    """Everything that happens to the objects of one kind, from a list on, for as long as it runs."""
+    """Lists and then watches the objects of one kind, for as long as it runs."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Watch:
         self._opened = lambda: opened(resource.path(namespace))
 
     async def run(self) -> None:
-        """Go on until cancelled. What fails is tried again, with a list if the place is lost.
+        """Run until cancelled. Failures are retried, with a list if the position in the watch is lost.
 
         Raises Unauthorized when the credentials are refused for half a minute.
         """
@@ -96,7 +96,7 @@ class Watch:
 
 
 def hand_on(resource: Resource, sink: Sink, event: Json) -> None:
-    """Give an event to its sink. One object that nobody can make sense of must not keep the others from being seen."""
+    """Give an event to its sink. One unreadable object must not hide the others."""
     try:
         sink(event)
     except Exception as error:  # noqa: BLE001 -- whatever is wrong, it is wrong with this object

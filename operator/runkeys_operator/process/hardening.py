@@ -1,4 +1,4 @@
-"""What the process asks of the kernel for itself, since it holds keys and values in its memory."""
+"""Kernel protection for this process, which holds keys and values in memory."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Logs: one line a record, as `key=value` text or as JSON.
 
-Only the fields named here are ever printed, and of an exception that is not ours only
+Only the fields named here are ever printed, and of an exception that is not Runkeys' own only
 its type and where it was raised: its text may quote what it could not parse.
 """
 
@@ -26,7 +26,7 @@ class FieldLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger that adds fields to its records: `log.info("deleted", extra={"run": key})`."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Merge the bound fields with those of the call, which win."""
+        """Merge the bound fields with the call's own, which win."""
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
         return msg, kwargs
 
@@ -41,7 +41,7 @@ def get_logger(name: str, **fields: object) -> FieldLogger:
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:
-    """Send everything from `level` up to stderr. Other people's loggers speak from WARNING up, unless at debug."""
+    """Send everything from `level` up to stderr. Loggers of other libraries log from WARNING up, unless at debug."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
@@ -51,7 +51,7 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """One line about an exception that cannot hold a secret: our own texts, else the type and the place."""
+    """One line about an exception that cannot hold a secret: the text of Runkeys' own, else the type and the place."""
     if isinstance(error, _OUR_ERRORS):
         return str(error)
     return f"{type(error).__qualname__} {_places(error.__traceback__)}".rstrip()

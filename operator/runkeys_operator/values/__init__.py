@@ -1,3 +1,3 @@
-"""The only room of the operator that holds a secret's value, and never for long."""
+"""The only folder of the operator that holds secret values, and never for long."""
 
 from runkeys_operator.values.values import Values as Values

@@ -1,4 +1,4 @@
-"""The three ways on which a value leaves the operator: a Secret, a pod's certificate, the answer to a reveal."""
+"""The three ways a value leaves the operator: a Secret, a pod's certificate, the answer to a SecretReveal."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class CertificateIssuer:
 
 
 class Asker:
-    """Whoever asks to read a value, by the public key to which the answer is sealed."""
+    """The user who asks to read a value, as the public key to which the answer is sealed."""
 
     def __init__(self, public_key: str) -> None:
         """:raises RecipientError: this is no public key."""

@@ -1,8 +1,8 @@
-"""The sealing keys of this cluster: where they are kept, when a new one is made, and who needs an old one.
+"""The sealing keys of this cluster: where they are stored, when a new one is created, and who needs an old one.
 
 The private keys are in one Secret of a fixed name in the operator's namespace, the public ones in a ConfigMap that
-everybody may read. The chart makes both, empty, so that the operator needs no right to create either. A private
-key is stored before its public half is published: whatever was sealed can be opened.
+everybody may read. The chart creates both, empty, so that the operator needs no right to create either. A private
+key is stored before its public half is published, so that every sealed value can be unsealed.
 
 In the Secret a key is `<when it was made>.<key id>`, so that the last name is the newest, and its data are the 32
 bytes of the seed. A copy of that Secret is the backup.
@@ -43,12 +43,12 @@ _LOOK_AGAIN = timedelta(minutes=10)
 
 
 class KeysError(Exception):
-    """The keys cannot be had. The text says why and what to do."""
+    """The keys are unavailable. The text says why and what to do."""
 
 
 @dataclass(frozen=True)
 class StoredKey:
-    """A private key with the moment when it was made."""
+    """A private key and its creation time."""
 
     made: datetime
     private: PrivateKey
@@ -96,13 +96,13 @@ class Keys:
         if self._keyring is None:
             await self._load()
         elif sealing.key_id_of(text) not in self._keyring.key_ids and self._may_read_again():
-            await self._load()  # another replica, or a command, has made one since
+            await self._load()  # another replica, or a command, has created one since
         if self._keyring is None:
             raise KeysError("there is no sealing key yet; the operator makes one when it starts")
         return self._keyring.open(text, context)
 
     async def tend(self) -> None:
-        """Make the first key, or the next one when its time has come, and publish. Cheap: looks now and then."""
+        """Create the first key, or the next one when it is due, and publish it. Cheap: looks now and then."""
         now = self._now()
         if self._namespace is None or (self._look_due is not None and now < self._look_due):
             return
@@ -113,7 +113,7 @@ class Keys:
             else:
                 await self._publish(stored)
         except Conflict:
-            return  # somebody else was quicker: look again next time
+            return  # another writer was quicker: look again next time
         except KeysError as error:
             log.warning("sealed values cannot be opened: %s", error)
         self._look_due = now + _LOOK_AGAIN
@@ -123,15 +123,15 @@ class Keys:
         return (await self._load())[0]
 
     async def rotate(self) -> StoredKey:
-        """Make a new key, with which everything is sealed from now on. Raises KeysError, Conflict."""
+        """Create a new key, with which everything is sealed from now on. Raises KeysError, Conflict."""
         return await self._add(*await self._load())
 
     async def retire(self, key_id: str) -> None:
-        """Take a key away: what is sealed with it never opens again. Raises KeysError, Conflict."""
+        """Delete a key: values sealed with it can never be unsealed again. Raises KeysError, Conflict."""
         stored, version = await self._load()
         found = an_older(stored, key_id)
         left = [key for key in stored if key is not found]
-        await self._publish(left)  # first: nobody may seal with a key that is gone
+        await self._publish(left)  # first: nobody may seal with a deleted key
         patch: Json = {"data": {found.name: None}}
         await self._kube.patch(SECRETS, self._namespace, PRIVATE, patch, resource_version=version)
         log.warning("sealing key %s is retired", key_id)
@@ -202,7 +202,7 @@ def _measure(stored: list[StoredKey]) -> None:
 
 
 def an_older(stored: list[StoredKey], key_id: str) -> StoredKey:
-    """The key of that id, if it can be done without. Raises KeysError."""
+    """The key with that id, if it can be retired. Raises KeysError."""
     found = next((key for key in stored if key.id == key_id), None)
     if found is None:
         there = ", ".join(key.id for key in stored) or "none"

@@ -1,4 +1,4 @@
-"""Resolves references to values: reads Secrets that a namespace opted in, opens what is sealed."""
+"""Resolves references to values: reads Secrets that a namespace opted in, unseals sealed values."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MAX_VALUE_BYTES = 120 * 1024
 """Linux refuses a process whose one variable is over 128 KiB, name included."""
 
 MAX_ATTEMPT_BYTES = 512 * 1024
-"""For all values of an attempt together; a Secret may hold 1 MiB."""
+"""Limit for all values of an attempt together; a Secret may hold 1 MiB."""
 
 
 class SourceRefusedError(Exception):
-    """A value cannot be had. ``refusal`` says which and what to do; it never holds the value."""
+    """A value cannot be read. ``refusal`` says which and what to do; it never holds the value."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal))
@@ -46,7 +46,7 @@ class Sources:
     async def resolve(self, namespace: str, references: Sequence[SecretReference]) -> Values:
         """The value of each variable and file, by its key in the attempt's Secret.
 
-        :raises SourceRefusedError: for the first one that cannot be had.
+        :raises SourceRefusedError: for the first one that cannot be read.
         :raises ApiError: if the API server could not be asked.
         """
         names = sorted(
@@ -64,7 +64,7 @@ class Sources:
             source = origin if isinstance(origin, SealedValue) else (origin.name, origin.key)
             if source not in had:
                 had[source] = await self._value(namespace, reference, found)
-                await asyncio.sleep(0)  # let others have their turn
+                await asyncio.sleep(0)  # let other tasks run
             value = values[reference.key] = _fit(reference, had[source])
             field = reference.field.rsplit("[", 1)[0]
             totals[field] += len(value)
@@ -92,7 +92,7 @@ class Sources:
         return _value_at(namespace, reference, reference.source, data)
 
     async def check(self, namespace: str, references: Sequence[SecretReference]) -> Refusal | None:
-        """Why some value cannot be had now, or None. Keeps none of them."""
+        """Why some value cannot be read now, or None. Keeps no value."""
         try:
             await self.resolve(namespace, references)
         except SourceRefusedError as error:

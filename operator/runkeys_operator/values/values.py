@@ -8,7 +8,7 @@ from collections.abc import Mapping
 class Values:
     """The values of one attempt, or one entry, by the key under which they are delivered.
 
-    It shows how many there are and nothing else, also where somebody prints it. An import contract keeps
+    It shows the number of values and nothing else, even when printed. An import contract keeps
     :func:`opened` to the modules of this folder.
     """
 
