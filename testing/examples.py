@@ -23,7 +23,7 @@ def _load(path: str, namespace: str) -> list[Object]:
 
 
 def source_secret(namespace: str, value: str) -> Object:
-    """The Secret that examples/hello/README.md has people make."""
+    """The Secret that examples/hello/README.md tells users to create."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",

@@ -52,7 +52,7 @@ CHECKS_ITS_VARIABLE = (
     "value = os.environ['SECRET_API_TOKEN'];"
     "print('sha256', hashlib.sha256(value.encode()).hexdigest())"
 )
-"""Prints the hash of what it found: says that it is right without printing it."""
+"""Prints the hash of the value it found: proves that it is right without printing it."""
 
 FINISHES_WHEN_TOLD = (
     f"{CHECKS_ITS_VARIABLE};import time\nwhile not os.path.exists('/tmp/finish'): time.sleep(0.05)"
@@ -72,7 +72,7 @@ class Team:
     operator: Operator
     value: str = field(default_factory=canary)
     since: int = field(init=False)
-    """A revision of etcd from before anything of the team was made."""
+    """A revision of etcd from before any object of the team was created."""
 
     def __post_init__(self) -> None:
         account = self.client.get("serviceaccounts", "default", self.namespace)
@@ -87,7 +87,7 @@ class Team:
         privileged = {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}
         self.client.patch("namespaces", self.namespace, None, {"metadata": privileged})
 
-    # what a team writes
+    # objects that a team writes
 
     def make_source(self, name: str = SOURCE, **data: str) -> Object:
         """The Secret that the value comes from."""
@@ -136,11 +136,11 @@ class Team:
         """Wait until the run's container runs, and with it its Secret is there."""
         return self.wait_pod(found, lambda pod: pod["status"]["phase"] == "Running")
 
-    # what comes of it
+    # results
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the value, in hexadecimal: what tasks print when they found it."""
+        """SHA-256 of the value, in hexadecimal: tasks print it when they find the value."""
         return hashlib.sha256(self.value.encode()).hexdigest()
 
     def run(self, name: str = "job") -> Object:
@@ -237,7 +237,7 @@ class Team:
 
     @contextmanager
     def without_right(self, verb: str, resource: str) -> Iterator[None]:
-        """Take a right of the operator's away for a while, once it has found that it has what it needs to start."""
+        """Remove one of the operator's rights for a while, once it has found that it has the rights to start."""
         self.operator.wait_serving()
         plural = resource.partition(".")[0]
         (name,) = {
@@ -299,7 +299,7 @@ class Team:
                 self._vouch()
 
     def _have_looked(self) -> None:
-        """Have the operator look at the policies now, as it does when it is asked, and so believe what was made."""
+        """Make the operator check the policies now, as it does when asked, and so trust what was created."""
         moment = datetime.now(UTC) + timedelta(seconds=2)
         wait_until("what was made to be two seconds old", lambda: datetime.now(UTC) > moment)
         spec = {"personal": True, "entry": "none", "publicKey": PrivateKey.generate().public.text}

@@ -1,4 +1,4 @@
-"""The operator in end-to-end tests: a process of its own, with exactly the rights that the chart gives it."""
+"""The operator in end-to-end tests: a separate process, with exactly the rights that the chart gives it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _rendered(
 
 
 def fills_in(client: KubeClient) -> bool:
-    """Whether the API server knows policies that fill in who makes a run: since Kubernetes 1.36."""
+    """Whether the API server has policies that fill in who creates a run: since Kubernetes 1.36."""
     known = client.request("GET", f"/apis/{_ADMISSION}")["resources"]
     return any(item["name"] == "mutatingadmissionpolicies" for item in known)
 
@@ -96,7 +96,7 @@ def install_rights(
     policies: bool = True,
     sets: tuple[str, ...] = (),
 ) -> str:
-    """What the chart gives an operator that lives in ``namespace`` and serves it, without its Deployment.
+    """Install the chart's objects for an operator that runs in ``namespace`` and serves it, without its Deployment.
 
     What of it belongs to the whole cluster is removed with the namespace, see ``remove_rights``.
 
@@ -154,7 +154,7 @@ def wait_in_force(cluster: Cluster, namespace: str) -> None:
 
 
 def wait_not_filled_in(cluster: Cluster, namespace: str) -> None:
-    """Wait until the API server does not fill in any more who makes a run."""
+    """Wait until the API server no longer fills in who creates a run."""
     wait_until("no requester to be filled in", lambda: is_refused(cluster.client, _probe(namespace)), 60)
 
 
@@ -230,7 +230,7 @@ def settle_policies(cluster: Cluster, namespace: str) -> None:
 
 
 def remove_rights(cluster: Cluster, namespace: str) -> None:
-    """Remove what ``install_rights`` made for a namespace and is not in it."""
+    """Delete the objects that ``install_rights`` created for a namespace but not in it."""
     for plural in _CLUSTER_WIDE:
         path, query = by_plural(plural).path(), {"labelSelector": f"{_OF_NAMESPACE}={namespace}"}
         cluster.client.request("DELETE", path, query=query)
@@ -280,7 +280,7 @@ class Operator:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process exists."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -333,7 +333,7 @@ class Operator:
             time.sleep(0.05)
 
     def text(self) -> str:
-        """Everything that it printed."""
+        """All of its output."""
         return self.log.read_text() if self.log.exists() else ""
 
 

@@ -1,4 +1,4 @@
-"""Users of a team, and what they seal."""
+"""Users of a team, and the values they seal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERYBODY = "system:authenticated"
 
 @dataclass(frozen=True)
 class Person:
-    """A user who may make and change runs and bindings of the team's namespace, and use what is granted by name."""
+    """A user who may create and change runs and bindings of the team's namespace, and use bindings granted by name."""
 
     name: str
     team: Team
@@ -29,13 +29,13 @@ class Person:
         return sealed(self.team, RunInput(self.team.namespace, self.name, field), value)
 
     def submit(self, name: str = "job", **changes: Any) -> Object:
-        """Make a run as this user."""
+        """Create a run as this user."""
         who = {"username": self.name, "groups": [EVERYBODY]}
         return self.client.create(run(self.team.namespace, name, requester=who, **changes))
 
 
 def person(team: Team, name: str, *, use: tuple[str, ...] = ()) -> Person:
-    """Let a user in who may use the bindings called ``use``."""
+    """Add a user who may use the bindings called ``use``."""
     rules: list[Object] = [
         {
             "apiGroups": ["runkeys.dev"],
@@ -92,7 +92,7 @@ def give(team: Team, name: str, user: str, rules: list[Object], kind: str = "Use
 
 
 def may(client: KubeClient, namespace: str, verb: str, resource: str, name: str = "") -> bool:
-    """Whether the client has a right on one of our kinds."""
+    """Whether the client has a right on one of Runkeys' kinds."""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",

@@ -1,4 +1,4 @@
-"""Workflows of several tasks for the tests: what their containers do, and what is told of them afterwards."""
+"""Workflows of several tasks for the tests: the code of their containers, and what the status reports afterwards."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def states(found: Object) -> dict[str, str]:
 
 
 def attempts(found: Object, name: str) -> list[dict[str, Any]]:
-    """The attempts of a task, as the status tells them."""
+    """The attempts of a task, as the status reports them."""
     tasks = found.get("status", {}).get("tasks", [])
     return next((item.get("attempts", []) for item in tasks if item["name"] == name), [])
 

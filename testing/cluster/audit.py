@@ -1,4 +1,4 @@
-"""Read the API server's audit log: who asked for what, when, and what came of it."""
+"""Read the API server's audit log: who asked for what, when, and with which result."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class AuditEvent:
 
     @property
     def credential(self) -> str:
-        """Which token of the user's it was: ``JTI=…``; empty for what is no service account's token."""
+        """The user's token: ``JTI=…``; empty if it is not a service account's token."""
         found = self.raw["user"].get("extra", {}).get("authentication.kubernetes.io/credential-id", [""])
         return str(found[0])
 
@@ -126,7 +126,7 @@ class AuditLog:
     ) -> Iterator[AuditEvent]:
         """Yield the finished requests in the order in which they were answered; every filter given must match."""
         verbs, resources = _tuple(verb), _tuple(resource)
-        # The log of a whole run is long: what cannot match is not even parsed.
+        # The log of a whole run is long: lines that cannot match are not even parsed.
         named = namespace.encode()
         for line in self._raw_lines(since):
             if named not in line:

@@ -1,4 +1,4 @@
-"""What every provider of a test cluster offers, and what to do when one cannot."""
+"""The interface of every provider of a test cluster, and the errors when one cannot do something."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Cluster(ABC):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # What a client needs
+    # For clients
 
     @property
     @abstractmethod
@@ -58,7 +58,7 @@ class Cluster(ABC):
     @property
     @abstractmethod
     def scratch(self) -> Path:
-        """A folder for files that belong to this cluster; it goes with it."""
+        """A folder for files that belong to this cluster; it is deleted with the cluster."""
 
     @cached_property
     def server(self) -> str:
@@ -130,7 +130,7 @@ class Cluster(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """End the cluster and remove all it made; nothing happens when it is gone already."""
+        """End the cluster and remove everything it created; nothing happens if it is gone already."""
 
     @abstractmethod
     def load_image(self, archive: Path) -> None:

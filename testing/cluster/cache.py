@@ -1,4 +1,4 @@
-"""The folder outside the checkout where everything slow to make is kept, and the locks around it."""
+"""The folder outside the checkout that keeps everything slow to build, and the locks around it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def made_once(target: Path, make: Callable[[Path], object]) -> Path:
             if target.exists():
                 continue
             scratch = target.parent / ".new"
-            # What one who was killed left: nobody else makes anything here now.
+            # Leftovers of a killed process: nobody else builds anything here now.
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             make(scratch / target.name)

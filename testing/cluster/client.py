@@ -50,11 +50,11 @@ class ApiError(Exception):
 
 
 class WaitError(AssertionError):
-    """What was waited for did not come in time; the message holds the object as last seen (never a Secret's data)."""
+    """Waiting timed out; the message holds the object as last seen (never a Secret's data)."""
 
 
 class KubeClient:
-    """Talks to one API server as one identity. Nothing is tried twice.
+    """Talks to one API server as one identity. It never retries.
 
     A resource is given by its plural (``"jobs"``); a namespace of None means all of them, or a cluster-wide kind.
     """
@@ -303,7 +303,7 @@ class KubeClient:
                 if self.find(resource, name, namespace) is None:
                     yield "DELETED", {"metadata": {"name": name}}
 
-    # Inner workings
+    # Internals
 
     def _send(
         self,

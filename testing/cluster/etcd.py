@@ -25,7 +25,7 @@ class Stored:
 
 
 class EtcdReader(ABC):
-    """Questions to etcd; it is never written to."""
+    """Read-only access to etcd."""
 
     @abstractmethod
     def _range(self, start: bytes, end: bytes, keys_only: bool, revision: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the numbering proxy can do to a request, and to which."""
+"""The faults that the numbering proxy can inject, and the requests they match."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Request:
     status: int | None = None
     """What the API server answered (the injected status for ``Answer``); None: nothing yet, or never asked."""
     forwarded: int = 0
-    """How often it was sent on."""
+    """How often it was forwarded."""
     ended: float | None = None
     answered: bool = False
     """Whether an answer was given back; False too for one that was lost on purpose."""
@@ -93,14 +93,14 @@ def matching(verb: str = "", resource: str = "", namespace: str = "", name: str 
 
 @dataclass(frozen=True)
 class Delay:
-    """Send it on after so many seconds."""
+    """Forward it after this many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Reset:
-    """Break the connection; nothing is sent on."""
+    """Break the connection; nothing is forwarded."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class LoseAnswer:
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer in the API server's place; nothing is sent on."""
+    """Answer in the API server's place; nothing is forwarded."""
 
     status: int
     reason: str = "InternalError"

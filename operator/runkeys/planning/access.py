@@ -164,7 +164,7 @@ def _compiled(rules: tuple[tuple[str, ...], ...]) -> _Patterns:
 
 
 RECONCILED = " --dry-run=client -o yaml | kubectl auth reconcile -f -"
-"""Ends a `kubectl create` of a role or its binding: an existing one keeps its rules and gains the missing ones."""
+"""Ends a `kubectl create` of a role or its binding: an existing one keeps what it has and gains what it lacks."""
 
 
 def grant(verb: str, namespace: str, binding: str, subject: str) -> str:

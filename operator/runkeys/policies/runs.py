@@ -34,7 +34,7 @@ def use(_: Account) -> Object:
 
 
 def reveal(_: Account) -> Object:
-    """The user who asks for a value is recorded, and may reveal the binding. Their own personal binding needs no right."""
+    """The user who asks for a value is recorded, and may reveal the binding. Their personal binding needs no right."""
     name = "object.spec.?binding.orValue('')"
     checks = [
         _requester_is_who_asks(),
