@@ -7,7 +7,8 @@ command line use the same models to read objects.
 from __future__ import annotations
 
 from runkeys.api.binding import AccessRule, BindingEntry, SecretBinding, SecretKeySelector
-from runkeys.api.common import API_VERSION, GROUP, VERSION, Condition, LabelSelector
+from runkeys.api.common import API_VERSION, GROUP, VERSION, LabelSelector
+from runkeys.api.conditions import Condition
 from runkeys.api.reveal import SecretReveal, SecretRevealSpec, SecretRevealStatus
 from runkeys.api.run import Task, TaskSecret, WorkflowRun, WorkflowRunSpec
 from runkeys.api.run_status import AttemptStatus, Exposure, SealedDelivery, TaskStatus, WorkflowRunStatus

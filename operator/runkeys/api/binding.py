@@ -11,7 +11,6 @@ from runkeys.api.common import (
     API_VERSION,
     OBJECT_NAME,
     ApiModel,
-    Condition,
     CrdInfo,
     LabelSelector,
     ObjectMeta,
@@ -22,6 +21,7 @@ from runkeys.api.common import (
     cel,
     list_map,
 )
+from runkeys.api.conditions import Condition
 
 ON_COMPLETION = "OnCompletion"
 ON_START = "OnStart"

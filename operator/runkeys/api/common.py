@@ -156,23 +156,6 @@ def _holds(requirement: LabelSelectorRequirement, labels: dict[str, str]) -> boo
             return False
 
 
-class Condition(StatusModel):
-    """A condition as in metav1: one aspect of the state, with a reason for programs and a message for people."""
-
-    type: str = Field(description="Type of the condition, e.g. SecretsReleased.", max_length=316)
-    status: str = Field(description="True, False or Unknown.", max_length=16)
-    reason: StatusReason = Field(description="One word for programs, e.g. BindingNotFound.", max_length=1024)
-    message: StatusMessage = Field(
-        default="",
-        description="What was found and what to do, for people. It never contains a secret's value.",
-        max_length=32768,
-    )
-    last_transition_time: Time = Field(description="When status last changed.")
-    observed_generation: int | None = Field(
-        default=None, description="metadata.generation that this condition was computed from."
-    )
-
-
 @dataclass(frozen=True)
 class PrinterColumn:
     """A column of ``kubectl get``."""

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from runkeys.api.common import (
-    Condition,
-    Document,
-    MicroTime,
-    StatusMessage,
-    StatusModel,
-    StatusReason,
-    Time,
-    list_map,
-)
+from runkeys.api.common import Document, MicroTime, StatusMessage, StatusModel, StatusReason, Time, list_map
+from runkeys.api.conditions import Condition
 
 FINAL_PHASES = ("Succeeded", "Failed", "Cancelled")
 """Of a run that has finished."""

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from runkeys.api import AttemptStatus, Condition, TaskStatus, WorkflowRun, WorkflowRunStatus
+from runkeys.api.conditions import next_condition
 from runkeys.api.run_status import FINAL_PHASES
 from runkeys.planning.refusal import Reason, Refusal
 
@@ -220,16 +221,9 @@ def _conditions(
         text = f"task {leading.name}: {text}"
 
     def condition(kind: str, status: bool | None, reason: str, message: str = "") -> Condition:
-        word = {True: "True", False: "False", None: "Unknown"}[status]
-        before = next((item for item in run.status.conditions if item.type == kind), None)
-        since = before.last_transition_time if before is not None and before.status == word else now
-        return Condition(
-            type=kind,
-            status=word,
-            reason=reason,
-            message=message,
-            last_transition_time=since,
-            observed_generation=run.metadata.generation,
+        generation = run.metadata.generation
+        return next_condition(
+            run.status.conditions, kind, status, reason, message, generation=generation, now=now
         )
 
     needs_secrets = any(task.secrets for task in run.spec.tasks)

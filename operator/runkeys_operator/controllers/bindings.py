@@ -8,6 +8,7 @@ from datetime import datetime
 
 from runkeys.api import Condition, SecretBinding
 from runkeys.api.binding import EntryStatus, SecretBindingStatus
+from runkeys.api.conditions import next_condition
 from runkeys.planning.refusal import Reason
 from runkeys.planning.requirements import SecretReference, source_of
 from runkeys_operator.controllers.key import Key, Kind
@@ -145,14 +146,6 @@ class BindingController:
     def _condition(
         self, binding: SecretBinding, kind: str, holds: bool, reason: str, message: str
     ) -> Condition:
-        status = "True" if holds else "False"
-        old = next((item for item in binding.status.conditions if item.type == kind), None)
-        since = old.last_transition_time if old and old.status == status else self._now()
-        return Condition(
-            type=kind,
-            status=status,
-            reason=reason,
-            message=message,
-            last_transition_time=since.replace(microsecond=0),
-            observed_generation=binding.metadata.generation,
-        )
+        before, generation = binding.status.conditions, binding.metadata.generation
+        now = self._now().replace(microsecond=0)
+        return next_condition(before, kind, holds, reason, message, generation=generation, now=now)

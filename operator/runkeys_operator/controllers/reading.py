@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from runkeys.api import Condition, SecretBinding, WorkflowRun
+from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.api.common import describe_invalid
+from runkeys.api.conditions import next_condition
 from runkeys.planning.refusal import Reason
 from runkeys_operator.controllers.key import Key
 from runkeys_operator.kube import BINDINGS, Json, Kube, Resource
@@ -46,13 +47,9 @@ async def report_unreadable(
     kube: Kube, resource: Resource, key: Key, error: UnreadableError, now: datetime
 ) -> None:
     """Report in the status of an object, once, that it cannot be read."""
-    condition = Condition(
-        type="Stalled",
-        status="True",
-        reason=Reason.INVALID.value,
-        message=f"this version of Runkeys cannot read it: {error.where}",
-        last_transition_time=now,
-        observed_generation=error.generation,
+    message = f"this version of Runkeys cannot read it: {error.where}"
+    condition = next_condition(
+        (), "Stalled", True, Reason.INVALID.value, message, generation=error.generation, now=now
     )
     status = {"observedGeneration": error.generation, "conditions": [condition.to_wire()]}
     if _without_times(error.status) == _without_times(status):
