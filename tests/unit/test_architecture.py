@@ -126,7 +126,7 @@ def test_every_file_that_the_documents_name_is_there() -> None:
     named = {
         path
         for text in texts
-        for path in re.findall(r"`(runkeys(?:_operator)?/[\w/]+(?:\.py|/))`", text.read_text())
+        for path in re.findall(r"`(?:operator/)?(runkeys(?:_operator)?/[\w/]+(?:\.py|/))`", text.read_text())
     }
     assert len(named) > 20
     assert [path for path in sorted(named) if not (ROOT / "operator" / path).exists()] == []
