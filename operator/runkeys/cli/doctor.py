@@ -238,7 +238,7 @@ def _secrets(client: Client) -> Iterator[Finding]:
     if changes and not reads:
         found = f"{user} may {', '.join(changes)} {here}: that is as good as reading them"
         remedy = (
-            f"the answer to these can be the whole Secret; whoever administers the namespace gives them to nobody who"
+            f"the answer to these can be the whole Secret; the administrator of the namespace gives them to nobody who"
             f" may not read {here} (docs/hardening.md)"
         )
         yield Finding("secrets", WARNING, found, remedy)

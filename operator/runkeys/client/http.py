@@ -132,7 +132,7 @@ class Api:
                 for line in lines:
                     yield line.decode(errors="replace")
         except HTTPError:
-            pass  # it was cut off: whoever reads asks again
+            pass  # it was cut off: the caller asks again
         finally:
             response.response.close()
         if rest:

@@ -29,7 +29,7 @@ _DECIDING = (
     *("restartPolicy", "restartPolicyRules", "lifecycle"),
     *("livenessProbe", "readinessProbe", "startupProbe"),
 )
-"""Fields of the opener of which the API server fills in nothing, and that are as they were asked for or absent."""
+"""Fields of the unseal container for which the API server has no defaults: they are as requested, or absent."""
 
 
 @dataclass(frozen=True, slots=True)
