@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -123,15 +124,36 @@ class Command(_WithGlobals):
     """A command."""
 
 
+AFTER_DASHES = "runkeys.cli.after-dashes"
+"""Under this key of a click context's ``meta``: how many of the words stood after ``--``."""
+
+
+class ProgramCommand(Command):
+    """A command whose words end with a program's own, after ``--``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words. An option that is not known is most likely one of the program."""
+        ctx.meta[AFTER_DASHES] = len(args) - args.index("--") - 1 if "--" in args else 0
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            option, told = error.option_name, error.format_message()
+        raise click.UsageError(
+            f"{told} If it is for your program, write -- before the program's own arguments:"
+            f" runkeys {ctx.info_name} app.py … -- {option} …",
+            ctx,
+        )
+
+
 def _context_settings() -> dict[str, Any]:
     return {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-def command(**settings: Any) -> Callable[[Function], Command]:
+def command(cls: type[Command] = Command, **settings: Any) -> Callable[[Function], Command]:
     """Make a function a command. Its first argument is the `Settings`."""
 
     def make(function: Function) -> Command:
-        return click.command(cls=Command, context_settings=_context_settings(), **settings)(
+        return click.command(cls=cls, context_settings=_context_settings(), **settings)(
             click.make_pass_decorator(Settings, ensure=True)(function)
         )
 
@@ -175,6 +197,19 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"runkeys.cli.{self._commands_of[cmd_name][0]}")
         found = getattr(module, cmd_name.replace("-", "_"))
         return cast("click.Command", found)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. For a mistyped one, name the near one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            near = difflib.get_close_matches(args[0], self._commands_of, 1)
+            if args[0] in self._commands_of or args[0].startswith("-"):
+                raise
+        said = f"there is no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        raise click.UsageError(said, ctx)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return the commands' names without importing any, and the completions of every command."""

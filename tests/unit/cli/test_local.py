@@ -44,7 +44,7 @@ def run(terminal: Terminal) -> Callable[..., Done]:
     """Run a manifest with an .env file."""
 
     def execute(made: dict[str, Any], env: str = f"SECRET_TOKEN={TOKEN}\n", *words: str) -> Done:
-        (terminal.folder / "flow.yaml").write_text(yaml.safe_dump(made))
+        (terminal.folder / "flow.yaml").write_text(json.dumps(made))
         (terminal.folder / ".env").write_text(env)
         return terminal.run("run", "--local", "-f", "flow.yaml", "--env-file", ".env", *words)
 
