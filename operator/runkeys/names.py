@@ -42,6 +42,9 @@ ENVIRONMENT_VOLUME = "runkeys-env"
 SIGNER = f"{GROUP}/recipient"
 """The signer that pods ask for the certificate which carries their values."""
 
+OPERATOR_NAMESPACE = "runkeys-system"
+"""The operator's namespace, if nothing says another one."""
+
 SECRET_TYPE = f"{GROUP}/run-secret"
 SEALING_KEYS = "runkeys-sealing-keys"
 """The Secret with the private sealing keys, in the operator's namespace."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -14,13 +14,14 @@ from click.shell_completion import CompletionItem
 
 from runkeys._version import __version__
 from runkeys.cli._printing import echo
+from runkeys.names import OPERATOR_NAMESPACE
 
 if TYPE_CHECKING:
     from runkeys.client import Client
+    from runkeys.config import Config
 
 INTERRUPTED = 130
 FORMATS = ("table", "wide", "json", "yaml", "name")
-KEYS_NAMESPACE = "runkeys-system"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,22 +36,38 @@ class Settings:
     namespace: str | None = None
     context: str | None = None
     kubeconfig: str | None = None
-    operator_namespace: str = KEYS_NAMESPACE
+    operator_namespace: str | None = None
     output: str = "table"
     quiet: bool = False
     verbose: bool = False
     no_color: bool = False
 
+    def named(self) -> Config | None:
+        """Return the configuration that the options or config.toml name; None if they leave it to the kubeconfig."""
+        from runkeys.config import named
+
+        return named(self.context, self.kubeconfig)
+
+    def operator(self) -> str:
+        """Return the operator's namespace."""
+        from runkeys.config import Config
+
+        return self.operator_namespace or (self.named() or Config("")).operator_namespace
+
+    def config(self) -> Config:
+        """Return the configuration that a command uses, by the same rule as the SDK."""
+        from runkeys.config import choose
+
+        found = choose(self.context, self.kubeconfig)
+        return replace(
+            found,
+            namespace=self.namespace or found.namespace,
+            operator_namespace=self.operator_namespace or found.operator_namespace,
+        )
+
     def client(self) -> Client:
         """Return a client for the cluster. Its modules are imported here."""
-        from runkeys.client import Client
-
-        return Client(
-            self.namespace,
-            context=self.context,
-            kubeconfig=self.kubeconfig,
-            operator_namespace=self.operator_namespace,
-        )
+        return self.config().client()
 
     def say(self, text: str) -> None:
         """Print a message that is not a result: on stderr, and not with ``-q``."""
@@ -80,13 +97,12 @@ def global_options() -> list[click.Option]:
     """Return the options of every command."""
     return [
         _global("-n", "--namespace", metavar="NAME", help="Namespace. Default: the context's namespace."),
-        _global("--context", metavar="NAME", help="Context of the kubeconfig. Default: the current context."),
+        _global("--context", metavar="NAME", help="Context of the kubeconfig, or name in config.toml."),
         _global("--kubeconfig", type=click.Path(), help="Kubeconfig file. Default: as for kubectl."),
         _global(
             "--operator-namespace",
             metavar="NAME",
-            envvar="RUNKEYS_OPERATOR_NAMESPACE",
-            help=f"Namespace of the operator and its public keys. Default: {KEYS_NAMESPACE}.",
+            help=f"Namespace of the operator and its public keys. Default: {OPERATOR_NAMESPACE}.",
         ),
         _global("-o", "--output", type=click.Choice(FORMATS), help="Output format. Default: table."),
         _global("-q", "--quiet", is_flag=True, help="Print only results and errors."),

@@ -235,7 +235,7 @@ def reseal(
         )
         raise Usage(
             "to open what is sealed takes the private keys, which only the operator has. Either where they are:\n"
-            f"  {shell('cat', *paths)} | {kubectl(settings.operator_namespace, *keys_there)} > resealed.yaml\n"
+            f"  {shell('cat', *paths)} | {kubectl(settings.operator(), *keys_there)} > resealed.yaml\n"
             "or here, with their backup: runkeys reseal --keys keys.yaml -w -f FILE"
         )
     keyring = _keyring(keys)
