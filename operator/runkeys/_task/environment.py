@@ -94,6 +94,15 @@ def secret(name: str) -> str | None:
     return variable(secret_container)
 
 
+def has_secret(name: str) -> bool:
+    """Return whether this process has a secret with this name. Its value is not read."""
+    known = task()
+    place = (known.secrets if known is not None else {}).get(name, secret_variable(name))
+    if place.startswith("file:"):
+        return (folder("secrets") / place.removeprefix("file:")).is_file()
+    return place in os.environ or place in _read
+
+
 def file(name: str) -> str | None:
     """Return the unchanged text of a file with a secret, or None. Raises ValueError if it is not UTF-8."""
     path = folder("secrets") / name

@@ -22,8 +22,8 @@ _KINDS = f"/apis/{API_VERSION}"
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 TAKEN = (
-    "Give the new run another name with --name, leave metadata.name out and write generateName, or delete the old run with"
-    " `runkeys delete`"
+    "Give the new run another name with --name, write generateName in place of metadata.name, or delete the old run"
+    " with `runkeys delete`"
 )
 """What to do if the name of a run is taken: a run is started once."""
 
