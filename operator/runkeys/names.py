@@ -58,6 +58,13 @@ RUNTIME = "/var/runtime"
 RUNTIME_VARIABLE = "RUNKEYS_RUNTIME_DIR"
 """Variable that moves this folder, as in a local run."""
 
+FOLDER_VARIABLES = {
+    "input": "INPUT_DIRECTORY",
+    "output": "OUTPUT_DIRECTORY",
+    "datapool": "DATAPOOL_DIRECTORY",
+}
+"""Variables that move one folder each; the same as in the qhub runtime, so that one setting serves both."""
+
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """The annotation in which `kubectl apply` keeps a copy of what it sent."""
 
