@@ -198,4 +198,4 @@ def _readable(resource: Resource, read: Callable[[Json], T], items: Iterable[Jso
         try:
             yield read(item)
         except Exception as error:  # noqa: BLE001 -- whatever is wrong, it is wrong with this object
-            log.error("passed over one of %s: %s", resource, describe(error))  # noqa: TRY400
+            log.error("skipped one of %s: %s", resource, describe(error))  # noqa: TRY400
