@@ -144,6 +144,6 @@ def check_value_is_nowhere_else(team: Team, node: NodeCluster, value: str, mark:
     assert keys, "the search finds nothing, not even the Secret of the run"
     assert [key for key in keys if not key.startswith(f"/registry/secrets/{team.namespace}/rk-")] == []
     log = team.operator.log.read_bytes()
-    assert b"secret made" in log
+    assert b"secret created" in log
     assert [form for form in forms if form in log] == []
     assert [str(event) for form in forms for event in node.audit.find(form, mark)] == []

@@ -153,7 +153,7 @@ class Lease:
                 pass  # another process was faster
             except (ApiError, TimeoutError) as error:
                 self.follows = False
-                self._tell(f"cannot get at the lease {self.name}: {_text(error)}")
+                self._tell(f"cannot access the lease {self.name}: {_text(error)}")
             waited = True
             await asyncio.sleep(self._glance)
 
@@ -262,7 +262,7 @@ class Lease:
                     await self._kube.replace(LEASES, *self.name, found)
                     log.info("released the lease %s", self.name)
         except (ApiError, TimeoutError) as error:
-            log.warning("could not release the lease %s, which runs out: %s", self.name, _text(error))
+            log.warning("could not release the lease %s, which then expires: %s", self.name, _text(error))
 
     def _tell(self, text: str, *, problem: bool = True) -> None:
         if text != self._told:

@@ -33,26 +33,30 @@ EXPANDED: Mapping[str, str] = {
     "command[]": _COMMAND_LINE,
     "args[]": _COMMAND_LINE,
     "env[].value": "copies a secret into another variable; give the secret that name with env instead",
-    "volumeMounts[].subPathExpr": "would make a secret the name of a folder, which is in the pod's status and in Events"
-    " when it cannot be made, and stays on the node; use subPath",
+    "volumeMounts[].subPathExpr": "would make a secret the name of a folder; the name stays on the node, and it"
+    " is shown in the pod's status and in Events if the folder cannot be created;"
+    " use subPath",
 }
 """Fields of a container in which the kubelet expands ``$(NAME)``, and why the variable must not be a secret.
 
 In the commands of probes it expands only variables with a plain value in the pod's spec, in those of hooks none.
 """
 
-_LOG = "the kubelet copies the end of the log into the pod's status, for whoever may read pods; remove it"
+_LOG = (
+    "the kubelet copies the end of the log into the pod's status, where everybody who may read pods sees it;"
+    " remove it"
+)
 _FILE = (
-    f"the kubelet copies that file into the pod's status, for whoever may read pods; remove it, so that it is"
-    f" {TERMINATION_LOG}, or use recordOutput for what all may read"
+    "the kubelet copies that file into the pod's status, where everybody who may read pods sees it; remove it,"
+    f" so that {TERMINATION_LOG} is used, or use recordOutput for output that everybody may see"
 )
 _PROBE = (
-    "the kubelet puts what a failing command prints into an Event, and it has the secrets; use httpGet, grpc or"
-    " tcpSocket"
+    "the kubelet puts the output of a failing command into an Event, and the command has the secrets; use"
+    " httpGet, grpc or tcpSocket"
 )
 _HOOK = (
-    "the kubelet puts what a failing command prints into its log and the pod's status, and it has the secrets; let"
-    " the program do it, or use httpGet or sleep"
+    "the kubelet puts the output of a failing command into its log and the pod's status, and the command has"
+    " the secrets; let the program do it, or use httpGet or sleep"
 )
 
 

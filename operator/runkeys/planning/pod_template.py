@@ -66,7 +66,7 @@ def template_refusals(
         return Refusal(reason, f"{at}.{field}", message, permanent=True)
 
     if is_too_deep(template):
-        message = f"{TOO_DEEP}, as no pod is; take out what does not belong there"
+        message = f"{TOO_DEEP}, deeper than any pod; remove what does not belong there"
         yield Refusal(Reason.TEMPLATE_REFUSED, at, message, permanent=True)
         return
     misshapen = next(_misshapen(template), None)
@@ -98,15 +98,16 @@ def template_refusals(
         )
     for where in _hostile_quantities(spec, "spec"):
         yield refuse(
-            where, "is a quantity with a huge exponent, which the API server never ends to read; write it out"
+            where,
+            "is a quantity with a huge exponent, which would keep the API server busy without end; write it out",
         )
     if secret_names:
         grace = spec.get("terminationGracePeriodSeconds")
         if isinstance(grace, int) and grace > MOST_GRACE:
             yield refuse(
                 "spec.terminationGracePeriodSeconds",
-                f"is {grace}: for so long after its deadline the pod could keep its secrets while the operator is away;"
-                f" {MOST_GRACE} at most for a task with secrets",
+                f"is {grace}: the pod could keep its secrets for so long after its deadline while the operator"
+                f" is down; a task with secrets may have at most {MOST_GRACE}",
             )
         yield from _given_away(task, spec, secret_names, refuse)
         for index, item in enumerate(task.env):
@@ -177,8 +178,8 @@ def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
             yield Refusal(
                 Reason.TEMPLATE_REFUSED,
                 f"{path}.releasePolicy",
-                f"container {container.get('name')!r} has a restartPolicy: when it starts again, its secret is gone."
-                " Use OnCompletion, or give the secret to another container (containers)",
+                f"container {container.get('name')!r} has a restartPolicy: when it starts again, its secret no"
+                " longer exists. Use OnCompletion, or give the secret to another container (containers)",
                 permanent=True,
             )
 
@@ -196,7 +197,8 @@ def sealed_refusals(task: Task, path: str) -> Iterator[Refusal]:
             yield Refusal(
                 Reason.TEMPLATE_REFUSED,
                 f"{path}.template.spec.volumes[{index}]",
-                f"asks {SIGNER} for a certificate, which is done for it, once; remove the volume",
+                f"requests a certificate from {SIGNER}, which Runkeys does itself, once for each pod; remove"
+                " the volume",
                 permanent=True,
             )
 
@@ -209,17 +211,20 @@ def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Itera
     for index, volume in _items(spec, "volumes"):
         if _is_ours(volume.get("name")):
             yield refuse(
-                f"spec.volumes[{index}].name", f"names that begin with {OURS} are ours; choose another"
+                f"spec.volumes[{index}].name",
+                f"names that begin with {OURS} are reserved for Runkeys; choose another",
             )
     for where, container in _each(spec):
         if _is_ours(container.get("name")):
-            yield refuse(f"{where}.name", f"names that begin with {OURS} are ours; choose another")
+            yield refuse(
+                f"{where}.name", f"names that begin with {OURS} are reserved for Runkeys; choose another"
+            )
         for field in ("volumeMounts", "volumeDevices"):
             for index, mount in _items(container, field):
                 if _is_ours(mount.get("name")):
                     yield refuse(
                         f"{where}.{field}[{index}].name",
-                        f"volumes whose names begin with {OURS} are mounted by Runkeys alone; remove it",
+                        f"only Runkeys mounts volumes whose names begin with {OURS}; remove it",
                     )
         for index, variable in _items(container, "env"):
             origin = variable.get("valueFrom")
@@ -227,7 +232,7 @@ def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Itera
             if isinstance(reference, dict) and _is_ours(reference.get("volumeName")):
                 yield refuse(
                     f"{where}.env[{index}].valueFrom.fileKeyRef",
-                    "reads what was delivered sealed; list the container under containers instead",
+                    "reads secrets of sealed delivery; remove it, and list the container under containers of the task",
                 )
         if container.get("name") in task.secret_containers:
             yield from _covered(task, where, container, refuse)
@@ -240,13 +245,13 @@ def _covered(task: Task, where: str, container: Mapping[str, Any], refuse: _Refu
             if is_taken(mount.get(key, "")):
                 yield refuse(
                     f"{where}.{field}[{index}].{key}",
-                    f"{RUNTIME} is where input, output, secrets and data pools are, and what is at {TERMINATION_LOG} is"
-                    " in the pod's status; choose another path",
+                    f"{RUNTIME} is reserved for input, output, secrets and data pools, and the content of"
+                    f" {TERMINATION_LOG} is shown in the pod's status; choose another path",
                 )
     if task.record_output and container.get("name") == task.secret_containers[0]:
         for name in ("terminationMessagePath", "terminationMessagePolicy"):
             if name in container:
-                yield refuse(f"{where}.{name}", "recordOutput needs it for itself; remove it")
+                yield refuse(f"{where}.{name}", "recordOutput uses this field itself; remove it")
 
 
 def _is_ours(name: object) -> bool:

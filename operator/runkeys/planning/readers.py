@@ -52,9 +52,9 @@ class Shape:
             if (field in self.shares) != (field in planned.shares)
         ]
         if self.volumes != planned.volumes:
-            found.append("the volumes with the secrets are not those that it was made with")
+            found.append("the volumes with the secrets are not those that it was created with")
         if self.opener != planned.opener:
-            found.append(f"container {UNSEALER}, which opens the secrets, is not as it was made")
+            found.append(f"container {UNSEALER}, which opens the secrets, is not as it was created")
         return found
 
 

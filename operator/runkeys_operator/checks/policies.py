@@ -57,8 +57,8 @@ _RESOURCES = {
     )
 }
 REMEDY = (
-    "so nothing holds people to what they may use, and no Job and no Secret is made. Install the policies of this"
-    " version again (helm upgrade, or kubectl apply -f policies/); the run then goes on by itself"
+    "so nothing limits users to what they may use, and no Job and no Secret is created. Install the policies of this"
+    " version again (helm upgrade, or kubectl apply -f policies/); the run then continues by itself"
 )
 
 
@@ -164,8 +164,8 @@ class PolicyCheck:
         return Refusal(
             Reason.REQUESTER_UNKNOWN,
             field,
-            f"{what} was made at {created:%Y-%m-%dT%H:%M:%SZ}, and the admission policies are not known to have been in"
-            f" force then{again}, so nobody can tell who made it; make it again",
+            f"{what} was created at {created:%Y-%m-%dT%H:%M:%SZ}, and the admission policies are not known to"
+            f" have been in force then{again}, so it is not known who created it; create it again",
             permanent=True,
         )
 
@@ -220,7 +220,7 @@ class PolicyCheck:
             # A period may begin when the check ended. So the time is asked for, not computed.
             record = looked(before, sightings, tuple(common), seen, await self._ask_the_time())
             since = ", ".join(f"{item.begin:%Y-%m-%dT%H:%M:%SZ}" for item in record.periods if not item.end)
-            log.info("what was made since %s was admitted by the policies", since)
+            log.info("the policies have checked everything created since %s", since)
         self._record = record
         changed = before is None or (before.periods, before.policies) != (record.periods, record.policies)
         if changed or self._kept_at is None or self._now() >= self._kept_at + _KEEP_SECONDS:
@@ -252,7 +252,7 @@ class PolicyCheck:
         except Conflict:
             return  # the next check writes it
         except ApiError as error:
-            log.warning("could not write down since when the admission policies are in force: %s", error)
+            log.warning("could not record since when the admission policies are in force: %s", error)
         self._kept_at = self._now()
         await self._ask_the_time()
 
@@ -299,7 +299,7 @@ class PolicyCheck:
             left_out = sorted(set(self._namespaces) - set(namespaces))
             if left_out or not self._namespaces:
                 what = ", ".join(left_out) or "all namespaces"
-                return _refusal(kind, name, f"is not for {what}, which the operator serves")
+                return _refusal(kind, name, f"does not cover {what}, which the operator serves")
         expected = built(tuple(namespaces or ()))[kind, name]
         different = policies.difference(expected, found.get("spec"))
         if different is not None:

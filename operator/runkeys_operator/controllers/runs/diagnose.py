@@ -33,6 +33,6 @@ async def why_no_pod(kube: Kube, namespace: str, job_name: str, job_uid: str) ->
     return Refusal(
         Reason.POD_NOT_CREATED,
         f"Job {job_name}",
-        f"its pod cannot be made: {latest.get('message', '')}; it is tried again",
+        f"its pod cannot be created: {latest.get('message', '')}; the Job controller tries again",
         permanent=False,
     )

@@ -204,4 +204,4 @@ def _readable(resource: Resource, read: Callable[[Json], T], items: Iterable[Jso
         try:
             yield read(item)
         except Exception as error:  # noqa: BLE001 -- any error concerns this object only
-            log.error("passed over one of %s: %s", resource, describe(error))  # noqa: TRY400
+            log.error("skipped one of %s: %s", resource, describe(error))  # noqa: TRY400
