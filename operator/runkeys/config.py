@@ -138,12 +138,14 @@ def _kubeconfig_document(file: str) -> dict[str, Any]:
         problem = f"cannot be read: {error.strerror}"
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        problem = f"this is no kubeconfig, since it is no YAML{f' (line {mark.line + 1})' if mark else ''}"
+        problem = (
+            f"this is not a kubeconfig, since it is not YAML{f' (line {mark.line + 1})' if mark else ''}"
+        )
     else:
         listed = document.get("contexts") or [] if isinstance(document, dict) else None
         if isinstance(listed, list) and all(_is_context(item) for item in listed):
             return dict(document)
-        problem = "this is no kubeconfig: it needs a list of contexts, each with a name"
+        problem = "this is not a kubeconfig: it needs a list of contexts, each with a name"
     # Outside of `except`: the parser's error quotes a line, which may hold a token.
     raise Invalid(f"{file}: {problem}")
 
@@ -256,7 +258,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     default, tables = found.pop("default", None), found.pop("configs", {})
     if found or not isinstance(default, str | None) or not isinstance(tables, dict):
         raise Invalid(
-            f'{path}: expected are default = "…" and tables [configs.NAME]; found {", ".join(found) or "others"}'
+            f'{path}: expected default = "…" and tables [configs.NAME]; found {", ".join(found) or "others"}'
         )
     return {
         "default": default,
@@ -271,11 +273,13 @@ def _config(path: Path, name: str, table: Any) -> Config:
     known = {item.name for item in fields(Config)} - {"name", "source"}
     unknown = sorted(set(table) - known)
     if unknown:
-        raise Invalid(f"{where}: {', '.join(unknown)} is not known; known are {', '.join(sorted(known))}")
+        raise Invalid(
+            f"{where}: {', '.join(unknown)} is not known; the known keys are {', '.join(sorted(known))}"
+        )
     for key, value in table.items():
         good = isinstance(value, list) and all(isinstance(item, str) for item in value)
         if not (good if key == "bindings" else isinstance(value, str) and value):
-            raise Invalid(f"{where}.{key} must be {'a list of texts' if key == 'bindings' else 'a text'}")
+            raise Invalid(f"{where}.{key} must be {'a list of strings' if key == 'bindings' else 'a string'}")
     bindings = tuple(table.get("bindings", ()))
     return Config(
         name, **{"context": name, **table, "bindings": bindings, "source": f"configs.{name} of {path}"}

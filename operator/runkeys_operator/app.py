@@ -98,7 +98,7 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
         async with health.served(options.health_port), AsyncExitStack() as ends:
             namespaces = await preflight.check(kube, options.namespaces, options.lease)
             if lease is None:
-                log.info("no lease is named: there must be no other operator")
+                log.info("no Lease is configured: no other operator may run")
             else:
                 if await ends.enter_async_context(lease.held()):
                     namespaces = await preflight.check(kube, options.namespaces)
@@ -159,7 +159,7 @@ class _Operator:
         self._keys = keys
         self._policy_check = policy_check
         self._lease = lease
-        # Of foreign kinds, of which there are thousands.
+        # The lean watches of foreign kinds, with thousands of objects.
         self._lean = {
             JOBS: {"labels": LABEL_RUN},
             # First seen when bound: the moment its Secret is due.
@@ -222,7 +222,7 @@ class _Operator:
         self._tell_ready()
         tasks, self._background = self._background, []
         if tasks and not await self._queue.drain(_DRAIN_SECONDS):
-            log.warning("some runs were still being worked on after %.0f s", _DRAIN_SECONDS)
+            log.warning("some runs were still being reconciled after %.0f s", _DRAIN_SECONDS)
             if self._lease is not None:
                 self._lease.abandon()
         for task in tasks:

@@ -28,7 +28,7 @@ def decode(raw: bytes) -> str:
     except UnicodeDecodeError as error:
         line = raw[: len(mark) + error.start].count(b"\n") + 1
     # Outside of `except`: the error of the codec holds the whole text.
-    raise ValueError(f"line {line} is no text in {encoding.upper().removesuffix('-LE').removesuffix('-BE')}")
+    raise ValueError(f"line {line} is not text in {encoding.upper().removesuffix('-LE').removesuffix('-BE')}")
 
 
 def _without_mark(raw: bytes) -> str:

@@ -105,7 +105,7 @@ class BindingFile:
                 "tag:yaml.org,2002:str",
                 "tag:yaml.org,2002:int",
             ):
-                raise Invalid(f"{where}: value is no text; put quotes around it")
+                raise Invalid(f"{where}: value is not text; put quotes around it")
             try:
                 return joined(str(node.value)).encode()
             except ValueError as error:
@@ -149,7 +149,7 @@ class BindingFile:
             good = False
         if not good:
             raise Invalid(
-                f"{self.path}: anchors, aliases or merges reach into what has to be sealed; write those entries out"
+                f"{self.path}: the entries to seal use anchors, aliases or merges; write those entries out"
             )
         return changed
 

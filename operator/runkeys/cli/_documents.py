@@ -58,7 +58,7 @@ def read_json(path: str, text: str) -> Any:
     except RecursionError:
         problem = f"{path}: it {TOO_DEEP}"
     except ValueError as error:
-        problem = f"{path}, line {getattr(error, 'lineno', 1)}: this is no JSON"
+        problem = f"{path}, line {getattr(error, 'lineno', 1)}: this is not JSON"
     else:
         return _checked(found, path)
     raise Invalid(problem)
@@ -101,10 +101,12 @@ def _guarded(path: str, read: Callable[[], T]) -> T:
         problem = f"{path}: it {TOO_DEEP}"
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        problem = f"{path}{'' if mark is None else f', line {mark.line + 1}'}: this is no YAML; mend it first"
+        problem = (
+            f"{path}{'' if mark is None else f', line {mark.line + 1}'}: this is not YAML; correct it first"
+        )
     except (ValueError, OverflowError, IndexError, AttributeError, TypeError):
         # What the parser makes of some texts that are none, such as an escape beyond all characters.
-        problem = f"{path}: this is no YAML; mend it first"
+        problem = f"{path}: this is not YAML; correct it first"
     raise Invalid(problem)
 
 
@@ -222,7 +224,7 @@ class _Reader:
                 return base64.b64decode(text.encode(), validate=False).decode()
             except ValueError:
                 pass
-            raise self._wrong(node, "!!binary holds no text in base64")
+            raise self._wrong(node, "!!binary is not base64 text")
         wanted: Any = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}.get(
             kind.removeprefix(_TAG)
         )
@@ -290,7 +292,7 @@ def _checked(document: Any, path: str) -> Any:
             raise Invalid(f"{path}: {field or 'the document'}: it holds {_HALF}")
         elif isinstance(node, float) and not math.isfinite(node):
             raise Invalid(
-                f"{path}: {field or 'the document'}: NaN and infinity are no JSON; write a number, or text"
+                f"{path}: {field or 'the document'}: NaN and infinity are not JSON; write a number, or text"
             )
     return document
 

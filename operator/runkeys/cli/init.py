@@ -45,7 +45,7 @@ def init(settings: Settings, words: tuple[str, ...]) -> None:
             if settings.output == "name":
                 echo(str(made))
     settings.say(
-        f"made {target}. Try it:\n"
+        f"created {target}. Try it:\n"
         f"  {shell('cd', str(target))}\n"
         "  runkeys run --local -f workflow.yaml --env-file .env\n"
         "or, with an environment of its own:\n"

@@ -26,11 +26,11 @@ Json = dict[str, Any]
 
 @command(
     cls=ProgramCommand,
-    epilog="Secrets are looked up in the bindings given with --binding. Without --binding, they are looked up in your"
-    " personal binding and in all shared bindings of the namespace. Exit codes: 0 success, 1 the run failed, 2 the"
-    " command line is wrong, 3 something was not found, 4 a right is missing, 5 the manifest is wrong, 6 the cluster"
-    " does not answer, 7 timeout, 8 the run has finished but a Secret of it may still exist, 130 interrupted: the run"
-    " continues.",
+    epilog="Secrets are looked up in the bindings given with --binding. Without --binding, they are looked up"
+    " in your personal binding and in all shared bindings of the namespace. Exit codes: 0 success, 1 the"
+    " run failed, 2 the command line is wrong, 3 something was not found, 4 a right is missing, 5 the"
+    " manifest is wrong, 6 the cluster does not answer, 7 timeout, 8 the run has finished but one of its"
+    " Secrets may still exist, 130 interrupted: the run continues.",
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.py] [-- COMMAND...]")
 @click.option("-f", "--file", type=click.Path(), help="Manifest of a WorkflowRun. - reads standard input.")
@@ -122,7 +122,7 @@ def run(
             raise Usage("give a manifest (-f), or --image with a command after --")
         if source is None and not rest and local:
             raise Usage(
-                "give a command after --, or a Python file: locally nothing is known of an image's own"
+                "give a command after --, or a Python file: a local run does not know the command of an image"
             )
         client = None if local else settings.client()
         manifest = from_command(
@@ -163,7 +163,7 @@ def _start(
     created = client.create(client.path("workflowruns"), made)
     name = made["metadata"]["name"]
     if not wait:
-        run = parse_run(created)  # not read again: whoever may only start runs can do that
+        run = parse_run(created)  # not read again: the user may only have the right to create runs
         echo(run_name(run)) if settings.output in ("table", "wide") else show(settings, run)
         settings.say(f"follow it: {shell('runkeys', 'watch', name)}, {shell('runkeys', 'logs', '-f', name)}")
         return
@@ -172,7 +172,7 @@ def _start(
         judge(follow(settings, client, name, timeout))
     except KeyboardInterrupt:
         stop = shell("runkeys", "cancel", name)
-        echo(f"\nInterrupted. Run {name} goes on; to stop it: {stop}", err=True)
+        echo(f"\nInterrupted. Run {name} continues; to stop it: {stop}", err=True)
         sys.exit(INTERRUPTED)
 
 
@@ -230,7 +230,7 @@ def _from_file(path: str, name: str | None, binding: tuple[str, ...], label: tup
     if binding and isinstance(spec, dict):
         spec["bindings"] = [*(spec.get("bindings") or []), *({"name": item} for item in binding)]
     if isinstance(spec, dict) and metadata.get("name") is None:
-        # Nothing applies it again and again, so that it may go by itself.
+        # No tool applies it again, so it may be deleted by itself.
         spec.setdefault("ttlSecondsAfterFinished", TTL)
     return manifest
 
@@ -330,7 +330,7 @@ def _add_input(manifest: Json, text: str) -> None:
     if source == "--input" and SECRETS in given:
         raise Usage(
             f"{SECRETS} on the command line can be seen by others on this machine, and is in your shell's"
-            " history: make the values anew, and give them in a file (--input @in.json) or on standard input"
+            " history: replace the values, and give the new ones in a file (--input @in.json) or on standard input"
             " (--input @-)"
         )
     if not isinstance(spec, dict):

@@ -120,7 +120,7 @@ def test_no_kubeconfig_at_all_is_said_and_doctor_prints_its_rows(terminal: Termi
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: [{canary}\nb", "since it is no YAML"),
+        ("a: [{canary}\nb", "since it is not YAML"),
         ("{canary}", "it needs a list of contexts"),
         ("[{canary}]", "it needs a list of contexts"),
         ("contexts: {a: {canary}}", "it needs a list of contexts"),

@@ -112,14 +112,14 @@ VALUE = canary()
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a:\n  b: [1, .nan]\n", "a.yaml: a.b[1]: NaN and infinity are no JSON"),
-        ('{"a": {"b": NaN}}', "a.yaml: a.b: NaN and infinity are no JSON"),
+        ("a:\n  b: [1, .nan]\n", "a.yaml: a.b[1]: NaN and infinity are not JSON"),
+        ('{"a": {"b": NaN}}', "a.yaml: a.b: NaN and infinity are not JSON"),
         ("a:\n  b: -.inf\n", "a.yaml: a.b: NaN"),
-        (f'a: "{VALUE}\\ud83d"\n', "a.yaml: a: it holds half of a character"),
+        ('a: "@@\\ud83d"\n', "a.yaml: a: it holds half of a character"),
         ("a: {{ .Values.x }}\n", "a.yaml, line 1"),
-        (f"a: {VALUE}\nb: [{VALUE}\n", "a.yaml, line 3: this is no YAML"),
-        (f"a: '{VALUE}\n", "this is no YAML"),
-        (f"a: {VALUE}\0\n", "a.yaml: this is no YAML"),
+        ("a: @@\nb: [@@\n", "a.yaml, line 3: this is not YAML"),
+        ("a: '@@\n", "this is not YAML"),
+        ("a: @@\0\n", "a.yaml: this is not YAML"),
         ("a: !!int x\n", "a.yaml, line 1, a: its tag !!int does not fit"),
         ("? [a, b]\n: 1\n", "a.yaml, line 1: a key must be a text"),
         (
@@ -130,12 +130,12 @@ VALUE = canary()
         ("a: {<<: 1}\n", "<< takes a mapping"),
         ("[" * 5000, "nested more than"),
         ('{"a":' * 5000, "nested more than"),
-        ('a: "\\UFFFFFFFF"\n', "this is no YAML"),
+        ('a: "\\UFFFFFFFF"\n', "this is not YAML"),
     ],
 )
 def test_what_cannot_be_read_is_named_and_not_shown(text: str, says: str) -> None:
     with pytest.raises(Invalid) as caught:
-        read_documents("a.yaml", text)
+        read_documents("a.yaml", text.replace("@@", VALUE))
     assert says in str(caught.value)
     assert VALUE not in str(caught.value)
     assert caught.value.__context__ is None
@@ -179,7 +179,7 @@ def test_text_of_any_unicode_encoding(encoding: str) -> None:
 
 
 def test_another_encoding_is_not_guessed() -> None:
-    with pytest.raises(ValueError, match=r"^line 2 is no text in UTF-8$") as caught:
+    with pytest.raises(ValueError, match=r"^line 2 is not text in UTF-8$") as caught:
         decode(f"A=1\nB={VALUE}ü\n".encode("latin-1"))
     assert caught.value.__context__ is None
 

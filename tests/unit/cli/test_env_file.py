@@ -54,7 +54,7 @@ def test_the_output_of_a_command(terminal: Terminal) -> None:
         ("A=1\n\nB\n", "line 3: B has no value; write NAME=value"),
         ("A=1\nB='%s\n", "line 2: must be NAME=value"),
         ("A=1\nB=%s\0\n", "line 2: 'B' holds a NUL byte"),
-        ("A=1\nB=%s\xfc\n", "line 2 is no text in UTF-8; save it as UTF-8"),
+        ("A=1\nB=%s\xfc\n", "line 2 is not text in UTF-8; save it as UTF-8"),
     ],
 )
 def test_a_line_that_is_none_is_named_and_not_shown(tmp_path: Path, text: str, says: str) -> None:

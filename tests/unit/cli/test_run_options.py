@@ -231,7 +231,7 @@ def test_what_cannot_be_meant(terminal: Terminal, words: tuple[str, ...], says: 
     [
         ("kind: Job\n", "a.yaml has no WorkflowRun, only Job"),
         ("kind: WorkflowRun\n---\nkind: WorkflowRun\n", "a.yaml has 2 WorkflowRuns, and `run` starts one"),
-        ("a: [\n", "line 2: this is no YAML"),
+        ("a: [\n", "line 2: this is not YAML"),
     ],
 )
 def test_manifests_that_are_none(terminal: Terminal, text: str, says: str) -> None:
@@ -245,18 +245,18 @@ def test_secrets_are_no_argument(terminal: Terminal) -> None:
     (terminal.folder / "a.yaml").write_text(yaml.safe_dump({"kind": "WorkflowRun", "spec": {"tasks": []}}))
     done = terminal.run("run", "--local", "-f", "a.yaml", "--input", f'{{"$secrets": {{"a": "{TOKEN}"}}}}')
     assert done.code == 2
-    assert "make the values anew" in done.err
+    assert "replace the values" in done.err
     assert TOKEN not in done.err
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"a": {"$secrets": {"t": TOKEN}}}, "spec.input.a: $secrets stands at the top of the input only"),
-        ({"$secrets": {"t": 5}}, "spec.input.$secrets.t: must be a text, not a number"),
-        ({"$secrets": TOKEN}, "spec.input.$secrets: must be an object of texts"),
-        ({"$secrets": {"": TOKEN}}, "spec.input.$secrets: a name of a field is empty"),
-        ({"$secrets": {"t": TOKEN + "\ud800"}}, "spec.input.$secrets.t: is no text that UTF-8 can hold"),
+        ({"a": {"$secrets": {"t": TOKEN}}}, "spec.input.a: $secrets is allowed only at the top of the input"),
+        ({"$secrets": {"t": 5}}, "spec.input.$secrets.t: must be a string, not a number"),
+        ({"$secrets": TOKEN}, "spec.input.$secrets: must be an object of strings"),
+        ({"$secrets": {"": TOKEN}}, "spec.input.$secrets: the name of a field is empty"),
+        ({"$secrets": {"t": TOKEN + "\ud800"}}, "spec.input.$secrets.t: is not text that UTF-8 can encode"),
     ],
 )
 def test_19_secrets_of_the_input_that_cannot_be_taken(given: dict[str, object], says: str) -> None:
