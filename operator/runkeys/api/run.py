@@ -451,7 +451,8 @@ class WorkflowRunSpec(ApiModel):
     )
     cancel: bool = Field(
         default=False,
-        description="True stops the run and deletes the Secrets that were created for it. This cannot be undone.",
+        description="True stops the tasks, deletes the Secrets that were created for them, and starts nothing new."
+        " Tasks with runs: Always are an exception: they still run, with their own secrets. This cannot be undone.",
     )
     ttl_seconds_after_finished: int | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""What a task's pod template must not contain, and why. Pure; checked before anything starts."""
+"""Checks what a task's pod template must not contain, before anything starts. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runkeys.planning.kubelet import OURS, TERMINATION_LOG, copies, expands, exp
 from runkeys.planning.refusal import Reason, Refusal
 
 MOST_CONTAINERS = 100
-"""Of a pod. Each image of theirs is compared with what a binding allows."""
+"""Limit on the containers of a pod. Each of their images is compared with the patterns of a binding."""
 
 MOST_GRACE = 600
 """Limit on the seconds between a pod's deadline and its end, for a task with secrets."""
@@ -25,7 +25,7 @@ _SECRET_REFERENCES = ("secretKeyRef", "secretRef", "secretName", "nodePublishSec
 
 
 def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All containers of a pod template, init containers first; nothing that is not a mapping."""
+    """Return all containers of a pod template, init containers first. Items that are no objects are left out."""
     spec = template.get("spec")
     if not isinstance(spec, dict):
         return []
@@ -34,14 +34,14 @@ def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def images(template: Mapping[str, Any]) -> list[str]:
-    """Images of a pod template: of all containers, and of image volumes."""
+    """Return the images of a pod template: of all containers, and of image volumes."""
     spec = template.get("spec")
     found = [str(container.get("image", "")) for container in containers(template)]
     return found + volume_images(spec if isinstance(spec, dict) else {})
 
 
 def volume_images(spec: Mapping[str, Any]) -> list[str]:
-    """Images that a pod mounts as volumes: a container may well run what is in them."""
+    """Return the images that a pod mounts as volumes: a container may run the programs in them."""
     volumes = spec.get("volumes")
     mounted = [
         volume["image"]
@@ -54,11 +54,11 @@ def volume_images(spec: Mapping[str, Any]) -> list[str]:
 def template_refusals(
     task: Task, path: str, service_account: str, secret_names: Sequence[str]
 ) -> Iterator[Refusal]:
-    """Everything in ``task.template`` that Runkeys does not run.
+    """Yield a permanent refusal for everything in ``task.template`` that Runkeys does not run.
 
     :param path: path of the task in the run, e.g. ``spec.tasks[0]``.
     :param service_account: the run's service account.
-    :param secret_names: names of the variables that carry secrets.
+    :param secret_names: names of the variables with secrets.
     """
     template, at = task.template, f"{path}.template"
 
@@ -123,7 +123,7 @@ def template_refusals(
 def _given_away(
     task: Task, spec: Mapping[str, Any], secret_names: Sequence[str], refuse: _Refuse
 ) -> Iterator[Refusal]:
-    """What would show the secrets to others than the containers that have them."""
+    """Yield refusals of fields that would show the secrets to other containers than those that get them."""
     names = {str(container.get("name", "")) for container in containers({"spec": spec})}
     for field in ("shareProcessNamespace", "hostPID"):
         if spec.get(field) and names - set(task.secret_containers):
@@ -139,7 +139,7 @@ def _given_away(
 
 
 def _hostile_quantities(node: Any, path: str) -> Iterator[str]:
-    """Where a quantity stands that takes the API server's parser minutes, such as ``1e999999999``."""
+    """Yield the paths of quantities that the API server would parse for minutes, such as ``1e999999999``."""
     if isinstance(node, list):
         for index, item in enumerate(node):
             yield from _hostile_quantities(item, f"{path}[{index}]")
@@ -157,14 +157,14 @@ def _is_hostile(text: object) -> bool:
 
 
 def _each(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every container, with its path."""
+    """Yield the path of every container, and the container."""
     for field in CONTAINER_FIELDS:
         for number, container in enumerate(spec.get(field) or []):
             yield f"spec.{field}[{number}]", container
 
 
 def _items(node: Mapping[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Every object of a list; nothing where the shape is another, which the API server says."""
+    """Yield index and object of each object in a list. Another shape yields nothing: the API server refuses it."""
     found = node.get(field)
     for index, item in enumerate(found if isinstance(found, list) else []):
         if isinstance(item, dict):
@@ -172,7 +172,7 @@ def _items(node: Mapping[str, Any], field: str) -> Iterator[tuple[int, dict[str,
 
 
 def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
-    """Containers that could start again, and then without the secret that OnStart has taken away."""
+    """Yield refusals of containers that could start again, without the secret that OnStart has deleted."""
     for container in containers(task.template):
         if container.get("name") in task.secret_containers and "restartPolicy" in container:
             yield Refusal(
@@ -185,7 +185,7 @@ def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
 
 
 def sealed_refusals(task: Task, path: str) -> Iterator[Refusal]:
-    """What a pod with sealed delivery may not hold besides: a certificate of its own, with the values in it."""
+    """Yield refusals of volumes that ask Runkeys' signer for a certificate, which would hold the values."""
     spec = task.template.get("spec")
     if not isinstance(spec, dict) or next(_misshapen(task.template), None) is not None:
         return
@@ -204,9 +204,9 @@ def sealed_refusals(task: Task, path: str) -> Iterator[Refusal]:
 
 
 def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Iterator[Refusal]:
-    """Names of volumes and containers, and paths, that Runkeys needs for what it puts into the pod.
+    """Yield refusals of volumes, containers and paths with names that Runkeys needs for itself.
 
-    A volume of ours can be mounted by a container that is to have nothing of it, unless its name is refused there.
+    Any container can mount a volume of Runkeys by its name. So that name is refused in containers.
     """
     for index, volume in _items(spec, "volumes"):
         if _is_ours(volume.get("name")):
@@ -239,7 +239,7 @@ def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Itera
 
 
 def _covered(task: Task, where: str, container: Mapping[str, Any], refuse: _Refuse) -> Iterator[Refusal]:
-    """What lies over the places of a container at which it finds what it is given."""
+    """Yield refusals of mounts that would cover the files of Runkeys, and of fields that recordOutput sets itself."""
     for field, key in (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")):
         for index, mount in _items(container, field):
             if is_taken(mount.get(key, "")):
@@ -259,7 +259,7 @@ def _is_ours(name: object) -> bool:
 
 
 def _misshapen(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Where the template is not even shaped like one: path and message. The API server checks the rest."""
+    """Yield path and message where the template has the wrong shape. The API server checks the rest."""
     metadata = template.get("metadata") or {}
     if not isinstance(metadata, dict) or not all(
         isinstance(metadata.get(kind) or {}, dict) for kind in ("labels", "annotations")
@@ -311,9 +311,9 @@ def _refused_pod_fields(spec: Mapping[str, Any], service_account: str, refuse: _
 
 
 def secret_references(node: Any, path: str) -> Iterator[str]:
-    """Paths below ``node`` that refer to a Secret which a container could read.
+    """Yield the paths below ``node`` of references to a Secret that a container could read.
 
-    Image pull secrets are none: the kubelet reads them, no container does.
+    Image pull secrets do not count: the kubelet reads them, and no container does.
     """
     if isinstance(node, dict):
         for key, value in node.items():

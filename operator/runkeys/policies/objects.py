@@ -1,4 +1,4 @@
-"""The requirements on Jobs, Secrets, pods and certificate requests: only a run's own task gets the run's secrets."""
+"""Policies on Jobs, Secrets, pods and certificate requests: only a run's own task gets the run's secrets."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from runkeys.policies.shared import JOB_CONTROLLERS, NOT_COLLECTED, TARGET
 
 _RUN_LABELS = [LABEL_RUN, LABEL_RUN_UID, LABEL_TASK]
 
-# Writes each object anew as it is, so that it is stored in another version or under another key.
+# It writes each object unchanged, so that it is stored in another version or under another key.
 _MIGRATOR = "system:serviceaccount:kube-system:storage-version-migrator-controller"
 
 _JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
-"""By this label the Job controller takes a pod for one of a Job, and adopts it if it is nobody's."""
+"""By this label the Job controller finds the pods of a Job. It adopts a pod with it that has no owner."""
 
 _JOB_NAME_LABELS = ["batch.kubernetes.io/job-name", "job-name"]
 _JOB_FINALIZER = "batch.kubernetes.io/job-tracking"
 
 _IS_OURS = f"^{OBJECT_PREFIX}.*-[0-9]+-[0-9a-f]{{10}}$"
-"""What names of attempts look like: for volumes, which are of the cluster and not of a namespace that is served."""
+"""Pattern of the names of attempts, for volumes: they belong to the cluster and not to a served namespace."""
 
 
 def names(account: Account) -> Object:
     """Only the operator creates and changes Jobs and Secrets with names or labels of Runkeys.
 
-    A run goes with its Jobs, a Job with its pod and Secret.
+    A run is deleted with its Jobs, a Job with its pod and Secret.
     """
     is_operator = f"{WHO} == {text(account.username)}"
     labels = listed(_RUN_LABELS)
@@ -81,7 +81,7 @@ def names(account: Account) -> Object:
             " propagationPolicy Background)",
         ),
         check(
-            # The garbage collector goes by it, too.
+            # The garbage collector obeys this finalizer too.
             "request.operation == 'DELETE' || !variables.run || !('orphan' in object.metadata.?finalizers.orValue([]))"
             " || (request.operation == 'UPDATE' && 'orphan' in oldObject.metadata.?finalizers.orValue([]))",
             "with the finalizer orphan, a WorkflowRun would leave its Jobs and their Secrets behind when it is"
@@ -112,13 +112,13 @@ def names(account: Account) -> Object:
 
 
 MOST_CONTAINERS, MOST_VARIABLES = 100, 1000
-"""So many are looked through for the Secret of a run, each container's variables by themselves."""
+"""Limits on what is searched for the Secret of a run: containers of a pod, and variables of each container."""
 
 
 def pods(_: Account) -> Object:
     """Only the pod of a run's Job can refer to the run's Secret or count for the Job, and it stays as it was created.
 
-    In whatever way its metadata could be changed: by itself, with its status, or when it gets its node.
+    The policy covers every way to change its metadata: directly, with its status, or when the pod gets its node.
     """
     labels = listed(_RUN_LABELS)
     prefix = text(OBJECT_PREFIX)
@@ -239,12 +239,12 @@ def pods(_: Account) -> Object:
         " && o.?controller.orValue(false))"
     )
     variables = {
-        # A Binding, which is made on the pod or, in the old way, by itself: it has no spec.
+        # A Binding, created as subresource of the pod or, in the old way, as an object: it has no spec.
         "placed": "request.resource.resource == 'bindings' || request.?subResource.orValue('') == 'binding'",
         "volume": "request.resource.resource == 'persistentvolumes'",
         "pod": "!variables.placed && !variables.volume",
         "containers": "object.spec.containers + object.spec.?initContainers.orValue([])",
-        # Whether it can refer to one at all. To go through all fields costs the square of their number.
+        # Whether it can refer to one at all. A search of all fields costs the square of their number.
         "named": "variables.pod && request.operation == 'CREATE'"
         f""" && '%s'.format([object.spec]).contains('"{OBJECT_PREFIX}')""",
         "by_controller": f"{WHO} in {listed(JOB_CONTROLLERS)}",
@@ -259,7 +259,7 @@ def pods(_: Account) -> Object:
     }
     rules = [
         rule("CREATE UPDATE", "pods"),
-        # By its status, too, labels, annotations and finalizers of a pod can be changed.
+        # Through its status, too, labels, annotations and finalizers of a pod can be changed.
         rule("UPDATE", "pods/ephemeralcontainers", "pods/status"),
         rule("CREATE", "pods/binding", "bindings"),
         rule("CREATE UPDATE", "persistentvolumes"),
@@ -268,7 +268,7 @@ def pods(_: Account) -> Object:
 
 
 def recipients(_: Account) -> Object:
-    """Only the kubelet of the node that a request names asks for sealed secrets: the key in it is the pod's then."""
+    """Only the kubelet of the node that a request names can ask for sealed secrets. So the key in it is the pod's."""
     only = check(
         f"object.spec.signerName != {text(SIGNER)} || {WHO} == 'system:node:' + object.spec.nodeName",
         f"only the kubelet of the pod's node can create a PodCertificateRequest for {SIGNER}; to get secrets,"

@@ -153,7 +153,7 @@ async def _users(kube: Kube, namespaces: tuple[str, ...]) -> dict[str, list[str]
         try:
             users.setdefault(sealing.key_id_of(text), []).append(where)
         except sealing.SealError:
-            return  # its status says so; no key opens it
+            return  # no key opens it, and its status says so
 
     for namespace in namespaces or (None,):
         for raw in await kube.list(BINDINGS, namespace):
