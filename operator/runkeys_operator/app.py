@@ -159,7 +159,7 @@ class _Operator:
         self._keys = keys
         self._policy_check = policy_check
         self._lease = lease
-        # Of foreign kinds, of which there are thousands.
+        # The lean watches of foreign kinds, with thousands of objects.
         self._lean = {
             JOBS: {"labels": LABEL_RUN},
             # First seen when bound: the moment its Secret is due.
