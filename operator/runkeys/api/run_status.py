@@ -140,7 +140,7 @@ class WorkflowRunStatus(StatusModel):
         default_factory=list,
         description="Condition types: Authorized, SecretsReady, SecretsReleased, Complete, Failed, Reconciling and"
         " Stalled. A run with sealedInput also has InputUsed. RequestsRefused is added when a pod's request for sealed"
-        " delivery was refused.",
+        " delivery was refused. It is False once the run has succeeded.",
         max_length=16,
         json_schema_extra=list_map("type"),
     )

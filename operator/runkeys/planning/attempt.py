@@ -142,6 +142,12 @@ class AttemptPlanner:
             return self._finished(attempt)
         if stop is not None:
             return AttemptStep(attempt, ended=stop)
+        lost, again = self._key_lost(attempt)
+        due = (*due, *again)
+        if lost is not None:
+            if not self.obs.fresh:
+                return AttemptStep(attempt, self._state(), refresh=True)
+            return AttemptStep(attempt, ended=lost)
         if self._awaits_values(attempt) and not expired:
             step = self._provision(attempt)
             return replace(step, due=(*due, *step.due))
@@ -310,6 +316,25 @@ class AttemptPlanner:
             return None
         message = f"pod {second.name} came beside the pod that was given the secrets, or in its place"
         return Ended(Outcome.DISRUPTED, Reason.POD_REPLACED, message)
+
+    def _key_lost(self, attempt: AttemptStatus) -> tuple[Ended | None, Due]:
+        """The kubelet was started again after the answer, and has lost the key before the pod could use it.
+
+        The values are not sealed a second time, to whatever key: the next attempt is another pod.
+        """
+        for pod in self._current if self.job.sealed else []:
+            request = certificate_requests.asks_again(self.obs, pod, attempt)
+            if request is None:
+                continue
+            due = request.created + certificate_requests.KEY_LOST_AFTER
+            if due > self.now:
+                return None, (due,)
+            message = (
+                f"the kubelet of node {pod.node} was started again after pod {pod.name} had been given its values and"
+                " before it could use them: their key is lost, and an attempt is given them once"
+            )
+            return Ended(Outcome.DISRUPTED, Reason.DISRUPTED, message), ()
+        return None, ()
 
     def _late_start(self) -> tuple[Ended | None, Due]:
         current, seconds = self._current, self.task.start_deadline_seconds

@@ -43,9 +43,10 @@ def is_on_record(run: Object) -> bool:
     return any(task.get("attempts") for task in run.get("status", {}).get("tasks", []))
 
 
-def held(team: Team) -> Object:
-    """A run whose pod is there and has no node yet; the operator is away by then."""
-    team.make_run(pod={"containers": [container()], **HELD_BACK}, task={"startDeadlineSeconds": 60})
+def held(team: Team, *, start_deadline_seconds: int = 60) -> Object:
+    """A run whose pod waits for its values; the operator is away by then."""
+    task = {"startDeadlineSeconds": start_deadline_seconds}
+    team.make_run(pod={"containers": [container()], **HELD_BACK}, task=task)
     found = team.run()
     team.pod(found)
     # a Job that is not on record yet would be replaced, and its pod held back again

@@ -15,6 +15,7 @@ from runkeys.names import LAST_APPLIED
 from runkeys.planning import memory
 from runkeys.planning.actions import (
     Action,
+    AnswerEmpty,
     CheckSources,
     CreateJob,
     DeleteJob,
@@ -57,7 +58,8 @@ _JOBS_AT_ONCE = 8
 """Of one run. All requests share the API server, and each one that is under way needs a connection."""
 
 OneAtATime = (
-    CheckSources
+    AnswerEmpty
+    | CheckSources
     | DeleteJob
     | DeleteRun
     | DeleteRequest
@@ -141,6 +143,9 @@ class Executor:
                 return await self._ensure_secret(action, obs)
             case Deliver():
                 return await self._deliver(action, obs)
+            case AnswerEmpty():
+                answered = await self._requests.answer_empty(action.request, self._now())
+                return self._with_requests(obs, answered)
             case DenyRequest():
                 return self._with_requests(obs, await self._requests.deny(action.request, action.message))
             case DeleteRequest():
