@@ -70,6 +70,12 @@ class AttemptStatus(StatusModel):
         description="Release policy in effect when the values were delivered.",
         max_length=32,
     )
+    unsealer: str | None = Field(
+        # No default in the schema, as above.
+        default=None,
+        description="For sealed delivery only: the image of the init container that the Job was created with.",
+        max_length=1024,
+    )
     sealed: SealedDelivery | None = Field(
         default=None,
         description="For sealed delivery only: the request that gets the values, and its progress.",

@@ -46,7 +46,7 @@ from runkeys.planning.observation import (
 from runkeys.planning.plan import plan, plan_deletion
 from runkeys.planning.readers import shape_of
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import ANYWHERE
+from runkeys.planning.requirements import ANYWHERE, SealedSupport
 from tests.unit.planning.objects import bound_to, later, make_binding, make_run
 
 SOURCE_FIELD = "spec.tasks[0].secrets[0].secret"
@@ -63,6 +63,7 @@ class World:
     run: WorkflowRun = field(default_factory=make_run)
     bindings: Bindings = field(default_factory=lambda: bound_to(make_binding()))
     source_there: bool = True
+    support: SealedSupport = ANYWHERE
     seconds: float = 0.0
     run_there: bool = True
     jobs: dict[str, JobView] = field(default_factory=dict)
@@ -132,7 +133,7 @@ class World:
             self.memory,
             self.fresh,
             tuple(self.requests.values()),
-            ANYWHERE,
+            self.support,
         )
 
     def _do(self, action: Action) -> None:
@@ -258,13 +259,18 @@ class World:
                     bound_at=self.now,
                     phase="Pending",
                     service_account="default",
-                    containers=(*_unsealer(job), ContainerView("main", "ghcr.io/acme/app:1")),
+                    containers=(*self._unsealer(job), ContainerView("main", "ghcr.io/acme/app:1")),
                     node="node1",
                     shape=shape_of(self.specs[job.name]),
                     deadline_seconds=self.specs[job.name].get("activeDeadlineSeconds"),
                 )
                 if job.sealed:
                     self.ask(self.pods[uid])
+
+    def _unsealer(self, job: JobView) -> tuple[ContainerView, ...]:
+        if not job.sealed:
+            return ()
+        return (ContainerView(UNSEALER, self.specs[job.name]["initContainers"][0]["image"], reads=True),)
 
     def ask(self, pod: PodView) -> None:
         """The kubelet makes a key for the pod and asks for what is sealed to it."""
@@ -452,10 +458,6 @@ class World:
     def over(self) -> bool:
         """Whether the run is final or gone."""
         return not self.run_there or self.run.status.finished
-
-
-def _unsealer(job: JobView) -> tuple[ContainerView, ...]:
-    return (ContainerView(UNSEALER, ANYWHERE.image),) if job.sealed else ()
 
 
 def check_exposures(world: World) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from runkeys.names import UNSEALER
 from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.requirements import SealedSupport
 from runkeys_operator.kube import EVENTS, PODS, Kube
 
+_ABOUT_RESOURCES = ("quota", " per Container ", " per Pod ")
 _JOB_NAME = "batch.kubernetes.io/job-name"
 
 
-async def why_no_pod(kube: Kube, namespace: str, job_name: str, job_uid: str) -> Refusal | None:
-    """Why the pod was not made (quota, Pod Security, service account) or has no node; None if nobody says."""
+async def why_no_pod(
+    kube: Kube, namespace: str, job_name: str, job_uid: str, unsealer: SealedSupport | None = None
+) -> Refusal | None:
+    """Why the pod was not made (quota, Pod Security, service account) or has no node; None if nobody says.
+
+    :param unsealer: if the pod has the unseal container, whose resources neither run nor binding names.
+    """
     for pod in await kube.list(PODS, namespace, label_selector=f"{_JOB_NAME}={job_name}"):
         for condition in (pod.get("status") or {}).get("conditions") or []:
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
@@ -26,9 +34,26 @@ async def why_no_pod(kube: Kube, namespace: str, job_name: str, job_uid: str) ->
     if not events:
         return None
     latest = max(events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+    told = str(latest.get("message", ""))
     return Refusal(
         Reason.POD_NOT_CREATED,
         f"Job {job_name}",
-        f"its pod cannot be made: {latest.get('message', '')}; it is tried again",
+        f"its pod cannot be made: {told};{_about(unsealer, told)} it is tried again",
         permanent=False,
+    )
+
+
+def _about(unsealer: SealedSupport | None, told: str) -> str:
+    """What the unseal container asks for, if the pod was refused for its resources: a LimitRange names no container."""
+    if unsealer is None or not any(word in told for word in _ABOUT_RESOURCES):
+        return ""
+    amounts = (
+        f"{kind}.{resource} {amount}"
+        for kind, of_kind in unsealer.resources.items()
+        for resource, amount in of_kind.items()
+    )
+    asks = ", ".join(amounts) or "nothing"
+    return (
+        f" its init container {UNSEALER}, which unseals the values, asks for {asks} (sealedDelivery.resources of the"
+        " operator's chart; a run that is created after a change asks for what is set then);"
     )

@@ -381,7 +381,9 @@ class Executor:
         return replace(obs, jobs=jobs)
 
     async def _diagnose(self, action: Diagnose, obs: Observation) -> Observation:
-        refusal = await why_no_pod(self._kube, obs.run.metadata.namespace, action.job_name, action.job_uid)
+        job, namespace = obs.jobs.get(action.job_name), obs.run.metadata.namespace
+        unsealer = obs.support if job is not None and job.sealed else None
+        refusal = await why_no_pod(self._kube, namespace, action.job_name, action.job_uid, unsealer)
         if refusal is not None:
             log.info(
                 "no pod: %s", refusal, extra={**about(obs, action.job_name), "reason": refusal.reason.value}
