@@ -19,10 +19,10 @@ from runkeys.planning.observation import NOTHING_LEFT, Observation, PodView, Req
 from runkeys.planning.refusal import listed
 
 _OTHER_POD = (
-    "another pod of this attempt was given the values, and each attempt gets them once; make a new attempt"
+    "another pod of this attempt has got the values, and each attempt gets them once; create a new run"
 )
-_NEWER = "the kubelet has made a newer request for this pod, which is answered instead"
-_NOT_SEALED = "this pod is given its secrets another way; ask for delivery: Sealed in the run"
+_NEWER = "the kubelet has created a newer request for this pod, which is answered instead"
+_NOT_SEALED = "this pod gets its secrets by a Secret; set delivery: Sealed in the run"
 
 KEY_LOST_AFTER = timedelta(seconds=10)
 """How long a kubelet that asks again has to say that the unseal container has started all the same."""
@@ -159,11 +159,11 @@ def _unsealer_ended(pod: PodView) -> bool:
 def _differs(request: RequestView, pod: PodView) -> str:
     """How the request disagrees with its pod; empty if it matches."""
     if request.node != pod.node:
-        return f"it names node {request.node}, and the pod is bound to {pod.node or 'none'}"
+        return f"it names node {request.node}, but the pod is bound to {pod.node or 'none'}"
     if request.service_account != pod.service_account:
         return (
-            f"it names service account {request.service_account}, and the pod runs as {pod.service_account}"
+            f"it names service account {request.service_account}, but the pod runs as {pod.service_account}"
         )
     return (
-        f"it names pod {request.pod_name}, and the pod is {pod.name}" if request.pod_name != pod.name else ""
+        f"it names pod {request.pod_name}, but the pod is {pod.name}" if request.pod_name != pod.name else ""
     )

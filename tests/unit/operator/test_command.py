@@ -73,11 +73,11 @@ def test_the_resources_of_the_unseal_container(started: list[Options]) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("cpu=10m", "is no JSON object"),
-        ("[]", "is no JSON object"),
+        ("cpu=10m", "is not a JSON object"),
+        ("[]", "is not a JSON object"),
         ('{"claims": {}}', "'claims' is neither requests nor limits"),
         ('{"limits": "10m"}', "'limits' is neither requests nor limits with a quantity for each resource"),
-        ('{"limits": {"cpu": "ten"}}', "limits.cpu is 'ten', which is no quantity, such as 10m or 32Mi"),
+        ('{"limits": {"cpu": "ten"}}', "limits.cpu is 'ten', which is not a quantity, such as 10m or 32Mi"),
         ('{"limits": {"cpu": true}}', "limits.cpu is True"),
         ('{"limits": {"memory": "1e9999"}}', "limits.memory is '1e9999'"),
     ],

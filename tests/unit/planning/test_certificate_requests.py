@@ -240,8 +240,8 @@ def test_of_two_that_are_open_the_newest_has_a_key_that_still_lives(attempt: Att
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"node": "node2"}, "names node node2, and the pod is bound to node1"),
-        ({"service_account": "admin"}, "names service account admin, and the pod runs as runner"),
+        ({"node": "node2"}, "names node node2, but the pod is bound to node1"),
+        ({"service_account": "admin"}, "names service account admin, but the pod runs as runner"),
         ({"pod_name": "mine"}, "names pod mine"),
     ],
 )
@@ -276,7 +276,7 @@ def test_after_the_end_there_is_no_value_and_nothing_is_left(pod: PodView, attem
 
 def test_a_job_that_was_made_for_a_secret_gets_no_answer() -> None:
     obs = observed(REQUEST, job=replace(JOB, sealed=False))
-    assert "another way" in denied(clean_up_requests(obs))["req-1"]
+    assert "by a Secret" in denied(clean_up_requests(obs))["req-1"]
 
 
 def test_it_is_deleted_once_it_was_opened_and_not_before() -> None:

@@ -1,4 +1,4 @@
-"""Finds out why a Job has no pod with a node, for the run's status. Off the hot path: it lists."""
+"""Diagnoses why a Job has no pod with a node, for the run's status. It sends LISTs, so it is not for every pass."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ _JOB_NAME = "batch.kubernetes.io/job-name"
 async def why_no_pod(
     kube: Kube, namespace: str, job_name: str, job_uid: str, unsealer: SealedSupport | None = None
 ) -> Refusal | None:
-    """Why the pod was not made (quota, Pod Security, service account) or has no node; None if nobody says.
+    """Return why the pod was not created (quota, Pod Security, service account) or has no node.
 
     :param unsealer: if the pod has the unseal container, whose resources neither run nor binding names.
+    :return: None if neither the pod's conditions nor an Event say why.
+    :raises ApiError: a LIST failed.
     """
     for pod in await kube.list(PODS, namespace, label_selector=f"{_JOB_NAME}={job_name}"):
         for condition in (pod.get("status") or {}).get("conditions") or []:
@@ -38,7 +40,7 @@ async def why_no_pod(
     return Refusal(
         Reason.POD_NOT_CREATED,
         f"Job {job_name}",
-        f"its pod cannot be made: {told};{_about(unsealer, told)} it is tried again",
+        f"its pod cannot be created: {told};{_about(unsealer, told)} the Job controller tries again",
         permanent=False,
     )
 
