@@ -24,8 +24,9 @@ _OTHER_POD = (
 _NEWER = "the kubelet has created a newer request for this pod, which is answered instead"
 _NOT_SEALED = "this pod gets its secrets by a Secret; set delivery: Sealed in the run"
 
-KEY_LOST_AFTER = timedelta(seconds=10)
-"""How long a kubelet that asks again has to say that the unseal container has started all the same."""
+KEY_LOST_AFTER = timedelta(seconds=30)
+"""How long a kubelet that asks again has to report that the unseal container has started all the same. It reports that
+before anything else, so this is long: to be wrong would end a task that runs."""
 
 
 class _Answer(Enum):

@@ -189,6 +189,10 @@ def test_resources_that_do_not_fit_are_named_and_can_be_set(
 ) -> None:
     team = sealed_team()
     limit(team, rule)
+    # The control: it is the container of sealed delivery that does not fit.
+    team.make_binding("plain", secrets=[sealed_entry(team, team.value, binding="plain")])
+    team.make_run("plain", pod={"containers": [SIZED]}, bindings=[{"name": "plain"}])
+    check_arrives(team, "plain")
     team.make_run("refused", pod={"containers": [SIZED]})
     found = team.wait_condition("refused", "Stalled", reason="PodNotCreated")
     message = condition(found, "Stalled")["message"]
