@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runkeys._text.encodings import decode
+from runkeys._text.text_files import decode
 from runkeys.names import OPERATOR_NAMESPACE
 from runkeys.problems import Denied, Invalid, NotFound, Unreachable
 

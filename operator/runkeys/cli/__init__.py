@@ -43,7 +43,7 @@ def main(prog_name: str = "runkeys") -> None:
     """Run the command line and end the process with its exit code."""
     import click
 
-    from runkeys.problems import Problem
+    from runkeys.problems import Invalid, Problem
 
     try:
         code = cli.main(prog_name=prog_name, standalone_mode=False)
@@ -67,6 +67,9 @@ def main(prog_name: str = "runkeys") -> None:
     except Exception as error:
         import os
 
+        if isinstance(error, OSError) and error.filename is not None:
+            echo(f"Error: {error.filename}: {error.strerror}", err=True)
+            sys.exit(Invalid.exit_code)
         if os.environ.get("RUNKEYS_TRACEBACK"):
             raise
         # Without its text: that may quote a value.

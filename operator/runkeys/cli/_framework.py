@@ -176,7 +176,24 @@ def command(cls: type[Command] = Command, **settings: Any) -> Callable[[Function
     return make
 
 
-class Group(_WithGlobals, click.Group):
+class _Suggests(click.Group):
+    """A group that knows what a mistyped command was meant to be."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. For a mistyped one, name the near one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if args[0].startswith("-"):
+                raise
+        said = f"there is no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        raise click.UsageError(said, ctx)
+
+
+class Group(_WithGlobals, _Suggests):
     """A group whose commands are all in one module."""
 
     command_class = Command
@@ -187,7 +204,7 @@ class Group(_WithGlobals, click.Group):
         self.format_commands(ctx, formatter)
 
 
-class LazyGroup(click.Group):
+class LazyGroup(_Suggests):
     """A group that imports only the command that is called."""
 
     def __init__(self, name: str, commands_of: Mapping[str, tuple[str, str]], **settings: Any) -> None:
@@ -213,19 +230,6 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"runkeys.cli.{self._commands_of[cmd_name][0]}")
         found = getattr(module, cmd_name.replace("-", "_"))
         return cast("click.Command", found)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command. For a mistyped one, name the near one."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError:
-            near = difflib.get_close_matches(args[0], self._commands_of, 1)
-            if args[0] in self._commands_of or args[0].startswith("-"):
-                raise
-        said = f"there is no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-        raise click.UsageError(said, ctx)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return the commands' names without importing any, and the completions of every command."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from runkeys._text.encodings import decode
+from runkeys._text.text_files import decode
 from runkeys.problems import Invalid, NotFound
 
 

@@ -33,7 +33,7 @@ from typing import Any, Self, overload
 
 from runkeys import masking, secrets
 from runkeys._task import environment
-from runkeys._text.encodings import decode
+from runkeys._text.text_files import decode
 from runkeys.config import ConfigFileNotFoundError, ConfigNameNotFoundError
 from runkeys.kv import delete_key, get_key_value, list_keys, set_key_value
 from runkeys.problems import NotFound

@@ -146,7 +146,7 @@ def test_a_kubeconfig_that_is_none_is_named_and_not_shown(terminal: Terminal, te
     assert done.code in (5, 6), done
     assert says in done.err
     assert f"{terminal.folder}/k" in done.err
-    assert "mistake in runkeys" not in done.err
+    assert "bug in runkeys" not in done.err
     assert value not in done.out + done.err
 
 

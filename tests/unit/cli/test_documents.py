@@ -12,7 +12,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runkeys._text.encodings import decode
+from runkeys._text.text_files import decode
 from runkeys.cli._binding_files import BindingFile
 from runkeys.cli._documents import read_documents, read_json
 from runkeys.cli._env_file import read_env_file

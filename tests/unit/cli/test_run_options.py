@@ -152,6 +152,32 @@ def test_a_file_of_the_image_may_be_absent_here() -> None:
     assert _source(("/app/main.py", "-x"), 2) == (None, ["/app/main.py", "-x"])
 
 
+def test_a_value_with_a_nul_cannot_be_a_variable(terminal: Terminal) -> None:
+    container = {"name": "main", "image": "i", "command": ["true"]}
+    asked = [{"name": "t", "input": "f"}]
+    task = {"name": "a", "secrets": asked, "template": {"spec": {"containers": [container]}}}
+    (terminal.folder / "a.yaml").write_text(
+        yaml.safe_dump({"kind": "WorkflowRun", "spec": {"tasks": [task]}})
+    )
+    for value, says in (
+        (f"{TOKEN}\\u0000", "holds a NUL byte"),
+        (f"{TOKEN}\\udfff", "in.json: $secrets.f: it holds half"),
+    ):
+        (terminal.folder / "in.json").write_text(f'{{"$secrets": {{"f": "{value}"}}}}')
+        done = terminal.run("run", "--local", "-f", "a.yaml", "--input", "@in.json")
+        assert (done.code, done.out, TOKEN in done.err) == (5, "", False)
+        assert says in done.err
+
+
+def test_a_file_that_cannot_be_written_is_named(terminal: Terminal) -> None:
+    (terminal.folder / "user_code").symlink_to("/proc/none/user_code")
+    done = terminal.run("init")
+    assert (done.code, done.out) == (5, "")
+    assert done.err.startswith("Error: ")
+    assert "user_code" in done.err
+    assert "bug in runkeys" not in done.err
+
+
 def test_a_value_that_no_task_uses_is_said_in_the_users_words(terminal: Terminal) -> None:
     container = {"name": "main", "image": "i", "command": ["true"]}
     task = {"name": "a", "template": {"spec": {"containers": [container]}}}
