@@ -169,6 +169,22 @@ def test_a_value_with_a_nul_cannot_be_a_variable(terminal: Terminal) -> None:
         assert says in done.err
 
 
+@pytest.mark.parametrize("name", ["", "x" * 254, "\udcff"])
+def test_the_name_of_a_secret_is_checked_before_its_value_is_asked_for(terminal: Terminal, name: str) -> None:
+    done = terminal.run("secret", "set", name, **NO_CLUSTER)
+    assert (done.code, done.err) == (5, "Error: the name of a secret has 1 to 253 characters of UTF-8 text\n")
+
+
+def test_a_word_that_is_no_text_is_said(terminal: Terminal) -> None:
+    (terminal.folder / "k").write_text(
+        "current-context: a\ncontexts: [{name: a, context: {cluster: c, user: u}}]\n"
+        "users: [{name: u, user: {token: x}}]\n"
+        "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}]\n"
+    )
+    done = terminal.run("status", "\udcff", KUBECONFIG="k")
+    assert (done.code, done.err) == (2, "Error: a word of the command line is not UTF-8 text\n")
+
+
 def test_a_file_that_cannot_be_written_is_named(terminal: Terminal) -> None:
     (terminal.folder / "user_code").symlink_to("/proc/none/user_code")
     done = terminal.run("init")
