@@ -42,6 +42,9 @@ ENVIRONMENT_VOLUME = "runkeys-env"
 SIGNER = f"{GROUP}/recipient"
 """The signer that pods ask for the certificate which carries their values."""
 
+OPERATOR_NAMESPACE = "runkeys-system"
+"""The operator's namespace, if nothing says another one."""
+
 SECRET_TYPE = f"{GROUP}/run-secret"
 SEALING_KEYS = "runkeys-sealing-keys"
 """The Secret with the private sealing keys, in the operator's namespace."""
@@ -54,6 +57,13 @@ RUNTIME = "/var/runtime"
 
 RUNTIME_VARIABLE = "RUNKEYS_RUNTIME_DIR"
 """Variable that moves this folder, as in a local run."""
+
+FOLDER_VARIABLES = {
+    "input": "INPUT_DIRECTORY",
+    "output": "OUTPUT_DIRECTORY",
+    "datapool": "DATAPOOL_DIRECTORY",
+}
+"""Variables that move one folder each; the same as in the qhub runtime, so that one setting serves both."""
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """The annotation in which `kubectl apply` keeps a copy of what it sent."""
