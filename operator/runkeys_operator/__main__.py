@@ -127,6 +127,11 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
     help="Image that unseals values in pods: the operator's own image. Unset: sealed delivery is disabled.",
     default="",
 )
+@_option(
+    "--pods",
+    is_flag=True,
+    help="Answer pods that ask for secrets themselves, by the label runkeys.dev/secrets. Needs --sealed-delivery-image.",
+)
 @click.version_option(__version__, prog_name="runkeys-operator")
 @click.pass_context
 def main(

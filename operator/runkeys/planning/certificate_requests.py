@@ -35,7 +35,7 @@ def due(obs: Observation, pod: PodView, attempt: AttemptStatus | None) -> Reques
 
 def _newest(obs: Observation, pod: PodView) -> RequestView | None:
     """The last one that waits and is as the pod's own kubelet would make it."""
-    fitting = [item for item in pending_of(obs, pod) if not _differs(item, pod)]
+    fitting = [item for item in pending_of(obs, pod) if not differs(item, pod)]
     return fitting[-1] if fitting else None
 
 
@@ -81,7 +81,7 @@ def clean_up_requests(obs: Observation) -> tuple[Action, ...]:
             why = _NOT_SEALED
         newest = _newest(obs, pod)
         for request in pending_of(obs, pod):
-            told = why or _differs(request, pod) or ("" if request is newest else _NEWER)
+            told = why or differs(request, pod) or ("" if request is newest else _NEWER)
             if told:
                 actions.append(DenyRequest(request, told))
         if _opened(pod) or _is_over(obs, pod, attempt):
@@ -124,7 +124,7 @@ def _opened(pod: PodView) -> bool:
     return any(item.name == UNSEALER and item.ended for item in pod.containers)
 
 
-def _differs(request: RequestView, pod: PodView) -> str:
+def differs(request: RequestView, pod: PodView) -> str:
     """How the request disagrees with its pod; empty if it matches."""
     if request.node != pod.node:
         return f"it names node {request.node}, and the pod is bound to {pod.node or 'none'}"
