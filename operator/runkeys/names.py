@@ -25,7 +25,7 @@ TASK_VARIABLE = "RUNKEYS_TASK"
 """Variable of a task's containers: its name."""
 
 ASK = f"{GROUP}/secrets"
-"""Label of a pod of any engine that asks for secrets, with the value ``ask``; and the annotation that says for which."""
+"""Label of a pod of any engine that asks for secrets, with the value ``ask``; and the annotation that says which."""
 
 ASK_VALUE = "ask"
 ASK_CONTAINERS = f"{GROUP}/containers"

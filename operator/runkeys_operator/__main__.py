@@ -130,7 +130,7 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
 @_option(
     "--pods",
     is_flag=True,
-    help="Answer pods that ask for secrets themselves, by the label runkeys.dev/secrets. Needs --sealed-delivery-image.",
+    help="Answer pods that ask for secrets by the label runkeys.dev/secrets. Needs --sealed-delivery-image.",
 )
 @click.version_option(__version__, prog_name="runkeys-operator")
 @click.pass_context

@@ -141,8 +141,8 @@ class PodAccess(ApiModel):
     created_by: list[Annotated[str, Field(min_length=1, max_length=253)]] | None = Field(
         default=None,
         description="User names as the API server knows them. One of them must have created the pod, e.g."
-        " system:serviceaccount:argo:argo. The pods of Jobs, Deployments and other workloads are created by a controller"
-        " of Kubernetes, e.g. system:serviceaccount:kube-system:job-controller. Unset: anyone.",
+        " system:serviceaccount:argo:argo. The pods of Jobs, Deployments and other workloads are created by a"
+        " controller of Kubernetes, e.g. system:serviceaccount:kube-system:job-controller. Unset: anyone.",
         min_length=1,
         max_length=64,
     )
@@ -178,8 +178,8 @@ class AccessRule(ApiModel):
     )
     pods: PodAccess | None = Field(
         default=None,
-        description="Makes this a rule for pods that ask for secrets themselves, by the label runkeys.dev/secrets. A rule"
-        " with pods admits no run, and a rule without it admits no such pod. `pods: {}` selects every such pod.",
+        description="Makes this a rule for pods that ask for secrets themselves, by the label runkeys.dev/secrets. A"
+        " rule with pods admits no run, and a rule without it admits no such pod. `pods: {}` selects every such pod.",
     )
     service_account_names: list[Annotated[str, Field(min_length=1, max_length=253)]] | None = Field(
         default=None,

@@ -76,14 +76,18 @@ def pod_denial(binding: SecretBinding, subject: PodSubject) -> str | None:
     """Why ``binding`` does not admit a pod that asks for secrets itself; None if it does."""
     name, owner = binding.metadata.name, binding.spec.owner
     if owner is not None:
-        return f"SecretBinding {name} is the personal binding of {owner.username}, which admits only runs; use a shared one"
+        return (
+            f"SecretBinding {name} is the personal binding of {owner.username}, which admits only runs;"
+            " use a shared one"
+        )
     return _denial(binding, subject, "pod")
 
 
 def _denial(binding: SecretBinding, subject: Subject | PodSubject, kind: str) -> str | None:
     rules = binding.spec.access
     if not rules:
-        return f"SecretBinding {binding.metadata.name} has no access rules, so it admits no {kind}; add one to spec.access"
+        found = f"SecretBinding {binding.metadata.name} has no access rules"
+        return f"{found}, so it admits no {kind}; add one to spec.access"
     patterns = tuple(tuple(rule.images or ()) for rule in rules)
     if sum(len(pattern) for listed in patterns for pattern in listed) > MAX_PATTERNS:
         return (

@@ -1,8 +1,8 @@
-"""Pods of any engine that ask for secrets themselves: what they ask for, and what their requests are answered. Pure.
+"""Pods of any engine that ask for secrets themselves: what they ask for, and what is in the way. Pure.
 
-Such a pod has the label ``runkeys.dev/secrets: ask``. The admission policies (:mod:`runkeys.policies.asking`) put what it
-asks for, and who created it, into its spec, which nobody can change. So the spec is all that is trusted here: labels and
-annotations of a pod can be changed later.
+Such a pod has the label ``runkeys.dev/secrets: ask``. The admission policies (:mod:`runkeys.policies.asking`) put
+what it asks for, and who created it, into its spec, which nobody can change. So the spec is all that is trusted here:
+labels and annotations of a pod can be changed later.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ def shape_refusal(pod: AskingPod) -> Refusal | None:
     """Why the pod gets nothing, ever: what is wrong lies in its spec, which cannot be changed."""
     if pod.asked is None or not pod.containers or not pod.subject.created_by:
         return _final(
-            f"the spec does not say what the pod asks for; leave the volume {RECIPIENT_VOLUME} out, set the label and the"
-            f" annotation {ASK}, and create the pod again"
+            f"the spec does not say what the pod asks for; leave the volume {RECIPIENT_VOLUME} out, set the label and"
+            f" the annotation {ASK}, and create the pod again"
         )
     others = pod.readers - {UNSEALER} - set(pod.containers)
     if others:
@@ -175,7 +175,8 @@ def references_of(pod: AskingPod, bindings: Bindings) -> list[SecretReference] |
         if binding is None:
             return _open(
                 Reason.BINDING_NOT_FOUND,
-                f"there is no SecretBinding {item.binding} in namespace {pod.namespace}; create it, and the pod goes on",
+                f"there is no SecretBinding {item.binding} in namespace {pod.namespace}; create it, and the pod goes"
+                " on",
             )
         entry = binding.entry(item.entry)
         if entry is None:

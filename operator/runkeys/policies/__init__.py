@@ -68,7 +68,7 @@ def build(account: Account, namespaces: Sequence[str] = (), *, mutating: bool = 
 def build_asking(
     account: Account, namespaces: Sequence[str] = (), *, mutating: bool = True, image: str
 ) -> list[Object]:
-    """The policies on pods of any engine that ask for secrets, each followed by its binding, as :func:`build` gives them.
+    """The policies on pods of any engine that ask for secrets, each with its binding, as :func:`build` has them.
 
     :param image: the operator's, which unseals the values in the pod.
     """

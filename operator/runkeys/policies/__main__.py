@@ -1,4 +1,4 @@
-"""Writes the policies: ``python -m runkeys.policies write policies/ TEMPLATE …`` (``make policies``), or prints them."""
+"""Writes the policies: ``python -m runkeys.policies write policies/ …`` (``make policies``), or prints them."""
 
 from __future__ import annotations
 

@@ -203,25 +203,26 @@ def asking(account: Account, image: str) -> Object:
                 f" binding/entry=VARIABLE or binding/entry@file; at most {MOST_ENTRIES} entries of {MOST_BINDINGS}"
                 f" SecretBindings in {LONGEST_ASK} characters; found <found>",
                 found="(variables.asked == '' ? 'nothing' : 'entry ' + string(variables.entries.map(e, e.matches("
-                f"{text(GRAMMAR)})).indexOf(false) + 1) + ' of ' + string(size(variables.entries)) + ' to be otherwise')",
+                f"{text(GRAMMAR)})).indexOf(false) + 1) + ' of ' + string(size(variables.entries)) + ' to differ')",
             ),
         ),
         check(
             "size(variables.names.distinct()) == size(variables.names)"
             " && size(variables.files.distinct()) == size(variables.files)"
             f" && variables.names.all(n, !({reserved}))",
-            f"annotation {ASK} gives two entries the same variable or file, or a variable that decides which program runs"
-            " (PATH, LD_*, KUBERNETES_*, PYTHON*); give one of them another name: binding/entry=VARIABLE",
+            f"annotation {ASK} gives two entries the same variable or file, or a variable that decides which program"
+            " runs (PATH, LD_*, KUBERNETES_*, PYTHON*); give one of them another name: binding/entry=VARIABLE",
         ),
         check(
             "size(variables.sources) == 1",
-            "the pod must ask Runkeys for exactly one certificate, and after admission it does not: this Kubernetes lacks"
-            " PodCertificateRequest (1.37 and later have it) or MutatingAdmissionPolicy (1.36 and later), or the pod"
-            f" brings the volume {RECIPIENT_VOLUME} itself; leave it out",
+            "the pod must ask Runkeys for exactly one certificate, and after admission it does not: this Kubernetes"
+            " lacks PodCertificateRequest (1.37 and later have it) or MutatingAdmissionPolicy (1.36 and later), or the"
+            f" pod brings the volume {RECIPIENT_VOLUME} itself; leave it out",
         ),
         check(
             "variables.sources.all(s, s.slice(0, 7) == ["
-            f"{text(RECIPIENT_VOLUME)}, '1', {text(certificate['keyType'])}, {text(certificate['credentialBundlePath'])},"
+            f"{text(RECIPIENT_VOLUME)}, '1', {text(certificate['keyType'])},"
+            f" {text(certificate['credentialBundlePath'])},"
             f" variables.asked, {WHO}, '3']"
             f" && s[7] == object.metadata.?annotations[?{text(ASK_CONTAINERS)}].orValue(s[7])"
             ".split(',').map(n, n.trim()).filter(n, n != '').join(','))",
@@ -271,8 +272,8 @@ def asking(account: Account, image: str) -> Object:
         check(
             "!(object.spec.?hostPID.orValue(false) || object.spec.?shareProcessNamespace.orValue(false))"
             f" || object.spec.containers.all(c, {wanted_here})",
-            "hostPID and shareProcessNamespace let the other containers read the secrets from processes; remove them, or"
-            f" name all containers in annotation {ASK_CONTAINERS}",
+            "hostPID and shareProcessNamespace let the other containers read the secrets from processes; remove them,"
+            f" or name all containers in annotation {ASK_CONTAINERS}",
         ),
         *(_may_use(index) for index in range(MOST_BINDINGS)),
     ]

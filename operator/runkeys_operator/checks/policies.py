@@ -85,8 +85,8 @@ FOR_RUNS = PolicySet(policies.build, KEPT, REMEDY, metrics.policies_in_force.set
 def for_pods(image: str) -> PolicySet:
     """The policies on pods that ask for secrets themselves. :param image: the operator's."""
     remedy = (
-        "so nobody can tell what pods ask for, and those that ask for secrets themselves get none. Install the policies of"
-        " this version again (helm upgrade with pods.enabled); new pods then get theirs"
+        "so nobody can tell what pods ask for, and those that ask for secrets themselves get none. Install the policies"
+        " of this version again (helm upgrade with pods.enabled); new pods then get theirs"
     )
     build = partial(policies.build_asking, image=image)
     return PolicySet(build, f"{GROUP}/pod-policies-in-force", remedy, metrics.pod_policies_in_force.set)

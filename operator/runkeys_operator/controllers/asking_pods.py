@@ -71,10 +71,10 @@ class AskingPods:
         self._now = clock
         self._waiting: dict[Key, tuple[str, ...]] = {}
 
-    def binding_changed(self, key: Key) -> None:
+    def binding_changed(self, namespace: str, name: str) -> None:
         """Look again at the pods that wait for this binding."""
         for waiting, bindings in self._waiting.items():
-            if waiting.namespace == key.namespace and key.name in bindings:
+            if waiting.namespace == namespace and name in bindings:
                 self._queue.add(waiting, urgency=Urgency.PODS)
 
     def ended(self, key: Key) -> None:
@@ -88,7 +88,8 @@ class AskingPods:
             return await self._clean_up(request, pod)
         other = differs(request, pod.view)
         if other:
-            return await self._deny(request, other)
+            await self._deny(request, other)
+            return None
         if pod.view.over or (pod.opened and not pod.again):
             return await self._answer_empty(request)
         verdict = await self._judge(pod)
@@ -101,7 +102,8 @@ class AskingPods:
             # It runs, and only asks because its kubelet was started again: a pod without an answer is not looked after.
             return await self._answer_empty(request)
         if refusal.permanent:
-            return await self._deny(request, str(refusal))
+            await self._deny(request, str(refusal))
+            return None
         return await self._leave_waiting(key, pod, refusal)
 
     async def _judge(self, pod: AskingPod) -> _Verdict:

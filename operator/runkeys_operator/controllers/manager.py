@@ -63,10 +63,10 @@ class Manager:
         if pod_policy_check is not None:
             asking = AskingPods(kube, queue, requests, sources, pod_policy_check, now)
 
-        def binding_changed(key: Key) -> None:
-            self.runs.binding_changed(key)
+        def binding_changed(namespace: str, name: str) -> None:
+            self.runs.binding_changed(namespace, name)
             if asking is not None:
-                asking.binding_changed(key)
+                asking.binding_changed(namespace, name)
 
         bindings = BindingController(kube, queue, sources, now, binding_changed)
         reveals = RevealController(kube, queue, sources, Authorizer(kube), policy_check, now)

@@ -48,7 +48,7 @@ pod_policies_in_force = Gauge(
 )
 pods_answered = Counter(
     "runkeys_pods_answered",
-    "Requests of pods that ask for secrets themselves, by answer: Values, Empty (the pod needs none any more) or Denied.",
+    "Requests of pods that ask for secrets themselves, by answer: Values, Empty (it needs none any more) or Denied.",
     ["answer"],
     registry=REGISTRY,
 )

@@ -96,7 +96,6 @@ def test_jobs_and_generated_names(team: Team) -> None:
         "indexed",
         team.namespace,
         lambda job: job["status"].get("succeeded") == 5,
-        says="5 to succeed",
     )
 
     def of_cron() -> list[Object]:
@@ -107,7 +106,7 @@ def test_jobs_and_generated_names(team: Team) -> None:
             if pod["metadata"]["name"].startswith("cron-") and pod["status"].get("phase") == "Succeeded"
         ]
 
-    wait_until("a pod of the CronJob to succeed", of_cron, 150)
+    wait_until("a pod of the CronJob to succeed", lambda: bool(of_cron()), 150)
     names = [
         pod["metadata"]["name"] for pod in team.client.list("pods", team.namespace, labels="job-name=indexed")
     ]

@@ -149,7 +149,7 @@ def test_a_waiting_pod_stays_as_it_was_admitted(team: Team) -> None:
 
     def refused(name: str, change: Object) -> str:
         try:
-            team.client.patch("pods", name, team.namespace, change)
+            team.client.patch("pods", name, team.namespace, change, "strategic")
         except ApiError as error:
             return str(error)
         return ""
