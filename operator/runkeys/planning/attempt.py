@@ -83,7 +83,7 @@ def plan_lost(obs: Observation, task: Task, recorded: AttemptStatus) -> AttemptS
         return AttemptStep(recorded, releases=(DeleteSecret(recorded.job, recorded.job_uid),))
     attempt = closed(obs, recorded)
     asked = _asked_to_end(obs, task)
-    message = f"Job {recorded.job} is gone, and how its pod ended is not known; make a new run"
+    message = f"Job {recorded.job} no longer exists, and how its pod ended is not known; create a new run"
     return AttemptStep(attempt, ended=asked or Ended(Outcome.LOST, Reason.ATTEMPT_LOST, message))
 
 
@@ -185,7 +185,7 @@ class AttemptPlanner:
             refusal = Refusal(
                 Reason.AMBIGUOUS_PODS,
                 f"Job {self.job.name}",
-                f"several pods claim to be this attempt's one pod: {names}; delete those that somebody else made",
+                f"several pods claim to be this attempt's one pod: {names}; delete those that somebody else created",
                 permanent=False,
             )
             return self._stalled(attempt, refusal)
@@ -240,12 +240,14 @@ class AttemptPlanner:
     def _delivery_changed(self, requirements: TaskRequirements) -> Refusal | None:
         if (requirements.delivery == SEALED) == self.job.sealed:
             return None
-        found = "was made for sealed delivery" if self.job.sealed else "was made for a Secret"
+        found = (
+            "was created for sealed delivery" if self.job.sealed else "was created for delivery by a Secret"
+        )
         return Refusal(
             Reason.DELIVERY_CHANGED,
             f"spec.tasks[{self.index}].delivery",
-            f"Job {self.job.name} {found}, and by now its bindings ask for {requirements.delivery}; it gets nothing:"
-            " change them back, or make a new run",
+            f"Job {self.job.name} {found}, but its bindings now ask for {requirements.delivery}, so it gets no"
+            " secrets: change them back, or create a new run",
             permanent=False,
         )
 
@@ -308,7 +310,7 @@ class AttemptPlanner:
         second = next((pod for pod in self._current if uid not in (None, pod.uid)), None)
         if second is None or not (self._recorded.exposures or self._recorded.sealed is not None):
             return None
-        message = f"pod {second.name} came beside the pod that was given the secrets, or in its place"
+        message = f"pod {second.name} was created next to the pod that got the secrets, or in its place"
         return Ended(Outcome.DISRUPTED, Reason.POD_REPLACED, message)
 
     def _late_start(self) -> tuple[Ended | None, Due]:
@@ -322,8 +324,8 @@ class AttemptPlanner:
         seen = next((c for pod in current for c in pod.containers if c.waiting), None)
         found = f" (container {seen.name}: {seen.waiting})" if seen else ""
         message = (
-            f"no container started within {seconds} s of the pod getting a"
-            f" node{found}; raise startDeadlineSeconds or mend what keeps it"
+            f"no container started within {seconds} s after the pod got a node{found}; raise"
+            " startDeadlineSeconds, or fix the cause"
         )
         return Ended(*at_fault(current, Reason.START_DEADLINE_EXCEEDED, message)), ()
 
@@ -374,7 +376,7 @@ class AttemptPlanner:
         found = self._memory.waiting
         if found is not None and found.refusal is not None and found.at >= self.job.created:
             return Verdict(State.WAITING, found.refusal.reason, str(found.refusal), found.refusal)
-        return Verdict(State.WAITING, "NoPod", "waiting for the pod to be made and given a node")
+        return Verdict(State.WAITING, "NoPod", "waiting for the pod to be created and to get a node")
 
     def _diagnosis(self) -> tuple[tuple[Action, ...], Due]:
         """The diagnosis of a missing pod, if one is due; else when it is due."""
@@ -424,7 +426,7 @@ def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
 
 
 def _too_long(pods: list[PodView]) -> Ended:
-    message = "the pod was still there after the longest time that its run and bindings allow"
+    message = "the pod still existed after the longest time that its run and bindings allow"
     return Ended(*at_fault(pods, Reason.LIFETIME_EXCEEDED, message))
 
 

@@ -19,7 +19,7 @@ _SELECTOR = re.compile(r"( +)namespaceSelector:\n(?:\1 +.*\n|\1- .*\n)*?\1 +.*" 
 
 
 def plain_files(account: Account, namespaces: Sequence[str] = ()) -> dict[str, str]:
-    """By name, the files of ``policies/``: those for every server, and those for servers since 1.36."""
+    """Return the files of ``policies/``, text by name: one for every server, one for servers since 1.36."""
     texts = {"validating.yaml": HEADER, "mutating.yaml": f"{HEADER}# For Kubernetes 1.36 and later.\n"}
     for item in build(account, namespaces):
         labelled = {**item, "metadata": {**item["metadata"], "labels": {"app.kubernetes.io/name": "runkeys"}}}
@@ -28,12 +28,12 @@ def plain_files(account: Account, namespaces: Sequence[str] = ()) -> dict[str, s
 
 
 def chart_template() -> str:
-    """The template of the chart: the same for the release's own account and the namespaces that it serves."""
+    """Return the chart's template: the same policies for the release's own account and served namespaces."""
     return _template(".Values.installPolicies", build(_ACCOUNT, [_SERVED]))
 
 
 def chart_template_for_pods() -> str:
-    """The chart's template of the policies on pods that ask for secrets themselves."""
+    """Return the chart's template of the policies on pods that ask for secrets themselves."""
     items = build_asking(_ACCOUNT, [_SERVED], image=_IMAGE)
     text = _template("and .Values.installPolicies .Values.pods.enabled", items)
     return text.replace(_IMAGE, '{{ include "runkeys.image" $ }}')
@@ -78,7 +78,10 @@ def _yaml(item: Object) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write ``policies/`` and the chart's template, or print the policies for another account."""
+    """Write ``policies/`` and the chart's template, or print the policies for another account.
+
+    :return: exit code: 0, or 2 for wrong arguments.
+    """
     match arguments:
         case ["write", folder, template, for_pods]:
             Path(folder).mkdir(parents=True, exist_ok=True)
