@@ -168,7 +168,7 @@ class _Operator:
         self._policy_check = policy_check
         self._lease = lease
         self._pod_policy_check = pod_policy_check
-        # Of foreign kinds, of which there are thousands.
+        # The lean watches of foreign kinds, with thousands of objects.
         self._lean = {
             JOBS: {"labels": LABEL_RUN},
             # First seen when bound: the moment its Secret is due.

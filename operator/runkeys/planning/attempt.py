@@ -49,7 +49,7 @@ class AttemptStep:
     """Result of planning one attempt.
 
     :ivar attempt: as the status is to show it.
-    :ivar verdict: where the task stands while the attempt goes on.
+    :ivar verdict: the state of the task while the attempt runs.
     :ivar ended: the outcome, if it has ended; ``ended_at``: when, None: now.
     :ivar releases: Secrets to delete before anything else.
     :ivar provision: gives the pod its values; without the intent.

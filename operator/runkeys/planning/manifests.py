@@ -46,7 +46,7 @@ def job(
     required, so that the kubelet starts no container before it does.
 
     :param inputs: JSON values by parameter.
-    :param image: of the container that opens what is delivered sealed, where that is how it is delivered.
+    :param image: of the unseal container, for sealed delivery.
     """
     task = run.spec.tasks[index]
     name = attempt_name(run.metadata.name, run.metadata.uid, task.name, attempt)
@@ -167,10 +167,10 @@ def _origin(name: str, reference: SecretReference, *, sealed: bool) -> dict[str,
 
 
 def _open_first(spec: dict[str, Any], requirements: TaskRequirements, image: str) -> None:
-    """Before any other container of the pod, one of ours opens what was sealed to the pod's key.
+    """Add the unseal container, which runs before all others and opens what was sealed to the pod's key.
 
-    Only it mounts that key and the file of variables, which are in memory: the kubelet reads that file when it makes
-    the containers that refer to it, and the other containers see files of theirs only.
+    Only this container mounts the key and the file of variables, which are in memory. The kubelet reads that file when
+    it creates the containers that refer to it. The other containers see their own files only.
     """
     spec["volumes"] = [
         *(spec.get("volumes") or []),

@@ -141,13 +141,13 @@ def _plan_finished(obs: Observation, now: datetime) -> Plan:
 
 
 def _final(state: str) -> State:
-    """Of a task whose run is over; a word of a later version stands for an end, too."""
+    """Return the state of a task whose run has finished. A state of a later version counts as failed."""
     known = State(state)
     return known if known.final else State.FAILED
 
 
 class _Open:
-    """A run that goes on."""
+    """Plans a run that has not finished."""
 
     def __init__(self, obs: Observation, now: datetime) -> None:
         self.obs, self.now = obs, now

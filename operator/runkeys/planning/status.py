@@ -111,7 +111,7 @@ _ABOUT_SOURCES = frozenset(
 
 
 REQUESTS_REFUSED = "RequestsRefused"
-"""Condition of a run of which a request for a sealed delivery was refused."""
+"""Condition of a run: a pod's request for sealed delivery was refused."""
 
 
 def build_status(
@@ -152,7 +152,7 @@ def build_status(
 
 
 def purging(status: WorkflowRunStatus, run: WorkflowRun) -> WorkflowRunStatus:
-    """``status``, which would be final, of a run that still has its sealed input: all is told but the end."""
+    """Return the final ``status`` of a run without its end, because its sealed input must be removed first."""
     before = {item.type: item for item in run.status.conditions}
     reconciling = next(item for item in status.conditions if item.type == "Reconciling")
     open_still = {

@@ -57,7 +57,7 @@ class Step:
 
 
 class TaskPlanner:
-    """Plans one task of a run that goes on."""
+    """Plans one task of a run that has not finished."""
 
     def __init__(self, obs: Observation, index: int, now: datetime, *, deadline_over: bool) -> None:
         self.obs, self.index, self.now = obs, index, now
@@ -267,7 +267,7 @@ class TaskPlanner:
         urgent: bool = False,
         patience: timedelta = PATIENCE,
     ) -> Step:
-        """``attempts``: the one that goes on or has just ended, if any; those before it are added."""
+        """``attempts``: the running one, or the one that has just ended, if any. Earlier ones are added here."""
         return Step(
             self._result(verdict, attempts, output),
             (*self._over.actions, *actions),

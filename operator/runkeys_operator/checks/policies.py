@@ -161,6 +161,13 @@ class PolicyCheck:
                 await self._look()
             return self._refusal
 
+    def looked_since(self, created: datetime) -> bool:
+        """Whether the last look that found them in force began after something was created.
+
+        :param created: its ``creationTimestamp``, which is cut to seconds.
+        """
+        return self._record is not None and self._record.seen >= created + timedelta(seconds=1)
+
     async def watch(self, restored: Callable[[], None]) -> None:
         """While the policies are not in force, check again each second, and call `restored` once they are. Never ends.
 

@@ -108,7 +108,8 @@ class AskingPods:
 
     async def _judge(self, pod: AskingPod) -> _Verdict:
         """Whether the pod may have its values, and the values: read last, and never kept."""
-        refusal = await self._policy_check.refusal()
+        # A pod can be younger than the last look: then it may have been created while they were away.
+        refusal = await self._policy_check.refusal(anew=not self._policy_check.looked_since(pod.created))
         if refusal is None:
             refusal = self._policy_check.not_admitted("the pod", pod.namespace, pod.created, FIELD)
         refusal = refusal or shape_refusal(pod)

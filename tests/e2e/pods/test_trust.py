@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+from datetime import datetime, timedelta
 
 import pytest
 
+from runkeys.names import PUBLIC_KEYS
+from runkeys_operator.checks.admission import Record
 from testing.cluster.base import wait_until
 from testing.cluster.client import Object
 from testing.namespace import HELD_BACK, Team
@@ -79,8 +82,24 @@ def test_a_right_that_is_withdrawn_before_the_pod_has_a_node_counts(team: Team) 
     assert team.client.get("pods", "task", team.namespace)["status"]["phase"] == "Pending"
 
 
+def wait_looked(team: Team, pod: Object) -> None:
+    """The operator has looked at the policies since the pod was created, and so knows that they were there."""
+    created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+
+    def looked() -> bool:
+        kept = team.client.get("configmaps", PUBLIC_KEYS, team.namespace)["metadata"].get("annotations") or {}
+        record = Record.parse(kept.get("runkeys.dev/pod-policies-in-force", ""))
+        return record is not None and record.seen > created + timedelta(seconds=2)
+
+    wait_until("the operator to look at the policies", looked)
+
+
 def test_without_the_policies_no_pod_is_answered(team: Team) -> None:
-    team.client.create(with_spec(asking(team), **HELD_BACK))
+    held = team.client.create(with_spec(asking(team), **HELD_BACK))
+    # What is answered has the operator look again soon.
+    team.client.create(asking(team, "other"))
+    wait_ended(team, "other")
+    wait_looked(team, held)
     with team.without_policies("asking", believed=False):
         # It looks at them every 5 seconds at most, and at the latest when it resyncs.
         wait_until("the operator to miss it", lambda: "runkeys-asking." in team.operator.text())

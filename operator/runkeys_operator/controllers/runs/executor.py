@@ -134,7 +134,7 @@ class Executor:
     async def _apply(self, action: OneAtATime, obs: Observation) -> Observation:
         match action:
             case Refresh():
-                return obs  # whoever keeps the observations does it
+                return obs  # the controller does it
             case DeleteSecret():
                 return await self._delete_secret(action, obs)
             case EnsureSecret():
@@ -199,7 +199,7 @@ class Executor:
         try:
             await create_secret(self._kube, namespace, action.manifest, values)
         except AlreadyExists:
-            # Only we create Secrets of such a name: an earlier request of ours arrived, its answer did not.
+            # Only the operator creates Secrets of such a name: an earlier request arrived, but its answer did not.
             return _made(obs, action.job_uid, asked, certain=False)
         except (Forbidden, Invalid) as error:
             return self._refused(action.task, _refusal(Reason.SECRET_REFUSED, "Secret", error), obs)
@@ -334,7 +334,7 @@ class Executor:
                 return _JobAnswer(refused=error)
 
     def _failing(self, task: str, error: Exception, asked: datetime, obs: Observation) -> Observation:
-        """Remember that a request for a task failed, for the status if that goes on."""
+        """Remember that a request for a task failed, for the status if it keeps failing."""
         if not isinstance(error, ApiError) or isinstance(error, NotFound | NotLeader):
             return obs
         index = next(i for i, item in enumerate(obs.run.spec.tasks) if item.name == task)
