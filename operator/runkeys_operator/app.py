@@ -111,11 +111,14 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
             days = options.key_rotation_days
             keys = Keys(kube, options.operator_namespace, rotate_after=timedelta(days=days) if days else None)
             policy_check = PolicyCheck(kube, namespaces, options.operator_namespace)
-            support = await preflight.sealed_support(kube, options.sealed_delivery_image, namespaces)
+            wanted = SealedSupport(
+                image=options.sealed_delivery_image, resources=options.sealed_delivery_resources
+            )
+            support = await preflight.sealed_support(kube, wanted, namespaces)
             pod_policy_check = None
             if options.pods and support.image:
                 pod_policy_check = PolicyCheck(
-                    kube, namespaces, options.operator_namespace, policy_set=for_pods(support.image)
+                    kube, namespaces, options.operator_namespace, policy_set=for_pods(support)
                 )
             manager = make_manager(kube, queue, namespaces, keys, policy_check, support, pod_policy_check)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")

@@ -24,7 +24,13 @@ from runkeys.names import (
 )
 from runkeys.planning.kubelet import OURS, OUTPUT, SECRETS_VOLUME
 from runkeys.planning.pod_template import CONTAINER_FIELDS
-from runkeys.planning.requirements import SecretReference, TaskRequirements, variable_of
+from runkeys.planning.requirements import (
+    NO_SUPPORT,
+    SealedSupport,
+    SecretReference,
+    TaskRequirements,
+    variable_of,
+)
 from runkeys.sealing import unseal
 
 _INPUT = f"{GROUP}/input"
@@ -38,7 +44,7 @@ def job(
     attempt: int,
     requirements: TaskRequirements,
     inputs: Mapping[str, Any] | None = None,
-    image: str = "",
+    support: SealedSupport = NO_SUPPORT,
 ) -> dict[str, Any]:
     """The Job of attempt ``attempt`` of task ``index``: one pod, started once, owned by the run.
 
@@ -46,7 +52,7 @@ def job(
     required, so that the kubelet starts no container before it does.
 
     :param inputs: JSON values by parameter.
-    :param image: of the unseal container, for sealed delivery.
+    :param support: image and resources of the unseal container, for sealed delivery.
     """
     task = run.spec.tasks[index]
     name = attempt_name(run.metadata.name, run.metadata.uid, task.name, attempt)
@@ -76,7 +82,7 @@ def job(
                     {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
                 ]
             },
-            "template": _pod_template(run, task, name, labels, requirements, inputs or {}, image),
+            "template": _pod_template(run, task, name, labels, requirements, inputs or {}, support),
         },
     }
 
@@ -108,7 +114,7 @@ def _pod_template(
     labels: Mapping[str, str],
     requirements: TaskRequirements,
     inputs: Mapping[str, Any],
-    image: str,
+    support: SealedSupport,
 ) -> dict[str, Any]:
     template = copy.deepcopy(task.template)
     metadata = template.setdefault("metadata", None) or {}
@@ -147,7 +153,7 @@ def _pod_template(
                 container["terminationMessagePath"] = OUTPUT
                 container["terminationMessagePolicy"] = "File"
     if requirements.delivery == SEALED:
-        _open_first(spec, requirements, image)
+        _open_first(spec, requirements, support)
     return template
 
 
@@ -166,7 +172,7 @@ def _origin(name: str, reference: SecretReference, *, sealed: bool) -> dict[str,
     }
 
 
-def _open_first(spec: dict[str, Any], requirements: TaskRequirements, image: str) -> None:
+def _open_first(spec: dict[str, Any], requirements: TaskRequirements, support: SealedSupport) -> None:
     """Add the unseal container, which runs before all others and opens what was sealed to the pod's key.
 
     Only this container mounts the key and the file of variables, which are in memory. The kubelet reads that file when
@@ -177,7 +183,7 @@ def _open_first(spec: dict[str, Any], requirements: TaskRequirements, image: str
         {"name": RECIPIENT_VOLUME, "projected": {"sources": [{"podCertificate": certificate_source()}]}},
         {"name": ENVIRONMENT_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
     ]
-    ours = unseal_container(image, files=any(item.file for item in requirements.references))
+    ours = unseal_container(support, files=any(item.file for item in requirements.references))
     if (spec.get("securityContext") or {}).get("runAsUser") == 0:
         ours["securityContext"]["runAsUser"] = 65532
     spec["initContainers"] = [ours, *(spec.get("initContainers") or [])]
@@ -193,7 +199,7 @@ def certificate_source() -> dict[str, Any]:
     }
 
 
-def unseal_container(image: str, *, files: bool) -> dict[str, Any]:
+def unseal_container(support: SealedSupport, *, files: bool) -> dict[str, Any]:
     """The init container that unseals the values of a pod. :param files: whether some of them are files."""
     places = {unseal.BUNDLE: RECIPIENT_VOLUME, unseal.ENVIRONMENT: ENVIRONMENT_VOLUME}
     mounts = [
@@ -205,17 +211,14 @@ def unseal_container(image: str, *, files: bool) -> dict[str, Any]:
     fields = {"RUNKEYS_NAMESPACE": "metadata.namespace", "RUNKEYS_POD_UID": "metadata.uid"}
     return {
         "name": UNSEALER,
-        "image": image,
+        "image": support.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-I", "-S", "/app/runkeys/sealing/unseal.py"],
         "env": [
             {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
         ],
         "volumeMounts": mounts,
-        "resources": {
-            "requests": {"cpu": "10m", "memory": "32Mi"},
-            "limits": {"memory": "64Mi"},
-        },
+        "resources": {kind: dict(amounts) for kind, amounts in support.resources.items()},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

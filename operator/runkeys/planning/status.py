@@ -247,8 +247,9 @@ def _conditions(
     stuck = waits and not queued
     used = _input_used(run)
     before = next((item for item in run.status.conditions if item.type == REQUESTS_REFUSED), None)
-    # A refused request is deleted with its pod; the condition stays.
+    # A refused request is deleted with its pod; what was refused stays on record, and is no trouble after success.
     told = refused or (before.message if before is not None else "")
+    troubles = phase != State.SUCCEEDED
     return [
         checked("Authorized", "Admitted", refused=denied, passed=started or about_sources),
         checked("SecretsReady", "Resolved", refused=about_sources, passed=started),
@@ -258,7 +259,7 @@ def _conditions(
         condition("Reconciling", not final and not stuck, why, text if queued else ""),
         condition("Stalled", stuck or phase == State.FAILED, why, text if stuck or failed else ""),
         *([condition("InputUsed", *used)] if used is not None else []),
-        *([condition(REQUESTS_REFUSED, True, "RequestRefused", told[:4000])] if told else []),
+        *([condition(REQUESTS_REFUSED, troubles, "RequestRefused", told[:4000])] if told else []),
     ]
 
 

@@ -90,7 +90,11 @@ class TaskPlanner:
         if job is None or job.gone:
             return None
         if trusted(self.obs, job) or (not self.task.secrets and self._claims_us(job)):
-            attempt = AttemptStatus(number=self._next_number(), job=job.name, job_uid=job.uid)
+            # Of this process: a Job of an earlier one that is not on record is replaced.
+            unsealer = self.obs.support.image if job.sealed else None
+            attempt = AttemptStatus(
+                number=self._next_number(), job=job.name, job_uid=job.uid, unsealer=unsealer
+            )
             return self._attempt(job, attempt)
         return self._replace(job)
 
@@ -135,9 +139,7 @@ class TaskPlanner:
         inputs = inputs_of(run, self.task, outputs)
         if isinstance(inputs, Refusal):
             return self._refused(inputs)
-        manifest = manifests.job(
-            run, self.index, self._next_number(), requirements, inputs, self.obs.support.image
-        )
+        manifest = manifests.job(run, self.index, self._next_number(), requirements, inputs, self.obs.support)
         create = CreateJob(self.task.name, manifest)
         failing = self.failing()
         if failing is None:

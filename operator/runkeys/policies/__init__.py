@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from runkeys.planning.requirements import SealedSupport
 from runkeys.policies import asking, bindings, objects, operator, runs
 from runkeys.policies.account import Account
 from runkeys.policies.cel import Object
@@ -66,17 +67,17 @@ def build(account: Account, namespaces: Sequence[str] = (), *, mutating: bool = 
 
 
 def build_asking(
-    account: Account, namespaces: Sequence[str] = (), *, mutating: bool = True, image: str
+    account: Account, namespaces: Sequence[str] = (), *, mutating: bool = True, support: SealedSupport
 ) -> list[Object]:
     """The policies on pods of any engine that ask for secrets, each with its binding, as :func:`build` has them.
 
-    :param image: the operator's, which unseals the values in the pod.
+    :param support: image and resources of the container that unseals the values in the pod.
     """
     policies = [
-        (VALIDATING, "asking", asking.asking(account, image)),
+        (VALIDATING, "asking", asking.asking(account, support)),
         (VALIDATING, "asking-shown", asking.asking_shown(account)),
         (VALIDATING, "asking-frozen", asking.asking_frozen(account)),
-        *([(MUTATING, "inject", asking.inject(image))] if mutating else []),
+        *([(MUTATING, "inject", asking.inject(support))] if mutating else []),
     ]
     return [
         item for kind, name, spec in policies for item in _with_binding(kind, name, spec, account, namespaces)

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from runkeys.planning.requirements import UNSEAL_RESOURCES, SealedSupport
 from runkeys.policies import API, MUTATING, Account, build, build_asking
+from runkeys.policies.asking import resources_cel
 from runkeys.policies.cel import Object
 
 HEADER = "# Generated from operator/runkeys/policies/ by `make policies`. Do not edit.\n"
 
 _NAMESPACE, _NAME, _SERVED = "RELEASE-NAMESPACE", "ACCOUNT-NAME", "SERVED-NAMESPACE"
-_IMAGE = "OPERATOR-IMAGE"
+_IMAGE, _RESOURCES = "OPERATOR-IMAGE", "UNSEAL-RESOURCES"
 _ACCOUNT = Account.service_account(_NAMESPACE, _NAME)
 _SELECTOR = re.compile(r"( +)namespaceSelector:\n(?:\1 +.*\n|\1- .*\n)*?\1 +.*" + _SERVED + r"\n")
 
@@ -34,9 +36,13 @@ def chart_template() -> str:
 
 def chart_template_for_pods() -> str:
     """Return the chart's template of the policies on pods that ask for secrets themselves."""
-    items = build_asking(_ACCOUNT, [_SERVED], image=_IMAGE)
+    items = build_asking(_ACCOUNT, [_SERVED], support=SealedSupport(image=_IMAGE))
     text = _template("and .Values.installPolicies .Values.pods.enabled", items)
-    return text.replace(_IMAGE, '{{ include "runkeys.image" $ }}')
+    resources = resources_cel(UNSEAL_RESOURCES)
+    plain = re.sub(r"\s+".join(re.escape(part) for part in resources.split()), _RESOURCES, text)
+    return plain.replace(_IMAGE, '{{ include "runkeys.image" $ }}').replace(
+        _RESOURCES, '{{ include "runkeys.unsealResources" $ }}'
+    )
 
 
 def _template(condition: str, items: Sequence[Object]) -> str:
@@ -93,7 +99,7 @@ def main(arguments: list[str]) -> int:
             files = plain_files(Account(username, namespace), namespaces)
             sys.stdout.write("".join(files.values()))
         case ["print-for-pods", image, username, namespace, *namespaces] if not image.startswith("-"):
-            items = build_asking(Account(username, namespace), namespaces, image=image)
+            items = build_asking(Account(username, namespace), namespaces, support=SealedSupport(image=image))
             sys.stdout.write("".join(f"---\n{_yaml(item)}" for item in items))
         case _:
             sys.stderr.write(

@@ -10,6 +10,7 @@ The types ``Object.…`` have no schema, so a misspelled field is found by a req
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,7 @@ from runkeys.planning import manifests
 from runkeys.planning.access import USE
 from runkeys.planning.asking_pod import GRAMMAR, LONGEST_ASK, MOST_BINDINGS, MOST_ENTRIES
 from runkeys.planning.kubelet import SECRETS_VOLUME
+from runkeys.planning.requirements import SealedSupport
 from runkeys.policies.account import Account
 from runkeys.policies.cel import WHO, Object, check, filled, listed, match, policy, quoted, rule, text
 from runkeys.policies.shared import GRANT, JOB_CONTROLLERS, NOT_COLLECTED, granted_by
@@ -70,7 +72,7 @@ _ASKED = {
 }
 
 
-def inject(image: str) -> Object:
+def inject(support: SealedSupport) -> Object:
     """Adds to a pod that asks what delivers the values, once; a pod that brings the volume itself is refused later."""
     variables = {
         **_ASKED,
@@ -96,7 +98,7 @@ def inject(image: str) -> Object:
     environment = {"name": ENVIRONMENT_VOLUME, "emptyDir": memory}
     files = {"name": SECRETS_VOLUME, "emptyDir": memory}
     unsealers = [
-        _typed("Object.spec.initContainers", _unsealer(image, files=with_files))
+        _typed("Object.spec.initContainers", _unsealer(support, files=with_files))
         for with_files in (True, False)
     ]
     reference = {
@@ -149,13 +151,13 @@ def inject(image: str) -> Object:
     }
 
 
-def asking(account: Account, image: str) -> Object:
+def asking(account: Account, support: SealedSupport) -> Object:
     """A pod that asks is as the mutating policy makes it, asks by itself, and its account may use what it asks for.
 
     It is for every pod with the label, with a volume of Runkeys or with its signer.
     """
     del account
-    opener = _unsealer(image, files=False)
+    opener = _unsealer(support, files=False)
     mounts = [f"{item['name']}:{item['mountPath']}" for item in opener["volumeMounts"]]
     file_mount = f"{SECRETS_VOLUME}:{unseal.FILES}"
     fields = [f"{item['name']}={item['valueFrom']['fieldRef']['fieldPath']}" for item in opener["env"]]
@@ -230,7 +232,7 @@ def asking(account: Account, image: str) -> Object:
             " leave the volume out",
         ),
         check(
-            f"size(variables.openers) == 1 && variables.openers.all(c, c.image == {text(image)}"
+            f"size(variables.openers) == 1 && variables.openers.all(c, c.image == {text(support.image)}"
             f" && c.command == {listed(opener['command'])} && !has(c.args) && !has(c.lifecycle) && !has(c.envFrom)"
             " && !has(c.restartPolicy) && !has(c.workingDir) && !has(c.volumeDevices)"
             f" && c.env.map(e, e.name + '=' + e.?valueFrom.?fieldRef.?fieldPath.orValue('')) == {listed(fields)}"
@@ -343,9 +345,10 @@ def asking_frozen(account: Account) -> Object:
     return policy(rules, checks, None, condition)
 
 
-def _unsealer(image: str, *, files: bool) -> dict[str, Any]:
+def _unsealer(support: SealedSupport, *, files: bool) -> dict[str, Any]:
     """The unseal container of a pod that is not of a run."""
-    container = manifests.unseal_container(image, files=files)
+    container = manifests.unseal_container(support, files=files)
+    container["resources"] = _Cel(resources_cel(support.resources))
     # Over the token that the API server mounts into every container that has no mount there.
     over_token = {
         "name": ENVIRONMENT_VOLUME,
@@ -356,6 +359,22 @@ def _unsealer(image: str, *, files: bool) -> dict[str, Any]:
     container["volumeMounts"] = [*mounts[:2], over_token, *mounts[2:]]
     container["securityContext"]["runAsUser"] = 65532
     return container
+
+
+RESOURCES = "Object.spec.initContainers.resources"
+
+
+def resources_cel(resources: Mapping[str, Mapping[str, str]]) -> str:
+    """CEL: the resources of the unseal container, as the chart's helper ``runkeys.unsealResources`` writes them."""
+    kinds = []
+    for kind, amounts in sorted(resources.items()):
+        parts = [f"{_quoted(name)}: {_quoted(str(amount))}" for name, amount in sorted(amounts.items())]
+        kinds.append(f"{kind}: {{{', '.join(parts)}}}")
+    return f"{RESOURCES}{{{', '.join(kinds)}}}"
+
+
+def _quoted(word: str) -> str:
+    return json.dumps(word)
 
 
 class _Cel(str):
@@ -382,12 +401,8 @@ def _typed(kind: str, value: Any) -> str:
         return f"[{', '.join(_typed(kind, item) for item in value)}]"
     if isinstance(value, _Map):
         return "{" + ", ".join(f"{text(key)}: {_typed('', item)}" for key, item in value.items()) + "}"
-    fields = ", ".join(f"{key}: {_typed(f'{kind}.{key}', _maps(key, item))}" for key, item in value.items())
+    fields = ", ".join(f"{key}: {_typed(f'{kind}.{key}', item)}" for key, item in value.items())
     return f"{kind}{{{fields}}}"
-
-
-def _maps(field: str, value: Any) -> Any:
-    return _Map(value) if field in ("limits", "requests") and isinstance(value, Mapping) else value
 
 
 def _add(path: str, value: str) -> str:

@@ -21,6 +21,7 @@ from runkeys import policies
 from runkeys.api import GROUP
 from runkeys.names import PUBLIC_KEYS
 from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.requirements import SealedSupport
 from runkeys.policies import MUTATING, VALIDATING, Account
 from runkeys_operator.checks.admission import Record, Sighting, looked
 from runkeys_operator.errors import ApiError, Conflict, Forbidden, NotFound
@@ -82,13 +83,13 @@ class PolicySet(NamedTuple):
 FOR_RUNS = PolicySet(policies.build, KEPT, REMEDY, metrics.policies_in_force.set)
 
 
-def for_pods(image: str) -> PolicySet:
-    """The policies on pods that ask for secrets themselves. :param image: the operator's."""
+def for_pods(support: SealedSupport) -> PolicySet:
+    """The policies on pods that ask for secrets themselves. :param support: what the unseal container is made of."""
     remedy = (
         "so nobody can tell what pods ask for, and those that ask for secrets themselves get none. Install the policies"
         " of this version again (helm upgrade with pods.enabled); new pods then get theirs"
     )
-    build = partial(policies.build_asking, image=image)
+    build = partial(policies.build_asking, support=support)
     return PolicySet(build, f"{GROUP}/pod-policies-in-force", remedy, metrics.pod_policies_in_force.set)
 
 

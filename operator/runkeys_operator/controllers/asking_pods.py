@@ -19,7 +19,7 @@ from runkeys.planning.access import USE
 from runkeys.planning.asking_pod import FIELD, AskingPod, references_of, shape_refusal
 from runkeys.planning.bindings import Bindings
 from runkeys.planning.certificate_requests import differs
-from runkeys.planning.observation import RequestView
+from runkeys.planning.observation import NOTHING_LEFT, RequestView
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.retry import RETRY_AFTER
 from runkeys_operator.checks.access_review import Authorizer
@@ -170,9 +170,9 @@ class AskingPods:
 
     async def _answer_empty(self, request: RequestView) -> float | None:
         """With no value: the kubelet goes on with a pod whose volume is there."""
-        await self._requests.answer(request, Values({}), self._now())
+        await self._requests.answer_empty(request, self._now())
         metrics.pods_answered.labels("Empty").inc()
-        return _LOOK_AGAIN
+        return None  # what holds nothing stays until the kubelet has read it; Kubernetes deletes it
 
     async def _deny(self, request: RequestView, message: str) -> None:
         metrics.pods_answered.labels("Denied").inc()
@@ -186,7 +186,7 @@ class AskingPods:
 
     async def _clean_up(self, request: RequestView, pod: AskingPod) -> float | None:
         """Delete a request that was answered once it has served; the kubelet reads it only until it has the answer."""
-        if request.state != "Issued":
+        if request.state != "Issued" or request.reason == NOTHING_LEFT:
             return None
         if pod.opened or pod.view.over:
             await self._requests.delete(request)

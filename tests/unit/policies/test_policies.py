@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runkeys.api import WorkflowRun
+from runkeys.planning.requirements import SealedSupport
 from runkeys.policies import VALIDATING, VALIDATING_RULES, Account, build, build_asking, difference, served
 from runkeys.policies.__main__ import chart_template, chart_template_for_pods, main, plain_files
 from runkeys.policies.runs import MOST_BINDINGS
@@ -43,7 +44,9 @@ def test_the_operator_may_read_each_policy() -> None:
 
     assert re.findall(r'"(\w+)"', listed) == list(VALIDATING_RULES)
     names = [
-        item["metadata"]["name"] for item in build_asking(RUNKEYS, image="i") if item["kind"] == VALIDATING
+        item["metadata"]["name"]
+        for item in build_asking(RUNKEYS, support=SealedSupport(image="i"))
+        if item["kind"] == VALIDATING
     ]
     assert [f"runkeys-{name}.{RUNKEYS.suffix}" for name in re.findall(r'"([\w-]+)"', for_pods)] == names
 

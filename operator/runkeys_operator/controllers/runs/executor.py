@@ -15,6 +15,7 @@ from runkeys.names import LAST_APPLIED
 from runkeys.planning import memory
 from runkeys.planning.actions import (
     Action,
+    AnswerEmpty,
     CheckSources,
     CreateJob,
     DeleteJob,
@@ -57,7 +58,8 @@ _JOBS_AT_ONCE = 8
 """Of one run. All requests share the API server, and each one that is under way needs a connection."""
 
 OneAtATime = (
-    CheckSources
+    AnswerEmpty
+    | CheckSources
     | DeleteJob
     | DeleteRun
     | DeleteRequest
@@ -141,6 +143,9 @@ class Executor:
                 return await self._ensure_secret(action, obs)
             case Deliver():
                 return await self._deliver(action, obs)
+            case AnswerEmpty():
+                answered = await self._requests.answer_empty(action.request, self._now())
+                return self._with_requests(obs, answered)
             case DenyRequest():
                 return self._with_requests(obs, await self._requests.deny(action.request, action.message))
             case DeleteRequest():
@@ -376,7 +381,9 @@ class Executor:
         return replace(obs, jobs=jobs)
 
     async def _diagnose(self, action: Diagnose, obs: Observation) -> Observation:
-        refusal = await why_no_pod(self._kube, obs.run.metadata.namespace, action.job_name, action.job_uid)
+        job, namespace = obs.jobs.get(action.job_name), obs.run.metadata.namespace
+        unsealer = obs.support if job is not None and job.sealed else None
+        refusal = await why_no_pod(self._kube, namespace, action.job_name, action.job_uid, unsealer)
         if refusal is not None:
             log.info(
                 "no pod: %s", refusal, extra={**about(obs, action.job_name), "reason": refusal.reason.value}
