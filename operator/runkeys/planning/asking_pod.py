@@ -175,8 +175,8 @@ def references_of(pod: AskingPod, bindings: Bindings) -> list[SecretReference] |
         if binding is None:
             return _open(
                 Reason.BINDING_NOT_FOUND,
-                f"there is no SecretBinding {item.binding} in namespace {pod.namespace}; create it, and the pod goes"
-                " on",
+                f"there is no SecretBinding {item.binding} in namespace {pod.namespace}; create it, and the pod"
+                " continues",
             )
         entry = binding.entry(item.entry)
         if entry is None:

@@ -38,17 +38,9 @@ def unsealer(cluster: Cluster) -> None:
 def pods_team(new_team: TeamMaker, unsealer: None) -> Callable[..., Team]:  # noqa: ARG001
     """Make a team with one sealed value, a binding that admits pods, and a service account that may use it."""
 
-    def make(*, access: list[Object] | None = None, delivery: str = "Sealed", **options: Any) -> Team:
+    def make(**options: Any) -> Team:
         team = new_team(*ARGUMENTS, **{"sets": SETS, "sources": (), **options})
-        account = {"apiVersion": "v1", "kind": "ServiceAccount"}
-        team.client.create({**account, "metadata": {"name": ACCOUNT, "namespace": team.namespace}})
-        may_use(team, f"system:serviceaccount:{team.namespace}:{ACCOUNT}", "keys", "use-keys-by-pods")
-        team.make_binding(
-            secrets=[sealed_entry(team, team.value)],
-            access=[{"pods": {}}] if access is None else access,
-            delivery=delivery,
-        )
-        wait_asking(team)
+        furnish(team)
         return team
 
     return make
@@ -58,6 +50,15 @@ def pods_team(new_team: TeamMaker, unsealer: None) -> Callable[..., Team]:  # no
 def team(pods_team: Callable[..., Team]) -> Team:
     """Such a team, with the operator running."""
     return pods_team()
+
+
+def furnish(team: Team) -> None:
+    """Create a sealed value, a binding that admits pods, and a service account that may use it."""
+    account = {"apiVersion": "v1", "kind": "ServiceAccount"}
+    team.client.create({**account, "metadata": {"name": ACCOUNT, "namespace": team.namespace}})
+    may_use(team, f"system:serviceaccount:{team.namespace}:{ACCOUNT}", "keys", "use-keys-by-pods")
+    team.make_binding(secrets=[sealed_entry(team, team.value)], access=[{"pods": {}}], delivery="Sealed")
+    wait_asking(team)
 
 
 def wait_asking(team: Team) -> None:
