@@ -67,7 +67,8 @@ def test_pods_go_on_after_the_kubelet_was_started_again(own_node: OwnNode, tmp_p
         team.client.wait_for(
             "pods", first, namespace, lambda pod: restarts(pod) == 1 and runs_in(pod, "main")
         )
-        assert team.client.logs(first, namespace) == f"sha256 {team.digest}\n"
+        printed = f"sha256 {team.digest}\n"
+        wait_until("it to find its value", lambda: team.client.logs(first, namespace) == printed)
         team.tell_pod_to_finish("task")
         team.client.wait_for("pods", "task", namespace, lambda pod: pod["status"].get("phase") == "Succeeded")
 
