@@ -25,6 +25,7 @@ pytestmark = pytest.mark.e2e
 
 def deploy(team: Team) -> None:
     pod = asking(team, code=FINISHES_WHEN_TOLD, labels={"app": "web"}, restartPolicy="Always")
+    pod["spec"]["containers"][0]["env"] = [{"name": "PYTHONUNBUFFERED", "value": "1"}]
     metadata = {"name": "web", "namespace": team.namespace}
     spec = {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template_of(pod)}
     team.client.create({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec})
