@@ -68,7 +68,8 @@ def test_38_a_secret_exists_in_the_cluster_without_being_read(team: Team, alice:
 
 SCALARS = (
     "12:30:00 1e3 1.5e3 -.5 +.5 1_000 0x1F 0b11 0o17 017 089 +12 2026-11-29 2026-11-29T01:02:03Z = yes y off N ~ 1. "
-    "'1e3' !!str&nbsp;1e3 !!int&nbsp;7 !Ref&nbsp;x !!binary&nbsp;aGVsbG8= 1.2.3 . +. -x 0x_1 1__0 1e30 18446744073709551615"
+    "'1e3' !!str&nbsp;1e3 !!int&nbsp;7 !Ref&nbsp;x !!binary&nbsp;aGVsbG8= 1.2.3 . +. -x 0x_1 1__0 1e30"
+    " 18446744073709551615"
 )
 
 
