@@ -66,7 +66,7 @@ class AskingPod:
     :ivar containers: names of those that get the secrets.
     :ivar again: its containers start again when they end, or when its node does: then they need the values again.
     :ivar readers: names of the containers that would come by the values.
-    :ivar opened: its unseal container has ended well.
+    :ivar opened_at: when its unseal container ended well, most recently; None if it has not.
     """
 
     view: PodView
@@ -77,7 +77,12 @@ class AskingPod:
     subject: PodSubject
     again: bool
     readers: frozenset[str]
-    opened: bool
+    opened_at: datetime | None
+
+    @property
+    def opened(self) -> bool:
+        """Whether it has unsealed its values."""
+        return self.opened_at is not None
 
     @property
     def bindings(self) -> tuple[str, ...]:
@@ -136,7 +141,9 @@ def asking_pod(raw: Mapping[str, Any]) -> AskingPod | None:
         ),
         again=spec.get("restartPolicy", "Always") != "Never",
         readers=frozenset(readers(spec)),
-        opened=any(item.name == UNSEALER and item.exit_code == 0 for item in view.containers),
+        opened_at=next(
+            (item.ended_at for item in view.containers if item.name == UNSEALER and item.exit_code == 0), None
+        ),
     )
 
 

@@ -188,9 +188,11 @@ class AskingPods:
         """Delete a request that was answered once it has served; the kubelet reads it only until it has the answer."""
         if request.state != "Issued" or request.reason == NOTHING_LEFT:
             return None
-        if pod.opened or pod.view.over:
+        answered = request.at or request.created
+        # One that was answered after the values were unsealed stays until the kubelet has read it.
+        if pod.view.over or (pod.opened_at is not None and pod.opened_at >= answered):
             await self._requests.delete(request)
             self._requests.forget([request.pod_uid])
             return None
-        age = (self._now() - (request.at or request.created)).total_seconds()
+        age = (self._now() - answered).total_seconds()
         return None if age > _GIVE_UP else min(_LONGEST_PAUSE, max(_LOOK_AGAIN, age))
