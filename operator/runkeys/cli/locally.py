@@ -55,7 +55,9 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
         interrupts.append(number)
         if len(interrupts) > 1:
             raise KeyboardInterrupt
-        settings.say("Interrupted: its tasks are being stopped. Once more, and they are killed.")
+        settings.say(
+            "Interrupted: its tasks are asked to end, and have their grace period. Once more, and they are killed."
+        )
         local.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -59,16 +59,17 @@ def notes(run: WorkflowRun) -> list[str]:
     found = []
     for index, task in enumerate(run.spec.tasks):
         spec, at = task.template["spec"], f"spec.tasks[{index}].template"
+        unknown = list(unknown_fields(task.template, at))
         ignored = _without_effect(spec, "pod", "spec")
         for field, number, container in _each(spec):
             ignored += _without_effect(container, "container", f"spec.{field}[{number}]")
             for position, mount in enumerate(container.get("volumeMounts") or []):
                 ignored += _without_effect(mount, "mount", f"spec.{field}[{number}].volumeMounts[{position}]")
+        ignored = [path for path in ignored if f"{at}.{path}" not in unknown]
         if ignored:
             found.append(f"task {task.name}: without effect in a local run: {', '.join(ignored)}")
         found += [
-            f"task {task.name}: {path} is no field of a pod; the cluster leaves it out"
-            for path in unknown_fields(task.template, at)
+            f"task {task.name}: {path} is no field of a pod; the cluster leaves it out" for path in unknown
         ]
     return found
 
