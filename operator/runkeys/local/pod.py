@@ -47,7 +47,7 @@ class LocalPod:
     folder: Path
     cwd: Path
     private: Collection[str]
-    line: Callable[[str, str], None]
+    line: Callable[[str, bytes], None]
     events: queue.SimpleQueue[Callable[[], None]]
     ended: Callable[[], None] = lambda: None
     started_at: datetime | None = None

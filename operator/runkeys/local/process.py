@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import io
 import json
 import os
+import re
 import selectors
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from runkeys.local import _supervisor
 
 _SCRIPT = str(Path(_supervisor.__file__))
 _FOR_PYTHON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
+_LINE_END = re.compile(rb"\r?\n|\r(?!\Z)")
 _LOOK_AGAIN = 0.2
 """Seconds between two looks whether it has ended, if its output stays open."""
 
@@ -40,11 +40,11 @@ class Process:
         environment: Mapping[str, str],
         folder: Path,
         remove: Path,
-        line: Callable[[str], None],
+        line: Callable[[bytes], None],
         ended: Callable[[int], None],
     ) -> None:
         self._line, self._ended = line, ended
-        self._begun: list[str] = []
+        self._begun: list[bytes] = []
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", _SCRIPT],
             env={name: os.environ[name] for name in _FOR_PYTHON if name in os.environ},
@@ -87,9 +87,6 @@ class Process:
         output = self._process.stdout
         if output is None:  # never: it is a pipe
             return
-        decoder = io.IncrementalNewlineDecoder(
-            codecs.getincrementaldecoder("utf-8")(errors="replace"), translate=True
-        )
         with selectors.DefaultSelector() as ready:
             ready.register(output, selectors.EVENT_READ)
             left: int | None = None
@@ -100,15 +97,14 @@ class Process:
                     data = os.read(output.fileno(), 65536)
                     if not data:
                         break
-                    self._lines(decoder.decode(data))
+                    self._lines(data)
                     left = left if left is None else left - len(data)
                 elif over:
                     break
                 if over and left is None:
                     left = _AFTER_END
-        self._lines(decoder.decode(b"", final=True))
         if self._begun:
-            self._lines("\n")
+            self._lines(b"\n")
         code = self._process.wait()
         with contextlib.suppress(OSError):
             output.close()
@@ -117,11 +113,13 @@ class Process:
                 self._process.stdin.close()
         self._ended(code if code >= 0 else 128 - code)
 
-    def _lines(self, text: str) -> None:
-        """Give each whole line away, and keep the rest."""
-        *whole, rest = text.split("\n")
+    def _lines(self, data: bytes) -> None:
+        """Give each whole line away, and keep the rest. A carriage return ends a line too."""
+        if self._begun and self._begun[-1].endswith(b"\r"):
+            data = self._begun.pop() + data
+        *whole, rest = _LINE_END.split(data)
         for line in whole:
-            self._line("".join((*self._begun, line)))
+            self._line(b"".join((*self._begun, line)))
             self._begun = []
         if rest:
             self._begun.append(rest)

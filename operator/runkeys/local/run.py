@@ -271,11 +271,11 @@ class LocalRun:
                 pod.view = replace(pod.view, reason="DeadlineExceeded")
                 pod.stop()
 
-    def _line(self, task: str, text: str) -> None:
+    def _line(self, task: str, text: bytes) -> None:
         if self._failure is not None:
             return
         try:
-            self._print(task, self._masker.mask(text))
+            self._print(task, self._masker.mask_bytes(text).decode(errors="replace"))
         except BaseException as error:  # noqa: BLE001 -- it is raised again by the thread that runs the plan
             self._failure = error
             self.cancel()
