@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 from runkeys._text import encodings
+from runkeys._text.parts import parts_of
 
 MASK = "[redacted]"
 SHORTEST = 3
@@ -56,7 +57,7 @@ class Masker:
         if value in self._values:
             return
         self._values.add(value)
-        parts = encodings.parts(value.decode(errors="replace"))
+        parts = parts_of(value.decode(errors="replace"))
         for text in (value, *(part.encode(errors="surrogatepass") for part in parts)):
             for form in _forms(text):
                 self._add_form(form)
@@ -77,7 +78,8 @@ class Masker:
 
     def mask_bytes(self, text: bytes) -> bytes:
         """Do the same for text in UTF-8."""
-        kept, at = [], 0
+        kept: list[bytes] = []
+        at = 0
         for begin, end in self._found(text):
             kept += (text[at:begin], MASK.encode())
             at = end

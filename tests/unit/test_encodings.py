@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Callable
 from email.header import Header
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus, urlencode
 from xml.sax.saxutils import escape, quoteattr
 
@@ -26,6 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runkeys._text import encodings
+from runkeys._text.parts import MOST, parts_of
 from runkeys.masking import MASK, Masker
 from testing.namespace import canary
 from tests.e2e.leaks.canaries import Mint, Search
@@ -56,7 +58,7 @@ def as_csv(text: str) -> str:
     return out.getvalue()
 
 
-def as_yaml(**settings: object) -> Callable[[str], str]:
+def as_yaml(**settings: Any) -> Callable[[str], str]:
     return lambda text: yaml.safe_dump({"a": text}, width=10**6, **settings)
 
 
@@ -293,8 +295,8 @@ def test_short_parts_and_names_are_left() -> None:
 
 def test_a_very_large_or_deep_document_costs_no_more() -> None:
     many = json.dumps([f"value-number-{number}" for number in range(5000)])
-    assert len(encodings.parts(many)) == encodings.MOST_PARTS
-    assert encodings.parts("[" * 100_000) == []
+    assert len(parts_of(many)) == MOST
+    assert parts_of("[" * 100_000) == []
 
 
 # the documentation

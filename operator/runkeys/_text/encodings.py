@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from html.entities import codepoint2name
 from typing import NamedTuple
-from urllib.parse import quote, quote_plus, unquote
+from urllib.parse import quote, quote_plus
 
 Write = Callable[[str], str]
 
@@ -375,8 +375,8 @@ TABLE = (
     Family("hexadecimal", "digits in lower and upper case", raw=_hexadecimal),
     Family(
         "bytes as lists",
-        "digits with colons, spaces or hyphens; `\\x68\\x65`; `0x68, 0x65`; decimal numbers, as Go and Python print bytes;"
-        f" of values of {_LONGEST_LIST} bytes at most",
+        "digits with colons, spaces or hyphens; `\\x68\\x65`; `0x68, 0x65`; decimal numbers, as Go and Python print"
+        f" bytes; of values of {_LONGEST_LIST} bytes at most",
         raw=_lists,
         least=6,
     ),
@@ -427,80 +427,3 @@ def byte_forms(value: bytes) -> Iterator[tuple[str, bytes]]:
     for family in TABLE:
         if family.raw is not None and len(value) >= family.least:
             yield from family.raw(value)
-
-
-# what a value consists of
-
-PART = 6
-"""Minimum length in characters of a part that counts as a value."""
-
-MOST_PARTS = 256
-"""Parts of one value at most: each costs a little for every line of output."""
-
-_LONGEST_DOCUMENT = 1 << 20
-_ASSIGNMENT = re.compile(r"""\s*(?:export\s+)?["']?[\w.-]{1,100}["']?\s*[:=]\s*(\S.*?)[\s,;]*\Z""")
-_CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^\s/?#]*)@")
-
-
-def parts(value: str) -> list[str]:
-    """Texts in a value that count as values too.
-
-    These are the texts and numbers of a JSON document, the document as Python and JavaScript would write it again, the
-    password of a URL, and what stands after ``name:`` or ``name=`` in a line, or between ``;`` and ``&``.
-    """
-    found: dict[str, None] = {}
-    document = _document(value)
-    if document is not None:
-        for again in (
-            json.dumps(document),
-            json.dumps(document, ensure_ascii=False, separators=(",", ":")),
-            json.dumps(document, sort_keys=True),
-            str(document),
-        ):
-            found.setdefault(again)
-        for leaf in _leaves(document):
-            found.setdefault(leaf)
-            found.update(dict.fromkeys(_of_text(leaf)))
-    else:
-        found.update(dict.fromkeys(_of_text(value)))
-    return [item for item in found if item != value and len(item) >= PART][:MOST_PARTS]
-
-
-def _document(value: str) -> object:
-    if len(value) > _LONGEST_DOCUMENT or value.lstrip()[:1] not in ("{", "["):
-        return None
-    try:
-        found: object = json.loads(value)
-        json.dumps(found)
-    except (ValueError, RecursionError):
-        return None
-    return found
-
-
-def _leaves(document: object) -> Iterator[str]:
-    level = [document]
-    while level:
-        item = level.pop(0)
-        if isinstance(item, dict):
-            level += item.values()
-        elif isinstance(item, list):
-            level += item
-        elif isinstance(item, str):
-            yield item
-        elif isinstance(item, int | float) and not isinstance(item, bool):
-            yield str(item)
-
-
-def _of_text(text: str) -> Iterator[str]:
-    for found in _CREDENTIALS.finditer(text):
-        user, colon, password = found[1].partition(":")
-        secret = password if colon else user
-        yield from (secret, unquote(secret))
-    for line in re.split(r"[\r\n;&]", text):
-        assigned = _ASSIGNMENT.match(line)
-        if assigned is None:
-            continue
-        right = assigned[1]
-        yield right
-        if right[:1] in "\"'" and right[-1:] == right[:1]:
-            yield right[1:-1]
