@@ -315,8 +315,8 @@ def test_check_says_what_it_looked_at_and_what_not(terminal: Terminal, public: s
     done = terminal.run("seal", "--check", *names)
     assert (done.code, done.out) == (0, "")
     assert done.err == (
-        "looked at 1 SecretBinding, 1 WorkflowRun in 2 files: nothing is in the clear there. Other fields and kinds were"
-        " not looked at, nor the other 2 files\n"
+        "looked at 1 SecretBinding, 1 WorkflowRun in 2 files: nothing is in the clear there. Other fields and kinds"
+        " were not looked at, nor the other 2 files\n"
     )
     assert "not looked at: sops.yaml, api.yaml" in terminal.run("seal", "-v", "--check", *names).err
     nothing = terminal.run("seal", "--check", "api.yaml")
@@ -328,7 +328,7 @@ def test_check_says_what_it_looked_at_and_what_not(terminal: Terminal, public: s
 
 
 @pytest.mark.parametrize("name", ["binding.yaml", "my binding's.yaml", "a/b.yaml"])
-def test_the_command_that_check_prints_works(terminal: Terminal, public: str, file: Path, name: str) -> None:
+def test_the_command_that_check_prints_works(terminal: Terminal, public: str, name: str) -> None:
     path = terminal.folder / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(FILE)
