@@ -98,7 +98,7 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
         async with health.served(options.health_port), AsyncExitStack() as ends:
             namespaces = await preflight.check(kube, options.namespaces, options.lease)
             if lease is None:
-                log.info("no lease is named: there must be no other operator")
+                log.info("no Lease is configured: no other operator may run")
             else:
                 if await ends.enter_async_context(lease.held()):
                     namespaces = await preflight.check(kube, options.namespaces)
@@ -110,7 +110,10 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
             days = options.key_rotation_days
             keys = Keys(kube, options.operator_namespace, rotate_after=timedelta(days=days) if days else None)
             policy_check = PolicyCheck(kube, namespaces, options.operator_namespace)
-            support = await preflight.sealed_support(kube, options.sealed_delivery_image, namespaces)
+            wanted = SealedSupport(
+                image=options.sealed_delivery_image, resources=options.sealed_delivery_resources
+            )
+            support = await preflight.sealed_support(kube, wanted, namespaces)
             manager = make_manager(kube, queue, namespaces, keys, policy_check, support)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
             await _Operator(
@@ -159,7 +162,7 @@ class _Operator:
         self._keys = keys
         self._policy_check = policy_check
         self._lease = lease
-        # Of foreign kinds, of which there are thousands.
+        # The lean watches of foreign kinds, with thousands of objects.
         self._lean = {
             JOBS: {"labels": LABEL_RUN},
             # First seen when bound: the moment its Secret is due.
@@ -222,7 +225,7 @@ class _Operator:
         self._tell_ready()
         tasks, self._background = self._background, []
         if tasks and not await self._queue.drain(_DRAIN_SECONDS):
-            log.warning("some runs were still being worked on after %.0f s", _DRAIN_SECONDS)
+            log.warning("some runs were still being reconciled after %.0f s", _DRAIN_SECONDS)
             if self._lease is not None:
                 self._lease.abandon()
         for task in tasks:

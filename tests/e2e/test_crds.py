@@ -34,20 +34,20 @@ BAD_CHANGES: list[tuple[str, Object, str]] = [
     (
         "account",
         {"serviceAccountName": "x"},
-        "serviceAccountName is immutable once a run exists: make a new run",
+        "serviceAccountName is immutable once a run exists: create a new run",
     ),
-    ("bindings", {"bindings": [{"name": "x"}]}, "bindings is immutable once a run exists: make a new run"),
-    ("no bindings", {"bindings": None}, "bindings is immutable once a run exists: make a new run"),
+    ("bindings", {"bindings": [{"name": "x"}]}, "bindings is immutable once a run exists: create a new run"),
+    ("no bindings", {"bindings": None}, "bindings is immutable once a run exists: create a new run"),
     (
         "tasks",
         {"tasks": [{**RUN["spec"]["tasks"][0], "containers": ["x"]}]},
         "tasks is immutable once a run exists",
     ),
-    ("input", {"input": None}, "input is immutable once a run exists: make a new run"),
+    ("input", {"input": None}, "input is immutable once a run exists: create a new run"),
     (
         "another value",
         {"sealedInput": {"token": "rk1.z"}},
-        "sealedInput is immutable once a run exists, and is taken out when it ends: make a new run",
+        "sealedInput is immutable once a run exists, and is removed when the run ends: create a new run",
     ),
     # the same fields and values, but not each to its own
     (
@@ -59,7 +59,7 @@ BAD_CHANGES: list[tuple[str, Object, str]] = [
     ("requester", {"requester": {"username": "bob"}}, "requester is immutable once a run exists"),
     ("group", {"requester": {"groups": ["admins"]}}, "requester is immutable once a run exists"),
     ("deadline", {"activeDeadlineSeconds": 5}, "activeDeadlineSeconds is immutable once a run exists"),
-    ("cancel", {"cancel": False}, "cancel cannot be taken back: make a new run"),
+    ("cancel", {"cancel": False}, "cancel cannot be undone: create a new run"),
 ]
 
 

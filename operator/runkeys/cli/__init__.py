@@ -61,7 +61,7 @@ def main(prog_name: str = "runkeys") -> None:
             echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # Whoever read the output has enough of it, e.g. `| head`. Python would complain again when it flushes.
+        # The reader of the output has closed it, e.g. `| head`. Python would complain again when it flushes.
         sys.stdout = None
         sys.exit(0)
     except Exception as error:
@@ -75,8 +75,8 @@ def main(prog_name: str = "runkeys") -> None:
             where = where.tb_next
         place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where is not None else ""
         echo(
-            f"Error: this is a mistake in runkeys: {type(error).__name__} at {place}. Please report it; with"
-            " RUNKEYS_TRACEBACK=1 it shows all of it, which may hold values of yours",
+            f"Error: this is a bug in runkeys: {type(error).__name__} at {place}. Please report it."
+            " RUNKEYS_TRACEBACK=1 shows the whole traceback, which may contain your values",
             err=True,
         )
         sys.exit(1)

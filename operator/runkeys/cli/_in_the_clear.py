@@ -140,5 +140,5 @@ def _problem(item: Entry, path: str, namespace: str | None) -> str:
     try:
         sealing.key_id_of(text)
     except sealing.SealError as error:
-        return f"is not sealed as it has to be: {error}"
+        return f"is not sealed correctly: {error}"
     return ""

@@ -56,7 +56,7 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
         if len(interrupts) > 1:
             raise KeyboardInterrupt
         settings.say(
-            "Interrupted: its tasks are asked to end, and have their grace period. Once more, and they are killed."
+            "Interrupted: the run's tasks are being stopped, within their grace periods. Interrupt again to kill them."
         )
         local.cancel()
 

@@ -34,8 +34,8 @@ _STORED_KEY = re.compile(r"[0-9]{8}T[0-9]{6}Z\.[0-9a-f]{16}")
 @click.option(
     "--check",
     is_flag=True,
-    help="Only list values that are not sealed, and fail if there are any: of SecretBindings, WorkflowRuns, Secrets, and"
-    " $secrets in files for --input.",
+    help="Only list values that are not sealed, and fail if there are any: of SecretBindings, WorkflowRuns, Secrets,"
+    " and $secrets in files for --input.",
 )
 @click.option(
     "--public-key", type=click.Path(), help="File with the cluster's public key. No cluster is needed then."
@@ -126,7 +126,7 @@ def _seal_file(settings: Settings, file: BindingFile, key: PublicKey | None, *, 
             raise Invalid(f"{file.path}, line {item.line}: {item.where}: {error}") from None
         done.append(item.name)
         if item.file:
-            settings.say(f"{file.path}: {item.where} is sealed with what is in {item.file}")
+            settings.say(f"{file.path}: {item.where} is sealed with the content of {item.file}")
         return text
 
     text = file.sealed(sealed)
@@ -228,7 +228,7 @@ def reseal(
     """
     paths = [*more_files, *files]
     if not paths:
-        raise Usage("give files to seal anew (-f)")
+        raise Usage("give files to seal again (-f)")
     if keys is None:
         keys_there = (
             "exec",
@@ -242,9 +242,10 @@ def reseal(
             "reseal",
         )
         raise Usage(
-            "to open what is sealed takes the private keys, which only the operator has. Either where they are:\n"
+            "only the private keys open sealed values, and only the operator has them. Run this where they are:\n"
             f"  {shell('cat', *paths)} | {kubectl(settings.operator_namespace, *keys_there)} > resealed.yaml\n"
-            f"or here, with their backup: {shell('runkeys', 'reseal', '--keys', 'keys.yaml', '-w', *paths)}"
+            "or this here, with a backup of the keys:"
+            f" {shell('runkeys', 'reseal', '--keys', 'keys.yaml', '-w', *paths)}"
         )
     keyring = _keyring(keys)
     for path in paths:
@@ -274,7 +275,7 @@ def _reseal_file(settings: Settings, file: BindingFile, keyring: Keyring, *, wri
         return
     if done:
         write_whole(file.path, text)
-    settings.say(f"{file.path}: sealed anew {', '.join(done) or 'nothing'}")
+    settings.say(f"{file.path}: sealed again {', '.join(done) or 'nothing'}")
 
 
 def _keyring(path: str) -> Keyring:
@@ -287,7 +288,7 @@ def _keyring(path: str) -> Keyring:
     names = sorted(name for name in data or {} if _STORED_KEY.fullmatch(str(name)))
     if not names or data is None:
         raise NotFound(
-            f"{path} has no keys: it has to be the Secret runkeys-sealing-keys as"
+            f"{path} has no keys: it must be the Secret runkeys-sealing-keys as"
             " `kubectl get secret runkeys-sealing-keys -o yaml` prints it"
         )
     newest, *older = [_private(path, name, data[name]) for name in reversed(names)]
@@ -298,5 +299,5 @@ def _private(path: str, name: str, text: object) -> PrivateKey:
     try:
         return PrivateKey.from_seed(base64.b64decode(str(text), validate=True))
     except (ValueError, sealing.SealError):
-        problem = Invalid(f"{path}: key {name} is damaged; take another copy of the backup")
+        problem = Invalid(f"{path}: key {name} is damaged; use another copy of the backup")
     raise problem

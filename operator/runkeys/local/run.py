@@ -311,8 +311,8 @@ def as_stored(manifest: Mapping[str, Any]) -> tuple[WorkflowRun, dict[str, str]]
     _check(made)  # again, with what stands for $secrets
     if brought:
         raise Invalid(
-            f"spec.sealedInput: {', '.join(sorted(brought))} opens in the cluster only; give the values locally as"
-            f" {SECRETS} in --input"
+            f"spec.sealedInput: {', '.join(sorted(brought))} can be opened only in the cluster; for a local run give"
+            f" the values as {SECRETS} in --input"
         )
     spec.pop("ttlSecondsAfterFinished", None)
     metadata |= {"uid": str(uuid4()), "generation": 1, "creationTimestamp": now().isoformat()}
