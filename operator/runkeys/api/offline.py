@@ -51,9 +51,22 @@ LABEL = (
 def refusals(kind: type[Kind], raw: Mapping[str, Any]) -> list[str]:
     """Everything that an API server would refuse of an object of this kind, without its values.
 
-    :raises Problem: the CEL library is not installed.
+    :raises Problem: what evaluates the rules is not installed.
     """
-    schema = _schema(kind)
+    try:
+        import cel  # noqa: F401
+
+        schema = _schema(kind)
+    except ImportError as error:
+        problem = Problem(
+            f"the kinds' rules cannot be evaluated: {error.name} is not installed; pip install 'runkeys[cli]'"
+        )
+    else:
+        return _refusals(schema, raw)
+    raise problem
+
+
+def _refusals(schema: Json, raw: Mapping[str, Any]) -> list[str]:
     found = list(_unknown(schema, raw, ""))
     metadata = raw.get("metadata")
     errors = list(_schema_errors(schema, {**raw, "metadata": metadata if metadata is not None else {}}, ""))
@@ -247,13 +260,6 @@ def _holds(rule: str, value: Any) -> bool:
 
 @cache
 def _compiled(rule: str) -> Any:
-    try:
-        import cel
-    except ImportError:
-        problem = Problem(
-            "the rules of the kinds are evaluated with the package common-expression-language, which is not installed:"
-            " pip install 'runkeys[cli]'"
-        )
-    else:
-        return cel.compile(rule)
-    raise problem
+    import cel
+
+    return cel.compile(rule)

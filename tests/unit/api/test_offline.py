@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -85,3 +87,29 @@ def test_a_null_is_refused_unless_there_is_a_default() -> None:
 @pytest.mark.parametrize("raw", [{}, {"spec": None}, {"spec": []}, {"spec": {"tasks": 3}}, {"metadata": 3}])
 def test_what_is_no_object_of_the_kind_is_refused(raw: Object) -> None:
     assert offline.refusals(WorkflowRun, raw)
+
+
+@pytest.mark.parametrize("module", ["cel", "yaml"])
+def test_without_the_extra_it_says_what_to_install(module: str) -> None:
+    code = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "from runkeys.local import LocalRun\n"
+        "from runkeys.problems import Problem\n"
+        "try: LocalRun({'spec': {}}, {})\n"
+        "except Problem as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.rstrip().endswith("is not installed; pip install 'runkeys[cli]'")
+
+
+def test_what_a_task_imports_loads_none_of_it() -> None:
+    code = (
+        "import runkeys, runkeys.secrets, runkeys.masking, runkeys.runtime, runkeys.local, sys\n"
+        "print([name for name in ('cel', 'typer', 'yaml', 'kubernetes') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
