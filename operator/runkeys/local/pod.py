@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from runkeys.local.process import Process
 from runkeys.local.volumes import POOLS, Volumes, field_of
-from runkeys.names import RUNTIME, RUNTIME_VARIABLE, SECRETS_VARIABLE, TASK_VARIABLE
+from runkeys.names import FOLDER_VARIABLES, RUNTIME, RUNTIME_VARIABLE, SECRETS_VARIABLE, TASK_VARIABLE
 from runkeys.planning.observation import ContainerView, PodView
 from runkeys.planning.readers import shape_of
 
@@ -196,6 +196,8 @@ class LocalPod:
         # `python3` is the one that runs this, with what is installed beside it.
         mine["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), mine.get("PATH", os.defpath)])
         mine[RUNTIME_VARIABLE] = str(places[RUNTIME])
+        # The qhub runtime knows these, and a service's own ones are not for what runs here.
+        mine |= {name: str(places[RUNTIME] / kind) for kind, name in FOLDER_VARIABLES.items()}
         mine["PYTHONUNBUFFERED"] = "1"
         return mine
 

@@ -13,13 +13,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runkeys.names import RUNTIME
+from runkeys.names import FOLDER_VARIABLES, RUNTIME
 from runkeys.planning.kubelet import OURS
 from runkeys.problems import Invalid
 
 Json = Mapping[str, Any]
 
-POOLS = "datapools"
+POOLS = "input"
+"""The folder with data pools, the same in which a service that is tried out by hand finds them."""
+
 _OUTPUT_KEPT = 4096
 """Bytes of the end of an output that the kubelet keeps."""
 
@@ -80,6 +82,8 @@ class Volumes:
                 link.symlink_to(place)
             else:
                 places[path] = place
+        for kind in FOLDER_VARIABLES:
+            (runtime / kind).mkdir(exist_ok=True)
         return places
 
     def output(self) -> str:

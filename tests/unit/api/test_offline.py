@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from runkeys.api import SecretBinding, SecretReveal, WorkflowRun, offline
 from runkeys.api.crd import Kind
 from testing.cluster.client import Object
 from tests.crd_cases import BAD_BINDINGS, BAD_REVEALS, BAD_RUNS, BINDING, CANARY, REVEAL, RUN, changed
+from tests.unit.cli.terminal import environment
 
 CASES = [
     pytest.param(kind, example, *case, id=f"{kind.__name__}: {case[0]}")
@@ -90,7 +92,7 @@ def test_what_is_no_object_of_the_kind_is_refused(raw: Object) -> None:
 
 
 @pytest.mark.parametrize("module", ["cel", "yaml"])
-def test_without_the_extra_it_says_what_to_install(module: str) -> None:
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path, module: str) -> None:
     code = (
         f"import sys; sys.modules[{module!r}] = None\n"
         "from runkeys.local import LocalRun\n"
@@ -99,17 +101,27 @@ def test_without_the_extra_it_says_what_to_install(module: str) -> None:
         "except Problem as error: print(error)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=environment(tmp_path),
     )
     assert done.stdout.rstrip().endswith("is not installed; pip install 'runkeys[cli]'")
 
 
-def test_what_a_task_imports_loads_none_of_it() -> None:
+def test_what_a_task_imports_loads_none_of_it(tmp_path: Path) -> None:
     code = (
         "import runkeys, runkeys.secrets, runkeys.masking, runkeys.runtime, runkeys.local, sys\n"
         "print([name for name in ('cel', 'typer', 'yaml', 'kubernetes') if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=environment(tmp_path),
     )
     assert done.stdout == "[]\n"
