@@ -205,7 +205,7 @@ class _Reader:
         if isinstance(found, bool) and str(node.value) in ("y", "Y", "n", "N"):
             # To kubectl it is true or false. Nobody means that, and PyYAML writes such keys without quotes.
             raise self._wrong(
-                node, f"the key {node.value} is true or false to kubectl; put quotes around it"
+                node, f"the key {node.value} means true or false to kubectl; put quotes around it"
             )
         if isinstance(found, bool):
             return "true" if found else "false"

@@ -348,7 +348,7 @@ def _named(step: _Later, given: str | None, own: str | _Later | None) -> str:
     """Return the name of a secret: the one of this call, else the step's own."""
     name = given if given is not None else own
     if name is None:
-        raise ValueError(f"{type(step).__name__} needs a name: give it to the constructor or to run()")
+        raise ValueError(f"{type(step).__name__} needs a name: give it to the constructor, or to run()")
     if not isinstance(name, str):
         raise ValueError("the name of this secret is known when the flow runs")  # noqa: TRY004
     return name

@@ -124,7 +124,7 @@ VALUE = canary()
         ("? [a, b]\n: 1\n", "a.yaml, line 1: a key must be a text"),
         (
             "a:\n  n: 1\n",
-            "a.yaml, line 2, a: kubectl takes the key n for true or false; put quotes around it",
+            "a.yaml, line 2, a: the key n means true or false to kubectl; put quotes around it",
         ),
         ("a: &a [*a]\n", "its aliases come to more"),
         ("a: {<<: 1}\n", "<< takes a mapping"),
