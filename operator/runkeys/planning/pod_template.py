@@ -9,7 +9,16 @@ from typing import Any, Protocol
 from runkeys._text.documents import TOO_DEEP, is_too_deep
 from runkeys.api import GROUP, Task
 from runkeys.names import RUNTIME, SIGNER
-from runkeys.planning.kubelet import OURS, TERMINATION_LOG, copies, expands, expansions, is_taken
+from runkeys.planning.kubelet import (
+    OURS,
+    TERMINATION_LOG,
+    copies,
+    expansions,
+    is_secret,
+    is_taken,
+    left_as_text,
+    references,
+)
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.shape import misshapen
 
@@ -118,12 +127,34 @@ def template_refusals(
                 f" is down; a task with secrets may have at most {MOST_GRACE}",
             )
         yield from _given_away(task, spec, secret_names, refuse)
-        for index, item in enumerate(task.env):
-            if expands(item.value, secret_names):
+    yield from _left_as_text(task, path, secret_names)
+
+
+def _left_as_text(task: Task, path: str, secret_names: Sequence[str]) -> Iterator[Refusal]:
+    """Yield refusals of ``$(NAME)`` where a secret is meant and the kubelet has none to put there."""
+    plain = {item.name for item in task.env}
+    for index, item in enumerate(task.env):
+        # The kubelet would not even find the task's own secrets, which are listed after env.
+        for name in references(item.value):
+            if is_secret(name, secret_names) and name not in plain:
                 yield Refusal(
                     Reason.TEMPLATE_REFUSED,
                     f"{path}.env[{index}].value",
-                    "copies a secret into another variable; give the secret that name with env instead",
+                    f"$({name}) would stay as it is written, because env is not for secrets; remove it, and list the"
+                    f" secret under secrets, with env: {item.name} if it needs that name",
+                    permanent=True,
+                )
+    for where, container in _each(task.template["spec"]):
+        gets = container["name"] in task.secret_containers
+        known = {*plain, *secret_names} if gets else set()
+        for part, name in left_as_text(container, secret_names):
+            if name not in known:
+                yield Refusal(
+                    Reason.TEMPLATE_REFUSED,
+                    f"{path}.template.{where}.{part}",
+                    f"$({name}) would stay as it is written, because the container has no variable {name}; list the"
+                    " secret under secrets and the container under containers of the task, and read the variable in"
+                    " the program",
                     permanent=True,
                 )
 

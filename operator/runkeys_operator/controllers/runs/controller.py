@@ -239,14 +239,14 @@ class RunController:
         except (ApiError, LeaseLostError, LoginError, UnreadableError):
             raise
         except Exception as error:
-            if (last := self._last.get(key)) is None or last.uid != obs.run.metadata.uid:
-                self._remember(key, obs)
             await self._after_defect(key, error)
             raise
 
     async def _after_defect(self, key: Key, error: Exception, *, only_release: bool = False) -> None:
         """Delete the Secrets of a run whose planning raised ``error``, and say so in its status."""
-        obs = self._observer.remembered(key, self._last[key])
+        if (last := self._last.get(key)) is None:
+            return
+        obs = self._observer.remembered(key, last)
         for _ in range(_MOST_STEPS):
             if obs.run.metadata.deletion_timestamp is not None:
                 step = plan_deletion(obs)
@@ -255,9 +255,12 @@ class RunController:
             if not step.actions or (only_release and step.status is not None):
                 return
             obs = await self._apply(key, step.actions, obs)
+            if step.status is not None:
+                return
 
     async def _carry_out(self, key: Key, obs: Observation) -> Plan | None:
         for _ in range(_MOST_STEPS + _STEPS_A_TASK * len(obs.run.spec.tasks)):
+            self._remember(key, obs)  # also if planning raises
             step = await self._plan(obs)
             if step.status is not None:
                 obs = replace(obs, memory=note_staleness(obs.memory, self._now(), stale=step.stale))
