@@ -51,6 +51,14 @@ def shown(_: Account) -> Object:
             f" run: others would see its value; {_CHANGED}",
         )
     )
+    checks.append(
+        check(
+            "(object.spec.?initContainers.orValue([]) + object.spec.containers).all(c,"
+            f" !c.?envFrom.orValue([]).exists(e, e.?secretRef.?name.orValue('').startsWith({text(OBJECT_PREFIX)})))",
+            "a container may not get the Secret of a run with envFrom, under names that are not checked: Runkeys lists"
+            f" each variable in env; {_CHANGED}",
+        )
+    )
     texts = " + ".join(_texts(path) for path in EXPANDED)
     variables = {
         "having": "(object.spec.?initContainers.orValue([]) + object.spec.containers).filter(c,"

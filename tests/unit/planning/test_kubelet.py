@@ -61,6 +61,17 @@ def test_it_is_refused_in_a_container_with_secrets(field: str, delivery: str) ->
     assert refused(task(template=bad), delivery=delivery) == {field: Reason.TEMPLATE_REFUSED}
 
 
+@pytest.mark.parametrize("kind", [{}, {"restartPolicy": "Always"}], ids=["init", "sidecar"])
+@pytest.mark.parametrize("field", [*EXPANSIONS, *COPIES])
+def test_an_init_container_and_a_sidecar_are_containers_too(field: str, kind: dict[str, Any]) -> None:
+    early = {"name": "early", "image": "a/b", **kind, **{**EXPANSIONS, **COPIES}[field]}
+    bad = template(initContainers=[early])
+
+    assert refused(task(template=bad, containers=["early"])) == {
+        f"initContainers[0].{field}": Reason.TEMPLATE_REFUSED
+    }
+
+
 @pytest.mark.parametrize("field", COPIES)
 def test_a_secret_that_is_a_file_is_no_better(field: str) -> None:
     assert list(refused(task(template=container(**COPIES[field]), secrets=AS_FILE))) == [field]
