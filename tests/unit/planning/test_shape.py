@@ -14,7 +14,7 @@ from runkeys.api import WorkflowRun
 from runkeys.planning import manifests
 from runkeys.planning.readers import readers, shape_of
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import TaskRequirements, task_requirements
+from runkeys.planning.requirements import ANYWHERE, TaskRequirements, task_requirements
 from testing.mutations import any_value, changed, places, rich_template
 from tests.unit.planning.objects import bound_to, make_binding, make_run, task
 from tests.unit.planning.world import World
@@ -119,7 +119,7 @@ def test_any_json_at_any_place_is_refused_or_planned(changes: list[tuple[int, in
     for index in range(len(run.spec.tasks)):
         found = task_requirements(run, index, bindings)
         if isinstance(found, TaskRequirements):
-            pod = manifests.job(run, index, 1, found, image="a/b")["spec"]["template"]["spec"]
+            pod = manifests.job(run, index, 1, found, support=ANYWHERE)["spec"]["template"]["spec"]
             shape_of(pod)
             readers(pod)
         else:
