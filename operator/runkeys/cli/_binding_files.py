@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from runkeys.cli._documents import joined, read_texts, yaml_nodes
 from runkeys.problems import Invalid
 
 VALUE, VALUE_FROM, SEALED = "value", "valueFrom", "sealed"
@@ -61,15 +62,7 @@ class BindingFile:
     def __init__(self, path: Path, text: str) -> None:
         """:raises Invalid: it is no YAML."""
         self.path, self.text = path, text
-        try:
-            self._documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            at = f", line {mark.line + 1}" if mark is not None else ""
-            problem = Invalid(f"{path}{at}: this is not YAML; correct it first")
-        else:
-            return
-        raise problem  # outside of `except`: the parser's error quotes the line, which may hold a value
+        self._documents = yaml_nodes(str(path), text)
 
     def entries(self) -> Iterator[Entry]:
         """Return all entries of all SecretBindings in the file."""
@@ -113,7 +106,10 @@ class BindingFile:
                 "tag:yaml.org,2002:int",
             ):
                 raise Invalid(f"{where}: value is not text; put quotes around it")
-            return str(node.value).encode()
+            try:
+                return joined(str(node.value)).encode()
+            except ValueError as error:
+                raise Invalid(f"{where}: {error}") from None
         name = entry.file
         if not name:
             raise Invalid(f"{where}: valueFrom needs a file, e.g. valueFrom: {{file: cert.pem}}")
@@ -148,8 +144,8 @@ class BindingFile:
         for begin, end, text in sorted(changes, reverse=True):
             changed = changed[:begin] + text + changed[end:]
         try:
-            good = list(yaml.safe_load_all(changed)) == expected
-        except yaml.YAMLError:
+            good = read_texts(str(self.path), changed) == expected
+        except Invalid:
             good = False
         if not good:
             raise Invalid(
@@ -158,7 +154,7 @@ class BindingFile:
         return changed
 
     def _data(self) -> list[Any]:
-        return list(yaml.safe_load_all(self.text))
+        return read_texts(str(self.path), self.text)
 
     def _change(self, entry: Entry, key: str, text: str) -> tuple[int, int, str]:
         found = next((k, v) for k, v in entry.node.value if isinstance(k, yaml.ScalarNode) and k.value == key)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from runkeys.api import WorkflowRun
+from runkeys.cli._env_file import read_env_file
 from runkeys.cli._framework import INTERRUPTED, Settings
 from runkeys.cli._output import print_object
 from runkeys.cli._printing import echo, log
 from runkeys.cli.show import show
 from runkeys.client.submission import parse_run
 from runkeys.local import LocalRun
-from runkeys.problems import Invalid, NotFound, RunFailed
+from runkeys.problems import RunFailed
 
 
 def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | None, *, dry_run: bool) -> None:
@@ -73,28 +74,21 @@ def _is_data(settings: Settings) -> bool:
 
 
 def _read(settings: Settings, path: str) -> dict[str, str]:
-    from dotenv import dotenv_values
-
-    file = Path(path)
-    if not file.is_file():
-        raise NotFound(f"there is no file {path}")
+    file, found = Path(path), read_env_file(path)
     if _is_kept_by_git(file):
         echo(
             f"Warning: git does not ignore {path}, so the secrets in it may be committed; add it to .gitignore",
             err=True,
         )
-    # Values are what is written: a $ in one is no reference to another.
-    found = dotenv_values(file, interpolate=False)
-    empty = [name for name, value in found.items() if value is None]
-    if empty:
-        raise Invalid(f"{path}: {', '.join(empty)} has no value; write NAME=value")
     if settings.verbose:
         settings.say(f"{path}: {', '.join(found)}")
-    return {name: value for name, value in found.items() if value is not None}
+    return found
 
 
 def _is_kept_by_git(file: Path) -> bool:
     """Return whether the file is in a Git work tree and Git does not ignore it."""
+    if not file.is_file():
+        return False
     try:
         done = subprocess.run(
             ["git", "check-ignore", "-q", file.name],

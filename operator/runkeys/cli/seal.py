@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import click
-import yaml
 
 from runkeys import sealing
 from runkeys._text.words import kubectl, shell
 from runkeys.api.binding import NAMESPACE, PERSONAL_SCOPE, STRICT
 from runkeys.cli._binding_files import SEALED, BindingFile, Entry
+from runkeys.cli._documents import read_documents
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._input import read_text, read_value
 from runkeys.cli._printing import data, echo
@@ -235,7 +235,7 @@ def reseal(
         )
         raise Usage(
             "only the private keys open sealed values, and only the operator has them. Run this where they are:\n"
-            f"  {shell('cat', *paths)} | {kubectl(settings.operator_namespace, *keys_there)} > resealed.yaml\n"
+            f"  {shell('cat', *paths)} | {kubectl(settings.operator(), *keys_there)} > resealed.yaml\n"
             "or this here, with a backup of the keys: runkeys reseal --keys keys.yaml -w -f FILE"
         )
     keyring = _keyring(keys)
@@ -271,10 +271,7 @@ def _reseal_file(settings: Settings, file: BindingFile, keyring: Keyring, *, wri
 
 def _keyring(path: str) -> Keyring:
     """Return the keys of a backup. The key whose name sorts last is the newest."""
-    try:
-        stored = yaml.safe_load(read_text(path))
-    except yaml.YAMLError:
-        stored = None
+    stored = next(iter(read_documents(path, read_text(path))), None)
     data = stored.get("data") if isinstance(stored, dict) else None
     names = sorted(name for name in data or {} if _STORED_KEY.fullmatch(str(name)))
     if not names or data is None:

@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from runkeys.names import RUNTIME, RUNTIME_VARIABLE
+from runkeys.names import FOLDER_VARIABLES, RUNTIME, RUNTIME_VARIABLE
 from runkeys.planning.observation import ContainerView, PodView
 from runkeys.planning.readers import shape_of
 
 Json = dict[str, Any]
 
-POOLS = "datapools"
+POOLS = "input"
+"""The folder with data pools, the same in which a service that is tried out by hand finds them."""
+
 _OUTPUT_KEPT = 4096
 """Bytes of the end of an output that the kubelet keeps."""
 
@@ -182,7 +184,8 @@ class LocalPod:
         """By path in the container where it is here, made and filled."""
         volumes = {item["name"]: item for item in self.template["spec"].get("volumes") or []}
         runtime = self.folder / "runtime"
-        runtime.mkdir(parents=True, exist_ok=True)
+        for kind in FOLDER_VARIABLES:
+            (runtime / kind).mkdir(parents=True, exist_ok=True)
         places = {RUNTIME: runtime}
         for mount in container.get("volumeMounts") or []:
             path, volume = str(mount["mountPath"]).rstrip("/"), volumes.get(mount["name"], {})
@@ -214,6 +217,8 @@ class LocalPod:
         # `python3` is the one that runs this, with what is installed beside it.
         mine["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), mine.get("PATH", os.defpath)])
         mine[RUNTIME_VARIABLE] = str(places[RUNTIME])
+        # The qhub runtime knows these, and a service's own ones are not for what runs here.
+        mine |= {name: str(places[RUNTIME] / kind) for kind, name in FOLDER_VARIABLES.items()}
         mine["PYTHONUNBUFFERED"] = "1"
         for item in container.get("env") or []:
             if "value" in item:

@@ -6,7 +6,7 @@ the status says are the same. Different, plainly:
 
 * A container is a process: its ``command`` and ``args``, in the current folder. Its image is not looked at.
 * ``/var/runtime`` is a temporary folder. ``RUNKEYS_RUNTIME_DIR`` names it, and in ``command``, ``args`` and ``env``
-  the one is written for the other. Data pools are folders in ``datapools/``.
+  the one is written for the other. Data pools are folders in ``input/``.
 * A process also has the variables of the user who starts it, except ``SECRET_*``.
 """
 
