@@ -93,6 +93,10 @@ _RESERVED_NAMES = frozenset({"PATH"})
 _RESERVED_PREFIXES = ("LD_", "KUBERNETES_", "PYTHON")
 
 
+SECRET_PREFIX = "SECRET_"
+"""Prefix of the variables with secrets that have no ``env``."""
+
+
 def secret_variable(parameter: str) -> str:
     """Name of the environment variable that carries the secret parameter ``parameter``.
 
@@ -103,7 +107,7 @@ def secret_variable(parameter: str) -> str:
     plain = _NOT_IN_VARIABLE.sub("_", parameter)
     if plain != plain.upper():
         plain = _INNER_CAPITAL.sub("_", plain).upper()
-    return f"SECRET_{plain}"
+    return f"{SECRET_PREFIX}{plain}"
 
 
 def is_variable_name(name: str) -> bool:

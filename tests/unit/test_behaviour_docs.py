@@ -41,6 +41,6 @@ def test_rows_of_files_words_and_clusters_are_numbered() -> None:
 
 def test_no_row_is_left_out() -> None:
     rows = re.findall(r"^\| (A?\d+) \|", BEHAVIOUR.read_text(), re.MULTILINE)
-    beyond = [int(row[1:]) for row in rows if row.startswith("A")]
-    assert rows == [*map(str, range(1, 52)), *(f"A{number}" for number in sorted(set(beyond)))]
-    assert set(range(1, 19)) <= set(beyond)
+    beyond = [row for row in rows if row.startswith("A")]
+    assert rows == [*map(str, range(1, 52)), *(f"A{number}" for number in range(1, len(beyond) + 1))]
+    assert len(beyond) >= 18

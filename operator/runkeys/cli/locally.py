@@ -15,8 +15,7 @@ from runkeys.cli._framework import INTERRUPTED, Settings
 from runkeys.cli._output import print_object
 from runkeys.cli._printing import echo, log
 from runkeys.cli.show import show
-from runkeys.client.submission import parse_run
-from runkeys.local import LocalRun
+from runkeys.local import LocalRun, as_stored
 from runkeys.problems import RunFailed
 
 
@@ -27,7 +26,7 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
 
     :raises RunFailed: the run did not succeed.
     """
-    tasks = parse_run(manifest).spec.tasks
+    tasks = as_stored(manifest)[0].spec.tasks
     exact = {item.env for task in tasks for item in task.secrets}
     values = {name: text for name, text in os.environ.items() if name.startswith("SECRET_") or name in exact}
     if env_file is not None:
@@ -47,15 +46,19 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
 
     local = LocalRun(manifest, values, print_line=print_line, changed=changed)
     if dry_run:
-        print_object(settings, manifest)
+        print_object(settings, local.shown(manifest))
         return
+    for note in local.notes:
+        settings.say(note)
     interrupts: list[int] = []
 
     def interrupt(number: int, _: object) -> None:
         interrupts.append(number)
         if len(interrupts) > 1:
             raise KeyboardInterrupt
-        settings.say("Interrupted: the run's tasks are being stopped. Interrupt again to kill them.")
+        settings.say(
+            "Interrupted: the run's tasks are being stopped, within their grace periods. Interrupt again to kill them."
+        )
         local.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):

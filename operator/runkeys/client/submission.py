@@ -6,8 +6,10 @@ import copy
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from runkeys._text.documents import altered, is_too_deep
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.api.common import API_VERSION, describe_invalid
 from runkeys.mapping import SECRETS, seal_secrets, split_secrets
@@ -28,6 +30,7 @@ TTL = 86400
 
 _MAX_SOURCE = 200 * 1024
 _SOURCE = "source"
+_MOST_TOLD = 5
 
 _EXPANDED = re.compile(r"\$(?=[$(])")
 _SHAPES: tuple[tuple[str, type], ...] = (
@@ -64,7 +67,8 @@ def check_shape(manifest: Mapping[str, Any]) -> None:
 def take_secrets(manifest: Mapping[str, Any]) -> tuple[Json, dict[str, str]]:
     """A copy of a run without the ``$secrets`` of its input, and these by field.
 
-    :raises Invalid: they are no texts by name, stand in another place, or are in sealedInput too.
+    :raises Invalid: they are no texts by name, stand in another place, or are in sealedInput too; or the run has a
+        number that the API server or a task would read as another one.
     """
     check_shape(manifest)
     made = {"apiVersion": API_VERSION, "kind": "WorkflowRun", **copy.deepcopy(dict(manifest))}
@@ -72,9 +76,13 @@ def take_secrets(manifest: Mapping[str, Any]) -> tuple[Json, dict[str, str]]:
     if not isinstance(spec, dict):
         raise Invalid("spec: found none; a run needs one with its tasks")
     given = spec.get("input")
-    if not isinstance(given, dict):
-        return made, {}
-    spec["input"], found = split_secrets(given, "spec.input.")
+    found: dict[str, str] = {}
+    if isinstance(given, dict):
+        spec["input"], found = split_secrets(given, "spec.input.")
+    if not is_too_deep(spec):
+        wrong = list(islice(altered(spec, "spec"), _MOST_TOLD))
+        if wrong:
+            raise Invalid("; ".join(f"{path}: {message}" for path, message in wrong))
     twice = sorted(set(found) & set(spec.get("sealedInput") or {}))
     if twice:
         raise Invalid(

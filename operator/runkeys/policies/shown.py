@@ -35,9 +35,14 @@ def shown(_: Account) -> Object:
     Planning refuses these fields already. This is for what others make of the pod after that: a mutating policy, a
     webhook, somebody with the operator's token.
     """
-    return policy(
-        [rule("CREATE", "pods")], shown_checks(" of a run", _CHANGED), shown_variables(), _FROM_A_RUN
+    whole = check(
+        "(object.spec.?initContainers.orValue([]) + object.spec.containers).all(c,"
+        f" !c.?envFrom.orValue([]).exists(e, e.?secretRef.?name.orValue('').startsWith({text(OBJECT_PREFIX)})))",
+        "a container may not get the Secret of a run with envFrom, under names that are not checked: Runkeys lists"
+        f" each variable in env; {_CHANGED}",
     )
+    checks = [*shown_checks(" of a run", _CHANGED), whole]
+    return policy([rule("CREATE", "pods")], checks, shown_variables(), _FROM_A_RUN)
 
 
 def shown_checks(of: str, advice: str) -> list[Object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import secrets
 import signal
 import subprocess
 from collections.abc import Callable
@@ -16,27 +15,8 @@ import pytest
 import yaml
 
 from runkeys.local import LocalRun
+from tests.unit.cli.local_runs import TOKEN, manifest, python, task
 from tests.unit.cli.terminal import COMMAND, ROOT, Done, Terminal, environment
-
-TOKEN = f"canary-{secrets.token_hex(12)}"
-
-
-def python(code: str) -> list[str]:
-    return ["python3", "-c", code]
-
-
-def task(name: str = "work", code: str = "print('done')", **fields: Any) -> dict[str, Any]:
-    container = {"name": "main", "image": "python:3.13-slim", "command": python(code)}
-    return {"name": name, "template": {"spec": {"containers": [container]}}, **fields}
-
-
-def manifest(*tasks: dict[str, Any], **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "runkeys.dev/v1alpha1",
-        "kind": "WorkflowRun",
-        "metadata": {"name": "flow"},
-        "spec": {"bindings": [{"name": "keys"}], "tasks": list(tasks), **spec},
-    }
 
 
 @pytest.fixture
