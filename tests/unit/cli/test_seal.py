@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 import secrets
 import shlex
@@ -290,6 +291,8 @@ stringData:
             "w.yaml:3: sealedInput of WorkflowRun w is not sealed",
         ),
     ],
+    # A canary in the name of a test would give each worker other tests.
+    ids=itertools.count(),
 )
 def test_what_is_in_the_clear_besides_bindings_is_found(
     terminal: Terminal, public: str, name: str, text: str, says: str
