@@ -27,7 +27,7 @@ def plain_files(account: Account, namespaces: Sequence[str] = ()) -> dict[str, s
 
 def chart_template() -> str:
     """The template of the chart: the same for the release's own account and the namespaces that it serves."""
-    text = HEADER + "{{- if .Values.installPolicies }}\n"
+    text = HEADER + '{{- include "runkeys.defaults" . -}}\n' + "{{- if .Values.installPolicies }}\n"
     for item in build(Account.service_account(_NAMESPACE, _NAME), [_SERVED]):
         served_here = _SELECTOR.sub(_served_by_the_release, _yaml(item))
         labels = '  labels:\n    {{- include "runkeys.labels" $ | nindent 4 }}\n'
