@@ -10,7 +10,7 @@ from runkeys._text.words import line
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import run_name
 from runkeys.cli._printing import echo
-from runkeys.cli.show import follow, judge, show
+from runkeys.cli.show import WAIT, follow, judge, show
 from runkeys.client.submission import again
 from runkeys.problems import Invalid, Usage
 
@@ -23,7 +23,7 @@ def cancel(settings: Settings, names: tuple[str, ...]) -> None:
     for name in names:
         run = client.get(name)
         if run.status.finished:
-            settings.say(f"run {name} is over already: {run.status.phase}")
+            settings.say(f"run {name} has finished already: {run.status.phase}")
             continue
         client.cancel(name)
         _told(settings, name, "is being cancelled")
@@ -36,7 +36,7 @@ def suspend(settings: Settings, names: tuple[str, ...]) -> None:
     client = settings.client()
     for name in names:
         if client.get(name).status.finished:
-            raise Invalid(f"run {name} is over, so there is nothing to suspend")
+            raise Invalid(f"run {name} has finished, so there is nothing to suspend")
         client.suspend(name)
         _told(settings, name, "is being suspended")
 
@@ -50,7 +50,7 @@ def resume(settings: Settings, names: tuple[str, ...]) -> None:
         if not client.get(name).spec.suspend:
             raise Invalid(f"run {name} is not suspended")
         client.resume(name)
-        _told(settings, name, "goes on")
+        _told(settings, name, "continues")
 
 
 @command()
@@ -62,8 +62,8 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> None:
     running = [name for name in names if not client.get(name).status.finished]
     if running and not yes:
         if not sys.stdin.isatty():
-            raise Usage(f"{', '.join(running)} is not over yet; give --yes to delete it all the same")
-        click.confirm(f"{line(', '.join(running))} is not over yet. Delete it?", abort=True, err=True)
+            raise Usage(f"{', '.join(running)} has not finished yet; give --yes to delete it all the same")
+        click.confirm(f"{line(', '.join(running))} has not finished yet. Delete it?", abort=True, err=True)
     for name in names:
         client.delete(name)
         _told(settings, name, "deleted")
@@ -72,7 +72,7 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> None:
 @command()
 @click.argument("name")
 @click.option("--from-failed", is_flag=True, help="Leave out the tasks that succeeded, except Always tasks.")
-@click.option("--wait", is_flag=True, help="Wait until the new run finishes.")
+@click.option("--wait", is_flag=True, help=WAIT)
 @click.option("--timeout", type=click.FloatRange(0), help="Maximum seconds to wait.")
 def rerun(settings: Settings, name: str, *, from_failed: bool, wait: bool, timeout: float | None) -> None:
     """Start a new run like NAME. With --from-failed, leave out the tasks that succeeded, except Always tasks.
@@ -83,7 +83,7 @@ def rerun(settings: Settings, name: str, *, from_failed: bool, wait: bool, timeo
     client = settings.client()
     run = client.get(name)
     if not run.status.finished:
-        raise Invalid(f"run {name} is not over yet; wait for it, or cancel it")
+        raise Invalid(f"run {name} has not finished yet; wait for it, or cancel it")
     raw = client.read(client.path("workflowruns", name))
     made = client.submit(again(run, raw, from_failed=from_failed))
     if not wait:

@@ -293,4 +293,4 @@ def _released(tasks: Sequence[TaskResult], live: int, *, final: bool) -> tuple[b
     if final:
         made = any(attempt.exposures for task in tasks for attempt in task.attempts)
         return True, "Released" if made else "NeverMade", ""
-    return False, "NotFinished", "no Secret exists now; the run goes on"
+    return False, "NotFinished", "no Secret exists now; the run has not finished"
