@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runkeys import masking
-from runkeys.names import RUNTIME, RUNTIME_VARIABLE, SECRETS_VARIABLE, TASK_VARIABLE, secret_variable
+from runkeys.names import (
+    FOLDER_VARIABLES,
+    RUNTIME,
+    RUNTIME_VARIABLE,
+    SECRETS_VARIABLE,
+    TASK_VARIABLE,
+    secret_variable,
+)
 
-# The same variables as in the qhub runtime, so that one setting serves both.
-_FOLDERS = {"input": "INPUT_DIRECTORY", "output": "OUTPUT_DIRECTORY", "datapool": "DATAPOOL_DIRECTORY"}
 _read: dict[str, str] = {}
 _lock = threading.Lock()
 
@@ -43,7 +48,7 @@ def task() -> Task | None:
         found = None
     if not isinstance(found, dict):
         raise ValueError(  # noqa: TRY004 -- it is the text that is wrong
-            f"the variable {SECRETS_VARIABLE} is no JSON object; leave it as Runkeys sets it"
+            f"the variable {SECRETS_VARIABLE} is not a JSON object; Runkeys sets it, so do not change it"
         )
     return Task(name, {str(key): str(value) for key, value in found.items()})
 
@@ -61,7 +66,7 @@ def folder(kind: str) -> Path:
     service is tried out, the current folder is used: ``./input`` for input and data pools, ``./output`` for output,
     ``./secrets`` for secrets.
     """
-    named = os.environ.get(_FOLDERS.get(kind, ""))
+    named = os.environ.get(FOLDER_VARIABLES.get(kind, ""))
     if named:
         return Path(named)
     base = Path(os.environ.get(RUNTIME_VARIABLE) or RUNTIME)
@@ -94,6 +99,15 @@ def secret(name: str) -> str | None:
     return variable(secret_container)
 
 
+def has_secret(name: str) -> bool:
+    """Return whether this process has a secret with this name. Its value is not read."""
+    known = task()
+    place = (known.secrets if known is not None else {}).get(name, secret_variable(name))
+    if place.startswith("file:"):
+        return (folder("secrets") / place.removeprefix("file:")).is_file()
+    return place in os.environ or place in _read
+
+
 def file(name: str) -> str | None:
     """Return the unchanged text of a file with a secret, or None. Raises ValueError if it is not UTF-8."""
     path = folder("secrets") / name
@@ -106,7 +120,7 @@ def file(name: str) -> str | None:
         return raw.decode()
     except UnicodeDecodeError:
         pass
-    raise ValueError(f"{path} is no text in UTF-8: read the file itself, as bytes")
+    raise ValueError(f"{path} is not UTF-8 text: read the file itself, as bytes")
 
 
 def _mask(value: str | bytes) -> None:

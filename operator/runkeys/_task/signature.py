@@ -55,7 +55,9 @@ def load(entrypoint: str, folder: Path | None = None) -> Function:
     """
     module_name, colon, name = entrypoint.partition(":")
     if not (colon and module_name and name):
-        raise ValueError(f"the entry point {entrypoint!r} must be module:function, as src.program:run")
+        raise ValueError(
+            f"the entry point {entrypoint!r} must be module:function, for example src.program:run"
+        )
     place = str(folder or Path.cwd())
     if place not in sys.path:
         sys.path.insert(0, place)
@@ -65,7 +67,9 @@ def load(entrypoint: str, folder: Path | None = None) -> Function:
         parents = [module_name[:at] for at, sign in enumerate(module_name) if sign == "."]
         if error.name not in (module_name, *parents):
             raise  # something that the service itself imports
-        raise ValueError(f"there is no module {module_name} in {place} and where Python looks") from None
+        raise ValueError(
+            f"there is no module {module_name} in {place} or elsewhere on Python's search path"
+        ) from None
     found = getattr(module, name, None)
     if not callable(found):
         raise ValueError(f"module {module_name} has no function {name}")  # noqa: TRY004
@@ -75,7 +79,7 @@ def load(entrypoint: str, folder: Path | None = None) -> Function:
 def parameters_of(function: Function) -> list[Parameter]:
     """Its parameters in order.
 
-    :raises ValueError: it takes positional-only parameters, or any number of them; a secret stands in a union with
+    :raises ValueError: it takes positional-only parameters, or any number of them; a data pool stands in a union with
         something else.
     """
     try:
@@ -88,7 +92,9 @@ def parameters_of(function: Function) -> list[Parameter]:
     found = []
     for item in inspect.signature(function).parameters.values():
         if item.kind in (item.VAR_KEYWORD, item.VAR_POSITIONAL, item.POSITIONAL_ONLY):
-            raise ValueError(f"{_name(function)}: parameter {item.name} must be an ordinary one, with a name")
+            raise ValueError(
+                f"{_name(function)}: parameter {item.name} must be an ordinary parameter with a name"
+            )
         found.append(_parameter(item, hints.get(item.name, Any)))
     return found
 
@@ -97,13 +103,14 @@ def _parameter(item: inspect.Parameter, hint: Any) -> Parameter:
     members, optional = _members(hint)
     for kind, base in ((Kind.SECRET, _secret_type), (Kind.POOL, _pool_type)):
         wanted = [base(member) for member in members]
-        if any(wanted):
-            if len(members) > 1:
-                raise ValueError(
-                    f"parameter {item.name}: a {kind.value} cannot be something else too; write {members[0]} alone, or"
-                    " with None"
-                )
-            return Parameter(item.name, kind, wanted[0], optional, item.default)
+        found = next((member for member in wanted if member is not None), None)
+        if found is not None and kind is Kind.POOL and len(members) > 1:
+            raise ValueError(
+                f"parameter {item.name}: a data pool cannot be combined with another type; write {found.__name__}"
+                " alone, or with None"
+            )
+        if found is not None:  # a secret in a union is a secret: its value never comes from the input
+            return Parameter(item.name, kind, found, optional, item.default)
     return Parameter(item.name, Kind.INPUT, hint, optional, item.default)
 
 

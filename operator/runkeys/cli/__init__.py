@@ -43,7 +43,7 @@ def main(prog_name: str = "runkeys") -> None:
     """Run the command line and end the process with its exit code."""
     import click
 
-    from runkeys.problems import Problem
+    from runkeys.problems import Invalid, Problem, Usage
 
     try:
         code = cli.main(prog_name=prog_name, standalone_mode=False)
@@ -61,12 +61,18 @@ def main(prog_name: str = "runkeys") -> None:
             echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # Whoever read the output has enough of it, e.g. `| head`. Python would complain again when it flushes.
+        # The reader of the output has closed it, e.g. `| head`. Python would complain again when it flushes.
         sys.stdout = None
         sys.exit(0)
     except Exception as error:
         import os
 
+        if isinstance(error, OSError) and error.filename is not None:
+            echo(f"Error: {error.filename}: {error.strerror}", err=True)
+            sys.exit(Invalid.exit_code)
+        if isinstance(error, UnicodeEncodeError) and any(not _is_utf8(word) for word in sys.argv):
+            echo("Error: a word of the command line is not UTF-8 text", err=True)
+            sys.exit(Usage.exit_code)
         if os.environ.get("RUNKEYS_TRACEBACK"):
             raise
         # Without its text: that may quote a value.
@@ -75,12 +81,16 @@ def main(prog_name: str = "runkeys") -> None:
             where = where.tb_next
         place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where is not None else ""
         echo(
-            f"Error: this is a mistake in runkeys: {type(error).__name__} at {place}. Please report it; with"
-            " RUNKEYS_TRACEBACK=1 it shows all of it, which may hold values of yours",
+            f"Error: this is a bug in runkeys: {type(error).__name__} at {place}. Please report it."
+            " RUNKEYS_TRACEBACK=1 shows the whole traceback, which may contain your values",
             err=True,
         )
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_utf8(word: str) -> bool:
+    return not any("\ud800" <= sign <= "\udfff" for sign in word)
 
 
 def kubectl_main() -> None:

@@ -23,7 +23,7 @@ def cancel(settings: Settings, names: tuple[str, ...]) -> None:
     for name in names:
         run = client.get(name)
         if run.status.finished:
-            settings.say(f"run {name} has finished already: {run.status.phase}")
+            settings.say(f"run {name} has already finished: {run.status.phase}")
             continue
         client.cancel(name)
         _told(settings, name, "is being cancelled")
@@ -62,8 +62,8 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> None:
     running = [name for name in names if not client.get(name).status.finished]
     if running and not yes:
         if not sys.stdin.isatty():
-            raise Usage(f"{', '.join(running)} has not finished yet; give --yes to delete it all the same")
-        click.confirm(f"{line(', '.join(running))} has not finished yet. Delete it?", abort=True, err=True)
+            raise Usage(f"{', '.join(running)} not finished yet; give --yes to delete anyway")
+        click.confirm(f"{line(', '.join(running))} not finished yet. Delete anyway?", abort=True, err=True)
     for name in names:
         client.delete(name)
         _told(settings, name, "deleted")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,7 +72,7 @@ def doctor(settings: Settings) -> None:
     or the cluster's key is not one that you trust, 5 another problem. A check that you lack the rights for is
     `unknown`, which is not a problem.
     """
-    findings = list(examine(settings.client()))
+    findings = list(_findings(settings))
     if settings.output in ("json", "yaml"):
         items = [{"check": f.check, "state": f.state, "found": f.found, "remedy": f.remedy} for f in findings]
         print_object(settings, {"findings": items})
@@ -87,30 +87,36 @@ def doctor(settings: Settings) -> None:
         raise problem.kind("")
 
 
+def _findings(settings: Settings) -> Iterator[Finding]:
+    """Check which cluster is used, then the cluster."""
+    try:
+        found = settings.config()
+        client = found.client()
+    except Problem as error:
+        yield Finding("configuration", PROBLEM, str(error), "see `runkeys config show`", type(error))
+        for name in ("cluster", *CHECKS):
+            yield Finding(name, UNKNOWN, "no cluster was asked")
+        return
+    yield Finding("configuration", OK, f"{found.source}, namespace {client.namespace}")
+    yield from examine(client)
+
+
 def examine(client: Client) -> Iterator[Finding]:
     """Run all checks. They change nothing, and no key becomes trusted."""
     try:
         yield _cluster(client)
     except Problem as error:
-        remedy = "see whether `kubectl version` answers; --context chooses another cluster"
+        remedy = "check whether `kubectl version` answers; --context chooses another cluster"
         yield Finding("cluster", PROBLEM, str(error), remedy, Unreachable)
+        for name in CHECKS:
+            yield Finding(name, UNKNOWN, "the cluster does not answer")
         return
-    checks: tuple[tuple[str, Callable[[Client], Iterator[Finding]]], ...] = (
-        ("kinds", _kinds),
-        ("operator", _operator),
-        ("keys", _keys),
-        ("policies", _policies),
-        ("sealed delivery", _sealed_delivery),
-        ("rights", _rights),
-        ("runs", _runs),
-        ("secrets", _secrets),
-        ("encryption at rest", _encryption),
-    )
-    for name, check in checks:
+    for name, check in CHECKS.items():
         try:
             yield from check(client)
         except Denied as error:
-            yield Finding(name, UNKNOWN, error.what if isinstance(error, MissingRight) else str(error))
+            what = error.what if isinstance(error, MissingRight) else str(error)
+            yield Finding(name, UNKNOWN, f"you are not allowed to see this: {what}")
         except Problem as error:
             yield Finding(name, PROBLEM, str(error), kind=type(error))
 
@@ -120,7 +126,7 @@ def _cluster(client: Client) -> Finding:
     minor = int(re.sub(r"\D.*", "", str(version.get("minor", "0"))) or 0)
     found = f"{client.server}, Kubernetes {version.get('gitVersion')}"
     if minor < _OLDEST:
-        return Finding("cluster", WARNING, found, f"Runkeys is made for Kubernetes 1.{_OLDEST} and later")
+        return Finding("cluster", WARNING, found, f"Runkeys requires Kubernetes 1.{_OLDEST} or later")
     return Finding("cluster", OK, found)
 
 
@@ -132,7 +138,9 @@ def _kinds(client: Client) -> Iterator[Finding]:
     missing = [name for name in _KINDS if name not in served]
     if missing:
         found = f"the cluster does not know {', '.join(missing)} of {API_VERSION}"
-        remedy = "whoever administers the cluster: kubectl apply -f crds/, or install the chart"
+        remedy = (
+            "an administrator of the cluster can install them: kubectl apply -f crds/, or install the chart"
+        )
         yield Finding("kinds", PROBLEM, found, remedy, Unreachable)
     else:
         yield Finding("kinds", OK, f"{API_VERSION}: {', '.join(_KINDS)}")
@@ -143,7 +151,7 @@ def _operator(client: Client) -> Iterator[Finding]:
     deployments = _deployments(client)
     if not deployments:
         remedy = "install the chart, or say where it is with --operator-namespace"
-        yield Finding("operator", PROBLEM, f"there is none in namespace {where}", remedy, Unreachable)
+        yield Finding("operator", PROBLEM, f"there is no operator in namespace {where}", remedy, Unreachable)
         return
     metadata, status = deployments[0]["metadata"], deployments[0].get("status") or {}
     name = metadata["name"]
@@ -154,8 +162,8 @@ def _operator(client: Client) -> Iterator[Finding]:
         yield Finding("operator", OK, f"{name} in {where} runs")
     version = (metadata.get("labels") or {}).get("app.kubernetes.io/version", "")
     if version.split(".")[:2] != __version__.split(".")[:2]:
-        found = f"the operator is {version or 'of an unknown version'}, this is {__version__}"
-        yield Finding("versions", WARNING, found, "bring both to the same minor version")
+        found = f"the operator has version {version or 'unknown'}, this command line {__version__}"
+        yield Finding("versions", WARNING, found, "install the same minor version of both")
     else:
         yield Finding("versions", OK, f"operator {version}, command line {__version__}")
 
@@ -163,12 +171,12 @@ def _operator(client: Client) -> Iterator[Finding]:
 def _keys(client: Client) -> Iterator[Finding]:
     key, known = client.published_key(), TrustedKeys().of(client.server)
     if known and key.fingerprint not in known:
-        found = f"the cluster's key {key.fingerprint} is none that you trust ({known[-1]})"
+        found = f"you do not trust the cluster's key {key.fingerprint}; you trust {known[-1]}"
         trust = shell("runkeys", "config", "trust-key", key.fingerprint)
-        remedy = f"compare it with what an administrator sees, then: {trust}"
+        remedy = f"compare it with the fingerprint that an administrator sees, then: {trust}"
         yield Finding("keys", PROBLEM, found, remedy, Denied)
     else:
-        trusted = "trusted" if known else "not trusted yet: the first use does"
+        trusted = "trusted" if known else "not trusted yet; the first use trusts it"
         yield Finding("keys", OK, f"{key.key_id}, {trusted}")
 
 
@@ -178,9 +186,11 @@ def _policies(client: Client) -> Iterator[Finding]:
     names = [
         name.removeprefix(first) for kind, name in installed if kind == VALIDATING and name.startswith(first)
     ]
-    remedy = "install those of the operator's version again: helm upgrade, or kubectl apply -f policies/"
+    remedy = (
+        "install the policies of the operator's version again: helm upgrade, or kubectl apply -f policies/"
+    )
     if not names:
-        found = f"there are none for an operator in namespace {client.operator_namespace}"
+        found = f"there are no policies for an operator in namespace {client.operator_namespace}"
         yield Finding("policies", PROBLEM, found, remedy)
         return
     account = Account.service_account(client.operator_namespace, names[0])
@@ -200,7 +210,7 @@ def _policies(client: Client) -> Iterator[Finding]:
     if wrong:
         yield Finding("policies", PROBLEM, "; ".join(wrong), remedy)
     else:
-        yield Finding("policies", OK, f"{len(expected)} objects are in force, as of this version")
+        yield Finding("policies", OK, f"{len(expected)} objects are in force and match this version")
 
 
 def _installed(client: Client) -> tuple[dict[tuple[str, str], dict[str, Any]], bool]:
@@ -350,12 +360,14 @@ def _secrets(client: Client) -> Iterator[Finding]:
     if changes and not reads:
         found = f"{user} may {', '.join(changes)} {here}: that is as good as reading them"
         remedy = (
-            f"the answer to these can be the whole Secret; the administrator of the namespace gives them to nobody who"
-            f" may not read {here} (docs/hardening.md)"
+            "the API server's answer to these can be the whole Secret; an administrator of the namespace should"
+            f" remove these rights from users who may not read {here} (docs/hardening.md)"
         )
         yield Finding("secrets", WARNING, found, remedy)
     elif reads:
-        yield Finding("secrets", OK, f"{user} may {', '.join([*reads, *changes])} {here}, and so reads them")
+        yield Finding(
+            "secrets", OK, f"{user} may {', '.join([*reads, *changes])} {here}, and so can read them"
+        )
     else:
         yield Finding("secrets", OK, f"{user} has no right to all {here}")
 
@@ -371,12 +383,28 @@ def _encryption(client: Client) -> Iterator[Finding]:
     check = "encryption at rest"
     if not servers:
         yield Finding(
-            check, UNKNOWN, "the API server's own settings cannot be seen from inside; ask who runs it"
+            check,
+            UNKNOWN,
+            "the API server's own settings cannot be seen from inside the cluster; ask an administrator of the cluster",
         )
     elif any(word.startswith("--encryption-provider-config") for word in words):
         yield Finding(check, OK, "the API server has an encryption configuration")
     else:
         remedy = (
-            "Secrets, and what is left of them in etcd's history, are in the clear there: docs/hardening.md"
+            "Secrets, and their old versions in etcd's history, are stored in the clear: docs/hardening.md"
         )
         yield Finding(check, WARNING, "the API server has no --encryption-provider-config", remedy)
+
+
+CHECKS: Mapping[str, Callable[[Client], Iterator[Finding]]] = {
+    "kinds": _kinds,
+    "operator": _operator,
+    "keys": _keys,
+    "policies": _policies,
+    "sealed delivery": _sealed_delivery,
+    "rights": _rights,
+    "runs": _runs,
+    "secrets": _secrets,
+    "encryption at rest": _encryption,
+}
+"""What is checked once the cluster answers, by the name of its row."""

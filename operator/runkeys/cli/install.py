@@ -32,11 +32,13 @@ def install(
     """Install or upgrade the operator with helm, and wait until it is ready."""
     words = [
         *("helm", "upgrade", "--install", RELEASE, chart or str(bundled_chart())),
-        *("--namespace", settings.operator_namespace, "--create-namespace"),
+        *("--namespace", settings.operator(), "--create-namespace"),
         *("--wait", "--timeout", f"{_SECONDS}s"),
     ]
-    for option, value in (("--kubeconfig", settings.kubeconfig), ("--kube-context", settings.context)):
-        words += [option, value] if value else []
+    named = settings.named()
+    if named is not None:
+        for option, value in (("--kubeconfig", named.kubeconfig), ("--kube-context", named.context)):
+            words += [option, value] if value else []
     words += [part for item in files for part in ("--values", item)]
     words += [part for item in sets for part in ("--set", item)]
     if dry_run:
@@ -45,18 +47,20 @@ def install(
     helm = shutil.which("helm")
     if helm is None:
         raise Usage(
-            "helm is not on the path, and it installs the operator. Install helm 3.14 or newer (https://helm.sh),"
-            " or apply the manifests of deploy/ in the repository with kubectl"
+            "helm is not in the PATH, and it is needed to install the operator. Install helm 3.14 or newer"
+            " (https://helm.sh), or apply the manifests of deploy/ in the repository with kubectl"
         )
     settings.say(shell(*words))
     done = subprocess.run(
         [helm, *words[1:]], capture_output=True, text=True, check=False, timeout=_SECONDS + 60
     )
     if done.returncode != 0:
-        raise Problem(f"helm ended with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        raise Problem(
+            f"helm exited with code {done.returncode}: {done.stderr.strip() or done.stdout.strip()}"
+        )
     if settings.verbose:
         settings.say(done.stdout.rstrip())
-    settings.say(f"the operator is ready in namespace {settings.operator_namespace}. Look: runkeys doctor")
+    settings.say(f"the operator is ready in namespace {settings.operator()}. Check it: runkeys doctor")
 
 
 def bundled_chart() -> Path:

@@ -153,7 +153,7 @@ def judge(run: WorkflowRun) -> None:
     """Raise RunFailed or NotReleased if a finished run did not succeed or may still have a Secret."""
     if not released(run):
         raise NotReleased(
-            f"run {run.metadata.name} has finished, and a Secret of it may still exist; see its status"
+            f"run {run.metadata.name} has finished, but one of its Secrets may still exist; see its status"
         )
     if run.status.phase != "Succeeded":
         raise RunFailed(f"run {run.metadata.name} is {run.status.phase}")
@@ -175,7 +175,8 @@ def logs(settings: Settings, name: str, task: str | None, container: str | None,
     for said in client.logs(name, task=task, container=container, follow=follow):
         if unmasked:
             settings.say(
-                "This is what the pods wrote: values are masked only where programs read them by the runkeys library."
+                "This is what the pods wrote: values are masked only in programs that read them with the runkeys"
+                " library."
             )
             unmasked = False
         log(f"[{said.task}] {said.text}" if several else said.text)

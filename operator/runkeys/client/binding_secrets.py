@@ -88,15 +88,12 @@ class BindingSecrets:
 
     def set(self, name: str, value: bytes, say: Callable[[str], None] = lambda _: None) -> None:
         """Seal a value and put it in, in place of an earlier one. Makes a personal binding that does not exist."""
-        if not name or len(name) > 253:
-            raise Invalid("the name of a secret has 1 to 253 characters")
+        check_name(name)
         key = self._client.public_key(say)
         for attempt in range(_TRIES):
             raw = self._read()
             if raw is None and self._named is not None:
-                raise NotFound(
-                    f"there is no {self.what}; make it first: what runs may use it is for you to say"
-                )
+                raise NotFound(f"there is no {self.what}; create it first: you decide which runs may use it")
             try:
                 if raw is None:
                     self._create(name, value, key, taken=attempt > 0)
@@ -105,7 +102,7 @@ class BindingSecrets:
             except Conflict:
                 continue  # another writer was quicker
             return
-        raise Conflict(f"{self.what} changed each time; try again")
+        raise Conflict(f"{self.what} was changed by others each time; try again")
 
     def delete(self, name: str) -> None:
         """Delete a secret. Raises NotFound."""
@@ -128,7 +125,7 @@ class BindingSecrets:
             except Conflict:
                 continue
             return
-        raise Conflict(f"{self.what} changed each time; try again")
+        raise Conflict(f"{self.what} was changed by others each time; try again")
 
     def get(self, name: str) -> bytes:
         """Read a value back. It comes sealed with a key that is made for this call, and is on record in the cluster.
@@ -179,7 +176,7 @@ class BindingSecrets:
             if status.get("answeredTime"):
                 return status
             time.sleep(_LOOK_EVERY)
-        raise TimedOut("the operator did not answer; see whether it runs: runkeys doctor")
+        raise TimedOut("the operator did not answer; check whether it is running: runkeys doctor")
 
     def _read(self) -> dict[str, Any] | None:
         client = self._client
@@ -237,6 +234,12 @@ class BindingSecrets:
 
     def _path(self, raw: dict[str, Any]) -> str:
         return self._client.path("secretbindings", raw["metadata"]["name"])
+
+
+def check_name(name: str) -> None:
+    """Check the name of a secret. Raises Invalid."""
+    if not 0 < len(name) <= 253 or any("\ud800" <= sign <= "\udfff" for sign in name):
+        raise Invalid("the name of a secret has 1 to 253 characters of UTF-8 text")
 
 
 def personal_name(username: str) -> str:

@@ -51,8 +51,9 @@ def read_logs(
         return
     if run.status.finished and started:
         raise NotFound(
-            f"the pods of run {name} are gone, and their logs with them: they stay for"
-            f" {run.spec.job_ttl_seconds_after_finished} s (spec.jobTtlSecondsAfterFinished)"
+            f"the pods of run {name} and their logs no longer exist: they are kept for"
+            f" {run.spec.job_ttl_seconds_after_finished} s after a Job finishes"
+            " (spec.jobTtlSecondsAfterFinished)"
         )
     of = f"run {name}" if task is None else f"task {task} of run {name}"
     raise NotFound(f"no pod of {of} has started, so there are no logs: {_why(client, run, task, names)}")

@@ -49,7 +49,7 @@ class AttemptStep:
     """Result of planning one attempt.
 
     :ivar attempt: as the status is to show it.
-    :ivar verdict: where the task stands while the attempt goes on.
+    :ivar verdict: the state of the task while the attempt runs.
     :ivar ended: the outcome, if it has ended; ``ended_at``: when, None: now.
     :ivar releases: Secrets to delete before anything else.
     :ivar provision: gives the pod its values; without the intent.
@@ -83,7 +83,7 @@ def plan_lost(obs: Observation, task: Task, recorded: AttemptStatus) -> AttemptS
         return AttemptStep(recorded, releases=(DeleteSecret(recorded.job, recorded.job_uid),))
     attempt = closed(obs, recorded)
     asked = _asked_to_end(obs, task)
-    message = f"Job {recorded.job} is gone, and how its pod ended is not known; make a new run"
+    message = f"Job {recorded.job} no longer exists, and how its pod ended is not known; create a new run"
     return AttemptStep(attempt, ended=asked or Ended(Outcome.LOST, Reason.ATTEMPT_LOST, message))
 
 
@@ -120,6 +120,8 @@ class AttemptPlanner:
         self._pods = named_after(job, self._of_job)
         self._current = [pod for pod in self._pods if not pod.over]
         self._recorded = attempt
+        # As it was when the Job was created: an upgrade changes the operator's image while pods wait.
+        self._support = replace(obs.support, image=attempt.unsealer or obs.support.image)
 
     def plan(self) -> AttemptStep:
         """The next step."""
@@ -142,6 +144,12 @@ class AttemptPlanner:
             return self._finished(attempt)
         if stop is not None:
             return AttemptStep(attempt, ended=stop)
+        lost, again = self._key_lost(attempt)
+        due = (*due, *again)
+        if lost is not None:
+            if not self.obs.fresh:
+                return AttemptStep(attempt, self._state(), refresh=True)
+            return AttemptStep(attempt, ended=lost)
         if self._awaits_values(attempt) and not expired:
             step = self._provision(attempt)
             return replace(step, due=(*due, *step.due))
@@ -185,14 +193,14 @@ class AttemptPlanner:
             refusal = Refusal(
                 Reason.AMBIGUOUS_PODS,
                 f"Job {self.job.name}",
-                f"several pods claim to be this attempt's one pod: {names}; delete those that somebody else made",
+                f"several pods claim to be this attempt's one pod: {names}; delete those that somebody else created",
                 permanent=False,
             )
             return self._stalled(attempt, refusal)
         pod = self._current[0]
-        changed = added_reader(obs, self.job, pod, self._secret_containers)
+        changed = added_reader(self._support, self.job, pod, self._secret_containers)
         if changed is not None:
-            return self._stalled(attempt, changed)
+            return self._outdated(attempt, changed) or self._stalled(attempt, changed)
         requirements = task_requirements(obs.run, self.index, obs.bindings)
         if not isinstance(requirements, TaskRequirements):
             return self._stalled(attempt, requirements[0])
@@ -209,8 +217,11 @@ class AttemptPlanner:
         changed = self._delivery_changed(requirements)
         if changed is not None:
             return self._stalled(attempt, changed)
-        changed = rewritten(obs, self.index, attempt.number, requirements, self.job, pod)
+        changed = rewritten(obs, self._support, self.index, attempt.number, requirements, self.job, pod)
         if changed is not None:
+            outdated = self._outdated(attempt, changed)
+            if outdated is not None:
+                return outdated
             seconds, begun = requirements.deadline_seconds, attempt.start_time
             if seconds is None or begun is None:
                 return self._stalled(attempt, changed)
@@ -222,6 +233,16 @@ class AttemptPlanner:
             return self._deliver(pod, attempt, requirements)
         return self._ensure_secret(attempt, requirements)
 
+    def _outdated(self, attempt: AttemptStatus, changed: Refusal) -> AttemptStep | None:
+        """The end of an attempt that an operator of another version began, and whose pod is not as this one makes it.
+
+        It may have been changed on its way, too, but that shows with the next attempt, which is of this version.
+        """
+        if not self.job.sealed or attempt.unsealer == self.obs.support.image:
+            return None
+        message = f"the operator was upgraded while the pod waited for its values: {changed}"
+        return AttemptStep(attempt, ended=Ended(Outcome.DISRUPTED, Reason.DISRUPTED, message))
+
     def _access_refusal(self, pod: PodView, requirements: TaskRequirements) -> Refusal | None:
         """Why the bindings do not admit the pod as it was created; None if they do."""
         subject = Subject(
@@ -229,7 +250,7 @@ class AttemptPlanner:
             pod.service_account,
             # The unseal container has the values anyway: it is the operator's own (docs/decisions/0040).
             [
-                *(item.image for item in pod.containers if not is_unsealer(self.obs, self.job, item)),
+                *(item.image for item in pod.containers if not is_unsealer(self._support, self.job, item)),
                 *pod.volume_images,
             ],
             requester_of(self.obs.run),
@@ -240,12 +261,14 @@ class AttemptPlanner:
     def _delivery_changed(self, requirements: TaskRequirements) -> Refusal | None:
         if (requirements.delivery == SEALED) == self.job.sealed:
             return None
-        found = "was made for sealed delivery" if self.job.sealed else "was made for a Secret"
+        found = (
+            "was created for sealed delivery" if self.job.sealed else "was created for delivery by a Secret"
+        )
         return Refusal(
             Reason.DELIVERY_CHANGED,
             f"spec.tasks[{self.index}].delivery",
-            f"Job {self.job.name} {found}, and by now its bindings ask for {requirements.delivery}; it gets nothing:"
-            " change them back, or make a new run",
+            f"Job {self.job.name} {found}, but its bindings now ask for {requirements.delivery}, so it gets no"
+            " secrets: change them back, or create a new run",
             permanent=False,
         )
 
@@ -308,8 +331,27 @@ class AttemptPlanner:
         second = next((pod for pod in self._current if uid not in (None, pod.uid)), None)
         if second is None or not (self._recorded.exposures or self._recorded.sealed is not None):
             return None
-        message = f"pod {second.name} came beside the pod that was given the secrets, or in its place"
+        message = f"pod {second.name} was created next to the pod that got the secrets, or in its place"
         return Ended(Outcome.DISRUPTED, Reason.POD_REPLACED, message)
+
+    def _key_lost(self, attempt: AttemptStatus) -> tuple[Ended | None, Due]:
+        """The kubelet was started again after the answer, and has lost the key before the pod could use it.
+
+        The values are not sealed a second time, to whatever key: the next attempt is another pod.
+        """
+        for pod in self._current if self.job.sealed else []:
+            request = certificate_requests.asks_again(self.obs, pod, attempt)
+            if request is None:
+                continue
+            due = request.created + certificate_requests.KEY_LOST_AFTER
+            if due > self.now:
+                return None, (due,)
+            message = (
+                f"the kubelet of node {pod.node} was started again after pod {pod.name} had been given its values and"
+                " before it could use them: their key is lost, and an attempt is given them once"
+            )
+            return Ended(Outcome.DISRUPTED, Reason.DISRUPTED, message), ()
+        return None, ()
 
     def _late_start(self) -> tuple[Ended | None, Due]:
         current, seconds = self._current, self.task.start_deadline_seconds
@@ -322,8 +364,8 @@ class AttemptPlanner:
         seen = next((c for pod in current for c in pod.containers if c.waiting), None)
         found = f" (container {seen.name}: {seen.waiting})" if seen else ""
         message = (
-            f"no container started within {seconds} s of the pod getting a"
-            f" node{found}; raise startDeadlineSeconds or mend what keeps it"
+            f"no container started within {seconds} s after the pod got a node{found}; raise"
+            " startDeadlineSeconds, or fix the cause"
         )
         return Ended(*at_fault(current, Reason.START_DEADLINE_EXCEEDED, message)), ()
 
@@ -374,7 +416,7 @@ class AttemptPlanner:
         found = self._memory.waiting
         if found is not None and found.refusal is not None and found.at >= self.job.created:
             return Verdict(State.WAITING, found.refusal.reason, str(found.refusal), found.refusal)
-        return Verdict(State.WAITING, "NoPod", "waiting for the pod to be made and given a node")
+        return Verdict(State.WAITING, "NoPod", "waiting for the pod to be created and to get a node")
 
     def _diagnosis(self) -> tuple[tuple[Action, ...], Due]:
         """The diagnosis of a missing pod, if one is due; else when it is due."""
@@ -424,7 +466,7 @@ def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
 
 
 def _too_long(pods: list[PodView]) -> Ended:
-    message = "the pod was still there after the longest time that its run and bindings allow"
+    message = "the pod still existed after the longest time that its run and bindings allow"
     return Ended(*at_fault(pods, Reason.LIFETIME_EXCEEDED, message))
 
 

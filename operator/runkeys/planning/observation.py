@@ -20,6 +20,10 @@ LABEL_JOB_UID = "batch.kubernetes.io/controller-uid"
 """Label by which a Job counts its pods: those that have its uid here, and that it owns."""
 
 
+NOTHING_LEFT = "NothingToDeliver"
+"""Reason of an answer to a pod's request that holds no value."""
+
+
 class JobState(StrEnum):
     """Where a Job is in its life."""
 

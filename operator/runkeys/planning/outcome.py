@@ -33,13 +33,13 @@ def outcome_of(task: Task, job: JobView, pods: list[PodView]) -> Ended:
     if any(pod.disrupted for pod in pods) or job.reason == "PodFailurePolicy":
         return Ended(Outcome.DISRUPTED, Reason.DISRUPTED, f"the pod was taken off its node: {job.message}")
     if any(pod.reason == "DeadlineExceeded" for pod in pods):
-        message = "the pod was active for longer than it may be"
+        message = "the pod was active for longer than its activeDeadlineSeconds"
         return Ended(Outcome.FAILED, Reason.DEADLINE_EXCEEDED, message)
     codes = exit_codes(pods)
     told = "; ".join(f"container {name} exited with code {code}" for name, code in codes) or job.message
     match _policy_says(task, codes):
         case "FailJob":
-            message = f"{told}, after which its podFailurePolicy tries no more"
+            message = f"{told}, and by podFailurePolicy there is no further attempt"
             return Ended(Outcome.FAILED, Reason.FAILED_FOR_GOOD, message)
         case "Ignore":
             return Ended(Outcome.DISRUPTED, Reason.JOB_FAILED, told)
@@ -57,17 +57,17 @@ def own_pods(seen: Iterable[PodView], of_job: list[PodView], uid: str) -> list[P
 
 
 NOT_GIVEN = (
-    "its Job is said to have succeeded, and its pod was never given the secrets that it needs; see who may write pods"
-    " and Jobs here"
+    "its Job is reported as succeeded, but its pod never got the secrets that it needs; check who may write"
+    " pods and Jobs in this namespace"
 )
 """Why the success of an attempt does not count: it needs secrets and had none."""
 
 
 def counted_instead(own: list[PodView], of_job: list[PodView]) -> str:
-    """What is wrong with the success of a Job: its own pod has none; empty if nothing is.
+    """Return why the success of a Job is not that of its own pod; empty if it is.
 
-    A pod that nobody has seen, or of which sight was lost, is believed to have done what the Job says, unless there is
-    another one that may have done it.
+    If its own pod was never seen, or its end was not seen, the Job's result counts, unless another pod may have
+    produced it.
     """
     lacking = [pod for pod in own if pod.phase != "Succeeded"]
     if own and not lacking:
@@ -75,8 +75,11 @@ def counted_instead(own: list[PodView], of_job: list[PodView]) -> str:
     others = [pod.name for pod in of_job if pod.phase == "Succeeded"]
     if not others and all(pod.phase == "Unknown" for pod in lacking):
         return ""
-    told = f" Pod {others[0]} was counted instead;" if others else ""
-    return f"its Job is said to have succeeded, and its own pod has not.{told} see who may write pods and Jobs here"
+    told = f", and pod {others[0]} was counted instead" if others else ""
+    return (
+        f"its Job is reported as succeeded, but its own pod has not succeeded{told}; check who may write pods and"
+        " Jobs in this namespace"
+    )
 
 
 def exit_codes(pods: list[PodView]) -> list[tuple[str, int]]:
@@ -114,7 +117,7 @@ def _output(task: Task, pods: list[PodView]) -> Ended:
         return Ended(
             Outcome.FAILED,
             Reason.OUTPUT_TOO_LARGE,
-            f"{where} has more than the {limit} bytes that can be kept; write what is larger to a data pool",
+            f"{where} has more than the {limit} bytes that can be kept; write larger output to a data pool",
         )
     if not text.strip():
         return Ended(Outcome.SUCCEEDED)
@@ -134,6 +137,6 @@ def at_fault(pods: list[PodView], reason: Reason, message: str) -> tuple[Outcome
         return (
             Outcome.DISRUPTED,
             Reason.DISRUPTED,
-            f"the pod was to leave its node, which never said that it has: {message}",
+            f"the pod had to leave its node, and the node never confirmed that it has stopped: {message}",
         )
     return Outcome.FAILED, reason, message

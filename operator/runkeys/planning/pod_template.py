@@ -1,4 +1,4 @@
-"""What a task's pod template must not contain, and why. Pure; checked before anything starts."""
+"""Checks what a task's pod template must not contain, before anything starts. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ from typing import Any, Protocol
 from runkeys._text.documents import TOO_DEEP, is_too_deep
 from runkeys.api import GROUP, Task
 from runkeys.names import RUNTIME, SIGNER
-from runkeys.planning.kubelet import OURS, TERMINATION_LOG, copies, expands, expansions, is_taken
+from runkeys.planning.kubelet import (
+    OURS,
+    TERMINATION_LOG,
+    copies,
+    expansions,
+    is_secret,
+    is_taken,
+    left_as_text,
+    references,
+)
 from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.shape import misshapen
 
 MOST_CONTAINERS = 100
-"""Of a pod. Each image of theirs is compared with what a binding allows."""
+"""Limit on the containers of a pod. Each of their images is compared with the patterns of a binding."""
 
 MOST_GRACE = 600
 """Limit on the seconds between a pod's deadline and its end, for a task with secrets."""
@@ -25,7 +35,7 @@ _SECRET_REFERENCES = ("secretKeyRef", "secretRef", "secretName", "nodePublishSec
 
 
 def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All containers of a pod template, init containers first; nothing that is not a mapping."""
+    """Return all containers of a pod template, init containers first. Items that are no objects are left out."""
     spec = template.get("spec")
     if not isinstance(spec, dict):
         return []
@@ -34,14 +44,14 @@ def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def images(template: Mapping[str, Any]) -> list[str]:
-    """Images of a pod template: of all containers, and of image volumes."""
+    """Return the images of a pod template: of all containers, and of image volumes."""
     spec = template.get("spec")
     found = [str(container.get("image", "")) for container in containers(template)]
     return found + volume_images(spec if isinstance(spec, dict) else {})
 
 
 def volume_images(spec: Mapping[str, Any]) -> list[str]:
-    """Images that a pod mounts as volumes: a container may well run what is in them."""
+    """Return the images that a pod mounts as volumes: a container may run the programs in them."""
     volumes = spec.get("volumes")
     mounted = [
         volume["image"]
@@ -51,28 +61,35 @@ def volume_images(spec: Mapping[str, Any]) -> list[str]:
     return [str(image.get("reference", "")) for image in mounted]
 
 
+def shape_refusals(task: Task, path: str) -> Iterator[Refusal]:
+    """Yield a permanent refusal for each part of ``task.template`` that has the wrong shape.
+
+    All other functions need a template for which there is none.
+
+    :param path: path of the task in the run, e.g. ``spec.tasks[0]``.
+    """
+    if is_too_deep(task.template):
+        message = f"{TOO_DEEP}, deeper than any pod; remove what does not belong there"
+        yield Refusal(Reason.TEMPLATE_REFUSED, f"{path}.template", message, permanent=True)
+        return
+    for field, message in misshapen(task.template):
+        yield Refusal(Reason.TEMPLATE_REFUSED, f"{path}.template.{field}", message, permanent=True)
+
+
 def template_refusals(
     task: Task, path: str, service_account: str, secret_names: Sequence[str]
 ) -> Iterator[Refusal]:
-    """Everything in ``task.template`` that Runkeys does not run.
+    """Yield a permanent refusal for everything in ``task.template``, of the right shape, that Runkeys does not run.
 
     :param path: path of the task in the run, e.g. ``spec.tasks[0]``.
     :param service_account: the run's service account.
-    :param secret_names: names of the variables that carry secrets.
+    :param secret_names: names of the variables with secrets.
     """
     template, at = task.template, f"{path}.template"
 
     def refuse(field: str, message: str, reason: Reason = Reason.TEMPLATE_REFUSED) -> Refusal:
         return Refusal(reason, f"{at}.{field}", message, permanent=True)
 
-    if is_too_deep(template):
-        message = f"{TOO_DEEP}, as no pod is; take out what does not belong there"
-        yield Refusal(Reason.TEMPLATE_REFUSED, at, message, permanent=True)
-        return
-    misshapen = next(_misshapen(template), None)
-    if misshapen is not None:
-        yield refuse(*misshapen)
-        return
     spec = template["spec"]
     if (count := len(containers(template))) > MOST_CONTAINERS:
         yield refuse("spec", f"has {count} containers; the pod of a task may have at most {MOST_CONTAINERS}")
@@ -98,23 +115,46 @@ def template_refusals(
         )
     for where in _hostile_quantities(spec, "spec"):
         yield refuse(
-            where, "is a quantity with a huge exponent, which the API server never ends to read; write it out"
+            where,
+            "is a quantity with a huge exponent, which would keep the API server busy without end; write it out",
         )
     if secret_names:
         grace = spec.get("terminationGracePeriodSeconds")
         if isinstance(grace, int) and grace > MOST_GRACE:
             yield refuse(
                 "spec.terminationGracePeriodSeconds",
-                f"is {grace}: for so long after its deadline the pod could keep its secrets while the operator is away;"
-                f" {MOST_GRACE} at most for a task with secrets",
+                f"is {grace}: the pod could keep its secrets for so long after its deadline while the operator"
+                f" is down; a task with secrets may have at most {MOST_GRACE}",
             )
         yield from _given_away(task, spec, secret_names, refuse)
-        for index, item in enumerate(task.env):
-            if expands(item.value, secret_names):
+    yield from _left_as_text(task, path, secret_names)
+
+
+def _left_as_text(task: Task, path: str, secret_names: Sequence[str]) -> Iterator[Refusal]:
+    """Yield refusals of ``$(NAME)`` where a secret is meant and the kubelet has none to put there."""
+    plain = {item.name for item in task.env}
+    for index, item in enumerate(task.env):
+        # The kubelet would not even find the task's own secrets, which are listed after env.
+        for name in references(item.value):
+            if is_secret(name, secret_names) and name not in plain:
                 yield Refusal(
                     Reason.TEMPLATE_REFUSED,
                     f"{path}.env[{index}].value",
-                    "copies a secret into another variable; give the secret that name with env instead",
+                    f"$({name}) would stay as it is written, because env is not for secrets; remove it, and list the"
+                    f" secret under secrets, with env: {item.name} if it needs that name",
+                    permanent=True,
+                )
+    for where, container in _each(task.template["spec"]):
+        gets = container["name"] in task.secret_containers
+        known = {*plain, *secret_names} if gets else set()
+        for part, name in left_as_text(container, secret_names):
+            if name not in known:
+                yield Refusal(
+                    Reason.TEMPLATE_REFUSED,
+                    f"{path}.template.{where}.{part}",
+                    f"$({name}) would stay as it is written, because the container has no variable {name}; list the"
+                    " secret under secrets and the container under containers of the task, and read the variable in"
+                    " the program",
                     permanent=True,
                 )
 
@@ -122,7 +162,7 @@ def template_refusals(
 def _given_away(
     task: Task, spec: Mapping[str, Any], secret_names: Sequence[str], refuse: _Refuse
 ) -> Iterator[Refusal]:
-    """What would show the secrets to others than the containers that have them."""
+    """Yield refusals of fields that would show the secrets to other containers than those that get them."""
     names = {str(container.get("name", "")) for container in containers({"spec": spec})}
     for field in ("shareProcessNamespace", "hostPID"):
         if spec.get(field) and names - set(task.secret_containers):
@@ -138,7 +178,7 @@ def _given_away(
 
 
 def _hostile_quantities(node: Any, path: str) -> Iterator[str]:
-    """Where a quantity stands that takes the API server's parser minutes, such as ``1e999999999``."""
+    """Yield the paths of quantities that the API server would parse for minutes, such as ``1e999999999``."""
     if isinstance(node, list):
         for index, item in enumerate(node):
             yield from _hostile_quantities(item, f"{path}[{index}]")
@@ -156,130 +196,96 @@ def _is_hostile(text: object) -> bool:
 
 
 def _each(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every container, with its path."""
+    """Yield the path of every container, and the container."""
     for field in CONTAINER_FIELDS:
         for number, container in enumerate(spec.get(field) or []):
             yield f"spec.{field}[{number}]", container
 
 
 def _items(node: Mapping[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Every object of a list; nothing where the shape is another, which the API server says."""
-    found = node.get(field)
-    for index, item in enumerate(found if isinstance(found, list) else []):
-        if isinstance(item, dict):
-            yield index, item
+    """Yield index and object of each object in a list that may be absent."""
+    yield from enumerate(node.get(field) or [])
 
 
 def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
-    """Containers that could start again, and then without the secret that OnStart has taken away."""
+    """Yield refusals of containers that could start again, without the secret that OnStart has deleted."""
     for container in containers(task.template):
         if container.get("name") in task.secret_containers and "restartPolicy" in container:
             yield Refusal(
                 Reason.TEMPLATE_REFUSED,
                 f"{path}.releasePolicy",
-                f"container {container.get('name')!r} has a restartPolicy: when it starts again, its secret is gone."
-                " Use OnCompletion, or give the secret to another container (containers)",
+                f"container {container.get('name')!r} has a restartPolicy: when it starts again, its secret no"
+                " longer exists. Use OnCompletion, or give the secret to another container (containers)",
                 permanent=True,
             )
 
 
 def sealed_refusals(task: Task, path: str) -> Iterator[Refusal]:
-    """What a pod with sealed delivery may not hold besides: a certificate of its own, with the values in it."""
-    spec = task.template.get("spec")
-    if not isinstance(spec, dict) or next(_misshapen(task.template), None) is not None:
-        return
-    for index, volume in _items(spec, "volumes"):
-        projected = volume.get("projected")
-        sources = _items(projected, "sources") if isinstance(projected, dict) else ()
-        certificates = (source.get("podCertificate") for _, source in sources)
-        if any(isinstance(item, dict) and item.get("signerName") == SIGNER for item in certificates):
+    """Yield refusals of volumes that ask Runkeys' signer for a certificate, which would hold the values."""
+    for index, volume in _items(task.template["spec"], "volumes"):
+        sources = _items(volume.get("projected") or {}, "sources")
+        if any((source.get("podCertificate") or {}).get("signerName") == SIGNER for _, source in sources):
             yield Refusal(
                 Reason.TEMPLATE_REFUSED,
                 f"{path}.template.spec.volumes[{index}]",
-                f"asks {SIGNER} for a certificate, which is done for it, once; remove the volume",
+                f"requests a certificate from {SIGNER}, which Runkeys does itself, once for each pod; remove"
+                " the volume",
                 permanent=True,
             )
 
 
 def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Iterator[Refusal]:
-    """Names of volumes and containers, and paths, that Runkeys needs for what it puts into the pod.
+    """Yield refusals of volumes, containers and paths with names that Runkeys needs for itself.
 
-    A volume of ours can be mounted by a container that is to have nothing of it, unless its name is refused there.
+    Any container can mount a volume of Runkeys by its name. So that name is refused in containers.
     """
     for index, volume in _items(spec, "volumes"):
         if _is_ours(volume.get("name")):
             yield refuse(
-                f"spec.volumes[{index}].name", f"names that begin with {OURS} are ours; choose another"
+                f"spec.volumes[{index}].name",
+                f"names that begin with {OURS} are reserved for Runkeys; choose another",
             )
     for where, container in _each(spec):
         if _is_ours(container.get("name")):
-            yield refuse(f"{where}.name", f"names that begin with {OURS} are ours; choose another")
+            yield refuse(
+                f"{where}.name", f"names that begin with {OURS} are reserved for Runkeys; choose another"
+            )
         for field in ("volumeMounts", "volumeDevices"):
             for index, mount in _items(container, field):
                 if _is_ours(mount.get("name")):
                     yield refuse(
                         f"{where}.{field}[{index}].name",
-                        f"volumes whose names begin with {OURS} are mounted by Runkeys alone; remove it",
+                        f"only Runkeys mounts volumes whose names begin with {OURS}; remove it",
                     )
         for index, variable in _items(container, "env"):
-            origin = variable.get("valueFrom")
-            reference = origin.get("fileKeyRef") if isinstance(origin, dict) else None
-            if isinstance(reference, dict) and _is_ours(reference.get("volumeName")):
+            reference = (variable.get("valueFrom") or {}).get("fileKeyRef") or {}
+            if _is_ours(reference.get("volumeName")):
                 yield refuse(
                     f"{where}.env[{index}].valueFrom.fileKeyRef",
-                    "reads what was delivered sealed; list the container under containers instead",
+                    "reads secrets of sealed delivery; remove it, and list the container under containers of the task",
                 )
         if container.get("name") in task.secret_containers:
             yield from _covered(task, where, container, refuse)
 
 
 def _covered(task: Task, where: str, container: Mapping[str, Any], refuse: _Refuse) -> Iterator[Refusal]:
-    """What lies over the places of a container at which it finds what it is given."""
+    """Yield refusals of mounts that would cover the files of Runkeys, and of fields that recordOutput sets itself."""
     for field, key in (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")):
         for index, mount in _items(container, field):
             if is_taken(mount.get(key, "")):
                 yield refuse(
                     f"{where}.{field}[{index}].{key}",
-                    f"{RUNTIME} is where input, output, secrets and data pools are, and what is at {TERMINATION_LOG} is"
-                    " in the pod's status; choose another path",
+                    f"{RUNTIME} is reserved for input, output, secrets and data pools, and the content of"
+                    f" {TERMINATION_LOG} is shown in the pod's status; choose another path",
                 )
     if task.record_output and container.get("name") == task.secret_containers[0]:
         for name in ("terminationMessagePath", "terminationMessagePolicy"):
             if name in container:
-                yield refuse(f"{where}.{name}", "recordOutput needs it for itself; remove it")
+                yield refuse(f"{where}.{name}", "recordOutput uses this field itself; remove it")
 
 
 def _is_ours(name: object) -> bool:
     return str(name).startswith(OURS)
-
-
-def _misshapen(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Where the template is not even shaped like one: path and message. The API server checks the rest."""
-    metadata = template.get("metadata") or {}
-    if not isinstance(metadata, dict) or not all(
-        isinstance(metadata.get(kind) or {}, dict) for kind in ("labels", "annotations")
-    ):
-        yield "metadata", "labels and annotations must be objects"
-    spec = template.get("spec")
-    if not isinstance(spec, dict):
-        yield "spec", "found no pod spec; a template needs one with at least one container"
-        return
-    if not spec.get("containers"):
-        yield "spec.containers", "found no container; a template needs at least one"
-    for field in CONTAINER_FIELDS:
-        items = spec.get(field) or []
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            yield f"spec.{field}", "must be a list of containers"
-            return
-        for index, item in enumerate(items):
-            if not isinstance(item.get("name"), str):
-                yield f"spec.{field}[{index}].name", "every container needs a name"
-            env = item.get("env") or []
-            if not isinstance(env, list) or not all(isinstance(variable, dict) for variable in env):
-                yield f"spec.{field}[{index}].env", "must be a list of variables with name and value"
-            for part in ("command", "args"):
-                if not isinstance(item.get(part) or [], list):
-                    yield f"spec.{field}[{index}].{part}", "must be a list of strings"
 
 
 class _Refuse(Protocol):
@@ -306,9 +312,9 @@ def _refused_pod_fields(spec: Mapping[str, Any], service_account: str, refuse: _
 
 
 def secret_references(node: Any, path: str) -> Iterator[str]:
-    """Paths below ``node`` that refer to a Secret which a container could read.
+    """Yield the paths below ``node`` of references to a Secret that a container could read.
 
-    Image pull secrets are none: the kubelet reads them, no container does.
+    Image pull secrets do not count: the kubelet reads them, and no container does.
     """
     if isinstance(node, dict):
         for key, value in node.items():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from runkeys import sealing
@@ -12,7 +12,13 @@ from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START, SEALED, SECR
 from runkeys.names import is_reserved_variable, is_variable_name, secret_variable
 from runkeys.planning.bindings import Bindings, binding_refusals, bindings_of, requester_of
 from runkeys.planning.graph import graph_refusals
-from runkeys.planning.pod_template import containers, restart_refusals, sealed_refusals, template_refusals
+from runkeys.planning.pod_template import (
+    containers,
+    restart_refusals,
+    sealed_refusals,
+    shape_refusals,
+    template_refusals,
+)
 from runkeys.planning.refusal import Reason, Refusal, listed
 
 
@@ -79,20 +85,26 @@ class TaskRequirements:
     delivery: str = SECRET
 
 
+UNSEAL_RESOURCES: Mapping[str, Mapping[str, str]] = {
+    "requests": {"cpu": "10m", "memory": "32Mi"},
+    "limits": {"memory": "64Mi"},
+}
+
+
 @dataclass(frozen=True)
 class SealedSupport:
     """Whether this operator can deliver sealed.
 
     :ivar image: of the container that opens in the pod; empty if it cannot. :ivar problem: why not.
+    :ivar resources: of that container.
     """
 
     image: str = ""
     problem: str = ""
+    resources: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: UNSEAL_RESOURCES)
 
 
-NO_SUPPORT = SealedSupport(
-    problem="the operator was not told to deliver sealed (sealedDelivery.enabled of the chart)"
-)
+NO_SUPPORT = SealedSupport(problem="sealed delivery is not enabled (sealedDelivery.enabled of the chart)")
 
 ANYWHERE = SealedSupport(image="localhost/runkeys-operator")
 """For previews, which do not know the operator: whether it can is for itself to say."""
@@ -109,8 +121,9 @@ def support_refusal(
     return Refusal(
         Reason.SEALED_UNAVAILABLE,
         f"spec.tasks[{index}].delivery",
-        f"{asks} demands Sealed, and that cannot be done here: {support.problem or NO_SUPPORT.problem}; have it made"
-        " possible, or have whoever wrote delivery: Sealed agree to Secret",
+        f"{asks} requires delivery: Sealed, which is not available here:"
+        f" {support.problem or NO_SUPPORT.problem}; ask an administrator of the cluster to enable it, or ask"
+        " the author of delivery: Sealed to change it to Secret",
         permanent=False,
     )
 
@@ -141,7 +154,10 @@ def task_requirements(
     Permanent refusals come first: while there is one, waiting for the others is of no use.
     """
     task, path = run.spec.tasks[index], f"spec.tasks[{index}]"
-    refusals = [*graph_refusals(run, index), *_variable_refusals(task, path)]
+    refusals = [*graph_refusals(run, index), *shape_refusals(task, path)]
+    if any(refusal.reason is Reason.TEMPLATE_REFUSED for refusal in refusals):
+        return tuple(refusals)  # the template cannot be looked at any further
+    refusals += _variable_refusals(task, path)
     variables = [variable_of(item) for item in task.secrets]
     refusals += template_refusals(task, path, run.spec.service_account_name, variables)
     refusals += binding_refusals(run, task, bindings)
@@ -164,7 +180,7 @@ def task_requirements(
                 Reason.DEADLINE_TOO_LONG,
                 f"{path}.activeDeadlineSeconds",
                 f"{deadline} is more than the {lifetime} s that the bindings allow (maxLifetimeSeconds);"
-                " lower it or raise theirs",
+                " lower it, or raise maxLifetimeSeconds",
                 permanent=False,
             )
         )
@@ -210,7 +226,7 @@ def _variable_refusals(task: Task, path: str) -> Iterator[Refusal]:
             yield Refusal(
                 Reason.NAME_COLLISION,
                 f"{path}.secrets[{index}].file",
-                f"secret {item.name!r} is to be the file {item.file}, and so is {files[item.file]}; give one of them"
+                f"secret {item.name!r} has the file name {item.file}, and so does {files[item.file]}; give one of them"
                 " another name",
                 permanent=True,
             )
@@ -229,17 +245,17 @@ def _variable_refusals(task: Task, path: str) -> Iterator[Refusal]:
             yield Refusal(
                 Reason.NAME_COLLISION,
                 where,
-                f"{what} gives the variable {variable}, and so does {seen[variable]}; give one of them another"
+                f"{what} sets the variable {variable}, and so does {seen[variable]}; give one of them another"
                 " name with env",
                 permanent=True,
             )
         seen.setdefault(variable, f"{what} at {where}")
     carrying = task.secret_containers
     for container in containers(task.template):
-        if container.get("name") not in carrying or not isinstance(container.get("env"), list):
+        if container["name"] not in carrying:
             continue
-        for item in container["env"]:
-            if isinstance(item, dict) and item.get("name") in seen:
+        for item in container.get("env") or []:
+            if item["name"] in seen:
                 yield Refusal(
                     Reason.NAME_COLLISION,
                     f"{path}.template",
@@ -297,8 +313,8 @@ def _input_source(run: WorkflowRun, field: str, where: str) -> SealedValue | Ref
         return Refusal(
             Reason.REQUESTER_UNKNOWN,
             where,
-            "a value of sealedInput opens for whoever made the run, and that is not on record (spec.requester); make"
-            " the run again",
+            "a value of sealedInput opens only for the user who created the run, and the run does not record"
+            " that user (spec.requester); create the run again",
             permanent=True,
         )
     return SealedValue(

@@ -88,9 +88,9 @@ NEEDED_SEALED = (
 )
 
 
-async def sealed_support(kube: Kube, image: str, namespaces: tuple[str, ...]) -> SealedSupport:
+async def sealed_support(kube: Kube, wanted: SealedSupport, namespaces: tuple[str, ...]) -> SealedSupport:
     """Whether this operator and this cluster can deliver sealed; said once here, and to each run that asks for it."""
-    if not image:
+    if not wanted.image:
         return NO_SUPPORT
     problem = ""
     try:
@@ -99,8 +99,8 @@ async def sealed_support(kube: Kube, image: str, namespaces: tuple[str, ...]) ->
         served = set()
     if not {REQUESTS.plural, f"{REQUESTS.plural}/status"} <= served:
         problem = (
-            f"the API server does not serve {REQUESTS} in {REQUESTS.version}, which takes Kubernetes 1.37 or later with"
-            " the feature gate PodCertificateRequest on"
+            f"the API server does not serve {REQUESTS} in {REQUESTS.version}, which requires Kubernetes 1.37 or"
+            " later with the feature gate PodCertificateRequest on"
         )
     else:
         for namespace in namespaces or (None,):
@@ -112,10 +112,10 @@ async def sealed_support(kube: Kube, image: str, namespaces: tuple[str, ...]) ->
                 f"the operator may not sign for {SIGNER} (see the chart's ClusterRole for sealed delivery)"
             )
     if problem:
-        log.error("no sealed delivery: %s", problem)
+        log.error("sealed delivery is not available: %s", problem)
         return SealedSupport(problem=problem)
-    log.info("sealed delivery is offered")
-    return SealedSupport(image=image)
+    log.info("sealed delivery is available")
+    return wanted
 
 
 async def _may_sign(kube: Kube) -> bool:
@@ -211,7 +211,7 @@ def _refusal(namespace: str | None, missing: list[Right]) -> str:
     for right in missing:
         verbs.setdefault(right.kind, []).append(right.verb)
     lacks = "; ".join(f"{', '.join(listed)} {kind}" for kind, listed in verbs.items())
-    return f"the operator may not do all that it must {where} (see the chart's roles): {lacks}"
+    return f"the operator lacks rights {where} (see the chart's roles): {lacks}"
 
 
 async def _missing(kube: Kube, namespace: str | None, needed: tuple[Right, ...]) -> list[Right]:

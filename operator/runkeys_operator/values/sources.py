@@ -21,7 +21,7 @@ from runkeys_operator.values.keys import Keys, KeysError
 from runkeys_operator.values.values import Values
 
 MAX_VALUE_BYTES = 120 * 1024
-"""Linux refuses a process whose one variable is over 128 KiB, name included."""
+"""Linux starts no process with a variable of more than 128 KiB, name included."""
 
 MAX_ATTEMPT_BYTES = 512 * 1024
 """Limit for all values of an attempt together; a Secret may hold 1 MiB."""
@@ -73,8 +73,8 @@ class Sources:
                     Refusal(
                         Reason.VALUE_TOO_LARGE,
                         field,
-                        f"the secrets of this task have more than the {MAX_ATTEMPT_BYTES} bytes together that are"
-                        " possible",
+                        f"the secrets of this task have more than {MAX_ATTEMPT_BYTES} bytes together, the most"
+                        " that is possible",
                         permanent=False,
                     )
                 )
@@ -134,7 +134,8 @@ class Sources:
             return Refusal(
                 Reason.SOURCE_NOT_FOUND,
                 reference.field,
-                f"{where}: there is no Secret {source.name} in namespace {namespace}; create it, and the run goes on",
+                f"{where}: there is no Secret {source.name} in namespace {namespace}; create it, and the run"
+                " then continues",
                 permanent=False,
             )
         return Refusal(
@@ -262,11 +263,11 @@ def _placed(context: sealing.Context) -> str:
         return ""
     return (
         " (a strict value is for one name and namespace of its binding, which kustomize's namePrefix, nameSuffix and"
-        " namespace change: seal for those that come out, or with scope: Namespace)"
+        " namespace change: seal for the names that result, or with scope: Namespace)"
     )
 
 
 def _set_again(context: sealing.PersonalEntry) -> str:
-    # An entry may be called anything, and whoever reads this will paste it.
+    # An entry may have any name, and people paste this command.
     ends = ("--",) if context.entry.startswith("-") else ()
     return shell("runkeys", "-n", context.namespace, "secret", "set", *ends, context.entry)

@@ -19,6 +19,8 @@ def test_a_dry_run_prints_the_command(terminal: Terminal) -> None:
         "--set",
         "image.tag=1",
     )
+    (terminal.folder / ".kube").mkdir()
+    (terminal.folder / ".kube" / "config").write_text("contexts: [{name: dev, context: {}}]")
     printed = shlex.split(terminal.ok("install", "--dry-run", *words))
     assert printed[:5] == ["helm", "upgrade", "--install", "runkeys", str(ROOT / "helm" / "runkeys")]
     assert printed[5:8] == ["--namespace", "keys", "--create-namespace"]
@@ -28,4 +30,4 @@ def test_a_dry_run_prints_the_command(terminal: Terminal) -> None:
 def test_without_helm_it_says_so(terminal: Terminal, tmp_path: Path) -> None:
     done = terminal.run("install", PATH=str(tmp_path))
     assert done.code == 2
-    assert "helm is not on the path" in done.err
+    assert "helm is not in the PATH" in done.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import secrets
+import shlex
 import stat
 import subprocess
 from pathlib import Path
@@ -98,7 +99,10 @@ def test_a_file_is_sealed_in_place_and_stays_as_it_is_otherwise(
     ]
     assert "  # keep this comment" in text
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    assert terminal.run("seal", "-f", "binding.yaml", "-w", public).err == "nothing is in the clear\n"
+    assert (
+        terminal.run("seal", "-f", "binding.yaml", "-w", public).err
+        == "there is nothing to seal: looked at 1 SecretBinding in 1 file\n"
+    )
     assert file.read_text() == text
 
 
@@ -196,8 +200,8 @@ def test_there_is_no_option_and_no_argument_for_a_value(terminal: Terminal) -> N
     [
         ("{name: t, value: x, sealed: rk1.a.b}", "has both sealed and value"),
         ("{name: t, value: x, valueFrom: {file: f}}", "has both value and valueFrom"),
-        ("{name: t, value: {a: b}}", "value is no text"),
-        ("{name: t, value: true}", "value is no text"),
+        ("{name: t, value: {a: b}}", "value is not text"),
+        ("{name: t, value: true}", "value is not text"),
         ("{name: t, valueFrom: {env: X}}", "valueFrom needs a file"),
         ("{name: t, valueFrom: {file: ../outside}}", "not below the manifest's own folder"),
         ("{name: t, valueFrom: {file: a/../../outside}}", "not below the manifest's own folder"),
@@ -227,7 +231,7 @@ def test_broken_yaml_is_told_without_its_text(terminal: Terminal, public: str) -
     (terminal.folder / "b.yaml").write_text(f"kind: SecretBinding\nvalue: '{TOKEN}\n")
     done = terminal.run("seal", "b.yaml", public)
     assert done.code == 5
-    assert "this is no YAML" in done.err
+    assert "this is not YAML" in done.err
     assert TOKEN not in done.err
 
 
@@ -242,15 +246,117 @@ def test_check_names_file_line_and_entry(terminal: Terminal, public: str, file: 
     terminal.ok("seal", "-w", "binding.yaml", public)
     assert terminal.run("seal", "--check", "binding.yaml").code == 0
     file.write_text(file.read_text().replace("rk1.", "rk1.x", 1))
-    assert "is not sealed as it has to be" in terminal.run("seal", "--check", "binding.yaml").err
+    assert "is not sealed correctly" in terminal.run("seal", "--check", "binding.yaml").err
+
+
+RUN = f"""\
+apiVersion: runkeys.dev/v1alpha1
+kind: WorkflowRun
+metadata: {{name: flow}}
+spec:
+  input:
+    circuit: 1
+    $secrets:
+      token: {TOKEN}
+"""
+PLAIN = f"""\
+apiVersion: v1
+kind: Secret
+metadata: {{name: db}}
+stringData:
+  password: {TOKEN}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("r.yaml", RUN, "r.yaml:8: $secrets of WorkflowRun flow is in the clear; `runkeys run` seals it"),
+        (
+            "l.yaml",
+            "kind: List\nitems:\n- " + RUN.replace("\n", "\n  "),
+            "l.yaml:10: $secrets of WorkflowRun flow",
+        ),
+        ("s.yaml", PLAIN, "s.yaml:5: stringData of Secret db is in the clear; base64 is no encryption"),
+        (
+            "d.yaml",
+            "apiVersion: v1\nkind: Secret\ndata: {a: Y2FuYXJ5}\n",
+            "d.yaml:3: data of Secret (without a name) is in the clear",
+        ),
+        ("in.json", '{"a": 1, "$secrets": {"t": "x"}}', "in.json:1: $secrets is in the clear"),
+        (
+            "w.yaml",
+            f"kind: WorkflowRun\nmetadata: {{name: w}}\nspec: {{sealedInput: {{t: {TOKEN}}}}}\n",
+            "w.yaml:3: sealedInput of WorkflowRun w is not sealed",
+        ),
+    ],
+)
+def test_what_is_in_the_clear_besides_bindings_is_found(
+    terminal: Terminal, public: str, name: str, text: str, says: str
+) -> None:
+    (terminal.folder / name).write_text(text)
+    checked = terminal.run("seal", "--check", name)
+    assert (checked.code, checked.out) == (5, "")
+    assert f"not everything is sealed:\n  {says}" in checked.err
+    sealed = terminal.run("seal", "-w", name, public)
+    assert (sealed.code, sealed.out) == (5, "")
+    assert "this is in the clear still" in sealed.err
+    assert says in sealed.err
+    assert TOKEN not in checked.err + sealed.err
+    assert (terminal.folder / name).read_text() == text
+
+
+def test_check_says_what_it_looked_at_and_what_not(terminal: Terminal, public: str, file: Path) -> None:
+    terminal.ok("seal", "-w", "binding.yaml", public)
+    (terminal.folder / "run.yaml").write_text(RUN.partition("    $secrets")[0])
+    (terminal.folder / "sops.yaml").write_text(f"{PLAIN}sops: {{}}\n")
+    (terminal.folder / "api.yaml").write_text("kind: OpenAPI\nproperties: {$secrets: {type: object}}\n")
+    names = (file.name, "run.yaml", "sops.yaml", "api.yaml")
+    done = terminal.run("seal", "--check", *names)
+    assert (done.code, done.out) == (0, "")
+    assert done.err == (
+        "looked at 1 SecretBinding, 1 WorkflowRun in 2 files: nothing is in the clear there. Other fields and kinds"
+        " were not looked at, nor the other 2 files\n"
+    )
+    assert "not looked at: sops.yaml, api.yaml" in terminal.run("seal", "-v", "--check", *names).err
+    nothing = terminal.run("seal", "--check", "api.yaml")
+    assert (nothing.code, nothing.err) == (
+        0,
+        "nothing was looked at: there is no SecretBinding, WorkflowRun, Secret or $secrets in the files\n",
+    )
+    assert terminal.run("seal", "--check").code == 2
+
+
+@pytest.mark.parametrize("name", ["binding.yaml", "my binding's.yaml", "a/b.yaml"])
+def test_the_command_that_check_prints_works(terminal: Terminal, public: str, name: str) -> None:
+    path = terminal.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(FILE)
+    (path.parent / "four.pem").write_bytes(b"x")
+    printed = terminal.run("seal", "--check", name).err.splitlines()[1].partition("seal it with: ")[2]
+    words = shlex.split(printed)
+    assert words[0] == "runkeys"
+    terminal.ok(*words[1:], public)
+    assert terminal.run("seal", "--check", name).code == 0
+
+
+def test_without_a_namespace_the_command_says_what_comes_first(terminal: Terminal, public: str) -> None:
+    (terminal.folder / "b.yaml").write_text(
+        "kind: SecretBinding\nmetadata: {name: b}\nspec: {secrets: [{name: t, value: x}]}\n"
+    )
+    assert "write metadata.namespace, then seal it with" in terminal.run("seal", "--check", "b.yaml").err
+    printed = terminal.run("seal", "-n", "team-b", "--check", "b.yaml").err.partition("seal it with: ")[2]
+    assert printed == "runkeys seal -n team-b -w -f b.yaml\n"
+    terminal.ok(*printed.split()[1:], public)
 
 
 def test_pre_commit_hook_is_a_command_that_works(terminal: Terminal, file: Path) -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     name, *words = hook["entry"].split()
-    assert (name, hook["language"], hook["types"]) == ("runkeys", "python", ["yaml"])
+    assert (name, hook["language"], hook["types_or"]) == ("runkeys", "python", ["yaml", "json"])
     (terminal.folder / "chart.yaml").write_text("a: {{ .Values.a }}\n- b\n")
-    assert terminal.run(*words, "chart.yaml").code == 0
+    (terminal.folder / "secret.yaml").write_text("kind: Secret\ndata:\n  {{- range .Values.a }}\n- b\n")
+    assert terminal.run(*words, "chart.yaml", "secret.yaml").code == 0
     assert terminal.run(*words, "chart.yaml", file.name).code == 5
 
 
@@ -271,7 +377,7 @@ def test_reseal_with_a_backup_of_the_keys(terminal: Terminal) -> None:
     path.write_text(f"{head}  - {{name: t, sealed: {old}}}  # old\n  - {{name: u, sealed: {current}}}\n")
     (terminal.folder / "keys.yaml").write_text(backup(OLD, KEY))
     done = terminal.run("reseal", "-w", "-f", "b.yaml", "--keys", "keys.yaml")
-    assert (done.code, done.err) == (0, "b.yaml: sealed anew t\n")
+    assert (done.code, done.err) == (0, "b.yaml: sealed again t\n")
     found = entries(path.read_text())
     assert Keyring(KEY).open(found["t"]["sealed"], place) == TOKEN.encode()
     assert found["u"]["sealed"] == current
@@ -356,7 +462,9 @@ def test_which_file_went_into_a_value_is_said(terminal: Terminal, public: str, f
     """A manifest may be somebody else's: who seals it sees what it took."""
     done = terminal.run("seal", "-w", "-f", file.name, public)
     assert done.code == 0, done
-    assert "binding.yaml: entry 'four' of SecretBinding ibm is sealed with what is in four.pem" in done.err
+    assert (
+        "binding.yaml: entry 'four' of SecretBinding ibm is sealed with the content of four.pem" in done.err
+    )
 
 
 def test_a_file_below_the_manifest_is_taken_from_wherever_one_is(terminal: Terminal, public: str) -> None:

@@ -32,7 +32,7 @@ def test_row_09_in_a_task_it_names_the_task_and_what_it_has(service: Service) ->
     service.program(TAKES)
     ended = service.run(RUNKEYS_TASK="fit", RUNKEYS_SECRETS='{"other":"SECRET_OTHER"}', SECRET_OTHER="x")
     assert ended.code == 1
-    assert "task fit was not given a secret 'api_token'; it has: other" in service.output["detail"]
+    assert "task fit did not get a secret 'api_token'; it has: other" in service.output["detail"]
 
 
 @pytest.mark.parametrize("value", ["", "v ", " two\nlines\n"])
@@ -75,6 +75,21 @@ def run(plain: SecretValue, noted: Annotated[SecretValue, "x"], special: Token, 
     ended = service.run(SECRET_PLAIN="1", SECRET_NOTED="2", SECRET_SPECIAL="3", SECRET_BOTH="4")
     assert ended.code == 0, ended.err
     assert service.output == {"types": ["SecretValue", "SecretValue", "Token", "Token"]}
+
+
+def test_row_11_a_secret_in_a_union_is_a_secret(service: Service) -> None:
+    service.program("""
+from typing import Union
+from runkeys import SecretValue
+
+def run(a: Union[SecretValue, str], b: str | SecretValue | None) -> dict:
+    return {"types": [type(item).__name__ for item in (a, b)]}
+""")
+    service.give("a", "never this one")
+    assert service.run().code == 1
+    assert "variable SECRET_A is not set" in service.output["detail"]
+    assert service.run(SECRET_A="aaaa").code == 0
+    assert service.output == {"types": ["SecretValue", "NoneType"]}
 
 
 def test_row_13_unwrapping_twice_is_a_problem_document(service: Service) -> None:
@@ -248,15 +263,13 @@ def test_a_service_may_say_in_its_own_words_what_went_wrong(service: Service) ->
         ("src.program", "must be module:function"),
         ("src.absent:run", "no module src.absent"),
         ("src.program:absent", "no function absent"),
-        ("src.program:many", "parameter rest must be an ordinary one"),
-        ("src.program:mixed", "cannot be something else too"),
+        ("src.program:many", "parameter rest must be an ordinary parameter"),
+        ("src.program:mixed", "cannot be combined with another type"),
     ],
 )
 def test_what_cannot_be_run_says_why(service: Service, entrypoint: str, says: str) -> None:
     service.program(
-        "from runkeys import SecretValue\n"
-        "def many(**rest): return 1\n"
-        "def mixed(a: SecretValue | int): return 1\n"
+        "from runkeys import DataPool\ndef many(**rest): return 1\ndef mixed(a: DataPool | int): return 1\n"
     )
     assert service.run(entrypoint).code == 1
     assert says in service.output["detail"]

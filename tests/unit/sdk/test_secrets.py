@@ -37,6 +37,13 @@ def test_row_21_the_signatures_are_those_that_code_calls() -> None:
     assert orquestra.secrets is secrets
 
 
+def test_the_decorator_of_orquestra_leaves_the_function_as_it_is() -> None:
+    def use() -> int:
+        return 7
+
+    assert orquestra.task(use) is orquestra.task(resources=1)(use) is orquestra.task()(use) is use
+
+
 def test_row_22_in_a_task_config_name_is_ignored(in_task: InTask) -> None:
     value = canary()
     in_task({"n": "SECRET_N"}, SECRET_N=value)
@@ -59,7 +66,7 @@ def test_row_22_exact_variables_files_and_names_of_the_binding(in_task: InTask, 
     in_task(carried, api_token="x y ", RUNKEYS_RUNTIME_DIR=str(tmp_path))
     assert secrets.get("api") == secrets.get("ibmq-token") == "x y "
     assert secrets.get("sa") == " {}\n"
-    with pytest.raises(ValueError, match="no text in UTF-8"):
+    with pytest.raises(ValueError, match="not UTF-8 text"):
         secrets.get("raw")
 
 
@@ -94,7 +101,7 @@ def test_line_7_a_process_that_comes_later_is_told_why_it_is_not_there(service: 
         SECRET_T="x",
         KUBERNETES_SERVICE_HOST="x",
     )
-    assert "another process has taken it" in ended.out
+    assert "another process has already taken it" in ended.out
 
 
 def test_line_7_list_in_a_task_says_what_it_was_given(in_task: InTask) -> None:
@@ -203,9 +210,9 @@ def test_a_name_is_one_of_config_toml_or_a_context(home: Path) -> None:
         ("x = [", "cannot be read"),
         ("other = 1", "found other"),
         ("[configs]\nlab = 1", "configs.lab must be a table"),
-        ("[configs.lab]\ncontxt = 'a'", "contxt is not known; known are bindings, context"),
-        ("[configs.lab]\ncontext = 1", r"configs.lab.context must be a text"),
-        ("[configs.lab]\nbindings = 'a'", "must be a list of texts"),
+        ("[configs.lab]\ncontxt = 'a'", "contxt is not known; the known keys are bindings, context"),
+        ("[configs.lab]\ncontext = 1", r"configs.lab.context must be a string"),
+        ("[configs.lab]\nbindings = 'a'", "must be a list of strings"),
     ],
 )
 @pytest.mark.usefixtures("home")
@@ -248,10 +255,10 @@ def test_line_8_a_local_task_may_name_a_config_for_what_it_was_not_given(
     assert secrets.get("n", config_name="lab") == "from the env file"
     with pytest.raises(secrets.ConfigFileNotFoundError):
         secrets.get("other", config_name="lab")
-    with pytest.raises(secrets.NotFoundError, match="task fit was not given"):
+    with pytest.raises(secrets.NotFoundError, match="task fit did not get"):
         secrets.get("other")
     monkeypatch.delenv("RUNKEYS_RUNTIME_DIR")
-    with pytest.raises(secrets.NotFoundError, match="task fit was not given"):
+    with pytest.raises(secrets.NotFoundError, match="task fit did not get"):
         secrets.get("other", config_name="lab")
 
 
