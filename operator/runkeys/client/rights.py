@@ -87,9 +87,8 @@ def granted(namespace: str, username: str, name: str, rights: Iterable[Right]) -
     bind = ("create", f"{kind.lower()}binding", name, f"--{kind.lower()}={name}")
     binding = kubectl(namespace, *bind) if namespace else shell("kubectl", *bind)
     text = json.dumps(made, separators=(",", ":"), ensure_ascii=False)
-    return (
-        f"{shell('echo', text)} | kubectl auth reconcile -f - && {binding} {subject_of(username)}{RECONCILED}"
-    )
+    reconcile = shell("kubectl", "auth", "reconcile", "-f", "-")
+    return f"{shell('echo', text)} | {reconcile} && {binding} {subject_of(username)}{RECONCILED}"
 
 
 def remedy(namespace: str, username: str, missing: Right) -> str:
