@@ -294,4 +294,4 @@ def _released(tasks: Sequence[TaskResult], live: int, *, final: bool) -> tuple[b
     if final:
         made = any(attempt.exposures for task in tasks for attempt in task.attempts)
         return True, "Released" if made else "NeverMade", ""
-    return False, "NotFinished", "no Secret exists now; the run continues"
+    return False, "NotFinished", "no Secret exists now; the run has not finished"
