@@ -19,7 +19,7 @@ from typing import IO, Any
 from uuid import uuid4
 
 from runkeys.names import RUNTIME, RUNTIME_VARIABLE
-from runkeys.planning.observation import ContainerView, PodView
+from runkeys.planning.observation import ContainerView, PodView, Role
 from runkeys.planning.readers import shape_of
 
 Json = dict[str, Any]
@@ -65,8 +65,9 @@ class LocalPod:
             "Pending",
             spec["serviceAccountName"],
             tuple(
-                ContainerView(item["name"], str(item.get("image", "")))
-                for item in (*self._waiting, *self._main)
+                ContainerView(item["name"], str(item.get("image", "")), role=role)
+                for role, found in ((Role.INIT, self._waiting), (Role.MAIN, self._main))
+                for item in found
             ),
             shape=shape_of(spec),
             deadline_seconds=spec.get("activeDeadlineSeconds"),

@@ -19,6 +19,12 @@ EVENTS: dict[str, Callable[[World], None]] = {
     "container ends": World.end_pod,
     "container fails": lambda world: world.end_pod(well=False),
     "pod deleted": World.remove_pod,
+    "pod gone, and its Job goes on": World.take_pods_away,
+    "pod refused by its node": World.refuse_pod,
+    "Job suspended": World.suspend_jobs,
+    "Job resumed": lambda world: world.suspend_jobs(on=False),
+    "kubelet away": World.lose_kubelet,
+    "kubelet there again": World.start_kubelet,
     "Job finishes": World.finish_jobs,
     "Job deleted": World.remove_jobs,
     "operator crashes": World.crash,
@@ -172,4 +178,5 @@ def test_no_secret_before_a_pod_has_a_node_and_none_after_it_ended(history: list
             if isinstance(action, EnsureSecret):
                 mine = [pod for pod in pods.values() if pod.job_uid == action.job_uid]
                 assert any(not pod.over and not pod.started for pod in mine), "no pod waits for this Secret"
+                assert any(pod.taken for pod in mine), "no kubelet is there for this Secret"
                 assert jobs[action.name].state is JobState.ACTIVE

@@ -33,7 +33,15 @@ from runkeys.planning.actions import (
 )
 from runkeys.planning.bindings import Bindings
 from runkeys.planning.memory import Memory
-from runkeys.planning.observation import ContainerView, JobState, JobView, Observation, PodView, RequestView
+from runkeys.planning.observation import (
+    ContainerView,
+    JobState,
+    JobView,
+    Observation,
+    PodView,
+    RequestView,
+    Role,
+)
 from runkeys.planning.plan import plan, plan_deletion
 from runkeys.planning.readers import shape_of
 from runkeys.planning.refusal import Reason, Refusal
@@ -68,6 +76,7 @@ class World:
     crashes: int = 0
     history: list[Action] = field(default_factory=list)
     lose_answer_in: int | None = None
+    kubelet_there: bool = True
     fresh: bool = False
     task_of: dict[str, str] = field(default_factory=dict)
     """By the name of a Job, the task that it is an attempt of."""
@@ -230,10 +239,13 @@ class World:
     def bind_pod(self, task: str = "") -> None:
         """The scheduler gives the pod of each Job (of that task) a node."""
         for job in self._jobs(task):
-            if job.state is JobState.ACTIVE and not any(pod.job_uid == job.uid for pod in self.pods.values()):
+            mine = [pod for pod in self.pods.values() if pod.job_uid == job.uid]
+            # after a pod that was not counted another one comes
+            more = not job.counted and all(pod.gone for pod in mine)
+            if job.state is JobState.ACTIVE and not job.suspended and more:
                 uid = f"pod-{next(self._uids)}"
                 self.pods[uid] = PodView(
-                    name=f"{job.name}-abcde",
+                    name=f"{job.name}-{len(mine):05}",
                     uid=uid,
                     job_uid=job.uid,
                     bound_at=self.now,
@@ -243,9 +255,54 @@ class World:
                     node="node1",
                     shape=shape_of(self.specs[job.name]),
                     deadline_seconds=self.specs[job.name].get("activeDeadlineSeconds"),
+                    taken=self.kubelet_there,
                 )
-                if job.sealed:
+                if job.sealed and self.kubelet_there:
                     self.ask(self.pods[uid])
+
+    def lose_kubelet(self) -> None:
+        """The kubelet of the node does not run: pods that are bound to it from now on are taken by nobody."""
+        self.kubelet_there = False
+
+    def start_kubelet(self) -> None:
+        """It is there again, and takes the pods that wait for it."""
+        self.kubelet_there = True
+        for uid, pod in self.pods.items():
+            job = next((job for job in self.jobs.values() if job.uid == pod.job_uid), None)
+            if not pod.taken and not pod.over:
+                self.pods[uid] = replace(pod, taken=True)
+                if job is not None and job.sealed:
+                    self.ask(pod)
+
+    def refuse_pod(self, task: str = "") -> None:
+        """The kubelet does not admit a pod that has its node, or loses it: no container of it runs (any more)."""
+        mine = {job.uid for job in self._jobs(task)}
+        for uid, pod in self.pods.items():
+            if not pod.over and pod.taken and pod.job_uid in mine:
+                self.pods[uid] = replace(pod, phase="Failed", reason="OutOfcpu", message="no room")
+
+    def suspend_jobs(self, *, on: bool = True) -> None:
+        """Somebody suspends the Jobs, and the Job controller takes their pods away uncounted; or resumes them."""
+        active = {job.uid for job in self.jobs.values() if job.state is JobState.ACTIVE}
+        self.jobs = {
+            name: replace(job, suspended=on) if job.uid in active else job for name, job in self.jobs.items()
+        }
+        if on:
+            self._take_pods_away(active)
+
+    def take_pods_away(self) -> None:
+        """The pods are gone, and their Jobs do not know how they ended and go on."""
+        self._take_pods_away(
+            {job.uid for job in self.jobs.values() if job.state is JobState.ACTIVE and not job.counted}
+        )
+
+    def _take_pods_away(self, jobs: set[str]) -> None:
+        self.pods = {
+            uid: replace(pod, gone=True)
+            if pod.job_uid in jobs and pod.phase not in ("Succeeded", "Failed")
+            else pod
+            for uid, pod in self.pods.items()
+        }
 
     def ask(self, pod: PodView) -> None:
         """The kubelet makes a key for the pod and asks for what is sealed to it."""
@@ -277,7 +334,7 @@ class World:
         """The kubelet starts the container, if every reference is there."""
         for uid, pod in self.pods.items():
             job = next((job for job in self._jobs(task) if job.uid == pod.job_uid), None)
-            if job is None or pod.over or pod.started:
+            if job is None or pod.over or pod.started or not pod.taken:
                 continue
             asks = next(item for item in self.run.spec.tasks if item.name == self.task_of[job.name]).secrets
             *before, main = pod.containers
@@ -324,15 +381,21 @@ class World:
         return [job for job in self.jobs.values() if not task or self.task_of[job.name] == task]
 
     def remove_pod(self) -> None:
-        """Somebody deletes the pod."""
+        """Somebody deletes the pod: the Job counts it, and then it is gone."""
         self.pods = {uid: replace(pod, gone=True) for uid, pod in self.pods.items()}
+        mine = {pod.job_uid for pod in self.pods.values()}
+        self.jobs = {
+            name: replace(job, counted=True) if job.uid in mine and not job.suspended else job
+            for name, job in self.jobs.items()
+        }
 
     def finish_jobs(self) -> None:
         """The Job controller sees pods that ended."""
         for name, job in self.jobs.items():
             mine = [pod for pod in self.pods.values() if pod.job_uid == job.uid]
-            if job.state is JobState.ACTIVE and mine and all(pod.over for pod in mine):
-                well = all(pod.phase == "Succeeded" for pod in mine)
+            ended = [pod for pod in mine if job.counted or not pod.gone]
+            if job.state is JobState.ACTIVE and ended and all(pod.over for pod in mine):
+                well = all(pod.phase == "Succeeded" for pod in ended)
                 state = JobState.SUCCEEDED if well else JobState.FAILED
                 self.jobs[name] = replace(job, state=state, finished_at=self.now)
 
@@ -383,6 +446,8 @@ class World:
         self.source_there = True
         self.lose_answer_in = None
         self.suspend(on=False)
+        self.suspend_jobs(on=False)
+        self.start_kubelet()
         self.restore_bindings()
         for _ in range(8 * len(self.run.spec.tasks)):
             for event in (self.bind_pod, self.start_pod, self.end_pod, self.finish_jobs):
@@ -404,7 +469,7 @@ class World:
 
 
 def _unsealer(job: JobView) -> tuple[ContainerView, ...]:
-    return (ContainerView(UNSEALER, ANYWHERE.image),) if job.sealed else ()
+    return (ContainerView(UNSEALER, ANYWHERE.image, role=Role.INIT),) if job.sealed else ()
 
 
 def check_exposures(world: World) -> None:
