@@ -133,7 +133,7 @@ class Loop:
 
     def _on_pod_event(self, pod: Json) -> None:
         job = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
-        if job not in self._made and "startTime" in pod["status"]:
+        if job not in self._made:
             self._made[job] = self._group.create_task(self._make(job, pod["metadata"]))
         if pod["status"]["phase"] in ("Succeeded", "Failed") and job not in self._dropped:
             self._dropped.add(job)

@@ -162,6 +162,8 @@ class AttemptPlanner:
     def _awaits_values(self, attempt: AttemptStatus) -> bool:
         """Whether a pod waits for values that this process has not given it yet, and a kubelet is there to read them.
 
+        The kubelet says that it has a pod before it looks for the Secret, but not so long before that the Secret would
+        come in time. So that a scheduler chose the node is believed, and for how long: see :mod:`.waiting`.
         A deleted Secret is not created again: its time has passed. If the containers have started, the Secret
         existed, even if this process does not remember it (because it started later).
         """
@@ -173,7 +175,7 @@ class AttemptPlanner:
         pods = [pod for pod in self._pods if pod.awaits(self._secret_containers)]
         if self.job.sealed:
             return any(certificate_requests.due(self.obs, pod, attempt) for pod in pods)
-        return any(pod.taken for pod in pods)
+        return any(pod.taken or pod.scheduled for pod in pods)
 
     # its values
 
@@ -287,7 +289,9 @@ class AttemptPlanner:
         asked = self._asked_to_stop() or self._suspended() or self._replaced() or self._bereft()
         if asked is not None:
             return asked, ()
-        late, due = waiting.late_start(self.task, self._current, self.now)
+        late, due = waiting.late_start(
+            self.task, self._current, self.now, given=bool(self._recorded.exposures)
+        )
         if late is not None:
             return late, ()
         limit = self._lifetime()

@@ -153,7 +153,8 @@ class PodView:
     :ivar disruption: why it was to leave its node, in Kubernetes' words.
     :ivar gone: it was deleted; nothing of it runs any more, or will.
     :ivar deleted_at: when its deletion was asked for.
-    :ivar taken: the kubelet of its node has it, as its status shows; nobody else writes that.
+    :ivar taken: the kubelet of its node has it, as its status shows.
+    :ivar scheduled: a scheduler gave it its node, one that is there and was Ready; not whoever named the node in it.
     :ivar volume_images: images that are mounted as volumes.
     :ivar shape: what decides who reads in it. :ivar deadline_seconds: its ``activeDeadlineSeconds``.
     :ivar grace_seconds: how long after that its containers may take to end.
@@ -178,6 +179,7 @@ class PodView:
     disruption: str = ""
     deleted_at: datetime | None = None
     taken: bool = True
+    scheduled: bool = True
 
     @property
     def over(self) -> bool:
@@ -261,6 +263,7 @@ class PodView:
             message=shortened(status.get("message", ""), _MOST_MESSAGE),
             disruption=_words(disruption) if disrupted else "",
             deleted_at=_deletion(metadata),
+            scheduled=bound.get("status") == "True",
             taken="startTime" in status or any(statuses) or status.get("phase", "Pending") != "Pending",
         )
 

@@ -14,6 +14,10 @@ from runkeys.planning.status import Outcome, State, Verdict
 NODE_PATIENCE = timedelta(seconds=10)
 """How long a pod may be bound to a node before the run says that the kubelet there does not take it."""
 
+UNREAD = timedelta(seconds=60)
+"""How long a Secret may exist for a pod that no kubelet takes: by then Kubernetes has given up a node that is silent, and
+a kubelet that started anew, or has hundreds of pods to say something of, has taken it."""
+
 _PULLING = ("ErrImagePull", "ImagePullBackOff")
 
 
@@ -36,7 +40,7 @@ def trouble(pods: Sequence[PodView], names: Sequence[str]) -> Verdict | None:
 
 
 def not_taken(pods: Sequence[PodView], now: datetime) -> tuple[Refusal | None, datetime | None]:
-    """That no kubelet has the pods of an attempt, and since when that is worth a word; None: one has."""
+    """That no kubelet has the pods of an attempt, if that is worth a word; else when it will be."""
     if not pods or any(pod.taken for pod in pods):
         return None, None
     pod = pods[0]
@@ -44,35 +48,39 @@ def not_taken(pods: Sequence[PodView], now: datetime) -> tuple[Refusal | None, d
     if due > now:
         return None, due
     message = (
-        f"is bound to node {pod.node}, and no kubelet there has taken it, so it has no secrets yet; see whether the"
-        f" node exists and is Ready: kubectl get node {pod.node}"
+        f"is bound to node {pod.node}, and no kubelet there has taken it; see whether the node exists and is Ready:"
+        f" kubectl get node {pod.node}"
     )
     return Refusal(Reason.NODE_UNREACHABLE, f"pod {pod.name}", message, permanent=False), None
 
 
 def late_start(
-    task: Task, pods: Sequence[PodView], now: datetime
+    task: Task, pods: Sequence[PodView], now: datetime, *, given: bool
 ) -> tuple[Ended | None, tuple[datetime, ...]]:
     """The end of an attempt whose pod has not started in time; else when its time is over.
 
     The time runs while the pod does nothing: from when it has its node, and again from the end of an init container.
+
+    :param given: its Secret exists, or did.
     """
-    names, seconds = task.secret_containers, task.start_deadline_seconds
-    moments = [pod.stuck_since(names) for pod in pods]
+    moments = [pod.stuck_since(task.secret_containers) for pod in pods]
     since = [moment for moment in moments if moment is not None]
     if not since or len(since) < len(moments):
         return None, ()
-    deadline = min(since) + timedelta(seconds=seconds)
-    if deadline > now:
-        return None, (deadline,)
-    if not any(pod.taken for pod in pods):
-        message = f"no kubelet of node {pods[0].node} took pod {pods[0].name} within {seconds} s"
+    limit, unread = timedelta(seconds=task.start_deadline_seconds), not any(pod.taken for pod in pods)
+    if unread and given:
+        limit = min(limit, UNREAD)
+    if min(since) + limit > now:
+        return None, (min(since) + limit,)
+    within = f"within {limit.total_seconds():g} s"
+    if unread:
+        message = f"no kubelet of node {pods[0].node} took pod {pods[0].name} {within}"
         return Ended(Outcome.DISRUPTED, Reason.NODE_UNREACHABLE, message), ()
     missing = [item for pod in pods for item in pod.containers if not item.started]
     container = next((item for item in missing if _is_trouble(item)), missing[0])
     words = ": ".join(text for text in (container.waiting, _words(container)) if text)
     message = (
-        f"container {container.name} did not start within {seconds} s{f' ({words})' if words else ''};"
+        f"container {container.name} did not start {within}{f' ({words})' if words else ''};"
         " raise startDeadlineSeconds or mend what keeps it"
     )
     return Ended(*at_fault(list(pods), Reason.START_DEADLINE_EXCEEDED, message)), ()

@@ -147,11 +147,11 @@ def set_containers(world: World, *containers: ContainerView) -> None:
 # no kubelet
 
 
-def test_no_secret_before_a_kubelet_has_taken_the_pod() -> None:
+def test_no_secret_for_a_pod_that_no_scheduler_gave_its_node_before_a_kubelet_has_it() -> None:
     world = World()
     world.lose_kubelet()
     world.reconcile()
-    world.bind_pod()
+    world.bind_pod(scheduled=False)
     world.reconcile()
     assert not any(isinstance(action, EnsureSecret) for action in world.history)
     world.tick(10)
@@ -161,6 +161,8 @@ def test_no_secret_before_a_kubelet_has_taken_the_pod() -> None:
     (found,) = world.run.status.tasks
     assert (found.state, found.reason) == ("Waiting", Reason.NODE_UNREACHABLE)
     assert "kubectl get node node1" in found.message
+    world.tick(100)
+    world.reconcile()
     assert world.run.status.live == 0
     world.start_kubelet()
     world.reconcile()
@@ -168,19 +170,61 @@ def test_no_secret_before_a_kubelet_has_taken_the_pod() -> None:
     assert world.run.status.tasks[0].state == "Running"
 
 
-def test_a_pod_that_no_kubelet_takes_is_disrupted_and_never_had_a_secret() -> None:
-    world = World(run=make_run(tasks=[task(startDeadlineSeconds=60)]))
+def test_a_secret_for_which_no_kubelet_comes_goes_after_a_minute() -> None:
+    world = World()
     world.lose_kubelet()
     world.reconcile()
     world.bind_pod()
     world.reconcile()
-    world.tick(60)
+    assert world.secrets
+    world.tick(12)
     world.reconcile()
+    world.tick(2)
+    world.reconcile()
+    assert world.run.status.tasks[0].reason == Reason.NODE_UNREACHABLE
+    world.tick(45)
+    world.reconcile()
+    assert world.secrets
+    world.tick(1)
+    world.reconcile()
+    assert not world.secrets
     (first, *_) = world.run.status.tasks[0].attempts
     assert (first.outcome, first.reason) == (Outcome.DISRUPTED, Reason.NODE_UNREACHABLE)
     assert first.message == f"no kubelet of node node1 took pod {first.job}-00000 within 60 s"
-    assert first.exposures == []
     assert sum(isinstance(action, CreateJob) for action in world.history) == 2
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [(20, 20), (90, 60)])
+def test_a_kubelet_that_takes_the_pod_in_time_is_given_the_whole_start_deadline(
+    deadline: int, seconds: int
+) -> None:
+    world = World(run=make_run(tasks=[task(startDeadlineSeconds=deadline)]))
+    world.lose_kubelet()
+    world.reconcile()
+    world.bind_pod()
+    world.reconcile()
+    world.tick(seconds - 1)
+    world.start_kubelet()
+    world.tick(deadline - seconds)
+    world.reconcile()
+    assert world.secrets
+    world.tick(1)
+    world.reconcile()
+    assert world.run.status.tasks[0].reason == Reason.START_DEADLINE_EXCEEDED
+
+
+def test_a_pod_without_a_secret_that_no_kubelet_takes_is_disrupted_at_the_start_deadline() -> None:
+    world = World(run=make_run(tasks=[task(startDeadlineSeconds=90, secrets=[])]))
+    world.lose_kubelet()
+    world.reconcile()
+    world.bind_pod()
+    world.tick(89)
+    world.reconcile()
+    assert [item.outcome for item in world.run.status.tasks[0].attempts] == [""]
+    world.tick(1)
+    world.reconcile()
+    (first, *_) = world.run.status.tasks[0].attempts
+    assert (first.outcome, first.reason) == (Outcome.DISRUPTED, Reason.NODE_UNREACHABLE)
 
 
 @pytest.mark.parametrize(
@@ -203,4 +247,6 @@ def test_a_pod_that_no_kubelet_takes_is_disrupted_and_never_had_a_secret() -> No
 def test_what_shows_that_a_kubelet_has_a_pod(status: dict[str, Any], taken: bool) -> None:
     metadata = {"name": "p", "uid": "u"}
     spec = {"nodeName": "n", "containers": [{"name": "main", "image": IMAGE}]}
-    assert PodView.parse({"metadata": metadata, "spec": spec, "status": status}).taken is taken
+    found = PodView.parse({"metadata": metadata, "spec": spec, "status": status})
+    assert found.taken is taken
+    assert found.scheduled is any(item["type"] == "PodScheduled" for item in status.get("conditions", []))

@@ -236,8 +236,8 @@ class World:
 
     # the cluster
 
-    def bind_pod(self, task: str = "") -> None:
-        """The scheduler gives the pod of each Job (of that task) a node."""
+    def bind_pod(self, task: str = "", *, scheduled: bool = True) -> None:
+        """The scheduler gives the pod of each Job (of that task) a node; or whoever made the template has done so."""
         for job in self._jobs(task):
             mine = [pod for pod in self.pods.values() if pod.job_uid == job.uid]
             # after a pod that was not counted another one comes
@@ -256,6 +256,7 @@ class World:
                     shape=shape_of(self.specs[job.name]),
                     deadline_seconds=self.specs[job.name].get("activeDeadlineSeconds"),
                     taken=self.kubelet_there,
+                    scheduled=scheduled,
                 )
                 if job.sealed and self.kubelet_there:
                     self.ask(self.pods[uid])
