@@ -15,8 +15,8 @@ NODE_PATIENCE = timedelta(seconds=10)
 """How long a pod may be bound to a node before the run says that the kubelet there does not take it."""
 
 UNREAD = timedelta(seconds=60)
-"""How long a Secret may exist for a pod that no kubelet takes: by then Kubernetes has given up a node that is silent, and
-a kubelet that started anew, or has hundreds of pods to say something of, has taken it."""
+"""How long a Secret may exist for a pod that no kubelet takes. By then Kubernetes has given up a node that is silent,
+and a kubelet that was started again, or has hundreds of pods to report, has taken it."""
 
 _PULLING = ("ErrImagePull", "ImagePullBackOff")
 
