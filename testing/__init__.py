@@ -1,1 +1,1 @@
-"""What tests, bench and scripts share: real clusters, operators in them, and a namespace to try things in."""
+"""Shared by tests, bench and scripts: real clusters, operators in them, and a namespace to try things in."""

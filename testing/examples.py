@@ -1,4 +1,4 @@
-"""The shipped examples, changed only where a cluster differs: the namespace, the image, the operator's account."""
+"""The shipped examples, adapted to a test cluster only in namespace, image and the operator's account."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _load(path: str, namespace: str) -> list[Object]:
 
 
 def source_secret(namespace: str, value: str) -> Object:
-    """The Secret that examples/hello/README.md tells users to create."""
+    """Return the Secret that users create according to examples/hello/README.md."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -33,14 +33,14 @@ def source_secret(namespace: str, value: str) -> Object:
 
 
 def source_role(namespace: str, account: str, account_namespace: str) -> list[Object]:
-    """Role and RoleBinding that let the operator's account read that Secret."""
+    """Return Role and RoleBinding that let the operator's account read that Secret."""
     role, binding = _load("source-role.yaml", namespace)
     binding["subjects"][0] |= {"name": account, "namespace": account_namespace}
     return [role, binding]
 
 
 def hello_binding(namespace: str) -> Object:
-    """The binding of examples/hello, for the image that every test cluster has."""
+    """Return the binding of examples/hello, with the image that every test cluster has."""
     [binding] = _load("hello/binding.yaml", namespace)
     [rule] = binding["spec"]["access"]
     rule["images"] = [TASK_IMAGE.replace(":1", ":*")]
@@ -48,7 +48,7 @@ def hello_binding(namespace: str) -> Object:
 
 
 def hello_run(namespace: str, name: str = "hello", command: list[str] | None = None) -> Object:
-    """The run of examples/hello with that image, and with another command if one is given."""
+    """Return the run of examples/hello with that image, and with another command if one is given."""
     [run] = _load("hello/run.yaml", namespace)
     run["metadata"]["name"] = name
     container: dict[str, Any] = run["spec"]["tasks"][0]["template"]["spec"]["containers"][0]
@@ -59,7 +59,7 @@ def hello_run(namespace: str, name: str = "hello", command: list[str] | None = N
 
 
 def sealed_delivery(namespace: str) -> tuple[Object, Object]:
-    """The binding and the run of examples/sealed-delivery, for the image that every test cluster has."""
+    """Return binding and run of examples/sealed-delivery, with the image that every test cluster has."""
     [binding] = _load("sealed-delivery/binding.yaml", namespace)
     [rule] = binding["spec"]["access"]
     rule["images"] = [TASK_IMAGE.replace(":1", ":*")]
@@ -69,7 +69,7 @@ def sealed_delivery(namespace: str) -> tuple[Object, Object]:
 
 
 def workflow(namespace: str, value: str) -> tuple[Object, Object, Object]:
-    """The Secret, the binding and the run of examples/workflow, for the image that every test cluster has."""
+    """Return Secret, binding and run of examples/workflow, with the image that every test cluster has."""
     source = {
         "apiVersion": "v1",
         "kind": "Secret",

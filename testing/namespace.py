@@ -38,12 +38,12 @@ SOURCE = "source"
 
 
 def canary() -> str:
-    """A value that occurs nowhere else. Not secret, and never a real one."""
+    """Return a random value that occurs nowhere else. It is not secret."""
     return f"canary-{secrets.token_hex(16)}"
 
 
 def python(code: str) -> list[str]:
-    """A container command that runs ``code``."""
+    """Return a container command that runs ``code``."""
     return ["python3", "-c", code]
 
 
@@ -52,12 +52,12 @@ CHECKS_ITS_VARIABLE = (
     "value = os.environ['SECRET_API_TOKEN'];"
     "print('sha256', hashlib.sha256(value.encode()).hexdigest())"
 )
-"""Prints the hash of the value it found: proves that it is right without printing it."""
+"""Code of a task that prints the hash of its value: it proves that the value is right without printing it."""
 
 FINISHES_WHEN_TOLD = (
     f"{CHECKS_ITS_VARIABLE};import time\nwhile not os.path.exists('/tmp/finish'): time.sleep(0.05)"
 )
-"""The same, and then goes on until :meth:`Team.tell_to_finish`."""
+"""The same code, which then keeps running until :meth:`Team.tell_to_finish`."""
 
 HELD_BACK: dict[str, Any] = {"schedulingGates": [{"name": "runkeys.test/held"}]}
 """Part of a pod spec: the pod gets no node until :meth:`Team.let_go`."""
@@ -72,7 +72,7 @@ class Team:
     operator: Operator
     value: str = field(default_factory=canary)
     since: int = field(init=False)
-    """A revision of etcd from before any object of the team was created."""
+    """A revision of etcd before the first object of the team was created."""
 
     def __post_init__(self) -> None:
         account = self.client.get("serviceaccounts", "default", self.namespace)
@@ -83,14 +83,14 @@ class Team:
         return self.cluster.client
 
     def may_be_near_the_node(self) -> None:
-        """Have the namespace allow what pods need to be near their node: its network, its files."""
+        """Set Pod Security to ``privileged``, so that pods may use the network and the files of their node."""
         privileged = {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}
         self.client.patch("namespaces", self.namespace, None, {"metadata": privileged})
 
     # objects that a team writes
 
     def make_source(self, name: str = SOURCE, **data: str) -> Object:
-        """The Secret that the value comes from."""
+        """Create the source Secret."""
         return self.client.create(
             {
                 "apiVersion": "v1",
@@ -101,21 +101,21 @@ class Team:
         )
 
     def make_binding(self, name: str = "keys", **spec: Any) -> Object:
-        """A binding that offers ``token`` to every run of the namespace, changed by ``spec``."""
+        """Create a binding that gives ``token`` to every run of the namespace, changed by ``spec``."""
         return self.client.create(binding(self.namespace, name, **spec))
 
     def make_run(self, name: str = "job", *, task: dict[str, Any] | None = None, **spec: Any) -> Object:
-        """A run of one task that prints the hash of its secret, changed by ``task`` and ``spec``."""
+        """Create a run of one task that prints the hash of its secret, changed by ``task`` and ``spec``."""
         return self.client.create(run(self.namespace, name, task=task, **spec))
 
     # what happens to a pod
 
     def pod(self, found: Object) -> Object:
-        """The pod of the run's Job as it is now, waited for until it exists."""
+        """Wait until the pod of the run's Job exists, and return it."""
         return self.wait_pod(found, bool)
 
     def let_go(self, found: Object) -> None:
-        """Have the scheduler find a node for a pod that was made with ``HELD_BACK``."""
+        """Let the scheduler find a node for a pod that was created with ``HELD_BACK``."""
         name = self.pod(found)["metadata"]["name"]
         self.client.patch("pods", name, self.namespace, {"spec": {"schedulingGates": None}})
 
@@ -124,16 +124,16 @@ class Team:
         self.tell_pod_to_finish(self.pod(found)["metadata"]["name"], container)
 
     def tell_pod_to_finish(self, name: str, container: str = "main") -> None:
-        """The same, of a pod by its name."""
+        """End a container of the pod of this name that runs ``FINISHES_WHEN_TOLD``."""
         say = ("touch", "/tmp/finish")
         try:
             self.cluster.kubectl("exec", "-n", self.namespace, name, "-c", container, "--", *say)
         except ClusterError as error:
-            if "exit code 137" not in str(error):  # it was told, and ended before the command in it did
+            if "exit code 137" not in str(error):  # the container ended before the command in it
                 raise
 
     def wait_running(self, found: Object) -> Object:
-        """Wait until the run's container runs, and with it its Secret is there."""
+        """Wait until the run's container runs, and return its pod. The Secret then exists."""
         return self.wait_pod(found, lambda pod: pod["status"]["phase"] == "Running")
 
     # results
@@ -144,24 +144,28 @@ class Team:
         return hashlib.sha256(self.value.encode()).hexdigest()
 
     def run(self, name: str = "job") -> Object:
-        """The run as it is now."""
+        """Return the run as it is now."""
         return self.client.get("workflowruns", name, self.namespace)
 
     def wait_run(self, name: str, what: Any, timeout: float = PATIENCE, *, says: str = "") -> Object:
-        """Wait until ``what(run)`` holds; shows the run and the operator's log if it never does."""
+        """Wait until ``what(run)`` is true, and return the run.
+
+        :param says: the condition in words, for the error.
+        :raises AssertionError: after ``timeout`` seconds, with the run and the operator's log.
+        """
         try:
             return self.client.wait_for("workflowruns", name, self.namespace, what, timeout, says)
         except AssertionError as error:
             raise AssertionError(f"{error}\noperator's log:\n{self.operator.text()[-6000:]}") from None
 
     def wait_phase(self, name: str, *phases: str, timeout: float = PATIENCE) -> Object:
-        """Wait until the run has one of ``phases``."""
+        """Wait until the run has one of ``phases``, and return it."""
         return self.wait_run(name, lambda found: phase(found) in phases, timeout, says=f"phase {phases}")
 
     def wait_condition(
         self, name: str, kind: str, status: str = "True", reason: str = "", timeout: float = PATIENCE
     ) -> Object:
-        """Wait until the run's condition ``kind`` is ``status`` (and gives ``reason``)."""
+        """Wait until the run's condition ``kind`` has this status, and this reason if given. Return the run."""
 
         def holds(found: Object) -> bool:
             item = condition(found, kind)
@@ -170,12 +174,12 @@ class Team:
         return self.wait_run(name, holds, timeout, says=f"{kind}={status} {reason}")
 
     def object_name(self, found: Object) -> str:
-        """Name of the first attempt's Job and Secret."""
+        """Return the name of the Job and the Secret of the first attempt."""
         metadata = found["metadata"]
         return attempt_name(metadata["name"], metadata["uid"], found["spec"]["tasks"][0]["name"], 1)
 
     def wait_pod(self, found: Object, what: Any, timeout: float = PATIENCE) -> Object:
-        """Wait for the pod of the run's Job to fulfil ``what``."""
+        """Wait until ``what(pod)`` is true for the pod of the run's Job, and return the pod."""
         name = self.object_name(found)
         self.client.wait_for(
             "jobs", name, self.namespace, lambda job: job["metadata"]["uid"], timeout, "to be made"
@@ -191,30 +195,30 @@ class Team:
         return self.client.wait_for("pods", until[0]["metadata"]["name"], self.namespace, what, timeout)
 
     def output(self, found: Object, container: str = "main") -> str:
-        """What the run's pod printed."""
+        """Return the log of the run's pod."""
         name = self.object_name(found)
         pods = self.client.list("pods", self.namespace, labels=f"batch.kubernetes.io/job-name={name}")
         return self.client.logs(pods[0]["metadata"]["name"], self.namespace, container)
 
     def printed(self, found: Object | None = None) -> list[str]:
-        """What each pod that printed anything printed so far: of one run, or of all."""
+        """Return the logs, if not empty, of all pods of one run or of all runs."""
         labels = f"runkeys.dev/run={found['metadata']['name']}" if found else ""
         texts = []
         for pod in self.client.list("pods", self.namespace, labels=labels):
-            # A pod that has not started yet, or has just gone, has no logs.
+            # A pod that has not started yet, or was just deleted, has no logs.
             with suppress(ApiError):
                 texts.append(self.client.logs(pod["metadata"]["name"], self.namespace))
         return [text for text in texts if text]
 
     def live_secrets(self) -> list[str]:
-        """Names of the run Secrets that exist in the namespace, asked of the API server."""
+        """Return the names of the run Secrets in the namespace, read from the API server."""
         found = self.client.list("secrets", self.namespace, fields="type=runkeys.dev/run-secret")
         return [item["metadata"]["name"] for item in found]
 
     def secret_story(self, name: str = "rk-") -> list[str]:
-        """What etcd saw of run Secrets that begin so, since the team began: ``made`` or ``gone``, in order.
+        """Return etcd's history of run Secrets with this prefix since the team began: ``made`` or ``gone``, in order.
 
-        A change of one that is there already is ``made`` once more.
+        A change of an existing Secret is ``made`` once more.
         """
         key = f"/registry/secrets/{self.namespace}/{name}"
         return [
@@ -223,12 +227,12 @@ class Team:
         ]
 
     def versions(self) -> list[tuple[str, str]]:
-        """Names and versions of the runs and pods of the namespace: another list than before means progress."""
+        """Return names and versions of the runs and pods of the namespace. A different list means progress."""
         found = (*self.client.list("workflowruns", self.namespace), *self.client.list("pods", self.namespace))
         return sorted((item["metadata"]["name"], item["metadata"]["resourceVersion"]) for item in found)
 
     def calls(self, mark: int, *wanted: str) -> list[AuditEvent]:
-        """The calls that succeeded in the namespace and that ``wanted`` names (``"delete jobs"``), in order."""
+        """Return the successful calls in the namespace that ``wanted`` names (``"delete jobs"``), in order."""
         return [
             event
             for event in self.cluster.audit.events(mark, namespace=self.namespace)
@@ -237,7 +241,7 @@ class Team:
 
     @contextmanager
     def without_right(self, verb: str, resource: str) -> Iterator[None]:
-        """Remove one of the operator's rights for a while, once it has found that it has the rights to start."""
+        """Remove one of the operator's rights for a while, after the operator has checked its rights at its start."""
         self.operator.wait_serving()
         plural = resource.partition(".")[0]
         (name,) = {
@@ -264,12 +268,14 @@ class Team:
 
     @contextmanager
     def without_policies(self, *names: str, believed: bool = True) -> Iterator[None]:
-        """Take admission policies of the operator's away for a while, by their bindings: ``names``, ``pods`` and so on.
+        """Disable admission policies of the operator for a while, by deleting their policy bindings.
 
-        ``requester`` is the one that fills in who makes a run. With ``believed`` the operator goes on with what was
-        made before; else it may not know any more that the policies were there then.
+        Use it to show what the policy alone prevents, or to create an object that it would refuse and see what else
+        protects against it.
 
-        To show what the policy alone prevents, or to plant what it would refuse and see what stands behind it.
+        :param names: of policies: ``names``, ``pods`` and so on. ``requester`` is the one that fills in the requester.
+        :param believed: the operator still trusts what was created before. Else it may no longer know that the
+            policies were in force then.
         """
         if believed and self.operator.running:
             self._have_looked()
@@ -299,7 +305,7 @@ class Team:
                 self._vouch()
 
     def _have_looked(self) -> None:
-        """Make the operator check the policies now, as it does when asked, and so trust what was created."""
+        """Make the operator check the policies now, by a SecretReveal, so that it trusts what was created before."""
         moment = datetime.now(UTC) + timedelta(seconds=2)
         wait_until("what was made to be two seconds old", lambda: datetime.now(UTC) > moment)
         spec = {"personal": True, "entry": "none", "publicKey": PrivateKey.generate().public.text}
@@ -321,7 +327,7 @@ class Team:
         self.client.delete("secretreveals", name, self.namespace)
 
     def _vouch(self) -> None:
-        """Write down for the operator, which cannot have seen it, that they were not away."""
+        """Record, in place of an operator that does not run, that the policies were in force all the time."""
         found = self.client.get("configmaps", PUBLIC_KEYS, self.namespace)
         record = Record.parse((found["metadata"].get("annotations") or {}).get(KEPT, ""))
         if record is None:
@@ -357,16 +363,16 @@ class Team:
         return bool(answer["status"]["allowed"])
 
     def wait_may(self, expected: bool, verb: str, resource: str, name: str = "") -> None:
-        """Wait until the API server knows of a changed right."""
+        """Wait until the API server applies a changed right."""
         wait_until(f"{verb} {resource} to be {expected}", lambda: self.may(verb, resource, name) is expected)
 
     def jobs(self) -> list[str]:
-        """Names of the Jobs in the namespace."""
+        """Return the names of the Jobs in the namespace."""
         return [job["metadata"]["name"] for job in self.client.list("jobs", self.namespace)]
 
 
 def binding(namespace: str, name: str = "keys", **spec: Any) -> Object:
-    """A SecretBinding that offers ``token`` to every run of the namespace."""
+    """Return a SecretBinding that gives ``token`` to every run of the namespace, changed by ``spec``."""
     return {
         "apiVersion": "runkeys.dev/v1alpha1",
         "kind": "SecretBinding",
@@ -389,9 +395,9 @@ def run(
     command: list[str] | None = None,
     **spec: Any,
 ) -> Object:
-    """A WorkflowRun of one task.
+    """Return a WorkflowRun of one task.
 
-    :param pod: changes of the pod spec. :param command: what the container does.
+    :param pod: changes of the pod spec. :param command: of the container.
     """
     container = {
         "name": "main",
@@ -420,18 +426,18 @@ def run(
 
 
 def phase(found: Object) -> str:
-    """The run's phase, empty if it has none yet."""
+    """Return the run's phase; empty if it has none yet."""
     return str(found.get("status", {}).get("phase", ""))
 
 
 def condition(found: Object, kind: str) -> dict[str, Any]:
-    """One condition of the run, empty if it is not there."""
+    """Return one condition of the run; empty if the run does not have it."""
     conditions = found.get("status", {}).get("conditions", [])
     return next((item for item in conditions if item["type"] == kind), {})
 
 
 def exposures(found: Object) -> list[dict[str, Any]]:
-    """All exposures of the run's first task."""
+    """Return all exposures of the run's first task."""
     return [
         item
         for task in found.get("status", {}).get("tasks", [])
@@ -445,7 +451,7 @@ def make_namespace(client: KubeClient, hint: str) -> str:
     readable = re.sub(r"[^a-z0-9]+", "-", hint.lower()).strip("-").removeprefix("test-")[:40].rstrip("-")
     name = f"{readable}-{secrets.token_hex(3)}"
     client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    # A pod made before its service account would be refused.
+    # A pod that is created before its service account would be refused.
     client.wait_for("serviceaccounts", "default", name, bool)
     return name
 
@@ -461,7 +467,7 @@ def team_in(
     others: tuple[str, ...] = (),
     sets: tuple[str, ...] = (),
 ) -> Iterator[Team]:
-    """A team in ``namespace``: rights, the sources' opt-in, an operator that is not started yet.
+    """Yield a team in ``namespace``, with rights, the sources' opt-in, and an operator that is not started yet.
 
     :param others: further namespaces that the operator serves.
     :param sets: further values of the chart.

@@ -33,7 +33,7 @@ _STOP_SECONDS = 60
 
 
 def install_crds(cluster: Cluster) -> None:
-    """Make the kinds known to the cluster; several workers may do so at once."""
+    """Install the CRDs. Several test workers may do so at once."""
     for path in sorted((ROOT / "crds").glob("*.yaml")):
         crd = yaml.safe_load(path.read_text())
         cluster.client.apply(crd)
@@ -41,9 +41,9 @@ def install_crds(cluster: Cluster) -> None:
 
 
 def wait_established(cluster: Cluster, *names: str) -> None:
-    """Wait until the API server serves the kinds that these definitions make.
+    """Wait until the API server serves the kinds of these CRDs.
 
-    ``kubectl wait`` ends with an error where a definition has no conditions yet.
+    ``kubectl wait`` fails if a CRD has no conditions yet.
     """
     for name in names:
         cluster.client.wait_for("customresourcedefinitions", name, None, _established)
@@ -66,12 +66,12 @@ def _rendered(
         arguments += ["--api-versions", f"{_ADMISSION}/MutatingAdmissionPolicy"]
     command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, "--no-hooks", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    # In C: the policies are long, and every test reads them.
+    # Use the parser in C: the policies are long, and every test reads them.
     return [item for item in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if item]
 
 
 def fills_in(client: KubeClient) -> bool:
-    """Whether the API server has policies that fill in who creates a run: since Kubernetes 1.36."""
+    """Whether the API server has policies that fill in the requester of a run: since Kubernetes 1.36."""
     known = client.request("GET", f"/apis/{_ADMISSION}")["resources"]
     return any(item["name"] == "mutatingadmissionpolicies" for item in known)
 
@@ -98,17 +98,17 @@ def install_rights(
 ) -> str:
     """Install the chart's objects for an operator that runs in ``namespace`` and serves it, without its Deployment.
 
-    What of it belongs to the whole cluster is removed with the namespace, see ``remove_rights``.
+    Its cluster-wide objects are removed with the namespace, see ``remove_rights``.
 
     :param sources: Secrets that each namespace lets the operator read.
     :param others: further namespaces that it serves.
-    :param policies: False where nothing is to be made anyway: without them an operator makes nothing.
+    :param policies: False: do not install the policies. An operator creates nothing without them.
     :param sets: further values of the chart.
     :return: name of the service account.
     """
     from testing.cluster import build
 
-    # Runs are in the operator's own namespace here, which it has to be told.
+    # Here the runs are in the operator's own namespace, which has to allow them by this label.
     cluster.client.patch("namespaces", namespace, None, {"metadata": {"labels": {LABEL_RUNS: "allowed"}}})
     served = (namespace, *others)
     values = [f"watchNamespaces={{{','.join(served)}}}", "installRoles=false", *sets]
@@ -133,7 +133,7 @@ def install_rights(
 
 
 def wait_in_force(cluster: Cluster, namespace: str) -> None:
-    """Wait until the API server goes by the policies that were just made for a namespace: it looks each second."""
+    """Wait until the API server applies the policies that were just created for a namespace: it looks each second."""
     metadata = {"name": "rk-in-force", "namespace": namespace}
     run = _probe(namespace)
     if not fills_in(cluster.client):
@@ -141,7 +141,7 @@ def wait_in_force(cluster: Cluster, namespace: str) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
 
     def in_force() -> bool:
-        # The last of those that refuse, and the one that fills in; that one needs the kind to be known a while.
+        # The last validating policy, and the mutating one, which works only some time after the CRD exists.
         try:
             return not is_refused(cluster.client, run) and is_refused(cluster.client, secret)
         except ApiError as error:
@@ -165,7 +165,7 @@ def _probe(namespace: str) -> dict[str, Any]:
 
 
 def installed_policies(cluster: Cluster, namespace: str) -> list[tuple[str, dict[str, Any]]]:
-    """The policies and bindings of the operator that lives in a namespace, each with its kind."""
+    """Return kind and object of the policies and policy bindings of the operator in this namespace."""
     mine = f".{Account.service_account(namespace, 'runkeys').suffix}"
     kinds = ["Validating", "Mutating"] if fills_in(cluster.client) else ["Validating"]
     return [
@@ -178,7 +178,7 @@ def installed_policies(cluster: Cluster, namespace: str) -> list[tuple[str, dict
 
 
 def wait_believed(cluster: Cluster, namespace: str) -> None:
-    """Wait until an operator believes what is made from now on: its policies are there for long enough."""
+    """Wait until an operator trusts what is created from now on: its policies have existed for long enough."""
     made = [
         datetime.fromisoformat(found["metadata"]["creationTimestamp"])
         for _, found in installed_policies(cluster, namespace)
@@ -189,7 +189,7 @@ def wait_believed(cluster: Cluster, namespace: str) -> None:
 
 
 def requester_of(client: KubeClient) -> dict[str, Any]:
-    """Who the API server takes a client for, as ``spec.requester``."""
+    """Return the user that the API server sees behind a client, in the form of ``spec.requester``."""
     review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     answer = client.request("POST", f"/apis/{review['apiVersion']}/selfsubjectreviews", body=review)
     user = answer["status"]["userInfo"]
@@ -197,7 +197,7 @@ def requester_of(client: KubeClient) -> dict[str, Any]:
 
 
 def is_refused(client: KubeClient, manifest: dict[str, Any]) -> bool:
-    """Whether a policy forbids to create it; a run that is not filled in is refused as well."""
+    """Whether a policy refuses to create the object. A run without requester is refused as well."""
     try:
         made = client.create(manifest, dryRun="All")
     except ApiError as error:
@@ -208,7 +208,7 @@ def is_refused(client: KubeClient, manifest: dict[str, Any]) -> bool:
 
 
 def settle_policies(cluster: Cluster, namespace: str) -> None:
-    """Wait until the API server goes by the validating policies as they are now: a marker that is made last is seen."""
+    """Wait until the API server applies the present validating policies: a marker that is created last takes effect."""
     name = f"settled-{secrets.token_hex(4)}"
     kind, api = "ValidatingAdmissionPolicy", _ADMISSION
     maps = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
@@ -237,10 +237,10 @@ def remove_rights(cluster: Cluster, namespace: str) -> None:
 
 
 class Operator:
-    """One operator process; may be killed and started again, as a cluster would.
+    """One operator process. It may be killed and started again, as in a cluster.
 
-    :ivar identity: name of the pod that it stands for.
-    :ivar credential: what the audit log calls the token that it has.
+    :ivar identity: the name of the pod that it represents.
+    :ivar credential: the ID of its token in the audit log.
     """
 
     def __init__(
@@ -285,12 +285,12 @@ class Operator:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process ID."""
         assert self._process is not None
         return self._process.pid
 
     def start(self) -> None:
-        """Start it; returns at once."""
+        """Start it, without waiting."""
         assert not self.running
         self._printed_before = len(self.text())
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -300,13 +300,13 @@ class Operator:
             )
 
     def kill(self) -> None:
-        """End it at once, as a node that loses power does."""
+        """Kill it at once, as if its node lost power."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(_STOP_SECONDS)
 
     def stop(self) -> int:
-        """Ask it to end, and return its exit code."""
+        """Ask it to end (SIGTERM), wait for that, and return its exit code."""
         assert self._process is not None
         if self.running:
             self._process.send_signal(signal.SIGTERM)
@@ -317,15 +317,15 @@ class Operator:
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on (SIGCONT)."""
+        """Resume it (SIGCONT)."""
         os.kill(self.pid, signal.SIGCONT)
 
     def wait_serving(self, timeout: float = PATIENCE) -> None:
-        """Wait until this process, not one before it, says that it serves its namespace."""
+        """Wait until this process, not an earlier one, logs that it serves its namespace."""
         self.wait_says("serving", timeout)
 
     def wait_says(self, words: str, timeout: float = PATIENCE) -> None:
-        """Wait until this process, not one before it, printed these words."""
+        """Wait until this process, not an earlier one, has printed these words."""
         until = time.monotonic() + timeout
         while words not in self.text()[self._printed_before :]:
             if not self.running or time.monotonic() > until:
@@ -333,7 +333,7 @@ class Operator:
             time.sleep(0.05)
 
     def text(self) -> str:
-        """All of its output."""
+        """Return all of its output."""
         return self.log.read_text() if self.log.exists() else ""
 
 
@@ -353,9 +353,9 @@ def operator_of(
     server: str | None = None,
     identity: str = "operator",
 ) -> Iterator[Operator]:
-    """An operator for ``namespace`` with the token of ``account``; not started yet, ended afterwards.
+    """Yield an operator for ``namespace`` with the token of ``account``. It is not started yet, and ended afterwards.
 
-    :param server: a proxy's URL instead of the API server's.
+    :param server: URL of a proxy instead of the API server.
     """
     token = cluster.client.token(namespace, account)
     files = folder / f"{namespace}-{identity}"

@@ -18,14 +18,14 @@ EVERYBODY = "system:authenticated"
 
 @dataclass(frozen=True)
 class Person:
-    """A user who may create and change runs and bindings of the team's namespace, and use bindings granted by name."""
+    """A user who may create and change runs and bindings in the team's namespace, and use the granted bindings."""
 
     name: str
     team: Team
     client: KubeClient
 
     def seal(self, field: str, value: str) -> str:
-        """A value for the sealed input of this user's runs."""
+        """Seal a value for a field of the sealed input of this user's runs, and return the text."""
         return sealed(self.team, RunInput(self.team.namespace, self.name, field), value)
 
     def submit(self, name: str = "job", **changes: Any) -> Object:
@@ -35,7 +35,7 @@ class Person:
 
 
 def person(team: Team, name: str, *, use: tuple[str, ...] = ()) -> Person:
-    """Add a user who may use the bindings called ``use``."""
+    """Add a user who may use the bindings named in ``use``."""
     rules: list[Object] = [
         {
             "apiGroups": ["runkeys.dev"],
@@ -52,7 +52,7 @@ def person(team: Team, name: str, *, use: tuple[str, ...] = ()) -> Person:
 
 
 def may_use(team: Team, user: str, binding: str, role: str = "") -> None:
-    """Let a user use a binding. ``role``: a name for it, if the user's cannot be part of one."""
+    """Let a user use a binding. ``role``: name of the Role, if the user's name cannot be part of one."""
     rule = {
         "apiGroups": ["runkeys.dev"],
         "resources": ["secretbindings"],
@@ -68,7 +68,7 @@ def may_use(team: Team, user: str, binding: str, role: str = "") -> None:
 
 
 def may_not_use(team: Team, user: str, binding: str) -> None:
-    """Take that right away."""
+    """Remove a user's right to use a binding."""
     team.client.delete("rolebindings", f"use-{binding}-{user}", team.namespace)
     client = team.client.as_user(user)
     wait_until(
@@ -111,7 +111,7 @@ def may(client: KubeClient, namespace: str, verb: str, resource: str, name: str 
 
 
 def public_key(team: Team) -> PublicKey:
-    """What to seal with, waited for until the operator has published it."""
+    """Wait until the operator has published its public key, and return it."""
     try:
         found = team.client.wait_for(
             "configmaps", PUBLIC, team.namespace, lambda item: CURRENT in item.get("data", {})
@@ -122,14 +122,14 @@ def public_key(team: Team) -> PublicKey:
 
 
 def sealed(team: Team, context: Context, value: str) -> str:
-    """A value sealed with the team's key of now."""
+    """Return a value sealed with the team's present key."""
     return seal(value.encode(), context, public_key(team))
 
 
 def sealed_entry(
     team: Team, value: str, *, binding: str = "keys", entry: str = "token", owner: str = ""
 ) -> Object:
-    """An entry of a shared binding, or of the personal one of ``owner``, sealed for that place."""
+    """Return an entry of a shared binding, or of the personal one of ``owner``, sealed for that place."""
     place: Context = BindingEntry(team.namespace, binding, entry)
     if owner:
         place = PersonalEntry(team.namespace, owner, entry)
@@ -137,13 +137,13 @@ def sealed_entry(
 
 
 def check_value_is_nowhere_else(team: Team, node: NodeCluster, value: str, mark: int) -> None:
-    """In etcd the value was in run Secrets only; it is in no log."""
+    """Assert that the value was in etcd only in run Secrets, and is in no log."""
     forms = [value.encode(), value.encode().hex().encode()]
     forms += [base64.b64encode(b"." * skip + value.encode())[4:-4] for skip in range(3)]
     keys = node.etcd.find(*forms, since=team.since)
     assert keys, "the search finds nothing, not even the Secret of the run"
     assert [key for key in keys if not key.startswith(f"/registry/secrets/{team.namespace}/rk-")] == []
     log = team.operator.log.read_bytes()
-    assert b"secret made" in log
+    assert b"secret created" in log
     assert [form for form in forms if form in log] == []
     assert [str(event) for form in forms for event in node.audit.find(form, mark)] == []

@@ -1,4 +1,4 @@
-"""Workflows of several tasks for the tests: the code of their containers, and what the status reports afterwards."""
+"""Workflows of several tasks for the tests: the code of their containers, and readers of their status."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write(value): (runtime / "output" / "output.json").write_text(json.dumps(val
 
 
 def container(code: str, name: str = "main", **fields: Any) -> dict[str, Any]:
-    """A container that runs ``code`` after the helpers above."""
+    """Return a container that runs ``code`` after the helpers above."""
     return {
         "name": name,
         "image": TASK_IMAGE,
@@ -38,14 +38,14 @@ def task(
     others: tuple[dict[str, Any], ...] = (),
     **fields: Any,
 ) -> dict[str, Any]:
-    """A task; with ``secret`` it asks for the team's token as SECRET_API_TOKEN."""
+    """Return a task. With ``secret`` it asks for the team's token as SECRET_API_TOKEN."""
     spec = {"terminationGracePeriodSeconds": 1, "containers": [container(code), *others], **(pod or {})}
     asked = {"secrets": [{"name": "api_token", "secret": "token"}]} if secret else {}
     return {"name": name, **asked, "template": {"spec": spec}, **fields}
 
 
 def make(team: Team, *tasks: dict[str, Any], name: str = "flow", **spec: Any) -> Object:
-    """A run of these tasks."""
+    """Create a run of these tasks."""
     return team.client.create(
         {
             "apiVersion": "runkeys.dev/v1alpha1",
@@ -57,29 +57,29 @@ def make(team: Team, *tasks: dict[str, Any], name: str = "flow", **spec: Any) ->
 
 
 def object_name(found: Object, name: str, attempt: int = 1) -> str:
-    """Name of the Job and the Secret of an attempt of a task."""
+    """Return the name of the Job and the Secret of an attempt of a task."""
     metadata = found["metadata"]
     return attempt_name(metadata["name"], metadata["uid"], name, attempt)
 
 
 def states(found: Object) -> dict[str, str]:
-    """State of each task by its name."""
+    """Return the state of each task by its name."""
     return {item["name"]: item["state"] for item in found.get("status", {}).get("tasks", [])}
 
 
 def attempts(found: Object, name: str) -> list[dict[str, Any]]:
-    """The attempts of a task, as the status reports them."""
+    """Return the attempts of a task from the status."""
     tasks = found.get("status", {}).get("tasks", [])
     return next((item.get("attempts", []) for item in tasks if item["name"] == name), [])
 
 
 def outcomes(found: Object, name: str) -> list[str]:
-    """How the attempts of a task ended; empty for one that goes on."""
+    """Return the outcomes of a task's attempts; empty for an attempt that has not ended."""
     return [item.get("outcome", "") for item in attempts(found, name)]
 
 
 def pod_of(team: Team, found: Object, name: str, attempt: int = 1) -> Object:
-    """The pod of an attempt, waited for."""
+    """Wait until the pod of an attempt exists, and return it."""
     job = object_name(found, name, attempt)
     team.client.wait_for("jobs", job, team.namespace, bool, what="to be made")
     labels = f"batch.kubernetes.io/job-name={job}"
@@ -89,12 +89,12 @@ def pod_of(team: Team, found: Object, name: str, attempt: int = 1) -> Object:
 
 
 def wait_pod(team: Team, found: Object, name: str, phase: str = "Running", attempt: int = 1) -> Object:
-    """Wait for the pod of an attempt to be in ``phase``."""
+    """Wait until the pod of an attempt is in ``phase``, and return it."""
     pod = pod_of(team, found, name, attempt)["metadata"]["name"]
     return team.client.wait_for("pods", pod, team.namespace, lambda item: item["status"]["phase"] == phase)
 
 
 def output(team: Team, found: Object, name: str, attempt: int = 1, container: str = "main") -> str:
-    """What the pod of an attempt printed."""
+    """Return the log of the pod of an attempt."""
     pod = pod_of(team, found, name, attempt)["metadata"]["name"]
     return team.client.logs(pod, team.namespace, container)

@@ -136,7 +136,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     default, tables = found.pop("default", None), found.pop("configs", {})
     if found or not isinstance(default, str | None) or not isinstance(tables, dict):
         raise Invalid(
-            f'{path}: expected are default = "…" and tables [configs.NAME]; found {", ".join(found) or "others"}'
+            f'{path}: expected default = "…" and tables [configs.NAME]; found {", ".join(found) or "others"}'
         )
     return {
         "default": default,
@@ -151,11 +151,13 @@ def _config(path: Path, name: str, table: Any) -> Config:
     known = {item.name for item in fields(Config)} - {"name"}
     unknown = sorted(set(table) - known)
     if unknown:
-        raise Invalid(f"{where}: {', '.join(unknown)} is not known; known are {', '.join(sorted(known))}")
+        raise Invalid(
+            f"{where}: {', '.join(unknown)} is not known; the known keys are {', '.join(sorted(known))}"
+        )
     for key, value in table.items():
         good = isinstance(value, list) and all(isinstance(item, str) for item in value)
         if not (good if key == "bindings" else isinstance(value, str) and value):
-            raise Invalid(f"{where}.{key} must be {'a list of texts' if key == 'bindings' else 'a text'}")
+            raise Invalid(f"{where}.{key} must be {'a list of strings' if key == 'bindings' else 'a string'}")
     return Config(name, **{"context": name, **table, "bindings": tuple(table.get("bindings", ()))})
 
 

@@ -19,7 +19,7 @@ class DataPool:
         if not place.exists():
             raise FileNotFoundError(f"data pool {place.name}: there is no folder {place}")
         if not place.is_dir():
-            raise NotADirectoryError(f"data pool {place.name}: {place} is no folder")
+            raise NotADirectoryError(f"data pool {place.name}: {place} is not a folder")
         self.name = place.name
         self.path = str(place)
 

@@ -175,7 +175,7 @@ def _entry(key: str, value: Any) -> dict[str, str]:
     try:
         size = len(json.dumps(value, allow_nan=False).encode())
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the value of key {key!r} is no JSON: {error}") from None
+        raise ValueError(f"the value of key {key!r} is not JSON: {error}") from None
     if size > MAX_VALUE:
         raise ValueError(
             f"the value of key {key!r} has {size} bytes as JSON; at most {MAX_VALUE} can be stored"
@@ -189,7 +189,7 @@ def _parsed(stored: str) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict) or not {"key", "value"} <= set(found):  # a later version may say more
-        raise Invalid(f"ConfigMap {CONFIG_MAP} holds something that was not written by runkeys; take it out")
+        raise Invalid(f"ConfigMap {CONFIG_MAP} holds something that runkeys did not write; remove it")
     return found
 
 

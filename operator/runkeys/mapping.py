@@ -53,19 +53,19 @@ def split_secrets(document: Mapping[str, Any], at: str = "") -> tuple[dict[str, 
     nested = next(_nested(rest, ""), None)
     if nested is not None:
         raise Invalid(
-            f"{at}{nested}: {SECRETS} stands at the top of the input only; move it there. What is in it may have been"
-            " seen: consider making the value anew"
+            f"{at}{nested}: {SECRETS} is allowed only at the top of the input; move it there. Others may have"
+            " seen its values: consider replacing them"
         )
     given = document.get(SECRETS, {})
     if not isinstance(given, Mapping):
         raise Invalid(
-            f'{at}{SECRETS}: must be an object of texts, e.g. {{"ibm_api_token": "…"}}, not {_kind(given)}'
+            f'{at}{SECRETS}: must be an object of strings, e.g. {{"ibm_api_token": "…"}}, not {_kind(given)}'
         )
     for field, value in given.items():
         if not isinstance(field, str) or not field:
-            raise Invalid(f"{at}{SECRETS}: a name of a field is empty or no text")
+            raise Invalid(f"{at}{SECRETS}: the name of a field is empty or not a string")
         if not isinstance(value, str):
-            raise Invalid(f"{at}{SECRETS}.{field}: must be a text, not {_kind(value)}; write it in quotes")
+            raise Invalid(f"{at}{SECRETS}.{field}: must be a string, not {_kind(value)}; write it in quotes")
     return rest, dict(given)
 
 
@@ -81,13 +81,14 @@ def add_mapping(manifest: dict[str, Any], text: str) -> None:
     if text.lstrip().startswith("{") or not equals:
         if len(names) != 1:
             raise Invalid(
-                f"a mapping of secrets needs the name of its task in front, TASK={_FORM}; there are: {', '.join(names)}"
+                f"a mapping of secrets needs the name of its task in front, TASK={_FORM}; the tasks are:"
+                f" {', '.join(names)}"
             )
         name, rest = names[0], text
     found = next((item for item in tasks if item.get("name") == name.strip()), None)
     if found is None:
         raise Invalid(
-            f"a mapping of secrets is for task {name.strip()!r}, but there are: {', '.join(names) or 'none'}"
+            f"a mapping of secrets is for task {name.strip()!r}, but the tasks are: {', '.join(names) or 'none'}"
         )
     mapping = parse_mapping(rest, str(found["name"]))
     given = (manifest["spec"].get("input") or {}).get(SECRETS) or {}
@@ -135,7 +136,7 @@ def seal_secrets(
         except sealing.SealError as error:
             problem = str(error)
         except UnicodeEncodeError:
-            problem = "is no text that UTF-8 can hold"
+            problem = "is not text that UTF-8 can encode"
         if problem:
             raise Invalid(f"{at}{SECRETS}.{field}: {problem}")
     return sealed
@@ -195,7 +196,7 @@ class _Reader:
         field = self._string("the name of a field in double quotes")
         self._expect(")")
         if parameter in found:
-            raise self._wrong(f"{parameter!r} is there twice")
+            raise self._wrong(f"{parameter!r} is given twice")
         found[parameter] = field
 
     def _peek(self) -> str:
@@ -205,7 +206,7 @@ class _Reader:
 
     def _expect(self, sign: str) -> None:
         if self._peek() != sign:
-            raise self._wrong(f"expected is {sign}")
+            raise self._wrong(f"expected {sign}")
         self._at += 1
 
     def _string(self, what: str) -> str:
@@ -216,9 +217,9 @@ class _Reader:
         except ValueError:
             text = ""
         if token is None or not text:
-            raise self._wrong(f"expected is {what}")
+            raise self._wrong(f"expected {what}")
         self._at = token.end()
         return str(text)
 
     def _wrong(self, message: str) -> Invalid:
-        return Invalid(f"{self._what}, character {self._at + 1}: {message}. It is written {_FORM}")
+        return Invalid(f"{self._what}, character {self._at + 1}: {message}. The form is {_FORM}")

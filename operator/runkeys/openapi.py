@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the OpenAPI document of a service as JSON. Return the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if len(words) != 1 or words[0].startswith("-"):
-        print("usage: python -m runkeys.openapi MODULE:FUNCTION, as src.program:run", file=sys.stderr)  # noqa: T201
+        usage = "usage: python -m runkeys.openapi MODULE:FUNCTION, for example src.program:run"
+        print(usage, file=sys.stderr)  # noqa: T201
         return 2
     try:
         document = describe(load(words[0]))

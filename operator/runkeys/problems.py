@@ -59,6 +59,6 @@ class TimedOut(Problem):
 
 
 class NotReleased(Problem):
-    """A run has finished, but a Secret of it may still exist."""
+    """A run has finished, but one of its Secrets may still exist."""
 
     exit_code = 8

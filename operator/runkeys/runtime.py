@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     entrypoint = words[0] if words else os.environ.get(ENTRYPOINT_VARIABLE, "")
     if len(words) > 1 or not entrypoint or entrypoint.startswith("-"):
-        print("usage: python -m runkeys.runtime MODULE:FUNCTION, as src.program:run", file=sys.stderr)  # noqa: T201
+        usage = "usage: python -m runkeys.runtime MODULE:FUNCTION, for example src.program:run"
+        print(usage, file=sys.stderr)  # noqa: T201
         return 2
     masking.install()
     try:
@@ -132,7 +133,7 @@ def _checked(parameter: Parameter, place: Path) -> Any:
     try:
         document = json.loads(place.read_bytes())
     except ValueError as error:
-        raise ValueError(f"parameter {parameter.name}: {place} is no JSON document: {error}") from None
+        raise ValueError(f"parameter {parameter.name}: {place} is not a JSON document: {error}") from None
     if parameter.type is Any:
         return document
     from pydantic import TypeAdapter, ValidationError
@@ -144,7 +145,7 @@ def _checked(parameter: Parameter, place: Path) -> Any:
             ".".join(str(part) for part in item["loc"]) + (": " if item["loc"] else "") + item["msg"]
             for item in error.errors(include_input=False, include_url=False, include_context=False)
         )
-    raise ValueError(f"parameter {parameter.name}: {place} does not fit: {found}")
+    raise ValueError(f"parameter {parameter.name}: {place} does not match the type of the parameter: {found}")
 
 
 def _what_is_missing(parameter: Parameter) -> str:
@@ -156,9 +157,9 @@ def _what_is_missing(parameter: Parameter) -> str:
     task = environment.task()
     where = f"variable {secret_variable(name)} is not set"
     if task is None:
-        return f"parameter {name}: {where}; it is to carry this secret"
+        return f"parameter {name}: {where}; it must hold this secret"
     has = ", ".join(sorted(task.secrets)) or "none"
-    return f"parameter {name}: {where}: task {task.name} was not given a secret {name!r}; it has: {has}"
+    return f"parameter {name}: {where}: task {task.name} did not get a secret {name!r}; it has: {has}"
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:

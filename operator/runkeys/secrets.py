@@ -116,7 +116,7 @@ def set(  # noqa: A001
     except UnicodeEncodeError:
         encoded = None
     if encoded is None:
-        raise ValidationError(f"the value of secret {name!r} is no text that UTF-8 can hold")
+        raise ValidationError(f"the value of secret {name!r} is not text that UTF-8 can encode")
     with _vault(workspace_id, config_name) as vault:
         vault.set(name, encoded)
 
@@ -174,9 +174,7 @@ def _from_cluster(name: str, workspace_id: str | None, config_name: str | None) 
                 return raw.decode()
             except UnicodeDecodeError:
                 pass
-            raise ValidationError(
-                f"secret {name!r} is no text in UTF-8; `runkeys secret get` prints its bytes"
-            )
+            raise ValidationError(f"secret {name!r} is not UTF-8 text; `runkeys secret get` prints its bytes")
         places = ", ".join(["your personal binding", *(f"SecretBinding {item}" for item in found.bindings)])
         raise NotFoundError(f"there is no secret {name!r} in {places} in namespace {client.namespace}")
 
@@ -185,17 +183,17 @@ def _not_given(name: str, known: environment.Task | None) -> str:
     """Return why a task does not have a secret, which secrets it has, and the line that would add it."""
     if known is None:
         return (
-            f"this pod was given no secret {name!r} (variable {secret_variable(name)});"
-            " nothing else is looked at in a pod"
+            f"this pod did not get a secret {name!r} (variable {secret_variable(name)}); a pod has no other"
+            " source of secrets"
         )
     if name in known.secrets:
         return (
-            f"task {known.name} was given secret {name!r} as {known.secrets[name]}, but that is not here: another"
-            " process has taken it; read it there and hand it on"
+            f"task {known.name} got secret {name!r} as {known.secrets[name]}, but another process has already"
+            " taken it; read it there and pass it on"
         )
     has = ", ".join(sorted(known.secrets)) or "none"
     return (
-        f"task {known.name} was not given a secret {name!r}; it has: {has}. Add this line under secrets of task"
+        f"task {known.name} did not get a secret {name!r}; it has: {has}. Add this line under secrets of task"
         f" {known.name}: - {{name: {_yaml(name)}, secret: {_yaml(name)}}}"
     )
 

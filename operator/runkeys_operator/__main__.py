@@ -37,7 +37,7 @@ class _Namespace(click.ParamType[str]):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         value = value.strip()
         if not re.fullmatch(_LABEL, value):
-            self.fail(f"{value!r} is not a name of a namespace", param, ctx)
+            self.fail(f"{value!r} is not the name of a namespace", param, ctx)
         return value
 
 
@@ -51,7 +51,7 @@ class _LeaseName(click.ParamType[LeaseName]):
             return value
         namespace, _, name = value.strip().partition("/")
         if not re.fullmatch(_LABEL, namespace) or not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", name):
-            self.fail(f"{value!r} is no namespace and name, such as runkeys-system/runkeys", param, ctx)
+            self.fail(f"{value!r} is not a namespace and a name, such as runkeys-system/runkeys", param, ctx)
         return LeaseName(namespace, name)
 
 
@@ -165,7 +165,7 @@ def exit_code(options: Options, make_manager: MakeManager) -> int:
         log.critical("%s", error)
         return _NO_CLUSTER
     except Exception as error:  # noqa: BLE001 -- the last one who can say something
-        log.critical("the operator ended: %s", logs.describe(error))
+        log.critical("the operator stopped: %s", logs.describe(error))
         return _FAILED
     return 0
 

@@ -98,7 +98,7 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
         async with health.served(options.health_port), AsyncExitStack() as ends:
             namespaces = await preflight.check(kube, options.namespaces, options.lease)
             if lease is None:
-                log.info("no lease is named: there must be no other operator")
+                log.info("no Lease is configured: no other operator may run")
             else:
                 if await ends.enter_async_context(lease.held()):
                     namespaces = await preflight.check(kube, options.namespaces)
@@ -222,7 +222,7 @@ class _Operator:
         self._tell_ready()
         tasks, self._background = self._background, []
         if tasks and not await self._queue.drain(_DRAIN_SECONDS):
-            log.warning("some runs were still being worked on after %.0f s", _DRAIN_SECONDS)
+            log.warning("some runs were still being reconciled after %.0f s", _DRAIN_SECONDS)
             if self._lease is not None:
                 self._lease.abandon()
         for task in tasks:

@@ -1,4 +1,4 @@
-"""The probes: `/healthz` while the event loop turns, `/readyz` once all is in place or for a standby; `/metrics`."""
+"""The probes and the metrics: `/healthz` while the event loop runs, `/readyz` if ready or a standby, `/metrics`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from runkeys_operator.process import metrics
 
 
 class Health:
-    """What the probes answer. A dead background task needs no answer: it ends the process."""
+    """The answers to the probes. A background task that fails needs none: it ends the process.
+
+    :ivar ready: whether every watch has been opened and the last resync did not fail.
+    :ivar problem: why it is not ready.
+    """
 
     def __init__(self, lease: Lease | None) -> None:
         self.ready = False
         metrics.ready.set_function(lambda: float(self.ready))
         metrics.leader.set_function(lambda: float(lease is None or (lease.leads and lease.holds)))
         self.problem = "starting"
-        """Why it is not ready."""
         self._lease = lease
 
     @asynccontextmanager
     async def served(self, port: int) -> AsyncIterator[None]:
-        """Answer on `port`, on all addresses; 0 answers nowhere."""
+        """Serve on `port`, on all addresses; 0 serves nothing.
+
+        :raises StartError: the port cannot be used.
+        """
         if not port:
             yield
             return

@@ -1,8 +1,8 @@
 """Leader election: of all operators that name one Lease, only its holder changes anything (docs/decisions/0017).
 
-The clocks of two machines are never compared. The holder counts from before it asked for its last renewal, whoever
-waits counts from when it saw that renewal: so the holder stops first. Nothing that it asks for goes on for longer than
-it may count on the Lease, see :meth:`Lease.permit`.
+The clocks of two machines are never compared. The holder counts from before it asked for its last renewal. A standby
+counts from when it saw that renewal. So the holder stops first. No request of the holder lasts longer than its Lease,
+see :meth:`Lease.permit`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from runkeys_operator.process.logs import get_logger
 log = get_logger(__name__)
 
 _RELEASE_SECONDS = 3.0
-# The one that goes on while the machine sleeps, where there is such a clock.
+# A clock that continues while the machine sleeps, where there is one.
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class LeaseName(NamedTuple):
-    """Where the Lease is."""
+    """Namespace and name of the Lease."""
 
     namespace: str
     name: str
@@ -44,7 +44,10 @@ class LeaseName(NamedTuple):
 
 
 class _Sighting(NamedTuple):
-    """Another's Lease as we saw it first in this version, and until when it is theirs at least."""
+    """Another operator's Lease.
+
+    :ivar version: its resourceVersion. :ivar until: it holds the Lease at least until then, by `_now`.
+    """
 
     version: str
     holder: str
@@ -56,19 +59,21 @@ def _now() -> float:
 
 
 class Lease:
-    """The Lease and our part in it.
+    """The Lease, and whether this process holds it.
 
-    A holder that hears nothing for a while keeps still and goes on asking: if nobody took the Lease meanwhile, it
-    is the leader as before. Once another has it, the process has to end, and with it all that it remembers.
+    If a holder gets no answer for a while, it changes nothing and keeps asking. If nobody took the Lease meanwhile, it
+    is still the leader. Once another process holds it, this one has to end, and with it all that it remembers.
 
-    :ivar follows: it waits, and could see who has it when it last looked. :ivar leads: it is done with waiting.
+    :ivar follows: it waits for the Lease, and could read it when it last tried.
+    :ivar leads: it has held the Lease, and no longer waits for it.
     """
 
     def __init__(self, kube: Kube, name: LeaseName, identity: str, seconds: float) -> None:
-        """`seconds` is how long it is good for after each renewal.
+        """Prepare it. No request is sent yet.
 
-        `identity` names the holder. A process that finds its own there takes the Lease at once, so it must be that
-        of a pod, whose containers never run twice at a time, or one that nobody else ever has.
+        :param identity: names the holder. A process that finds its own identity in the Lease takes it at once. So it
+            must be the name of a pod, whose containers never run twice at a time, or a name that nobody else ever has.
+        :param seconds: how long the Lease is valid after each renewal.
         """
         self.name = name
         self.identity = identity
@@ -91,11 +96,12 @@ class Lease:
         return _now() < self._until
 
     def permit(self, *, removes: bool) -> float:
-        """How many seconds a request that changes something may take. Raises NotLeader: it must not begin.
+        """Return how many seconds a request that changes something may take: what is left of the Lease.
 
-        It gets no more than is left of the Lease, and does not begin when that is less than a third. One that
-        `removes` a Secret may begin as long as anything is left: it rests on what never becomes untrue, its name
-        is used once, and the next leader would do the same. A Secret that is made late has nobody who knows of it.
+        :param removes: the request deletes a Secret. It may begin as long as anything is left: it rests on a fact that
+            never becomes untrue, its name is used once, and the next leader would do the same. Other requests need at
+            least a third: nobody would know of a Secret that is created late.
+        :raises NotLeader: less is left, so the request must not begin.
         """
         left = self._until - _now()
         if left <= (0 if removes else self._seconds / 3):
@@ -104,14 +110,17 @@ class Lease:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[bool]:
-        """Wait for it, hold it (while `keep` runs), and give it back. Yields whether it was waited for."""
+        """Wait for the Lease, hold it (while `keep` runs), and give it back. Yields whether it had to wait."""
         try:
             yield await self._acquire()
         finally:
             await self._release()
 
     async def keep(self) -> None:
-        """Renew it until cancelled. Raises LeaseLostError when another one has it."""
+        """Renew the Lease until cancelled.
+
+        :raises LeaseLostError: another process holds it.
+        """
         pause = max(0.0, self._until - _now() - self._seconds * 5 / 6)
         while True:
             await asyncio.sleep(pause)
@@ -124,7 +133,7 @@ class Lease:
                 pause = self._seconds / 6
 
     def abandon(self) -> None:
-        """Do not give it back: a request of ours may be under way still. It runs out by itself."""
+        """Do not give the Lease back, since a request may still be under way. It runs out by itself."""
         self._may_be_ours = False
 
     # waiting
@@ -141,22 +150,22 @@ class Lease:
                     self._tell(f"standby: {self._seen.holder} holds the lease {self.name}", problem=False)
                 self.follows = True
             except (Conflict, AlreadyExists):
-                pass  # another one was quicker
+                pass  # another process was faster
             except (ApiError, TimeoutError) as error:
                 self.follows = False
-                self._tell(f"cannot get at the lease {self.name}: {_text(error)}")
+                self._tell(f"cannot access the lease {self.name}: {_text(error)}")
             waited = True
             await asyncio.sleep(self._glance)
 
     async def _take(self) -> bool:
-        """Take it if nobody has it; return whether this process holds it now."""
+        """Take the Lease if nobody holds it. Return whether this process holds it now."""
         async with asyncio.timeout(self._seconds / 3):
             try:
                 found = await self._kube.get(LEASES, *self.name)
             except NotFound:
                 found = None
         if _now() - self._looked_at > self._seconds / 3:
-            # What kept us from looking may have kept the holder from renewing: its time begins anew.
+            # What kept this process from reading it may have kept the holder from renewing it: its time begins anew.
             self._seen = None
         self._looked_at = _now()
         if self._is_anothers(found):
@@ -169,7 +178,7 @@ class Lease:
 
     def _is_anothers(self, found: Json | None) -> bool:
         if found is None:
-            # It was deleted, while its holder still counts on it.
+            # Somebody deleted it, and its holder still relies on it.
             return self._seen is not None and _now() < self._seen.until
         spec = found.get("spec") or {}
         holder = spec.get("holderIdentity") or ""
@@ -186,19 +195,22 @@ class Lease:
         try:
             await self._write(self._lease, acquireTime=self._acquired)
         except (AlreadyExists, Conflict, NotFound):
-            # Our own renewal, whose answer was lost; a change by somebody; or it is gone, or another's.
+            # An earlier renewal whose answer was lost, a change by somebody, a deletion, or another holder.
             await self._find_ours()
             await self._write(self._lease, acquireTime=self._acquired)
 
     async def _find_ours(self) -> None:
-        """Read it after it was not what we left. Raises LeaseLostError if it is another's by now."""
+        """Read the Lease after it was not as this process left it.
+
+        :raises LeaseLostError: another process holds it.
+        """
         async with asyncio.timeout(self._seconds / 3):
             try:
                 found = await self._kube.get(LEASES, *self.name)
             except NotFound:
                 found = None
         if self._is_ours(found) or (found is None and self.holds):
-            self._lease = found  # one that somebody deleted is made anew
+            self._lease = found  # None: somebody deleted it, and it is created again
             return
         self._until, self._may_be_ours = float("-inf"), False
         holder = ((found or {}).get("spec") or {}).get("holderIdentity") or "nobody"
@@ -209,7 +221,11 @@ class Lease:
         return (spec.get("holderIdentity"), spec.get("acquireTime")) == (self.identity, self._acquired)
 
     async def _write(self, found: Json | None, **spec: Any) -> None:
-        """Make it ours. What it was is `found`, which the API server compares: Conflict if it is not any more."""
+        """Write this process into the Lease.
+
+        :param found: the Lease as it was read; None creates it.
+        :raises Conflict: it has changed since.
+        """
         lease = found or {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
@@ -246,7 +262,7 @@ class Lease:
                     await self._kube.replace(LEASES, *self.name, found)
                     log.info("released the lease %s", self.name)
         except (ApiError, TimeoutError) as error:
-            log.warning("could not release the lease %s, which runs out: %s", self.name, _text(error))
+            log.warning("could not release the lease %s, which then expires: %s", self.name, _text(error))
 
     def _tell(self, text: str, *, problem: bool = True) -> None:
         if text != self._told:

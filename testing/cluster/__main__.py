@@ -19,7 +19,10 @@ DEFAULT_NAME = "demo"
 
 
 def main() -> int:
-    """Carry out one verb. Exit status: 0 done, 1 it did not work, 2 wrong usage, 3 there is no such cluster."""
+    """Carry out one verb.
+
+    :return: exit code: 0 done, 1 failed, 2 wrong usage, 3 no such cluster, 130 interrupted.
+    """
     parser = argparse.ArgumentParser(prog="python -m testing.cluster", description=__doc__)
     parser.add_argument("verb", choices=sorted(VERBS))
     parser.add_argument("--name", default=DEFAULT_NAME, help=f"which cluster (default: {DEFAULT_NAME})")
@@ -50,7 +53,7 @@ def up(name: str) -> int:
 
 
 def down(name: str) -> int:
-    """Stop the cluster and remove whatever it left."""
+    """Stop the cluster and remove everything that it left."""
     cluster = providers.attach(name)
     if cluster is not None:
         cluster.stop()
@@ -64,7 +67,7 @@ def down(name: str) -> int:
 
 
 def status(name: str) -> int:
-    """Print what runs, and where to look."""
+    """Print the state of the cluster, and where its kubeconfig and logs are."""
     cluster = _running(name)
     if cluster is None:
         return 3
@@ -103,7 +106,7 @@ def build_all(_: str) -> int:
 
 
 def build_oldest(_: str) -> int:
-    """Build the API server of the oldest Kubernetes that Runkeys is for."""
+    """Build the API server of the oldest Kubernetes version that Runkeys supports."""
     build.ensure(("kube-1.34",), out=sys.stderr)
     return 0
 

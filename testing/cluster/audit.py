@@ -1,4 +1,4 @@
-"""Read the API server's audit log: who asked for what, when, and with which result."""
+"""Reads the API server's audit log: who sent which request, when, and with which result."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _CHUNK = 64 * 1024
 
 
 def policy(level: str = "default") -> dict[str, Any]:
-    """Return an audit policy: ``default`` keeps bodies of our kinds, Jobs and certificates, any other level all alike.
+    """Return an audit policy.
 
-    ``level`` may be the path of a policy in YAML, too.
+    :param level: ``default``: bodies of our own kinds, Jobs and certificates, metadata of the rest. Another audit
+        level: that level for everything. A path that ends in ``.yaml``: the policy in that file.
     """
     if level.endswith(".yaml"):
         given: dict[str, Any] = yaml.safe_load(Path(level).read_text())
@@ -39,7 +40,7 @@ def policy(level: str = "default") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """One answered request, as the API server wrote it down."""
+    """One answered request, as the API server logged it."""
 
     raw: dict[str, Any]
 
@@ -49,7 +50,7 @@ class AuditEvent:
 
     @property
     def user(self) -> str:
-        """The user who acted: the impersonated one if there was one."""
+        """The user who sent the request, or the impersonated user."""
         return str(self.raw.get("impersonatedUser", self.raw["user"]).get("username", ""))
 
     @property
@@ -60,7 +61,7 @@ class AuditEvent:
 
     @property
     def resource(self) -> str:
-        """The plural, with the subresource if any: ``pods/log``; empty for paths that are no resources."""
+        """The plural, with the subresource if any, such as ``pods/log``; empty for a path without a resource."""
         ref = self.raw.get("objectRef", {})
         return "/".join(part for part in (ref.get("resource", ""), ref.get("subresource", "")) if part)
 
@@ -70,7 +71,7 @@ class AuditEvent:
 
     @property
     def name(self) -> str:
-        """The object's name; for a creation it is taken from the answer's body if that was recorded."""
+        """The object's name; for a creation from the answer's body, if that was logged, else empty."""
         named = self.raw.get("objectRef", {}).get("name")
         return str(named or self.raw.get("responseObject", {}).get("metadata", {}).get("name", ""))
 
@@ -92,18 +93,18 @@ class AuditEvent:
 
 
 class AuditLog:
-    """The audit log's file: each answered request is in it before its answer is sent."""
+    """The audit log's file. Each answered request is in it before its answer is sent."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def mark(self) -> int:
-        """Return a place in the log; ``events(since=mark)`` yields what comes after it."""
+        """Return a position in the log, in bytes. ``events(since=mark)`` yields the requests after it."""
         if not self.path.exists():
             return 0
         with self.path.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
-            # An entry may be half written just now. It counts as one of those that come after.
+            # The last entry may be half written. It counts as one after the mark.
             while end > 0:
                 start = max(0, end - _CHUNK)
                 log.seek(start)
@@ -124,9 +125,9 @@ class AuditLog:
         user: str = "",
         where: Callable[[AuditEvent], bool] | None = None,
     ) -> Iterator[AuditEvent]:
-        """Yield the finished requests in the order in which they were answered; every filter given must match."""
+        """Yield the answered requests in the order of their answers. Every filter that is given must match."""
         verbs, resources = _tuple(verb), _tuple(resource)
-        # The log of a whole run is long: lines that cannot match are not even parsed.
+        # The log of a whole test run is long, so lines that cannot match are not parsed.
         named = namespace.encode()
         for line in self._raw_lines(since):
             if named not in line:
@@ -145,7 +146,7 @@ class AuditLog:
                 yield event
 
     def find(self, needle: bytes, since: int = 0) -> list[AuditEvent]:
-        """Return every entry whose text holds these bytes, of whatever stage."""
+        """Return every entry, of any stage, whose text contains these bytes."""
         return [AuditEvent(documents.read(line)) for line in self._raw_lines(since) if needle in line]
 
     def _raw_lines(self, since: int) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""The interface of every provider of a test cluster, and the errors when one cannot do something."""
+"""The interface of every provider of a test cluster, and its errors."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from testing.cluster.etcd import EtcdReader
 
 
 class ClusterError(RuntimeError):
-    """Something about a cluster did not work; the message says what, and where to look or what to do."""
+    """An operation on a cluster failed. The message says which, and where to look or what to do."""
 
 
 class NotOffered(ClusterError):
-    """This provider cannot do what was asked, for example read the etcd of somebody else's cluster."""
+    """This provider does not support the operation, for example to read the etcd of an existing cluster."""
 
 
 class Cluster(ABC):
@@ -37,7 +37,7 @@ class Cluster(ABC):
 
     provider: ClassVar[str]
     components: ClassVar[tuple[str, ...]] = ()
-    """Names that kill, pause, resume, start_component, restart and log_file take."""
+    """Names of components, for kill, pause, resume, start_component, restart and log_file."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -62,12 +62,12 @@ class Cluster(ABC):
 
     @cached_property
     def server(self) -> str:
-        """The API server's URL, reachable from here."""
+        """The API server's URL, reachable from this machine."""
         return self._server_entry()["server"]
 
     @cached_property
     def ca_file(self) -> Path | None:
-        """The certificate authority that signed the API server's certificate; None: a publicly known one."""
+        """File with the certificate authority of the API server's certificate; None: a publicly trusted one."""
         entry = self._server_entry()
         if "certificate-authority-data" in entry:
             written = self.scratch / "ca.crt"
@@ -83,9 +83,9 @@ class Cluster(ABC):
     def kubeconfig_for(
         self, token: str, path: Path, *, server: str | None = None, namespace: str = "default"
     ) -> Path:
-        """Write a kubeconfig that authenticates by this token and return its path.
+        """Write a kubeconfig that authenticates by this token, and return its path.
 
-        ``server`` is for a proxy's URL (plain HTTP); otherwise the API server itself.
+        :param server: URL of a proxy (plain HTTP); default: the API server itself.
         """
         at: dict[str, str] = {"server": server or self.server}
         if server is None and self.ca_file is not None:
@@ -93,23 +93,32 @@ class Cluster(ABC):
         return write_kubeconfig(path, at, {"token": token}, namespace)
 
     def kubectl(self, *args: str, input: str | None = None, timeout: float = PATIENCE) -> str:
-        """Run kubectl as administrator and return what it printed. Raises ClusterError with its error output."""
+        """Run kubectl as administrator and return its output.
+
+        :raises ClusterError: it failed; the message has its error output.
+        """
         return self.run(build.program("kubectl"), *args, input=input, timeout=timeout)
 
     def helm(self, *args: str, input: str | None = None, timeout: float = PATIENCE) -> str:
-        """Run helm as administrator and return what it printed. Raises ClusterError with its error output."""
+        """Run helm as administrator and return its output.
+
+        :raises ClusterError: it failed; the message has its error output.
+        """
         return self.run(build.program("helm"), *args, input=input, timeout=timeout)
 
     def environment(self) -> dict[str, str]:
-        """The environment in which kubectl and helm are on the path and talk to this cluster."""
+        """Return environment variables with kubectl and helm on the path and this cluster as their target."""
         folders = (build.GROUPS["kube"].bin, build.GROUPS["helm"].bin, build.GROUPS["etcd"].bin)
-        # helm keeps its own caches and settings in the home folder unless told otherwise.
+        # By default helm keeps its caches and settings in the home folder.
         helm = {f"HELM_{k}_HOME": str(self.scratch / "helm" / k.lower()) for k in ("CACHE", "CONFIG", "DATA")}
         path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")])
         return os.environ | helm | {"KUBECONFIG": str(self.kubeconfig), "PATH": path}
 
     def run(self, *command: str | Path, input: str | None = None, timeout: float = PATIENCE) -> str:
-        """Run a program against this cluster and return what it printed. Raises ClusterError with its error output."""
+        """Run a program in the environment of this cluster and return its output.
+
+        :raises ClusterError: it failed or took too long; the message has its error output.
+        """
         try:
             done = subprocess.run(
                 command,
@@ -130,17 +139,17 @@ class Cluster(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """End the cluster and remove everything it created; nothing happens if it is gone already."""
+        """Stop the cluster and remove everything that it created. Nothing happens if it is already gone."""
 
     @abstractmethod
     def load_image(self, archive: Path) -> None:
-        """Make the images in a docker-archive file known to the cluster's nodes."""
+        """Load the images of a docker-archive file onto the cluster's nodes."""
 
     # Looking inside
 
     @property
     def etcd(self) -> EtcdReader:
-        """Everything that is, and was, stored."""
+        """A reader of everything that etcd stores and stored."""
         raise self._not_offered("read etcd")
 
     @property
@@ -149,17 +158,17 @@ class Cluster(ABC):
         raise self._not_offered("read the audit log")
 
     def log_file(self, component: str) -> Path:
-        """The file with everything that this component printed."""
+        """Return the file with the output of this component."""
         raise self._not_offered(f"read the log of {component}")
 
     def log_files(self) -> list[Path]:
-        """Every log there is: of components, of containers, and the audit log."""
+        """Return all log files: of components and of containers, and the audit log."""
         raise self._not_offered("read logs")
 
     # Breaking it
 
     def kill(self, component: str) -> None:
-        """End a component at once (SIGKILL); it stays away until start_component."""
+        """Kill a component (SIGKILL). It stays away until start_component."""
         raise self._not_offered(f"kill {component}")
 
     def pause(self, component: str) -> None:
@@ -167,7 +176,7 @@ class Cluster(ABC):
         raise self._not_offered(f"pause {component}")
 
     def resume(self, component: str) -> None:
-        """Let a frozen component go on (SIGCONT)."""
+        """Resume a frozen component (SIGCONT)."""
         raise self._not_offered(f"resume {component}")
 
     def start_component(self, component: str) -> None:
@@ -175,7 +184,7 @@ class Cluster(ABC):
         raise self._not_offered(f"start {component}")
 
     def restart(self, component: str) -> None:
-        """Kill and start a component; an API server is ready again when this returns."""
+        """Kill and start a component. For etcd and the API server, return when the API server is ready again."""
         self.kill(component)
         self.start_component(component)
         if component in ("kube-apiserver", "etcd"):
@@ -214,7 +223,11 @@ def write_kubeconfig(
 def wait_until(
     what: str, condition: Callable[[], bool], timeout: float = PATIENCE, every: float = 0.02
 ) -> None:
-    """Wait for a condition at most ``timeout`` seconds. Raises ClusterError that says what was waited for."""
+    """Wait at most ``timeout`` seconds for a condition.
+
+    :param what: the condition in words, for the error.
+    :raises ClusterError: the condition did not become true in time.
+    """
     until = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > until:
@@ -229,11 +242,12 @@ def wait_with_progress(
     quiet: float = PATIENCE,
     every: float = 0.5,
 ) -> None:
-    """Wait for a condition as long as what ``look`` returns goes on changing.
+    """Wait for a condition as long as the result of ``look`` keeps changing.
 
-    For many things at once: how long all of them take together is a matter of load, and no bound holds for that.
+    For many things at once: the time that all of them take together depends on load, so no limit fits.
 
-    :param quiet: seconds without a change, after which ClusterError is raised.
+    :param quiet: how many seconds without a change are allowed.
+    :raises ClusterError: nothing changed for that long.
     """
     before, since = look(), time.monotonic()
     while not done():

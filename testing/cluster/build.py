@@ -1,7 +1,7 @@
-"""Build the cluster's programs from the Go modules pinned in ``components/`` and keep them in the cache.
+"""Builds the cluster's programs from the Go modules pinned in ``components/`` and keeps them in the cache.
 
-One go.mod for each group, because their dependencies must not be mixed. A group's folder in the cache is named after
-a hash of its go.mod, go.sum and build flags: an unchanged group is never built twice, not even by a fresh clone.
+Each group has its own go.mod, because their dependencies must not be mixed. A group's folder in the cache is named
+after a hash of its go.mod, go.sum and build flags. So an unchanged group is never built twice, even by a fresh clone.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from testing.cluster.golang import go_command
 
 COMPONENTS = Path(__file__).parent / "components"
 KUBERNETES = "v1.37.2"
-# The oldest one that the chart takes: an API server of it is tried too (`make test-1.34`).
+# The oldest version that the chart accepts. Its API server is tested too (`make test-1.34`).
 OLDEST_KUBERNETES = "v1.34.4"
 
 
 class BuildError(RuntimeError):
-    """A component could not be built; the message says which one, why, and where the whole log is."""
+    """A component could not be built. The message says which one, why, and where the whole log is."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Programs that one go.mod pins together: file name to Go package."""
+    """Programs that one go.mod pins together.
+
+    :ivar programs: from file name to Go package.
+    """
 
     name: str
     programs: dict[str, str]
@@ -52,7 +55,7 @@ class Group:
 
     @property
     def bin(self) -> Path:
-        """The folder in the cache that holds (or will hold) this group's programs."""
+        """The folder in the cache for this group's programs; they may not be built yet."""
         how = " ".join((*self.programs.values(), self.link, *self.flags, str(self.cgo), platform.machine()))
         return cache_dir() / "cluster" / f"{self.name}-{content_key(*self.files, how)}" / "bin"
 
@@ -61,7 +64,7 @@ class Group:
 
 
 def _kubernetes_version(version: str) -> str:
-    # A build outside of Kubernetes' own scripts calls itself v0.0.0, which clients and policies take at its word.
+    # A build without Kubernetes' own scripts has the version v0.0.0, and clients and policies rely on the version.
     package = "k8s.io/component-base/version"
     major, minor, _ = version.removeprefix("v").split(".")
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
@@ -85,7 +88,7 @@ GROUPS: dict[str, Group] = {
             ldflags=_kubernetes_version(OLDEST_KUBERNETES),
         ),
         Group("containerd", {n: f"github.com/containerd/containerd/v2/cmd/{n}" for n in _CONTAINERD}),
-        # Without seccomp compiled in, runc refuses every pod that has the default profile.
+        # Without seccomp, runc refuses every pod with the default profile.
         Group("runc", {"runc": "github.com/opencontainers/runc"}, flags=("-tags", "seccomp"), cgo=True),
         Group(
             "cni", {p.partition("/")[2]: f"github.com/containernetworking/plugins/plugins/{p}" for p in _CNI}
@@ -93,7 +96,7 @@ GROUPS: dict[str, Group] = {
         Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}),
         Group("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
         Group("kind", {"kind": "sigs.k8s.io/kind"}),
-        # Without the clouds' service discovery, which is most of it.
+        # Without service discovery for clouds, which is most of the code.
         Group(
             "prometheus",
             {"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
@@ -106,7 +109,10 @@ CLIENT_GROUPS = ("kube", "helm")
 
 
 def program(name: str) -> Path:
-    """Return the path of a built program such as ``kubectl``. Raises KeyError for a name that no group has."""
+    """Return the path of a built program such as ``kubectl``.
+
+    :raises KeyError: no group has a program of that name.
+    """
     for group in GROUPS.values():
         if name in group.programs:
             return group.bin / name
@@ -114,9 +120,11 @@ def program(name: str) -> Path:
 
 
 def ensure(groups: tuple[str, ...] = NODE_GROUPS, out: TextIO | None = None) -> None:
-    """Build whatever these groups lack, one line of progress for each program. Raises BuildError.
+    """Build the missing programs of these groups, with one line of progress for each program.
 
-    Two builds at once wait for each other; the second then finds everything done.
+    Two builds at once wait for each other. The second then finds everything done.
+
+    :raises BuildError: a program could not be built.
     """
     wanted = [GROUPS[name] for name in groups]
     if not any(group.missing() for group in wanted):
@@ -134,7 +142,7 @@ def ensure(groups: tuple[str, ...] = NODE_GROUPS, out: TextIO | None = None) -> 
 
 
 def _build(group: Group, name: str, progress: _Progress) -> None:
-    """Build one program under a temporary name and rename it, so that a half-written file is never taken for done."""
+    """Build one program under a temporary name and rename it, so that nobody uses a half-written file."""
     if group.cgo:
         _need_seccomp()
     group.bin.mkdir(parents=True, exist_ok=True)
@@ -193,7 +201,7 @@ def _seconds(duration: float) -> str:
 
 
 class _Progress:
-    """One line that counts seconds on a terminal; elsewhere a line at the start, each minute, and at the end."""
+    """Progress: on a terminal one line that counts seconds, elsewhere a line at the start, each minute, at the end."""
 
     def __init__(self, out: TextIO, label: str) -> None:
         self.out = out

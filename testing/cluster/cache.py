@@ -1,4 +1,4 @@
-"""The folder outside the checkout that keeps everything slow to build, and the locks around it."""
+"""The cache outside the checkout for everything that is slow to build, and the locks around it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def cache_dir() -> Path:
-    """Return the cache folder: ``$RUNKEYS_CACHE``, or ``runkeys`` in the user's cache folder; made when missing."""
+    """Return the cache folder: ``$RUNKEYS_CACHE``, or ``runkeys`` in the user's cache folder. Create it if missing."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     path = Path(os.environ.get("RUNKEYS_CACHE") or Path(base) / "runkeys")
     path.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ def cache_dir() -> Path:
 
 
 def content_key(*parts: bytes | str | Path) -> str:
-    """Hash texts and the contents of files into 16 hex digits; the order counts."""
+    """Return 16 hex digits of a hash of texts and file contents, in this order."""
     digest = hashlib.sha256()
     for part in parts:
         data = (
@@ -37,7 +37,7 @@ def content_key(*parts: bytes | str | Path) -> str:
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes; the kernel drops it when the holder dies, however it dies."""
+    """Hold an exclusive lock between processes. The kernel releases it when the holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -48,18 +48,18 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def made_once(target: Path, make: Callable[[Path], object]) -> Path:
-    """Return a file of the cache; when it is missing, ``make`` writes it to the path that it is given.
+    """Return a file of the cache. If it is missing, ``make`` writes it to the path in its argument.
 
-    However many processes ask at once, one makes it and the others wait; none ever sees a part of it, even if the one
-    that makes it is killed. ``make`` must not ask for another file of the same folder: the folder is locked. A file
-    counts as used whenever it is asked for, see ``forget_unused``.
+    If several processes ask at once, one writes the file and the others wait. None ever sees a part of it, even if the
+    writer is killed. ``make`` must not ask for another file of the same folder, since the folder is locked. Every call
+    counts as a use of the file, see ``forget_unused``.
     """
     while not _use(target):
         with file_lock(target.parent / ".lock"):
             if target.exists():
                 continue
             scratch = target.parent / ".new"
-            # Leftovers of a killed process: nobody else builds anything here now.
+            # Files of a killed process: nobody else builds anything in this folder now.
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             make(scratch / target.name)
@@ -77,9 +77,9 @@ def _use(path: Path) -> bool:
 
 
 def forget_unused(folder: Path, pattern: str, keep: int, seconds: float = 3600.0) -> None:
-    """Remove all but the last ``keep`` files that match, unless somebody asked for them within ``seconds``.
+    """Remove all but the last ``keep`` files that match, unless they were used within ``seconds``.
 
-    Another checkout may just have asked for one and be about to read it.
+    Another checkout may be about to read a file that it has just asked for.
     """
     for path in sorted(folder.glob(pattern), key=age)[keep:]:
         if age(path) > seconds:
@@ -87,7 +87,7 @@ def forget_unused(folder: Path, pattern: str, keep: int, seconds: float = 3600.0
 
 
 def age(path: Path) -> float:
-    """How long ago a file was last changed or asked for, in seconds; for ever if another process has removed it."""
+    """Return how many seconds ago a file was last changed or used; infinity if another process has removed it."""
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -95,9 +95,9 @@ def age(path: Path) -> float:
 
 
 class Claim:
-    """A shared claim on something, by a lock on a file: the kernel drops it when this process dies, however it dies.
+    """A shared claim on something, by a lock on a file. The kernel releases it when this process dies.
 
-    Whoever looks after the thing may end it once nobody claims it.
+    The process that owns the thing may end it once nobody claims it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +107,7 @@ class Claim:
         fcntl.flock(self._file, fcntl.LOCK_SH)
 
     def is_last(self) -> bool:
-        """Whether nobody else claims it; if so, nobody else can from now on, until ``release``."""
+        """Whether nobody else claims it. If so, nobody else can claim it until ``release``."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

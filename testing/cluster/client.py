@@ -1,4 +1,4 @@
-"""A small client for tests: plain dictionaries in and out, one request for one call, bounded waits that explain."""
+"""A small client for tests: dictionaries in and out, one request for each call, bounded waits with clear errors."""
 
 from __future__ import annotations
 
@@ -28,15 +28,19 @@ _PATCHES = {
 }
 
 
-# Admission policies look a kind up some seconds after its definition; until then the API server refuses it and says so.
+# Admission policies know a new kind only some seconds after its CRD. Until then the API server refuses it and says so.
 _NEW_KIND = b"There can be a delay between when CustomResourceDefinitions are created"
 _NEW_KIND_SECONDS = 60
 PATIENCE = 180.0
-"""Longest wait for what takes moments on a quiet machine, in seconds: how long it takes is never what is tested."""
+"""Longest wait, in seconds, for an event that takes moments on an idle machine. No test depends on the duration."""
 
 
 class ApiError(Exception):
-    """The API server refused a request: ``status`` (as in HTTP), ``reason`` and ``message`` (its own), ``body``."""
+    """The API server refused a request.
+
+    :ivar status: the HTTP status. :ivar reason: of the API server's Status. :ivar message: likewise.
+    :ivar body: the whole answer.
+    """
 
     def __init__(self, status: int, body: bytes, request: str) -> None:
         try:
@@ -50,13 +54,13 @@ class ApiError(Exception):
 
 
 class WaitError(AssertionError):
-    """Waiting timed out; the message holds the object as last seen (never a Secret's data)."""
+    """A wait timed out. The message shows the object as last seen, never a Secret's data."""
 
 
 class KubeClient:
-    """Talks to one API server as one identity. It never retries.
+    """Talks to one API server as one identity. It repeats no request, except while a new kind is not known yet.
 
-    A resource is given by its plural (``"jobs"``); a namespace of None means all of them, or a cluster-wide kind.
+    A resource is given by its plural (``"jobs"``). The namespace None means all namespaces, or a cluster-wide kind.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class KubeClient:
         self.ca_file = ca_file
         self.headers = dict(headers or {})
         if kubeconfig is not None:
-            # The kept library knows every way to log in that a kubeconfig can name.
+            # The `kubernetes` library knows every way to log in that a kubeconfig can name.
             api = kubernetes_config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
             for setting in api.configuration.auth_settings().values():
                 if setting["in"] == "header":
@@ -86,18 +90,18 @@ class KubeClient:
     # Other identities
 
     def with_token(self, token: str, server: str | None = None) -> KubeClient:
-        """The same API server (or a proxy in front of it) as whoever holds this bearer token."""
+        """Return a client with this bearer token, for the same API server or a proxy in front of it."""
         return KubeClient(server or self.server, self.ca_file, headers={"authorization": f"Bearer {token}"})
 
     def as_user(self, user: str, *groups: str) -> KubeClient:
-        """The same API server as another user, by impersonation."""
+        """Return a client that impersonates a user, for the same API server."""
         headers = dict(self.headers) | {"Impersonate-User": user}
         if groups:
             headers["Impersonate-Group"] = "\n".join(groups)
         return KubeClient(self.server, self.ca_file, headers=headers)
 
     def token(self, namespace: str, service_account: str, seconds: int = 3600) -> str:
-        """Ask for a bearer token of a service account."""
+        """Request a bearer token of a service account and return it."""
         path = by_plural("serviceaccounts").path(namespace, service_account, "token")
         manifest = {
             "apiVersion": "authentication.k8s.io/v1",
@@ -118,7 +122,10 @@ class KubeClient:
         content_type: str = "application/json",
         timeout: float = 60,
     ) -> Any:
-        """Send one request and return the decoded answer (text if it is no JSON). Raises ApiError."""
+        """Send one request and return the decoded answer (text if it is no JSON).
+
+        :raises ApiError: the API server refused it.
+        """
         until = time.monotonic() + _NEW_KIND_SECONDS
         while True:
             response = self._send(method, path, query, body, content_type, timeout)
@@ -132,11 +139,14 @@ class KubeClient:
         return json.loads(data) if is_json else data.decode()
 
     def get(self, resource: str, name: str, namespace: str | None = None) -> Object:
-        """Read one object. Raises ApiError, with status 404 when there is none."""
+        """Read one object.
+
+        :raises ApiError: with status 404 if it does not exist.
+        """
         return self._object("GET", by_plural(resource).path(namespace, name))
 
     def find(self, resource: str, name: str, namespace: str | None = None) -> Object | None:
-        """Read one object; None when there is none."""
+        """Read one object; None if it does not exist."""
         try:
             return self.get(resource, name, namespace)
         except ApiError as error:
@@ -153,12 +163,12 @@ class KubeClient:
         return items
 
     def create(self, manifest: Object, namespace: str | None = None, **query: str | bool) -> Object:
-        """Create an object, in the given namespace or the one that it names itself; ``fieldValidation`` is Strict."""
+        """Create an object, in the given namespace or the manifest's. By default ``fieldValidation`` is Strict."""
         resource, where, _ = self._locate(manifest, namespace)
         return self._object("POST", resource.path(where), {"fieldValidation": "Strict", **query}, manifest)
 
     def apply(self, manifest: Object, namespace: str | None = None, manager: str = "tests") -> Object:
-        """Create or change an object by server-side apply; conflicts are forced."""
+        """Create or change an object by server-side apply. Conflicts are forced."""
         resource, where, name = self._locate(manifest, namespace)
         query: Query = {"fieldManager": manager, "force": True, "fieldValidation": "Strict"}
         return self._object("PATCH", resource.path(where, name), query, manifest, _PATCHES["apply"])
@@ -173,7 +183,7 @@ class KubeClient:
         subresource: str = "",
         **query: str | bool,
     ) -> Object:
-        """Change an object and return it as it is now."""
+        """Change an object and return it as it is then."""
         path = by_plural(resource).path(namespace, name, subresource)
         return self._object("PATCH", path, query or None, change, _PATCHES[how])
 
@@ -186,7 +196,7 @@ class KubeClient:
         missing_ok: bool = False,
         **options: Any,
     ) -> None:
-        """Ask for an object to be deleted; options are those of DeleteOptions, such as ``propagationPolicy``."""
+        """Request the deletion of an object. Options are those of DeleteOptions, such as ``propagationPolicy``."""
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", **options}
         try:
             self.request("DELETE", by_plural(resource).path(namespace, name), body=body)
@@ -195,7 +205,7 @@ class KubeClient:
                 raise
 
     def logs(self, pod: str, namespace: str, container: str = "") -> str:
-        """Return what a pod's container printed."""
+        """Return the log of a pod's container."""
         query = {"container": container} if container else None
         return str(self.request("GET", by_plural("pods").path(namespace, pod, "log"), query=query))
 
@@ -211,9 +221,10 @@ class KubeClient:
         labels: str = "",
         fields: str = "",
     ) -> Iterator[Event]:
-        """Yield changes as they come, for at most ``timeout`` seconds, then end.
+        """Yield changes as they arrive, for at most ``timeout`` seconds.
 
-        Begins after the resourceVersion ``since``; without it, with what there is now. Raises ApiError.
+        :param since: a resourceVersion; the changes after it. Default: begin with the objects that exist now.
+        :raises ApiError: the API server refused or ended the watch with an error.
         """
         until = time.monotonic() + timeout
         query = {**_selectors(labels, fields), "watch": True, "timeoutSeconds": max(1, int(timeout) + 1)}
@@ -243,10 +254,11 @@ class KubeClient:
         timeout: float = PATIENCE,
         what: str = "",
     ) -> Object:
-        """Wait until an object exists and fulfils a condition; return it as it was then.
+        """Wait until an object exists and meets a condition, and return it as it was then.
 
-        Sees every change in order, so a state that lasts only a moment is not missed. Raises WaitError after
-        ``timeout`` seconds, with the object as last seen.
+        This sees every change in order, so that it does not miss a state that lasts only a moment.
+
+        :raises WaitError: after ``timeout`` seconds, with the object as last seen.
         """
         last: Object | None = None
         for kind, item in self._follow(resource, name, namespace, timeout):
@@ -256,7 +268,10 @@ class KubeClient:
         raise WaitError(_explain(f"{resource}/{name}: {what or 'the condition'}", timeout, last))
 
     def wait_gone(self, resource: str, name: str, namespace: str | None, timeout: float = PATIENCE) -> None:
-        """Wait until there is no such object. Raises WaitError after ``timeout`` seconds."""
+        """Wait until the object does not exist.
+
+        :raises WaitError: after ``timeout`` seconds.
+        """
         last = self.find(resource, name, namespace)
         if last is None:
             return
@@ -269,7 +284,7 @@ class KubeClient:
         raise WaitError(_explain(f"{resource}/{name}: to be gone", timeout, last))
 
     def is_ready(self) -> bool:
-        """Whether the API server answers and says that it is ready."""
+        """Whether the API server answers that it is ready."""
         try:
             self.request("GET", "/readyz", timeout=2)
         except (ApiError, urllib3.exceptions.HTTPError):
@@ -277,7 +292,10 @@ class KubeClient:
         return True
 
     def wait_ready(self, timeout: float = PATIENCE) -> None:
-        """Wait until the API server says it is ready. Raises WaitError after ``timeout`` seconds."""
+        """Wait until the API server answers that it is ready.
+
+        :raises WaitError: after ``timeout`` seconds.
+        """
         until = time.monotonic() + timeout
         while not self.is_ready():
             if time.monotonic() > until:
@@ -287,8 +305,8 @@ class KubeClient:
     def _follow(
         self, resource: str, name: str, namespace: str | None, timeout: float, since: str = ""
     ) -> Iterator[Event]:
-        # A watch ends early when the API server does, or when it has forgotten the version asked for; what counts
-        # then is the present, and the same deadline goes on.
+        # A watch ends early if the API server ends, or if it has forgotten the requested version. Then the present
+        # state counts, and the deadline stays the same.
         until = time.monotonic() + timeout
         while (left := until - time.monotonic()) > 0:
             try:
@@ -357,7 +375,7 @@ def _selectors(labels: str, fields: str) -> dict[str, str | int | bool]:
 
 
 def _lines(response: urllib3.BaseHTTPResponse, until: float) -> Iterator[bytes]:
-    """Yield whole lines as they arrive, until the stream or the time ends."""
+    """Yield whole lines as they arrive, until the stream ends or the time ``until`` has come."""
     rest = b""
     while time.monotonic() < until:
         try:

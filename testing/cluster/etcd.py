@@ -1,4 +1,4 @@
-"""Read everything that etcd holds, and held: every key at every revision since it began."""
+"""Reads everything that etcd stores and stored: every key at every revision since its start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EVERYTHING = b"\x00"
 
 @dataclass(frozen=True)
 class Stored:
-    """One key's content as of one revision; ``value`` is None where the key was deleted."""
+    """One key's content at one revision. ``value`` is None if that revision deleted the key."""
 
     key: str
     revision: int
@@ -29,29 +29,29 @@ class EtcdReader(ABC):
 
     @abstractmethod
     def _range(self, start: bytes, end: bytes, keys_only: bool, revision: int) -> dict[str, Any]:
-        """Ask for a range of keys, at a revision or now (0); the answer is that of etcd's JSON gateway."""
+        """Return a range of keys at a revision (0: now), in the form of etcd's JSON gateway."""
 
     @abstractmethod
     def _history(self, since: int) -> Iterator[dict[str, Any]]:
-        """Yield watch responses for the whole key space from a revision on."""
+        """Yield watch responses for the whole key space, beginning with revision ``since``."""
 
     def revision(self) -> int:
-        """Return the newest revision; each change makes the next."""
+        """Return the newest revision. Each change creates the next one."""
         answer = self._range(b"/", b"0", keys_only=True, revision=0)
         return int(answer["header"]["revision"])
 
     def keys(self, prefix: str) -> list[str]:
-        """Return all keys that begin so, such as ``/registry/secrets/``."""
+        """Return all keys with this prefix, such as ``/registry/secrets/``."""
         answer = self._range(*_prefix(prefix), keys_only=True, revision=0)
         return [_decode(kv["key"]).decode() for kv in answer.get("kvs", ())]
 
     def values(self, prefix: str, revision: int | None = None) -> dict[str, bytes]:
-        """Return keys and their contents, now or as of an earlier revision."""
+        """Return the contents by key, now or at an earlier revision."""
         answer = self._range(*_prefix(prefix), keys_only=False, revision=revision or 0)
         return {_decode(kv["key"]).decode(): _decode(kv.get("value", "")) for kv in answer.get("kvs", ())}
 
     def history(self, prefix: str = "", since: int = 1) -> Iterator[Stored]:
-        """Yield each change of each key that begins so, in order, from revision ``since`` to the newest one now."""
+        """Yield each change of each key with this prefix, in order, from revision ``since`` to the present one."""
         last = self.revision()
         for response in self._history(since):
             for event in response.get("events", ()):
@@ -62,12 +62,12 @@ class EtcdReader(ABC):
                     deleted = event.get("type") == "DELETE"
                     yield Stored(key, revision, None if deleted else _decode(kv.get("value", "")))
                 # Each revision changes at least one key, so the whole key space always reaches the last one. An
-                # answer holds whole revisions, so the rest of this one is looked at before the end.
+                # answer holds whole revisions, so the rest of this answer is read before the end.
             if int(response["header"]["revision"]) >= last and _reached(response, last):
                 return
 
     def find(self, *needles: bytes, prefix: str = "", since: int = 1) -> dict[str, list[int]]:
-        """Return the keys, with revisions, whose content held any of these bytes, at any time up to now."""
+        """Return the revisions, by key, at which the key's content contained any of these bytes."""
         found: dict[str, list[int]] = {}
         for stored in self.history(prefix, since):
             if stored.value is not None and any(needle in stored.value for needle in needles):
@@ -76,7 +76,7 @@ class EtcdReader(ABC):
 
 
 class GatewayReader(EtcdReader):
-    """Reads by etcd's own JSON gateway on a Unix socket."""
+    """Reads through etcd's own JSON gateway on a Unix socket."""
 
     def __init__(self, path: Path, timeout: float = 30) -> None:
         self.path = path
@@ -136,7 +136,7 @@ def _reached(response: dict[str, Any], last: int) -> bool:
 
 
 def _prefix(prefix: str) -> tuple[bytes, bytes]:
-    """Return the first key of a prefix, and the first one after it."""
+    """Return the first key with a prefix, and the first key after all of them."""
     start = (prefix or "/").encode()
     return start, start[:-1] + bytes([start[-1] + 1])
 

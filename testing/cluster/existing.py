@@ -1,4 +1,4 @@
-"""The provider ``existing``: a cluster that somebody else runs, used only when its context is named."""
+"""The provider ``existing``: a cluster that somebody else runs. It is used only if its context is named."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ CONTEXT_VARIABLE = "RUNKEYS_E2E_CONTEXT"
 
 
 class ExistingCluster(Cluster):
-    """Only what its API server offers; nothing is started, stopped or looked into."""
+    """A cluster that is used through its API server only. Nothing is started, stopped or inspected."""
 
     provider = "existing"
 
     @classmethod
     def use(cls, context: str) -> ExistingCluster:
-        """Take the cluster of this kubeconfig context. Raises ClusterError when there is no such context."""
+        """Use the cluster of this kubeconfig context.
+
+        :raises ClusterError: there is no such context.
+        """
         build.ensure(build.CLIENT_GROUPS)
-        # A copy in which this context is the only one: the user's own choice stays as it is.
+        # A copy with this context only: the user's current context stays unchanged.
         view = ("config", "view", "--raw", "--minify", "--flatten", f"--context={context}", "--output=json")
         done = subprocess.run(
             [build.program("kubectl"), *view], capture_output=True, text=True, check=False, timeout=60

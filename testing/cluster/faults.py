@@ -20,26 +20,26 @@ _OBJECT = re.compile(
 
 @dataclass(eq=False)
 class Request:
-    """One request as the proxy saw it. Times are those of ``time.monotonic``."""
+    """One request as the proxy saw it. Times are from ``time.monotonic``."""
 
     number: int
-    """1 for the first one."""
+    """Counts from 1."""
     method: str
     path: str
     query: dict[str, str]
     body: bytes = field(repr=False)
     arrived: float
     status: int | None = None
-    """What the API server answered (the injected status for ``Answer``); None: nothing yet, or never asked."""
+    """The status of the API server's answer (for ``Answer`` the injected one); None: no answer, or not forwarded."""
     forwarded: int = 0
     """How often it was forwarded."""
     ended: float | None = None
     answered: bool = False
-    """Whether an answer was given back; False too for one that was lost on purpose."""
+    """Whether an answer was passed back. False also for an answer that was lost on purpose."""
 
     @property
     def resource(self) -> str:
-        """The plural with the subresource if any, such as ``workflowruns/status``; empty for other paths."""
+        """The plural, with the subresource if any, such as ``workflowruns/status``; empty for other paths."""
         found = _OBJECT.fullmatch(self.path)
         return "/".join(p for p in (found["resource"], found["subresource"]) if p) if found else ""
 
@@ -71,7 +71,7 @@ class Request:
 
     @property
     def mutates(self) -> bool:
-        """Whether the cluster may be different afterwards; reviews are questions only."""
+        """Whether the request may change the cluster. Reviews do not."""
         return self.method != "GET" and not self.resource.endswith("reviews") and "dryRun" not in self.query
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ Match = Callable[[Request], bool]
 
 
 def matching(verb: str = "", resource: str = "", namespace: str = "", name: str = "") -> Match:
-    """Match requests by what they ask for; an empty text matches everything."""
+    """Return a match by verb, resource, namespace and name. An empty string matches everything."""
     return lambda request: (
         (not verb or request.verb == verb)
         and (not resource or request.resource == resource)
@@ -93,24 +93,24 @@ def matching(verb: str = "", resource: str = "", namespace: str = "", name: str 
 
 @dataclass(frozen=True)
 class Delay:
-    """Forward it after this many seconds."""
+    """Forward the request after this many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Reset:
-    """Break the connection; nothing is forwarded."""
+    """Break the connection. Nothing is forwarded."""
 
 
 @dataclass(frozen=True)
 class LoseAnswer:
-    """Send it on, and break the connection once the API server has answered."""
+    """Forward the request, and break the connection once the API server has answered."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer in the API server's place; nothing is forwarded."""
+    """Answer in place of the API server. Nothing is forwarded."""
 
     status: int
     reason: str = "InternalError"
@@ -120,14 +120,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Send it on more than once, one after the other, and give back the first or the last answer."""
+    """Forward the request several times, one after the other, and pass back the first or the last answer."""
 
     times: int = 2
     answer: Literal["first", "last"] = "last"
 
 
 class Hold:
-    """Keep it back until ``release``; it is then sent on even if its sender has died in the meantime."""
+    """Hold the request until ``release``. It is then forwarded, even if its sender has died meanwhile."""
 
     def __init__(self) -> None:
         self.arrived = threading.Event()
@@ -136,12 +136,15 @@ class Hold:
         self._lock = threading.Lock()
 
     def wait_arrived(self, timeout: float = PATIENCE) -> None:
-        """Wait until a request is being held. Raises TimeoutError after ``timeout`` seconds."""
+        """Wait until a request is being held.
+
+        :raises TimeoutError: after ``timeout`` seconds.
+        """
         if not self.arrived.wait(timeout):
             raise TimeoutError(f"no request to hold came within {timeout:g} s")
 
     def release(self) -> None:
-        """Let everything held go, and everything that comes later pass."""
+        """Forward all held requests, and let later ones pass."""
         with self._lock:
             self._released.set()
             for loop, event in self._waiting:
@@ -160,14 +163,14 @@ class Hold:
 
 @dataclass(frozen=True)
 class Stale:
-    """Answer with what the same read was answered the last time, as a cache that nobody updates would."""
+    """Repeat the last answer to the same read, like a cache that nobody updates."""
 
 
 Action = Delay | Reset | LoseAnswer | Answer | Repeat | Hold | Stale
 
 
 class Rule:
-    """Does something to matching requests: not to the first ``skip``, then to ``times`` of them (None: to all)."""
+    """An action on matching requests: it skips the first ``skip``, then applies to ``times`` of them (None: to all)."""
 
     def __init__(self, match: Match, action: Action, times: int | None, skip: int) -> None:
         self.match = match
@@ -177,7 +180,7 @@ class Rule:
         self.hits: list[Request] = []
 
     def take(self, request: Request) -> Action | None:
-        """Return the action if it is this request's turn."""
+        """Return the action if it applies to this request, else None."""
         if self._left == 0 or not self.match(request):
             return None
         if self._skip:

@@ -18,14 +18,16 @@ Version = tuple[int, ...]
 
 
 class GoMissing(RuntimeError):
-    """No Go toolchain is new enough and none could be installed; the message says what was tried."""
+    """No Go toolchain is new enough, and none could be installed. The message says what was tried."""
 
 
 @functools.cache
 def go_command(needed: Version) -> Path:
-    """Return the path of a ``go`` that is at least of this version, such as ``(1, 26, 6)``. Raises GoMissing.
+    """Return the path of a ``go`` of at least this version, such as ``(1, 26, 6)``.
 
-    The machine's own is taken first; else the one in the cache, installed there when it is missing.
+    The machine's own comes first, then the one in the cache. If that is missing, it is installed.
+
+    :raises GoMissing: there is none, and none could be installed.
     """
     own = shutil.which("go")
     if own and go_version(Path(own)) >= needed:
@@ -40,7 +42,7 @@ def go_command(needed: Version) -> Path:
 
 
 def go_version(go: Path) -> Version:
-    """Ask a toolchain for its version; ``(0,)`` when it does not answer as Go does."""
+    """Return the version of a toolchain; ``(0,)`` if it does not answer like Go."""
     try:
         answer = subprocess.run(
             [go, "env", "GOVERSION"], capture_output=True, text=True, check=False, timeout=60
@@ -84,7 +86,7 @@ MODULE_GO = (1, 26)
 
 
 def build_module(source: Path) -> Path:
-    """Build a small Go program of the tests, once for each state of its sources. Returns the program.
+    """Build a small Go program of the tests, once for each state of its sources, and return its path.
 
     Modules come from the module proxy.
     """
@@ -100,7 +102,7 @@ def build_module(source: Path) -> Path:
 
 
 def module_folder(source: Path, module: str) -> Path:
-    """Where the module's files are, in the version that ``source``'s go.mod and go.sum pin; downloaded if need be."""
+    """Return the folder of a module in the version that ``source`` pins; downloaded if it is missing."""
     command = [str(go_command(MODULE_GO)), "mod", "download", "-json", module]
     done = subprocess.run(
         command,

@@ -1,7 +1,7 @@
-"""Make container images without Docker: from this machine's own Python, its libraries and a static busybox.
+"""Builds container images without Docker: from this machine's own Python, its libraries and a static busybox.
 
-An image is a docker-archive: a tar of layer tars and two JSON files. Each layer and each archive is kept in the cache
-under a hash of what it was made from, so that only the operator's own sources are packed again when they change.
+An image is a docker-archive: a tar of layer tars and two JSON files. The cache keeps each layer and each archive under
+a hash of its sources, so that only the operator's own sources are packed again when they change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OPERATOR_IMAGE = "localhost/runkeys-operator:dev"
 SDK_IMAGE = "localhost/runkeys-sdk-task:1"
 PAUSE_IMAGE = "localhost/runkeys-pause:1"
 USER = 65532
-# What operator/Dockerfile copies too.
+# operator/Dockerfile copies the same.
 OPERATOR_SOURCES = ("runkeys", "runkeys_operator")
 _KEPT = 4
 _RECIPE = (Path(__file__), Path(python_files.__file__))
@@ -35,7 +35,7 @@ _GROUP = f"root:x:0:\nrunkeys:x:{USER}:\n"
 
 @dataclass(frozen=True)
 class Image:
-    """What an image says about itself, apart from its layers."""
+    """The description of an image, without its layers."""
 
     tag: str
     entrypoint: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ def task_image() -> Path:
 
 
 def operator_image(checkout: Path = CHECKOUT, tag: str = OPERATOR_IMAGE) -> Path:
-    """Return the archive of ``localhost/runkeys-operator:dev``: the operator as it is in this checkout, or another."""
+    """Return the archive of ``localhost/runkeys-operator:dev``: the operator of this checkout, or of another."""
     image = Image(
         tag,
         environment=_environment() | {"PYTHONPATH": "/app:/app/site-packages", "PYTHONUNBUFFERED": "1"},
@@ -178,7 +178,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _layer(name: str, made_from: list[Path | str], fill: Callable[[Path], None]) -> Path:
-    """Return a layer's tar, made by ``fill`` in an empty folder unless the cache has it."""
+    """Return a layer's tar from the cache. If it is missing, ``fill`` writes its files into an empty folder."""
     folder = cache_dir() / "images"
 
     def make(unfinished: Path) -> None:
@@ -188,14 +188,14 @@ def _layer(name: str, made_from: list[Path | str], fill: Callable[[Path], None])
         _pack(root, unfinished)
 
     layer = made_once(folder / f"{name}-{content_key(*_RECIPE, *made_from)}.layer.tar", make)
-    # Each change of the operator's sources makes a new one of some size.
+    # Each change of the operator's sources adds a new layer of some size.
     forget_unused(folder, f"{name}-*.layer.tar", _KEPT)
     forget_unused(folder, f"{name}-*.layer.sha256", _KEPT)
     return layer
 
 
 def _pack(root: Path, target: Path) -> None:
-    """Write a folder as a tar that depends on names, modes and contents only."""
+    """Write a folder as a tar whose bytes depend on names, modes and contents only."""
     with tarfile.open(target, "w") as tar:
         for path in sorted(root.rglob("*")):
             entry = tar.gettarinfo(path, arcname=str(path.relative_to(root)))
@@ -245,7 +245,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _sha256(path: Path) -> str:
-    """Hash a layer; kept beside it, since a big one takes a tenth of a second."""
+    """Return the hash of a layer. It is stored beside the layer, since a big one takes a tenth of a second."""
 
     def make(unfinished: Path) -> None:
         with path.open("rb") as content:

@@ -1,4 +1,4 @@
-"""The provider ``kind``: a cluster in Docker, by pytest-kind with our own pinned kind, kubectl and node image."""
+"""The provider ``kind``: a cluster in Docker, through pytest-kind with the pinned kind, kubectl and node image."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from testing.cluster.base import Cluster
 from testing.cluster.cache import cache_dir
 from testing.cluster.etcd import EtcdReader
 
-# The one that the pinned kind was released with: others may not start.
+# The image that the pinned kind was released with. Others may not start.
 NODE_IMAGE = "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
 GROUPS = (*build.CLIENT_GROUPS, "kind")
 _AUDIT = "/var/log/kubernetes/audit.jsonl"
 
 
 def docker_answers() -> bool:
-    """Whether a Docker engine answers here."""
+    """Whether a Docker engine answers on this machine."""
     if shutil.which("docker") is None:
         return False
     try:
@@ -36,13 +36,16 @@ def docker_answers() -> bool:
 
 
 class KindCluster(Cluster):
-    """One node in a Docker container. Components cannot be stopped one by one here: the provider ``node`` can."""
+    """One node in a Docker container. Single components cannot be stopped; use the provider ``node`` for that."""
 
     provider = "kind"
 
     @classmethod
     def start(cls, name: str) -> KindCluster:
-        """Create the cluster, or take the one of this name that is there. Raises CalledProcessError."""
+        """Create the cluster, or use the existing one of this name.
+
+        :raises CalledProcessError: kind failed.
+        """
         build.ensure(GROUPS)
         cluster = cls(name)
         cluster.scratch.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,7 @@ class KindCluster(Cluster):
 
     @classmethod
     def attach(cls, name: str) -> KindCluster | None:
-        """Return the running cluster of this name; None when there is none."""
+        """Return the running cluster of this name; None if there is none."""
         if build.GROUPS["kind"].missing() or not docker_answers():
             return None
         listed = subprocess.run(
@@ -75,7 +78,7 @@ class KindCluster(Cluster):
         )
 
     def _config(self) -> dict[str, Any]:
-        """Tell kind what the provider ``node`` has too: the audit log, and every revision of etcd."""
+        """Return kind's configuration, which adds what the provider ``node`` has: audit log, all revisions of etcd."""
         mount = {"name": "audit", "hostPath": "/etc/runkeys", "mountPath": "/etc/runkeys", "readOnly": True}
         logs = {"name": "logs", "hostPath": "/var/log/kubernetes", "mountPath": "/var/log/kubernetes"}
         arguments = {
@@ -127,7 +130,7 @@ class KindCluster(Cluster):
 
     @property
     def audit(self) -> AuditLog:
-        """A copy of the audit log as of now; ask again for what came later."""
+        """A copy of the present audit log. Read the property again for later requests."""
         copy = self.scratch / "audit.jsonl"
         self.run("docker", "cp", "--quiet", f"runkeys-{self.name}-control-plane:{_AUDIT}", copy, timeout=120)
         return AuditLog(copy)
@@ -138,7 +141,7 @@ class KindCluster(Cluster):
 
 
 class _PodReader(EtcdReader):
-    """Reads by the etcdctl in the etcd pod, whose JSON is that of the gateway."""
+    """Reads through the etcdctl in the etcd pod, whose JSON has the gateway's form."""
 
     def __init__(self, cluster: KindCluster) -> None:
         self._cluster = cluster

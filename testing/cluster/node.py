@@ -37,9 +37,9 @@ _DAY = 24 * 3600.0
 
 
 class NodeCluster(Cluster):
-    """A cluster on this machine, found by its name. Needs root and Linux.
+    """A cluster on this machine, found by its name. It needs root and Linux.
 
-    Everything runs below one process in namespaces of its own: when that ends, all of it ends.
+    Everything runs below one process with namespaces of its own. When that process ends, everything ends.
     """
 
     provider = "node"
@@ -55,10 +55,11 @@ class NodeCluster(Cluster):
 
     @classmethod
     def start(cls, name: str, options: NodeOptions | None = None, claim: Claim | None = None) -> NodeCluster:
-        """Start a node and return when it is ready for pods. Raises ClusterError.
+        """Start a node and return when it is ready for pods.
 
-        With a claim the node ends soon after the last process with a claim on the same file has died or released it.
-        Without one it stays until ``stop``, whoever dies.
+        :param claim: the node ends soon after the last process with a claim on the same file has died or released it.
+            None: it stays until ``stop``, whatever process dies.
+        :raises ClusterError: the node runs already or did not start.
         """
         check_machine()
         build.ensure(build.NODE_GROUPS)
@@ -80,19 +81,19 @@ class NodeCluster(Cluster):
 
     @classmethod
     def attach(cls, name: str) -> NodeCluster | None:
-        """Return the running node of this name; None when there is none."""
+        """Return the running node of this name; None if there is none."""
         record = NodeRecord.load(NodePaths.of(name).record)
         return cls(name, record) if record is not None and record.alive() else None
 
     @classmethod
     def running(cls) -> list[NodeCluster]:
-        """Return every node that runs now."""
+        """Return all running nodes."""
         names = [path.parent.name for path in (cache_dir() / "nodes").glob("*/node.json")]
         return [node for name in sorted(names) if (node := cls.attach(name)) is not None]
 
     @classmethod
     def clean_up(cls, name: str) -> bool:
-        """Remove what a node that has ended by itself left; False when there is nothing of that name."""
+        """Remove everything that an ended node left. Return False if there is nothing of that name."""
         paths = NodePaths.of(name)
         if not paths.state.exists():
             return False
@@ -103,9 +104,9 @@ class NodeCluster(Cluster):
         return True
 
     def stop(self) -> None:
-        """End the node: processes, network, mounts, cgroups and files."""
+        """Remove the node: processes, network, mounts, cgroups and files."""
         self._end()
-        # Another node may have this name by now.
+        # Another node may have the name by now.
         if NodeRecord.load(self.paths.record) == self.record:
             shutil.rmtree(self.paths.state, ignore_errors=True)
 
@@ -124,7 +125,7 @@ class NodeCluster(Cluster):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # A Ctrl-C in the terminal is for the caller alone.
+                # A Ctrl-C in the terminal is only for the caller.
                 start_new_session=True,
             )
         try:
@@ -138,7 +139,7 @@ class NodeCluster(Cluster):
             raise
         record = NodeRecord(name, slot, pid, process_birth(pid) or 0, launched.pid, options)
         record.save(paths.record)
-        # From here on it is found by its number, by whichever process ends it.
+        # From here on any process that ends it finds it by its process number.
         launched.returncode = 0
         node = cls(name, record)
         node._claim = claim
@@ -161,7 +162,7 @@ class NodeCluster(Cluster):
                 self.start_component(name)
             imported = aside.submit(self._import_first, archives)
             wait_until("the API server", self._api_ready)
-            # Earlier these would give up for want of their own roles.
+            # If started earlier, these would give up because their own roles do not exist yet.
             for name in ("kube-controller-manager", "kube-scheduler", "kube-proxy"):
                 self.start_component(name)
             wait_until("containerd's socket", self.paths.containerd.exists)
@@ -181,7 +182,7 @@ class NodeCluster(Cluster):
             self.load_image(archive)
 
     def _end(self) -> Path:
-        """End everything but the files; return the folder that holds them."""
+        """End everything but the files, and return the folder with the files."""
         if self.record.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.record.pid, signal.SIGTERM)
@@ -192,13 +193,13 @@ class NodeCluster(Cluster):
                 wait_until("the node's end", lambda: not self.record.alive())
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.record.launcher, 0)
-        # Its network goes by itself, but later; and its cgroups only if its first process could still see to it.
+        # Its network would disappear later by itself, its cgroups only if its first process could still remove them.
         remove_link(self.record)
         wait_until("the cgroups' end", lambda: cgroup_gone(self.record.cgroup))
         return self.paths.state
 
     def join_second_node(self, archives: list[Path]) -> str:
-        """Start a second kubelet with a container runtime of its own, which has these images; its node's name."""
+        """Start a second kubelet with a container runtime of its own and these images. Return its node's name."""
         write_second_node(self.paths, self.record)
         make_cgroup(f"{self.record.cgroup}/{SECOND_NODE}")
         self.start_component("containerd2")
@@ -245,13 +246,13 @@ class NodeCluster(Cluster):
         return [*sorted(self.paths.logs.glob("*.log")), *sorted(pods), self.paths.audit]
 
     def enter(self, *command: str, timeout: float = 60) -> str:
-        """Run a program inside the node's mounts, network and processes and return what it printed."""
+        """Run a program in the node's mount, network and process namespaces, and return its output."""
         return self.run("nsenter", "-t", str(self.record.pid), "-m", "-n", "-p", *command, timeout=timeout)
 
     # Breaking it
 
     def component_pids(self) -> dict[str, int]:
-        """Return which components run now, with their process numbers as seen from outside."""
+        """Return the running components, with their process numbers as seen from outside."""
         inner = self._ask("list")["running"]
         return {name: outer_pid(self.record.pid, pid) for name, pid in inner.items()}
 
@@ -300,7 +301,7 @@ def _is_ready(node: dict[str, Any]) -> bool:
 
 
 def _forget_old_states() -> None:
-    """Remove the files of ended nodes, but for the last few: their logs may still be wanted."""
+    """Remove the files of ended nodes, except the last few: somebody may still want to read their logs."""
     nodes = cache_dir() / "nodes"
     newest_first = sorted(nodes.glob("*/node.json"), key=age)
     records = [record for path in newest_first if (record := NodeRecord.load(path)) is not None]
@@ -309,7 +310,7 @@ def _forget_old_states() -> None:
         node_init.remove_cgroup(record.cgroup)
         if number >= _KEPT_STATES:
             with file_lock(nodes / f".{record.name}.lock"):
-                # Somebody may be starting a new one of that name by now.
+                # Another process may be starting a node of that name now.
                 if NodeRecord.load(NodePaths.of(record.name).record) == record:
                     shutil.rmtree(nodes / record.name, ignore_errors=True)
     running = {record.name for record in records if record.alive()}

@@ -1,4 +1,4 @@
-"""The files and command lines of a node's components: what each is told, and why."""
+"""The files and command lines of a node's components, with the reasons for their options."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMPONENTS = (
     "kubelet",
     "kube-proxy",
 )
-# Who may do what is up to RBAC; these are only the names and groups that it knows them by.
+# RBAC decides who may do what. These are only the names and groups that RBAC knows.
 ACCOUNTS = {
     "admin": ("runkeys-admin", "system:masters"),
     "kube-controller-manager": ("system:kube-controller-manager", ""),
@@ -38,12 +38,12 @@ ACCOUNTS = {
     "kubelet2": (f"system:node:{SECOND_NODE}", "system:nodes"),
     "kube-proxy": ("system:kube-proxy", ""),
 }
-# Two hundred runs at once would wait for the clients' own brakes otherwise (20 requests a second by default).
+# Otherwise two hundred runs at once would wait for the clients' own limits (20 requests a second by default).
 BRISK = ("--kube-api-qps=1000", "--kube-api-burst=2000")
 
 
 def write_config(paths: NodePaths, record: NodeRecord) -> None:
-    """Write everything a node's components read: certificates, kubeconfigs, configuration, command lines."""
+    """Write all files of a node's components: certificates, kubeconfigs, configuration, command lines."""
     for folder in (paths.pki, *(paths / name for name in ("cni", "pod-logs", "volume-plugins", "scratch"))):
         folder.mkdir(parents=True)
     _write_certificates(paths.pki, record.address)
@@ -56,7 +56,7 @@ def write_config(paths: NodePaths, record: NodeRecord) -> None:
     (paths / "containerd.toml").write_text(_containerd(paths))
     environment = {
         "PATH": f"{build.GROUPS['containerd'].bin}:{build.GROUPS['runc'].bin}:{os.environ['PATH']}",
-        # Collect garbage less often: processors are what such a machine lacks, not memory.
+        # Collect garbage less often: such a machine lacks processors, not memory.
         "GOGC": "400",
     }
     commands = {name: {"argv": argv, "env": environment} for name, argv in _commands(paths, record).items()}
@@ -84,7 +84,7 @@ def _write_certificates(pki: Path, address: str) -> None:
         (pki / f"{name}.crt").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
         _write_private(pki / f"{name}.key", certificate.private_key_pem.bytes())
     key = ec.generate_private_key(ec.SECP256R1())
-    # The API server derives the public key from it too, and can only from this older form.
+    # The API server also derives the public key from it, and it can do so only from this older form.
     private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,
@@ -116,7 +116,7 @@ def _commands(paths: NodePaths, record: NodeRecord) -> dict[str, list[str]]:
         "etcd": command(
             "etcd",
             f"--data-dir={paths / 'etcd' / 'data'}",
-            # The socket is how tests read it from outside, without opening it to anybody else.
+            # Through the socket tests read etcd from outside, and nobody else can.
             f"--listen-client-urls=http://127.0.0.1:2379,unix://{paths.etcd}",
             "--advertise-client-urls=http://127.0.0.1:2379",
             "--listen-peer-urls=http://127.0.0.1:2380",
@@ -152,7 +152,7 @@ def _kubelet_command(paths: NodePaths, record: NodeRecord, name: str, suffix: st
 
 
 def write_second_node(paths: NodePaths, record: NodeRecord) -> None:
-    """Add what a second kubelet with a container runtime of its own reads; they share the first one's network."""
+    """Add the files of a second kubelet and its container runtime. They share the first one's network."""
     kubelet = _kubelet(paths, record) | {
         "port": 10260,
         "containerRuntimeEndpoint": f"unix://{paths / 'containerd2.sock'}",
@@ -207,7 +207,7 @@ def _api_server(paths: NodePaths, record: NodeRecord) -> list[str]:
 def _controller_manager(paths: NodePaths, record: NodeRecord) -> list[str]:
     return [
         f"--kubeconfig={paths / 'kube-controller-manager.kubeconfig'}",
-        # Each controller acts as itself: policies tell the Job controller from the garbage collector by name.
+        # Each controller has its own user name: policies distinguish the Job controller from the garbage collector.
         "--use-service-account-credentials=true",
         f"--service-account-private-key-file={paths.pki / 'service-accounts.key'}",
         f"--root-ca-file={paths.pki / 'ca.crt'}",
@@ -215,7 +215,7 @@ def _controller_manager(paths: NodePaths, record: NodeRecord) -> list[str]:
         "--secure-port=0",
         "--concurrent-job-syncs=20",
         "--concurrent-namespace-syncs=20",
-        # It only warns of types in policies, at a third of a second for each installation of ours.
+        # It only warns of types in policies, and takes a third of a second for each installation of Runkeys.
         "--controllers=*,-validatingadmissionpolicy-status-controller",
         *BRISK,
         *record.options.controller_manager,
@@ -245,7 +245,7 @@ def _kubelet(paths: NodePaths, record: NodeRecord) -> dict[str, Any]:
         "imageGCHighThresholdPercent": 100,
         "serializeImagePulls": False,
         "maxPods": record.options.max_pods,
-        # There is no DNS here: this makes a lookup fail at once, and spares every pod a warning event.
+        # There is no DNS here. With this a lookup fails at once, and no pod gets a warning event.
         "clusterDNS": ["127.0.0.1"],
         "resolvConf": str(paths / "resolv.conf"),
         "podLogsDir": str(paths / "pod-logs"),
@@ -263,7 +263,7 @@ def _kube_proxy(paths: NodePaths) -> dict[str, Any]:
         "mode": "iptables",
         "clientConnection": {"kubeconfig": str(paths / "kube-proxy.kubeconfig")},
         "clusterCIDR": POD_NETWORK,
-        # These settings are the whole machine's, not the node's.
+        # These settings belong to the whole machine, not to the node.
         "conntrack": {"maxPerCore": 0, "min": 0},
         "iptables": {"minSyncPeriod": "0s"},
     }

@@ -1,8 +1,8 @@
-"""The first process of a node: makes its mounts and network, starts its components, ends everything with itself.
+"""The first process of a node: creates its mounts and network, starts its components, and ends everything with itself.
 
-Run by ``unshare`` with the standard library alone. It answers one JSON line for each JSON line on a Unix socket:
-``{"do": "start" | "signal" | "list", "name": …, "signal": …}``. Given a second path, it ends when no process holds a
-lock on that file any more: when the last one that claimed the node has died, however it died.
+``unshare`` runs it, with the standard library alone. It answers each JSON line on a Unix socket with one JSON line:
+``{"do": "start" | "signal" | "list", "name": …, "signal": …}``. With a second path, it ends when no process holds a
+lock on that file any more: when the last process that claimed the node has died.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# What the kubelet insists on writing. Plain files laid over them keep the machine's own settings as they are.
+# The kubelet insists on writing these. Plain files mounted over them keep the machine's own settings unchanged.
 SYSCTLS = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",
@@ -38,7 +38,7 @@ def run(*command: str) -> None:
 
 
 def mount_all(state: Path) -> None:
-    """Give the node its own /proc, /run and stores; nothing of it shows outside."""
+    """Give the node its own /proc, /run and stores, invisible from outside."""
     run("mount", "-t", "proc", "proc", "/proc")
     for folder in PRIVATE_FOLDERS:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -53,12 +53,12 @@ def mount_all(state: Path) -> None:
         plain.parent.mkdir(exist_ok=True)
         plain.write_text(value)
         run("mount", "--bind", str(plain), f"/proc/sys/{name}")
-    # Containers' mounts must reach the kubelet and back again; none of it leaves this namespace.
+    # Mounts of containers must propagate to the kubelet and back. None of them leaves this namespace.
     run("mount", "--make-rshared", "/")
 
 
 def connect(address: str, outside: str) -> None:
-    """Bring up loopback and the link that was put here from outside."""
+    """Bring up loopback and the link that was moved into this namespace from outside."""
     run("ip", "link", "set", "lo", "up")
     run("ip", "address", "add", f"{address}/30", "dev", "node0")
     run("ip", "link", "set", "node0", "up")
@@ -66,7 +66,7 @@ def connect(address: str, outside: str) -> None:
 
 
 def remove_cgroup(name: str) -> None:
-    """Remove a cgroup and all below it, in the one hierarchy of version 2 or the several of version 1."""
+    """Remove a cgroup and everything below it, in the one hierarchy of version 2 or the several of version 1."""
     hierarchies = Path("/sys/fs/cgroup")
     for root in (*hierarchies.glob(name), *hierarchies.glob(f"*/{name}")):
         for folder, _, _ in os.walk(root, topdown=False):
@@ -75,7 +75,7 @@ def remove_cgroup(name: str) -> None:
 
 
 class Node:
-    """Starts and signals components and collects every process that ends in this node."""
+    """Starts and signals components, and collects every process that ends in this node."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
@@ -111,11 +111,11 @@ class Node:
             )
         self.pids[name] = child.pid
         self.ended.pop(name, None)
-        # Ended children are collected below by number; this keeps the object from doing it too.
+        # Ended children are collected below by number. This keeps the Popen object from collecting them too.
         child.returncode = 0
 
     def collect(self) -> bool:
-        """Collect whatever has ended; False when no child is left."""
+        """Collect all ended processes. Return False if no child is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -128,7 +128,7 @@ class Node:
                 self.ended[name] = os.waitstatus_to_exitcode(status)
 
     def end(self) -> None:
-        """Kill everything in this node and remove its cgroups, which outlive their processes otherwise."""
+        """Kill everything in this node and remove its cgroups, which would outlive their processes."""
         until = time.monotonic() + 10
         while time.monotonic() < until:
             with contextlib.suppress(ProcessLookupError):
@@ -150,7 +150,7 @@ def is_claimed(claims: int) -> bool:
 
 
 def serve(node: Node, server: socket.socket, claims: int | None) -> None:
-    """Answer requests until a signal asks to end or nobody claims this node any more."""
+    """Answer requests until a signal asks to end, or until nobody claims this node any more."""
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
@@ -171,7 +171,7 @@ def serve(node: Node, server: socket.socket, claims: int | None) -> None:
 
 
 def converse(node: Node, server: socket.socket) -> None:
-    """Take one connection and answer its one line; a caller that breaks off harms nobody."""
+    """Accept one connection and answer its one line. A caller that disconnects does no harm."""
     connection, _ = server.accept()
     with connection, contextlib.suppress(OSError):
         connection.settimeout(10)
@@ -185,11 +185,11 @@ def converse(node: Node, server: socket.socket) -> None:
 
 def main() -> None:
     state = Path(sys.argv[1])
-    # Opened before anything is mounted over its folder.
+    # Open it before anything is mounted over its folder.
     claims = os.open(sys.argv[2], os.O_RDWR) if len(sys.argv) > 2 else None
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # Until /proc is mounted anew it is the outer one: this is our number as the others see it.
+    # Until /proc is mounted anew it is the outer one: this is the process number as seen from outside.
     outer_pid = str(Path("/proc/self").readlink())
     node = Node(state)
     try:

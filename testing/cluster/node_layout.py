@@ -1,4 +1,4 @@
-"""Where a node keeps its things, which addresses it has, and what can be chosen about it."""
+"""The files, addresses and options of a node."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from testing.cluster.base import ClusterError
 from testing.cluster.cache import cache_dir
 
-# A network for documentation (RFC 5737): nothing outside of this machine is ever reached by these addresses.
+# A network for documentation (RFC 5737): nothing outside this machine is reachable by these addresses.
 NETWORK = "198.51.100"
 SLOTS = 64
 SERVICE_IP = "10.96.0.1"
 # Paths inside a node are its own, so every node can use the same pod network.
 POD_NETWORK = "10.88.0.0/22"
-# A path longer than this does not fit into a Unix socket's address.
+# A longer path does not fit into a Unix socket's address.
 _SOCKET_PATH_LIMIT = 104
 
 
 @dataclass(frozen=True)
 class NodeOptions:
-    """What a test can choose about its node; the defaults are those of the shared one."""
+    """Options of a node. The defaults are those of the shared one."""
 
     audit: str = "default"
     """``default``: whole bodies for runkeys.dev and batch, metadata for the rest. ``RequestResponse``: whole bodies for
@@ -32,16 +32,16 @@ class NodeOptions:
     """Admission plugins on top of the API server's default ones."""
     api_server: tuple[str, ...] = ()
     controller_manager: tuple[str, ...] = ()
-    """Further flags of the two, such as ``--feature-gates=X=true``; a repeated flag wins over ours."""
+    """Further flags of both, such as ``--feature-gates=X=true``. A repeated flag overrides ours."""
     max_pods: int = 500
     api_server_program: str = "kube-apiserver"
-    """Which of the built ones: another version, say."""
+    """File name of the built program, for example of another version."""
     api_server_only: bool = False
-    """Nothing but etcd and the API server: no controllers, no kubelet, no pods."""
+    """Run only etcd and the API server: no controllers, no kubelet, no pods."""
 
     @classmethod
     def load(cls, data: dict[str, object]) -> NodeOptions:
-        """Read them back; what another checkout's nodes have besides is left out."""
+        """Read the options back. Unknown options, from the nodes of another checkout, are left out."""
         known = {field.name for field in fields(cls)}
         data = {key: value for key, value in data.items() if key in known}
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})  # type: ignore[arg-type]
@@ -49,13 +49,16 @@ class NodeOptions:
 
 @dataclass(frozen=True)
 class NodePaths:
-    """The files of one node, all under one state folder."""
+    """The files of one node, all in one state folder."""
 
     state: Path
 
     @classmethod
     def of(cls, name: str) -> NodePaths:
-        """Raises ClusterError for a name that cannot be used and for a cache folder with too long a path."""
+        """Return the paths of a node.
+
+        :raises ClusterError: the name cannot be used, or the path of the cache folder is too long.
+        """
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?", name):
             raise ClusterError(f"{name!r} cannot name a node: use up to 24 small letters, digits and dashes.")
         state = cache_dir() / "nodes" / name
@@ -107,14 +110,14 @@ class NodePaths:
 
 @dataclass(frozen=True)
 class NodeRecord:
-    """What is written down about a running node, so that any process can find, use and end it."""
+    """The record of a running node, by which any process can find, use and end it."""
 
     name: str
     slot: int
     pid: int
     """The node's first process, as seen from outside."""
     born: int
-    """That process's start time in clock ticks since boot: a number used again is not taken for it."""
+    """That process's start time in clock ticks since boot, since a process number may be used again."""
     launcher: int
     options: NodeOptions
 
@@ -128,7 +131,7 @@ class NodeRecord:
 
     @property
     def mark(self) -> str:
-        """What the link carries, so that an ended node's link is not mistaken for that of the next in its slot."""
+        """The alias of the link, to distinguish an ended node's link from that of the next node in its slot."""
         return f"runkeys test node {self.name} {self.pid} {self.born}"
 
     @property
@@ -153,7 +156,7 @@ class NodeRecord:
 
     @classmethod
     def load(cls, path: Path) -> NodeRecord | None:
-        """Read the record back; None when there is no such node."""
+        """Read the record back; None if there is no such node."""
         try:
             data = json.loads(path.read_text())
         except FileNotFoundError:
@@ -166,7 +169,7 @@ def link_name(slot: int) -> str:
 
 
 def process_birth(pid: int) -> int | None:
-    """Return a process's start time in clock ticks since boot; None when there is none, or it is only a zombie."""
+    """Return a process's start time in clock ticks since boot; None if it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

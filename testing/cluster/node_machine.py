@@ -1,4 +1,4 @@
-"""What a node needs of the machine outside of it: tools, a network link, cgroups."""
+"""What a node needs from the machine: tools, a network link, cgroups."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_machine() -> None:
 
 
 def take_slot(pid: int, name: str) -> int:
-    """Make the link into the node; the kernel refuses a name that is taken, so no two nodes get the same slot."""
+    """Create the link into the node and return its slot. The kernel refuses a used name, so slots are unique."""
     failed = ""
     for slot in range(SLOTS):
         made = _try_link(slot, pid)
@@ -84,7 +84,7 @@ def cgroup_gone(name: str) -> bool:
 
 
 def outer_pid(first: int, inner: int) -> int:
-    """Translate a process number inside the node into the one outside."""
+    """Return the outer process number of a process number inside the node."""
     space = Path(f"/proc/{first}/ns/pid").readlink()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -100,7 +100,7 @@ def outer_pid(first: int, inner: int) -> int:
 
 
 def remove_link(record: NodeRecord) -> None:
-    """Remove a node's link, unless it has gone by itself; another node may have made its own in the same slot."""
+    """Remove a node's link, unless it is already gone. Another node may have a link in the same slot."""
     with contextlib.suppress(OSError):
         if Path(f"/sys/class/net/{record.link}/ifalias").read_text().strip() == record.mark:
             subprocess.run(

@@ -1,4 +1,4 @@
-"""Choose a provider, and start, find and share clusters whichever it is."""
+"""Chooses a provider, and starts, finds and shares clusters of any provider."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ _GROUPS = {"node": build.NODE_GROUPS, "kind": KIND_GROUPS, "existing": build.CLI
 
 
 def choose() -> str:
-    """Return the provider to use: the one named in RUNKEYS_E2E_PROVIDER, or the first that works here.
+    """Return the provider to use: the one in RUNKEYS_E2E_PROVIDER, or the first that works here.
 
     That is ``existing`` if RUNKEYS_E2E_CONTEXT names a context, ``kind`` if a Docker engine answers, ``node`` for
-    root on Linux. Raises ClusterError when none does.
+    root on Linux.
+
+    :raises ClusterError: none works.
     """
     named = os.environ.get(PROVIDER_VARIABLE, "")
     if named and named not in _GROUPS:
@@ -45,12 +47,18 @@ def choose() -> str:
 
 
 def groups() -> tuple[str, ...]:
-    """Return the groups of programs that the chosen provider needs. Raises ClusterError."""
+    """Return the groups of programs that the chosen provider needs.
+
+    :raises ClusterError: no provider works.
+    """
     return _GROUPS[choose()]
 
 
 def attach(name: str) -> Cluster | None:
-    """Return the running cluster of this name; None when there is none. Raises ClusterError."""
+    """Return the running cluster of this name; None if there is none.
+
+    :raises ClusterError: no provider works.
+    """
     provider = choose()
     if provider == "node":
         return NodeCluster.attach(name)
@@ -58,9 +66,10 @@ def attach(name: str) -> Cluster | None:
 
 
 def start(name: str, claim: Claim | None = None) -> Cluster:
-    """Start a cluster, or use the existing one. Raises ClusterError.
+    """Start a cluster, or use the existing one.
 
-    See NodeCluster.start for the claim; a kind cluster stays until it is stopped.
+    :param claim: see NodeCluster.start. A kind cluster ignores it and stays until it is stopped.
+    :raises ClusterError: no provider works, or the cluster did not start.
     """
     provider = choose()
     if provider == "existing":
@@ -70,9 +79,9 @@ def start(name: str, claim: Claim | None = None) -> Cluster:
 
 @contextmanager
 def shared(name: str, keep: bool = False) -> Iterator[Cluster]:
-    """Use one cluster together with all other processes that name it: the first starts it, the last stops it.
+    """Share one cluster with all other processes that use this name. The first starts it, the last stops it.
 
-    With ``keep`` it stays up, for the next to use as it is.
+    :param keep: do not stop it, so that the next process can use it.
     """
     claim = Claim(cache_dir() / "nodes" / f".{name}.claims")
     try:

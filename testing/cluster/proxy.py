@@ -1,6 +1,6 @@
-"""A proxy between a client and the API server that numbers every request and can do anything to it.
+"""A proxy between a client and the API server. It numbers every request and can inject any fault.
 
-It listens on plain HTTP on this machine; whoever calls authenticates by bearer token, which is passed on. ::
+It listens on plain HTTP on this machine. Clients authenticate by bearer token, which the proxy passes on. ::
 
     with ApiProxy(cluster) as proxy:
         proxy.rule(matching("create", "secrets"), LoseAnswer(), times=1)
@@ -46,25 +46,25 @@ from testing.cluster.faults import (
 Hook = Callable[[Request], Awaitable[Action | None]]
 
 _LIMIT = 64 * 1024 * 1024
-# What belongs to one connection only, or is computed anew for the next one.
+# Headers that belong to one connection only, or are computed anew for the next one.
 _NOT_PASSED_ON = frozenset(
     ("host", "connection", "keep-alive", "transfer-encoding", "content-length", "upgrade", "te", "trailer")
 )
 
 
 class _Broken(Exception):
-    """The client's connection was broken on purpose."""
+    """The client's connection has to be broken on purpose."""
 
 
 class ApiProxy:
-    """Runs in a thread of its own; everything public may be called from any other."""
+    """The proxy. It runs in a thread of its own, and every public method may be called from any other thread."""
 
     before_forward: Hook | None = None
-    """Called with each request before anything else happens to it; what it returns is done to the request."""
+    """Called with each request before anything else. The action that it returns is applied to the request."""
     after_answer: Hook | None = None
-    """Called with each answered request before the answer is given back; Reset or LoseAnswer lose the answer.
+    """Called with each answered request before the answer is passed back. Reset or LoseAnswer lose the answer.
 
-    A watch is answered when it begins."""
+    A watch counts as answered when it begins."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._target = cluster.server.rstrip("/")
@@ -84,7 +84,7 @@ class ApiProxy:
         self._read: dict[str, tuple[int, bytes, list[tuple[str, str]]]] = {}
         self.url = ""
         self.ahead = timedelta()
-        """How much later than it is answers say that it is."""
+        """By how much the ``Date`` of answers is ahead of the real time."""
 
     # From the test's thread
 
@@ -109,25 +109,28 @@ class ApiProxy:
 
     @property
     def requests(self) -> list[Request]:
-        """Every request so far, in the order in which they came."""
+        """All requests so far, in the order of their arrival."""
         with self._changed:
             return list(self._requests)
 
     def rule(self, match: Match, action: Action, *, times: int | None = 1, skip: int = 0) -> Rule:
-        """Do this to matching requests: after the first ``skip``, to so many (None: all). Older rules go first."""
+        """Apply an action to matching requests: after the first ``skip``, to ``times`` of them (None: to all).
+
+        Of several matching rules the oldest applies.
+        """
         rule = Rule(match, action, times, skip)
         with self._changed:
             self._rules.append(rule)
         return rule
 
     def hold(self, match: Match, *, times: int | None = 1, skip: int = 0) -> Hold:
-        """Keep matching requests back until the returned hold's ``release``."""
+        """Hold matching requests until ``release`` of the returned object is called."""
         held = Hold()
         self.rule(match, held, times=times, skip=skip)
         return held
 
     def clear_rules(self) -> None:
-        """Forget all rules; what is held is let go."""
+        """Remove all rules, and forward all held requests."""
         with self._changed:
             rules, self._rules = self._rules, []
         for rule in rules:
@@ -135,13 +138,15 @@ class ApiProxy:
                 rule.action.release()
 
     def cut(self, match: Match) -> None:
-        """Break the connections of matching watches that are open now; what comes afterwards passes."""
+        """Break the connections of matching watches that are open now. Later watches pass."""
         self._loop.call_soon_threadsafe(self._cut, match)
 
     def wait_for(self, match: Match, timeout: float = PATIENCE, count: int = 1) -> list[Request]:
-        """Wait until so many matching requests were answered (or dropped), and return them.
+        """Wait until ``count`` matching requests were answered or dropped, and return them.
 
-        Raises TimeoutError after ``timeout`` seconds, with all requests that did come. A watch is done when it ends.
+        A watch is done when it ends.
+
+        :raises TimeoutError: after ``timeout`` seconds, with all requests that arrived.
         """
 
         def done() -> list[Request]:
@@ -169,7 +174,7 @@ class ApiProxy:
 
     async def _serve(self) -> None:
         trusted = ssl.create_default_context(cafile=None if self._ca is None else str(self._ca))
-        # One connection for one request: a kept one makes aiohttp repeat some requests unasked when it breaks.
+        # One connection for each request: if a kept connection breaks, aiohttp repeats some requests by itself.
         connector = aiohttp.TCPConnector(
             ssl=trusted, limit=0, force_close=True, socket_factory=self._new_socket
         )
@@ -183,7 +188,7 @@ class ApiProxy:
             await self._hang_up()
 
     async def _answer(self) -> None:
-        """Answer whoever calls until it is time to stop."""
+        """Serve clients until the proxy has to stop."""
         application = web.Application(client_max_size=_LIMIT)
         application.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
@@ -200,7 +205,7 @@ class ApiProxy:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
             await runner.cleanup()
-            # It closes them, which a caller that has stopped reading would hold up.
+            # A caller that has stopped reading would delay the close.
             for caller in self._callers:
                 caller.abort()
 
@@ -213,15 +218,15 @@ class ApiProxy:
     async def _hang_up(self) -> None:
         """Wait until every connection to the API server is closed.
 
-        aiohttp forgets a connection that it has begun to close, and that takes as long as the API server takes to
-        answer TLS's goodbye. It need not: here nobody wants to know how a connection ended.
+        aiohttp forgets a connection that it has begun to close. Closing lasts until the API server answers the end of
+        TLS. The proxy does not wait for that answer, since nobody here needs it.
         """
         until = time.monotonic() + 5
         while left := [made for made in self._sockets if made.fileno() != -1]:
             if time.monotonic() > until:
                 raise TimeoutError(f"{len(left)} of the proxy's connections did not close within 5 s")
             for made in left:
-                with suppress(OSError):  # it may not be connected any more
+                with suppress(OSError):  # perhaps no longer connected
                     made.shutdown(socket.SHUT_RDWR)
             await asyncio.sleep(0.005)
 
@@ -232,7 +237,7 @@ class ApiProxy:
         try:
             if request.is_watch or request.query.get("follow") == "true":
                 return await self._stream(incoming, request)
-            # What has arrived goes on even when its sender dies: a packet does not come back either.
+            # A request that has arrived is forwarded even if its sender dies, as on a real network.
             task = asyncio.create_task(self._exchange(incoming, request))
             self._background.add(task)
             task.add_done_callback(self._exchanged)
@@ -251,7 +256,7 @@ class ApiProxy:
     def _exchanged(self, task: asyncio.Task[web.Response]) -> None:
         self._background.discard(task)
         if not task.cancelled():
-            task.exception()  # its caller may have gone, and then nobody else asks for it
+            task.exception()  # its caller may be gone, and then nobody else retrieves it
 
     def _number(self, incoming: web.Request, body: bytes) -> Request:
         with self._changed:
@@ -272,7 +277,7 @@ class ApiProxy:
                 transport.abort()
 
     async def _faults(self, request: Request) -> Action | None:
-        """Ask the hook and the rules; wait out delays; return what else is to be done."""
+        """Ask the hook and the rules, carry out delays, and return the remaining action."""
         asked = None if self.before_forward is None else await self.before_forward(request)
         with self._changed:
             taken = [action for rule in self._rules if (action := rule.take(request)) is not None]
@@ -311,7 +316,7 @@ class ApiProxy:
         return answers[0 if isinstance(action, Repeat) and action.answer == "first" else -1]
 
     async def _stream(self, incoming: web.Request, request: Request) -> web.StreamResponse:
-        """Pass on a watch piece by piece; it ends with whichever side ends first."""
+        """Pass on a watch piece by piece, until one of the sides ends it."""
         action = await self._faults(request)
         if isinstance(action, Answer):
             request.status = action.status

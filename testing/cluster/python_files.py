@@ -1,4 +1,4 @@
-"""Which files a Python interpreter and its packages consist of, wherever a machine keeps them."""
+"""The files of a Python interpreter and its packages, wherever the machine keeps them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-# Of no use to an operator or a task: tests, windows on a screen, installers, other people's packages.
+# Useless for an operator or a task: tests, graphical interfaces, installers, other people's packages.
 _LEFT_OUT = shutil.ignore_patterns(
     *("site-packages", "dist-packages", "__pycache__", "test", "tests", "idlelib", "tkinter", "turtledemo"),
     *("ensurepip", "lib2to3", "pydoc_data", "config-*", "_tkinter*", "_test*", "*.a"),
@@ -26,24 +26,24 @@ _LEFT_OUT = shutil.ignore_patterns(
 
 
 def executable() -> Path:
-    """The interpreter itself, behind every virtual environment and symbolic link."""
+    """Return the interpreter itself, behind virtual environments and symbolic links."""
     base = getattr(sys, "_base_executable", None) or sys.executable
     return Path(os.path.realpath(base))
 
 
 def stdlib_folders() -> list[Path]:
-    """The folders of the standard library: of pyenv, Debian or any other layout; one of them, or two."""
+    """Return the folders of the standard library, one or two, in the layout of pyenv, Debian or any other."""
     pure = Path(sysconfig.get_path("stdlib"))
     with_binaries = Path(sysconfig.get_path("platstdlib", vars={"platbase": sys.base_exec_prefix}))
     return list(dict.fromkeys(folder.resolve() for folder in (pure, with_binaries) if folder.is_dir()))
 
 
 def copy_interpreter(root: Path) -> None:
-    """Copy interpreter, standard library and shared libraries below ``root``, each to the path that it has here."""
+    """Copy interpreter, standard library and shared libraries below ``root``, each to its path on this machine."""
     program = executable()
     _copy(program, _below(root, program))
     for folder in stdlib_folders():
-        # Debian links a file of its own into the library that not every machine has.
+        # Debian links a file into the library that not every machine has.
         shutil.copytree(
             folder, _below(root, folder), ignore=_LEFT_OUT, ignore_dangling_symlinks=True, dirs_exist_ok=True
         )
@@ -53,9 +53,9 @@ def copy_interpreter(root: Path) -> None:
 
 
 def requirements(pyproject: Path, extra: str) -> list[Distribution]:
-    """Return the installed packages that ``runkeys[extra]`` needs, by following what pyproject.toml asks for.
+    """Return the installed packages that ``runkeys[extra]`` needs according to pyproject.toml.
 
-    Raises PackageNotFoundError when one of them is not installed here.
+    :raises PackageNotFoundError: one of them is not installed here.
     """
     project = tomllib.loads(pyproject.read_text())["project"]
     todo = [
@@ -90,7 +90,7 @@ def copy_distributions(distributions: Iterable[Distribution], root: Path, folder
     target = root / folder
     for distribution in distributions:
         for file in distribution.files or ():
-            # Scripts lie beside the packages' folder; nothing in the image calls them.
+            # Scripts are beside the packages' folder, and nothing in the image calls them.
             if ".." not in file.parts and "__pycache__" not in file.parts:
                 _copy(Path(str(distribution.locate_file(file))), target / file)
     compile_all(target, root)
@@ -98,10 +98,10 @@ def copy_distributions(distributions: Iterable[Distribution], root: Path, folder
 
 
 def compile_all(folder: Path, root: Path) -> None:
-    """Compile once here, since a container that may not write would do so at every start."""
-    # Found valid by their mere presence: in an image neither sources nor times ever change.
+    """Compile the modules once here, since a read-only container would compile them at every start."""
+    # Python uses them without a check: in an image neither sources nor times change.
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    # The Kubernetes client is half of everything, and an operator in a cluster never imports it.
+    # The Kubernetes client is half of all modules, and an operator in a cluster never imports it.
     unused = re.compile(r"/site-packages/kubernetes/")
     compileall.compile_dir(
         str(folder), quiet=2, workers=0, rx=unused, stripdir=str(root), invalidation_mode=mode
@@ -109,7 +109,7 @@ def compile_all(folder: Path, root: Path) -> None:
 
 
 def output(*command: str | Path) -> str:
-    """Run a program and return what it printed."""
+    """Run a program and return its output."""
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 

@@ -1,4 +1,4 @@
-"""Which path on the API server belongs to which kind."""
+"""The paths of kinds on the API server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Resource:
-    """One kind, as its path on the API server names it."""
+    """One kind, with the parts of its path on the API server."""
 
     api_version: str
     kind: str
@@ -15,7 +15,7 @@ class Resource:
     namespaced: bool = True
 
     def path(self, namespace: str | None = None, name: str = "", subresource: str = "") -> str:
-        """Return the path of one object, or of all of them (``namespace=None``: in every namespace)."""
+        """Return the path of one object, or without ``name`` of all (``namespace=None``: in every namespace)."""
         root = "/api/" if "/" not in self.api_version else "/apis/"
         within = ("namespaces", namespace) if self.namespaced and namespace else ()
         return root + "/".join(
@@ -72,7 +72,10 @@ KNOWN = (
 
 
 def by_plural(plural: str) -> Resource:
-    """Find a kind by its plural, such as ``jobs``. Raises KeyError."""
+    """Find a kind by its plural, such as ``jobs``.
+
+    :raises KeyError: there is none.
+    """
     for resource in KNOWN:
         if resource.plural == plural:
             return resource
@@ -80,7 +83,10 @@ def by_plural(plural: str) -> Resource:
 
 
 def by_kind(api_version: str, kind: str) -> Resource:
-    """Find a kind as a manifest names it. Raises KeyError."""
+    """Find a kind by ``apiVersion`` and ``kind`` of a manifest.
+
+    :raises KeyError: there is none.
+    """
     for resource in KNOWN:
         if (resource.api_version, resource.kind) == (api_version, kind):
             return resource

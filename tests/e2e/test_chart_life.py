@@ -252,7 +252,7 @@ def test_helm_test_makes_a_run_and_sees_its_secret_go(own_node: OwnNode) -> None
     told = node.helm("test", RELEASE, f"--namespace={SYSTEM}", "--logs", timeout=180)
 
     assert "Phase:          Succeeded" in told
-    assert "its pod found the value; its Secret was there from" in told
+    assert "its pod found the value; its Secret existed from" in told
     story = [
         "gone" if item.value is None else "made"
         for item in node.etcd.history("/registry/secrets/default/rk-runkeys-selftest-")

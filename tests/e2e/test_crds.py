@@ -112,7 +112,7 @@ ENV_TAKEN = (
 )
 RELEASE = "releasePolicy must be OnCompletion or OnStart"
 DELIVERY = "delivery must be Secret or Sealed"
-FILE = "a file name may hold letters, digits, '-', '_' and '.', and begins with none of '-' and '.'"
+FILE = "a file name may hold letters, digits, '-', '_' and '.', and may not begin with '-' or '.'"
 PARAMETER = "a parameter name may hold letters, digits, '-' and '_', and begins with a letter or '_'"
 POOL = "a data pool's name may hold letters, digits, '-' and '_', and does not begin with '-'"
 FROM = "from must be input.<key> or tasks.<task>.output"
@@ -122,12 +122,12 @@ ONE_OF = (
 EITHER_SOURCE = "a secret comes either from a binding (secret) or from the run's sealedInput (input)"
 EITHER_BINDING = "a binding is either named (name) or the requester's own (personal: true)"
 EITHER_REVEAL = "a binding is either named (binding) or the requester's own (personal: true)"
-PUBLIC_KEY = "publicKey is a public key of Runkeys: rkpub1. and what follows"
-REVEAL_FIXED = "a SecretReveal cannot be changed: make a new one"
-SEALED = "a sealed value begins with rk1.; this is none, and may be a secret in the clear: seal it"
+PUBLIC_KEY = "publicKey must be a public key of Runkeys, which begins with rkpub1."
+REVEAL_FIXED = "a SecretReveal cannot be changed: create a new one"
+SEALED = "a sealed value begins with rk1.; this one does not, and may be a secret in the clear: seal it"
 ONE_SOURCE = "an entry has exactly one source: give secretKeyRef or sealed"
-OWNER = "owner is immutable once a binding exists: make a new binding"
-SCOPE_ALONE = "scope is about a sealed value: give sealed, or leave scope out"
+OWNER = "owner is immutable once a binding exists: create a new binding"
+SCOPE_ALONE = "scope applies only to a sealed value: give sealed, or leave scope out"
 OPERATOR = "operator must be In, NotIn, Exists or DoesNotExist"
 STARS = "an image pattern may hold at most 16 stars; write several patterns"
 ACCESS = "an access rule must give runSelector, serviceAccountNames or images"
@@ -275,20 +275,20 @@ BAD_CHANGES: list[tuple[str, Object, str]] = [
     (
         "account",
         {"serviceAccountName": "x"},
-        "serviceAccountName is immutable once a run exists: make a new run",
+        "serviceAccountName is immutable once a run exists: create a new run",
     ),
-    ("bindings", {"bindings": [{"name": "x"}]}, "bindings is immutable once a run exists: make a new run"),
-    ("no bindings", {"bindings": None}, "bindings is immutable once a run exists: make a new run"),
+    ("bindings", {"bindings": [{"name": "x"}]}, "bindings is immutable once a run exists: create a new run"),
+    ("no bindings", {"bindings": None}, "bindings is immutable once a run exists: create a new run"),
     (
         "tasks",
         {"tasks": [{**RUN["spec"]["tasks"][0], "containers": ["x"]}]},
         "tasks is immutable once a run exists",
     ),
-    ("input", {"input": None}, "input is immutable once a run exists: make a new run"),
+    ("input", {"input": None}, "input is immutable once a run exists: create a new run"),
     (
         "another value",
         {"sealedInput": {"token": "rk1.z"}},
-        "sealedInput is immutable once a run exists, and is taken out when it ends: make a new run",
+        "sealedInput is immutable once a run exists, and is removed when the run ends: create a new run",
     ),
     # the same fields and values, but not each to its own
     (
@@ -300,7 +300,7 @@ BAD_CHANGES: list[tuple[str, Object, str]] = [
     ("requester", {"requester": {"username": "bob"}}, "requester is immutable once a run exists"),
     ("group", {"requester": {"groups": ["admins"]}}, "requester is immutable once a run exists"),
     ("deadline", {"activeDeadlineSeconds": 5}, "activeDeadlineSeconds is immutable once a run exists"),
-    ("cancel", {"cancel": False}, "cancel cannot be taken back: make a new run"),
+    ("cancel", {"cancel": False}, "cancel cannot be undone: create a new run"),
 ]
 
 

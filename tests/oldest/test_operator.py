@@ -67,7 +67,9 @@ def test_the_operator_acts_for_who_may_use_and_for_nobody_else(new_team: TeamMak
     may_not_use(team, "alice", "keys")
     team.operator.start()
     found = team.wait_condition("revoked", "Stalled", reason="UseDenied")
-    assert "alice, who made the run, may not use SecretBinding keys" in condition(found, "Stalled")["message"]
+    assert (
+        "alice, who created the run, may not use SecretBinding keys" in condition(found, "Stalled")["message"]
+    )
     assert team.object_name(waits) not in team.jobs()
     may_use(team, "alice", "keys", role="use-again")
     team.client.wait_for("jobs", team.object_name(waits), team.namespace, bool)

@@ -97,6 +97,41 @@ def _is_made(node: ast.expr) -> bool:
     return (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in MADE
 
 
+HABITS = re.compile(
+    r"\b(whoever|of which|goes on|go on|(is|are) over|not over|anew|mend|(is|was|were) told|are ours|brought along"
+    r"|(was|is|be|were|are) made(?! of)|makes? (a new|no|only)"
+    r"|(?<!there )is no (text|YAML|JSON|TOML|folder)|on record)\b"
+)
+"""Phrases that do not read well aloud, where Kubernetes has a plain word: created, deleted, finished, retried."""
+
+
+def test_messages_are_in_plain_words() -> None:
+    found = [f"{place}: {match[0]!r}" for place, text in texts() for match in HABITS.finditer(text)]
+
+    assert found == [], "say it in Kubernetes' own words"
+
+
+@pytest.mark.parametrize(
+    "text", ["whoever administers it can allow it", "the run goes on", "run x is over", "make a new run"]
+)
+def test_a_phrase_that_does_not_read_well_is_found(text: str) -> None:
+    assert HABITS.search(text)
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Texts of the code that people may read, with the place of each: all but docstrings and single words."""
+    for path in sorted(OPERATOR.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        skipped = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
+                skipped |= {id(part) for part in node.values}
+                yield f"{path.relative_to(OPERATOR)}:{node.lineno}", "".join(parts)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
+                yield f"{path.relative_to(OPERATOR)}:{node.lineno}", node.value
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -43,7 +43,7 @@ def task() -> Task | None:
         found = None
     if not isinstance(found, dict):
         raise ValueError(  # noqa: TRY004 -- it is the text that is wrong
-            f"the variable {SECRETS_VARIABLE} is no JSON object; leave it as Runkeys sets it"
+            f"the variable {SECRETS_VARIABLE} is not a JSON object; Runkeys sets it, so do not change it"
         )
     return Task(name, {str(key): str(value) for key, value in found.items()})
 
@@ -106,7 +106,7 @@ def file(name: str) -> str | None:
         return raw.decode()
     except UnicodeDecodeError:
         pass
-    raise ValueError(f"{path} is no text in UTF-8: read the file itself, as bytes")
+    raise ValueError(f"{path} is not UTF-8 text: read the file itself, as bytes")
 
 
 def _mask(value: str | bytes) -> None:

@@ -47,7 +47,7 @@ class SecretValue:
             value = None
         if value is None:
             raise ValueError(
-                "Secret is locked and cannot be unwrapped: unwrap() gives it once, keep what it returns"
+                "Secret is locked and cannot be unwrapped: unwrap() returns the value only once, so keep it"
             )
         masking.remember(value)
         return value
@@ -81,7 +81,9 @@ class SecretValue:
         return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a SecretValue cannot be pickled: hand on the name of the secret, and read it there")
+        raise TypeError(
+            "a SecretValue cannot be pickled: pass on the name of the secret, and read the secret there"
+        )
 
     # pydantic
 
@@ -124,7 +126,7 @@ class SecretValue:
     def _refuse(cls, taken: SecretValue | _Refused) -> SecretValue:
         if isinstance(taken, _Refused):
             raise ValueError(  # noqa: TRY004 -- pydantic takes it for a wrong value
-                f'a secret is a SecretValue or {{"value": "…"}}; found something else, of type {taken.kind}'
+                f'a secret must be a SecretValue or {{"value": "…"}}; found type {taken.kind}'
             )
         return taken
 

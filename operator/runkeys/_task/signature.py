@@ -55,7 +55,9 @@ def load(entrypoint: str, folder: Path | None = None) -> Function:
     """
     module_name, colon, name = entrypoint.partition(":")
     if not (colon and module_name and name):
-        raise ValueError(f"the entry point {entrypoint!r} must be module:function, as src.program:run")
+        raise ValueError(
+            f"the entry point {entrypoint!r} must be module:function, for example src.program:run"
+        )
     place = str(folder or Path.cwd())
     if place not in sys.path:
         sys.path.insert(0, place)
@@ -65,7 +67,9 @@ def load(entrypoint: str, folder: Path | None = None) -> Function:
         parents = [module_name[:at] for at, sign in enumerate(module_name) if sign == "."]
         if error.name not in (module_name, *parents):
             raise  # something that the service itself imports
-        raise ValueError(f"there is no module {module_name} in {place} and where Python looks") from None
+        raise ValueError(
+            f"there is no module {module_name} in {place} or elsewhere on Python's search path"
+        ) from None
     found = getattr(module, name, None)
     if not callable(found):
         raise ValueError(f"module {module_name} has no function {name}")  # noqa: TRY004
@@ -88,7 +92,9 @@ def parameters_of(function: Function) -> list[Parameter]:
     found = []
     for item in inspect.signature(function).parameters.values():
         if item.kind in (item.VAR_KEYWORD, item.VAR_POSITIONAL, item.POSITIONAL_ONLY):
-            raise ValueError(f"{_name(function)}: parameter {item.name} must be an ordinary one, with a name")
+            raise ValueError(
+                f"{_name(function)}: parameter {item.name} must be an ordinary parameter with a name"
+            )
         found.append(_parameter(item, hints.get(item.name, Any)))
     return found
 
@@ -100,8 +106,8 @@ def _parameter(item: inspect.Parameter, hint: Any) -> Parameter:
         if any(wanted):
             if len(members) > 1:
                 raise ValueError(
-                    f"parameter {item.name}: a {kind.value} cannot be something else too; write {members[0]} alone, or"
-                    " with None"
+                    f"parameter {item.name}: a {kind.value} cannot be combined with another type; write"
+                    f" {members[0]} alone, or with None"
                 )
             return Parameter(item.name, kind, wanted[0], optional, item.default)
     return Parameter(item.name, Kind.INPUT, hint, optional, item.default)

@@ -109,7 +109,7 @@ def output(text: str) -> Any:
     try:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half of a character (an escape between \\ud800 and \\udfff alone)") from None
+        raise ValueError("holds half of a character (a single escape between \\ud800 and \\udfff)") from None
     return found
 
 

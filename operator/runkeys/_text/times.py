@@ -1,4 +1,4 @@
-"""Times as Kubernetes writes them: RFC 3339, in UTC."""
+"""Times in Kubernetes' format: RFC 3339, in UTC. Both functions need a time with a zone."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 
 def to_seconds(moment: datetime) -> str:
-    """To the second, as in ``metadata.creationTimestamp``."""
+    """Return the time to the second, as in ``metadata.creationTimestamp``: ``2026-01-02T03:04:05Z``."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def to_microseconds(moment: datetime) -> str:
-    """To the microsecond, as in the times of a Lease."""
+    """Return the time to the microsecond, as in a Lease: ``2026-01-02T03:04:05.000006Z``."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

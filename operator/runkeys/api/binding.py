@@ -51,7 +51,8 @@ class SecretKeySelector(ApiModel):
 SEALED_TEXT = cel(
     (
         "self.startsWith('rk1.')",
-        "a sealed value begins with rk1.; this is none, and may be a secret in the clear: seal it with runkeys seal",
+        "a sealed value begins with rk1.; this one does not, and may be a secret in the clear: seal it with"
+        " runkeys seal",
     )
 )
 """Refuses values that are not sealed, without repeating them. Only the operator can tell whether a value opens."""
@@ -81,7 +82,7 @@ class BindingEntry(ApiModel):
             ),
             (
                 "!has(self.scope) || has(self.sealed)",
-                "scope is about a sealed value: give sealed, or leave scope out",
+                "scope applies only to a sealed value: give sealed, or leave scope out",
             ),
         )
     )
@@ -174,7 +175,7 @@ class SecretBindingSpec(ApiModel):
         json_schema_extra=cel(
             (
                 "has(self.owner) == has(oldSelf.owner) && (!has(self.owner) || self.owner == oldSelf.owner)",
-                "owner is immutable once a binding exists: make a new binding",
+                "owner is immutable once a binding exists: create a new binding",
             ),
             (
                 "!has(self.owner) || self.secrets.all(e, !has(e.scope) || e.scope != 'Namespace')",

@@ -28,7 +28,7 @@ class SecretRevealSpec(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=cel(
-            ("self == oldSelf", "a SecretReveal cannot be changed: make a new one"),
+            ("self == oldSelf", "a SecretReveal cannot be changed: create a new one"),
             (
                 "has(self.binding) != (has(self.personal) && self.personal)",
                 "a binding is either named (binding) or the requester's own (personal: true): give one of the two",
@@ -53,7 +53,10 @@ class SecretRevealSpec(ApiModel):
         " users who read this object cannot open the value.",
         max_length=2000,
         json_schema_extra=cel(
-            ("self.startsWith('rkpub1.')", "publicKey is a public key of Runkeys: rkpub1. and what follows")
+            (
+                "self.startsWith('rkpub1.')",
+                "publicKey must be a public key of Runkeys, which begins with rkpub1.",
+            )
         ),
     )
     requester: Requester | None = Field(

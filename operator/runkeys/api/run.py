@@ -131,7 +131,7 @@ class TaskSecret(ApiModel):
         json_schema_extra=cel(
             (
                 "self.matches('^[A-Za-z0-9_][-._A-Za-z0-9]*$')",
-                "a file name may hold letters, digits, '-', '_' and '.', and begins with none of '-' and '.'",
+                "a file name may hold letters, digits, '-', '_' and '.', and may not begin with '-' or '.'",
             )
         ),
     )
@@ -370,21 +370,21 @@ class WorkflowRunSpec(ApiModel):
             (
                 "has(self.serviceAccountName) == has(oldSelf.serviceAccountName) &&"
                 " (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName)",
-                "serviceAccountName is immutable once a run exists: make a new run",
+                "serviceAccountName is immutable once a run exists: create a new run",
             ),
             (
                 "has(self.bindings) == has(oldSelf.bindings) &&"
                 " (!has(self.bindings) || self.bindings == oldSelf.bindings)",
-                "bindings is immutable once a run exists: make a new run",
+                "bindings is immutable once a run exists: create a new run",
             ),
-            ("self.tasks == oldSelf.tasks", "tasks is immutable once a run exists: make a new run"),
+            ("self.tasks == oldSelf.tasks", "tasks is immutable once a run exists: create a new run"),
             (
                 "has(self.input) == has(oldSelf.input) && (!has(self.input) || self.input == oldSelf.input)",
-                "input is immutable once a run exists: make a new run",
+                "input is immutable once a run exists: create a new run",
             ),
             (
                 "!has(self.sealedInput) || (has(oldSelf.sealedInput) && self.sealedInput == oldSelf.sealedInput)",
-                "sealedInput is immutable once a run exists, and is taken out when it ends: make a new run",
+                "sealedInput is immutable once a run exists, and is removed when the run ends: create a new run",
             ),
             (
                 "has(self.requester) == has(oldSelf.requester) &&"
@@ -394,11 +394,11 @@ class WorkflowRunSpec(ApiModel):
             (
                 "has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) &&"
                 " (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds)",
-                "activeDeadlineSeconds is immutable once a run exists: make a new run",
+                "activeDeadlineSeconds is immutable once a run exists: create a new run",
             ),
             (
                 "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",
-                "cancel cannot be taken back: make a new run",
+                "cancel cannot be undone: create a new run",
             ),
         )
     )
@@ -455,7 +455,8 @@ class WorkflowRunSpec(ApiModel):
     )
     cancel: bool = Field(
         default=False,
-        description="True stops the run and deletes the Secrets that were created for it. This cannot be undone.",
+        description="True stops the tasks, deletes the Secrets that were created for them, and starts nothing new."
+        " Tasks with runs: Always are an exception: they still run, with their own secrets. This cannot be undone.",
     )
     ttl_seconds_after_finished: int | None = Field(
         default=None,
@@ -502,7 +503,8 @@ class WorkflowRun(ApiModel):
         root_rules=(
             (
                 "size(self.metadata.name) <= 63",
-                "metadata.name of a WorkflowRun may have at most 63 characters, since it is the value of a label",
+                "metadata.name of a WorkflowRun may have at most 63 characters, because it is also the value of"
+                " a label",
             ),
         ),
     )

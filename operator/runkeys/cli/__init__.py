@@ -75,8 +75,8 @@ def main(prog_name: str = "runkeys") -> None:
             where = where.tb_next
         place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where is not None else ""
         echo(
-            f"Error: this is a mistake in runkeys: {type(error).__name__} at {place}. Please report it; with"
-            " RUNKEYS_TRACEBACK=1 it shows all of it, which may hold values of yours",
+            f"Error: this is a bug in runkeys: {type(error).__name__} at {place}. Please report it."
+            " RUNKEYS_TRACEBACK=1 shows the whole traceback, which may contain your values",
             err=True,
         )
         sys.exit(1)

@@ -66,7 +66,7 @@ class BindingFile:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             at = f", line {mark.line + 1}" if mark is not None else ""
-            problem = Invalid(f"{path}{at}: this is no YAML; mend it first")
+            problem = Invalid(f"{path}{at}: this is not YAML; correct it first")
         else:
             return
         raise problem  # outside of `except`: the parser's error quotes the line, which may hold a value
@@ -112,7 +112,7 @@ class BindingFile:
                 "tag:yaml.org,2002:str",
                 "tag:yaml.org,2002:int",
             ):
-                raise Invalid(f"{where}: value is no text; put quotes around it")
+                raise Invalid(f"{where}: value is not text; put quotes around it")
             return str(node.value).encode()
         name = entry.file
         if not name:
@@ -153,7 +153,7 @@ class BindingFile:
             good = False
         if not good:
             raise Invalid(
-                f"{self.path}: anchors, aliases or merges reach into what has to be sealed; write those entries out"
+                f"{self.path}: the entries to seal use anchors, aliases or merges; write those entries out"
             )
         return changed
 

@@ -47,5 +47,5 @@ def read_text(path: str) -> str:
     except OSError as error:
         raise Invalid(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        problem = Invalid(f"{path} is no text in UTF-8")
+        problem = Invalid(f"{path} is not UTF-8 text")
     raise problem

@@ -150,7 +150,7 @@ def _secrets(names: list[str], status: TaskStatus, *, over: bool) -> str:
     elif exposures:
         state = "gone"
     else:
-        state = "never made" if over else "not yet"
+        state = "never created" if over else "not yet"
     return f"{', '.join(names)} {state}"
 
 
@@ -172,11 +172,11 @@ def _time(status: TaskStatus, moment: datetime) -> str:
 def _released(run: WorkflowRun) -> str:
     condition = next((item for item in run.status.conditions if item.type == "SecretsReleased"), None)
     if condition is None:
-        return "Released: not known yet; the operator has not looked at the run"
+        return "Released: not known yet; the operator has not processed the run"
     if released(run):
         if condition.reason == "NeverMade":
-            return "Released: yes, no secret was ever made"
-        return f"Released: yes, after {run.status.exposed or '0.0s'} in all"
+            return "Released: yes, no secret was ever created"
+        return f"Released: yes, after {run.status.exposed or '0.0s'} in total"
     if run.status.live == 0:
-        return "Released: nothing is in the cluster now; the run goes on"
+        return "Released: nothing is in the cluster now; the run continues"
     return f"Released: no, {condition.message or 'a Secret of this run may exist'}"

@@ -23,7 +23,7 @@ def cancel(settings: Settings, names: tuple[str, ...]) -> None:
     for name in names:
         run = client.get(name)
         if run.status.finished:
-            settings.say(f"run {name} is over already: {run.status.phase}")
+            settings.say(f"run {name} has already finished: {run.status.phase}")
             continue
         client.cancel(name)
         _told(settings, name, "is being cancelled")
@@ -36,7 +36,7 @@ def suspend(settings: Settings, names: tuple[str, ...]) -> None:
     client = settings.client()
     for name in names:
         if client.get(name).status.finished:
-            raise Invalid(f"run {name} is over, so there is nothing to suspend")
+            raise Invalid(f"run {name} has finished, so there is nothing to suspend")
         client.suspend(name)
         _told(settings, name, "is being suspended")
 
@@ -50,7 +50,7 @@ def resume(settings: Settings, names: tuple[str, ...]) -> None:
         if not client.get(name).spec.suspend:
             raise Invalid(f"run {name} is not suspended")
         client.resume(name)
-        _told(settings, name, "goes on")
+        _told(settings, name, "continues")
 
 
 @command()
@@ -62,8 +62,8 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> None:
     running = [name for name in names if not client.get(name).status.finished]
     if running and not yes:
         if not sys.stdin.isatty():
-            raise Usage(f"{', '.join(running)} is not over yet; give --yes to delete it all the same")
-        click.confirm(f"{line(', '.join(running))} is not over yet. Delete it?", abort=True, err=True)
+            raise Usage(f"{', '.join(running)} not finished yet; give --yes to delete anyway")
+        click.confirm(f"{line(', '.join(running))} not finished yet. Delete anyway?", abort=True, err=True)
     for name in names:
         client.delete(name)
         _told(settings, name, "deleted")
@@ -83,7 +83,7 @@ def rerun(settings: Settings, name: str, *, from_failed: bool, wait: bool, timeo
     client = settings.client()
     run = client.get(name)
     if not run.status.finished:
-        raise Invalid(f"run {name} is not over yet; wait for it, or cancel it")
+        raise Invalid(f"run {name} has not finished yet; wait for it, or cancel it")
     raw = client.read(client.path("workflowruns", name))
     made = client.submit(again(run, raw, from_failed=from_failed))
     if not wait:

@@ -83,7 +83,7 @@ def examine(client: Client) -> Iterator[Finding]:
     try:
         yield _cluster(client)
     except Problem as error:
-        remedy = "see whether `kubectl version` answers; --context chooses another cluster"
+        remedy = "check whether `kubectl version` answers; --context chooses another cluster"
         yield Finding("cluster", PROBLEM, str(error), remedy, Unreachable)
         return
     checks: tuple[tuple[str, Callable[[Client], Iterator[Finding]]], ...] = (
@@ -99,7 +99,7 @@ def examine(client: Client) -> Iterator[Finding]:
         try:
             yield from check(client)
         except Denied as error:
-            yield Finding(name, UNKNOWN, f"you may not see it: {error}")
+            yield Finding(name, UNKNOWN, f"you are not allowed to see this: {error}")
         except Problem as error:
             yield Finding(name, PROBLEM, str(error), kind=type(error))
 
@@ -109,7 +109,7 @@ def _cluster(client: Client) -> Finding:
     minor = int(re.sub(r"\D.*", "", str(version.get("minor", "0"))) or 0)
     found = f"{client.server}, Kubernetes {version.get('gitVersion')}"
     if minor < _OLDEST:
-        return Finding("cluster", WARNING, found, f"Runkeys is made for Kubernetes 1.{_OLDEST} and later")
+        return Finding("cluster", WARNING, found, f"Runkeys requires Kubernetes 1.{_OLDEST} or later")
     return Finding("cluster", OK, found)
 
 
@@ -121,7 +121,9 @@ def _kinds(client: Client) -> Iterator[Finding]:
     missing = [name for name in _KINDS if name not in served]
     if missing:
         found = f"the cluster does not know {', '.join(missing)} of {API_VERSION}"
-        remedy = "whoever administers the cluster: kubectl apply -f crds/, or install the chart"
+        remedy = (
+            "an administrator of the cluster can install them: kubectl apply -f crds/, or install the chart"
+        )
         yield Finding("kinds", PROBLEM, found, remedy, Unreachable)
     else:
         yield Finding("kinds", OK, f"{API_VERSION}: {', '.join(_KINDS)}")
@@ -134,7 +136,7 @@ def _operator(client: Client) -> Iterator[Finding]:
     )
     if not deployments:
         remedy = "install the chart, or say where it is with --operator-namespace"
-        yield Finding("operator", PROBLEM, f"there is none in namespace {where}", remedy, Unreachable)
+        yield Finding("operator", PROBLEM, f"there is no operator in namespace {where}", remedy, Unreachable)
         return
     metadata, status = deployments[0]["metadata"], deployments[0].get("status") or {}
     name = metadata["name"]
@@ -145,8 +147,8 @@ def _operator(client: Client) -> Iterator[Finding]:
         yield Finding("operator", OK, f"{name} in {where} runs")
     version = (metadata.get("labels") or {}).get("app.kubernetes.io/version", "")
     if version.split(".")[:2] != __version__.split(".")[:2]:
-        found = f"the operator is {version or 'of an unknown version'}, this is {__version__}"
-        yield Finding("versions", WARNING, found, "bring both to the same minor version")
+        found = f"the operator has version {version or 'unknown'}, this command line {__version__}"
+        yield Finding("versions", WARNING, found, "install the same minor version of both")
     else:
         yield Finding("versions", OK, f"operator {version}, command line {__version__}")
 
@@ -154,12 +156,12 @@ def _operator(client: Client) -> Iterator[Finding]:
 def _keys(client: Client) -> Iterator[Finding]:
     key, known = client.published_key(), TrustedKeys().of(client.server)
     if known and key.fingerprint not in known:
-        found = f"the cluster's key {key.fingerprint} is none that you trust ({known[-1]})"
+        found = f"you do not trust the cluster's key {key.fingerprint}; you trust {known[-1]}"
         trust = shell("runkeys", "config", "trust-key", key.fingerprint)
-        remedy = f"compare it with what an administrator sees, then: {trust}"
+        remedy = f"compare it with the fingerprint that an administrator sees, then: {trust}"
         yield Finding("keys", PROBLEM, found, remedy, Denied)
     else:
-        trusted = "trusted" if known else "not trusted yet: the first use does"
+        trusted = "trusted" if known else "not trusted yet; the first use trusts it"
         yield Finding("keys", OK, f"{key.key_id}, {trusted}")
 
 
@@ -169,9 +171,11 @@ def _policies(client: Client) -> Iterator[Finding]:
     names = [
         name.removeprefix(first) for kind, name in installed if kind == VALIDATING and name.startswith(first)
     ]
-    remedy = "install those of the operator's version again: helm upgrade, or kubectl apply -f policies/"
+    remedy = (
+        "install the policies of the operator's version again: helm upgrade, or kubectl apply -f policies/"
+    )
     if not names:
-        found = f"there are none for an operator in namespace {client.operator_namespace}"
+        found = f"there are no policies for an operator in namespace {client.operator_namespace}"
         yield Finding("policies", PROBLEM, found, remedy)
         return
     account = Account.service_account(client.operator_namespace, names[0])
@@ -191,7 +195,7 @@ def _policies(client: Client) -> Iterator[Finding]:
     if wrong:
         yield Finding("policies", PROBLEM, "; ".join(wrong), remedy)
     else:
-        yield Finding("policies", OK, f"{len(expected)} objects are in force, as of this version")
+        yield Finding("policies", OK, f"{len(expected)} objects are in force and match this version")
 
 
 def _installed(client: Client) -> tuple[dict[tuple[str, str], dict[str, Any]], bool]:
@@ -238,12 +242,14 @@ def _secrets(client: Client) -> Iterator[Finding]:
     if changes and not reads:
         found = f"{user} may {', '.join(changes)} {here}: that is as good as reading them"
         remedy = (
-            f"the answer to these can be the whole Secret; the administrator of the namespace gives them to nobody who"
-            f" may not read {here} (docs/hardening.md)"
+            "the API server's answer to these can be the whole Secret; an administrator of the namespace should"
+            f" remove these rights from users who may not read {here} (docs/hardening.md)"
         )
         yield Finding("secrets", WARNING, found, remedy)
     elif reads:
-        yield Finding("secrets", OK, f"{user} may {', '.join([*reads, *changes])} {here}, and so reads them")
+        yield Finding(
+            "secrets", OK, f"{user} may {', '.join([*reads, *changes])} {here}, and so can read them"
+        )
     else:
         yield Finding("secrets", OK, f"{user} has no right to all {here}")
 
@@ -259,12 +265,14 @@ def _encryption(client: Client) -> Iterator[Finding]:
     check = "encryption at rest"
     if not servers:
         yield Finding(
-            check, UNKNOWN, "the API server's own settings cannot be seen from inside; ask who runs it"
+            check,
+            UNKNOWN,
+            "the API server's own settings cannot be seen from inside the cluster; ask an administrator of the cluster",
         )
     elif any(word.startswith("--encryption-provider-config") for word in words):
         yield Finding(check, OK, "the API server has an encryption configuration")
     else:
         remedy = (
-            "Secrets, and what is left of them in etcd's history, are in the clear there: docs/hardening.md"
+            "Secrets, and their old versions in etcd's history, are stored in the clear: docs/hardening.md"
         )
         yield Finding(check, WARNING, "the API server has no --encryption-provider-config", remedy)

@@ -36,7 +36,7 @@ def init(settings: Settings, template: str, folder: Path | None) -> None:
             if settings.output == "name":
                 echo(str(made))
     settings.say(
-        f"made {target}. Try it:\n"
+        f"created {target}. Try it:\n"
         f"  cd {target}\n"
         "  runkeys run --local -f workflow.yaml --env-file .env\n"
         "  python3 -m unittest"

@@ -45,18 +45,22 @@ def install(
     helm = shutil.which("helm")
     if helm is None:
         raise Usage(
-            "helm is not on the path, and it installs the operator. Install helm 3.14 or newer (https://helm.sh),"
-            " or apply the manifests of deploy/ in the repository with kubectl"
+            "helm is not in the PATH, and it is needed to install the operator. Install helm 3.14 or newer"
+            " (https://helm.sh), or apply the manifests of deploy/ in the repository with kubectl"
         )
     settings.say(shell(*words))
     done = subprocess.run(
         [helm, *words[1:]], capture_output=True, text=True, check=False, timeout=_SECONDS + 60
     )
     if done.returncode != 0:
-        raise Problem(f"helm ended with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        raise Problem(
+            f"helm exited with code {done.returncode}: {done.stderr.strip() or done.stdout.strip()}"
+        )
     if settings.verbose:
         settings.say(done.stdout.rstrip())
-    settings.say(f"the operator is ready in namespace {settings.operator_namespace}. Look: runkeys doctor")
+    settings.say(
+        f"the operator is ready in namespace {settings.operator_namespace}. Check it: runkeys doctor"
+    )
 
 
 def bundled_chart() -> Path:

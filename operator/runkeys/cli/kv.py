@@ -32,7 +32,7 @@ def set_value(settings: Settings, key: str, value: str | None) -> None:
         parsed = json.loads(text)
     except ValueError as error:
         raise Invalid(
-            f"the value of key {key!r} is no JSON: {error}. Text stands in quotes, in a shell as: '\"text\"'"
+            f"the value of key {key!r} is not JSON: {error}. Text needs quotes, in a shell as: '\"text\"'"
         ) from None
     try:
         KeyValues(settings.client()).set(key, parsed)

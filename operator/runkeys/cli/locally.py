@@ -54,7 +54,7 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
         interrupts.append(number)
         if len(interrupts) > 1:
             raise KeyboardInterrupt
-        settings.say("Interrupted: its tasks are being stopped. Once more, and they are killed.")
+        settings.say("Interrupted: the run's tasks are being stopped. Interrupt again to kill them.")
         local.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):

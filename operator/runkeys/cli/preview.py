@@ -144,7 +144,7 @@ def _missing(client: Client, run: WorkflowRun, bindings: Bindings) -> Iterator[s
         binding = bindings.found.get(name)
         if binding is not None and binding.spec.owner is None and not client.may(USE, BINDINGS, name=name):
             command_ = grant(USE, client.namespace, name, subject_of(user))
-            yield f"{user} may not use SecretBinding {name}; whoever administers the namespace: {command_}"
+            yield f"{user} may not use SecretBinding {name}; an administrator of the namespace can allow it: {command_}"
 
 
 def _refused_by_server(client: Client, made: Json, jobs: list[Json]) -> Iterator[str]:
@@ -177,7 +177,7 @@ def _tried(client: Client, path: str, body: Json, what: str) -> Iterator[str]:
 
 def _source(reference: SecretReference) -> str:
     if isinstance(reference.source, SealedValue):
-        kind = "sealed" if reference.binding else "brought along"
+        kind = "sealed" if reference.binding else "sent with the run"
         return f"{reference.binding or 'sealedInput'}/{reference.entry} ({kind})"
     return (
         f"{reference.binding}/{reference.entry} (Secret {reference.source.name}, key {reference.source.key})"
@@ -210,9 +210,9 @@ def _print(settings: Settings, found: Preview) -> None:
     names = [job["metadata"]["labels"][f"{GROUP}/task"] for job in found.jobs]
     echo(f"Starts at once: {', '.join(names) or 'nothing'}")
     for refusal in found.refusals:
-        echo(line(f"In the way: {refusal} ({'a new run' if refusal.permanent else 'the run would wait'})"))
+        echo(line(f"Problem: {refusal} ({'needs a new run' if refusal.permanent else 'the run would wait'})"))
     for text in (*found.missing, *found.server):
-        echo(line(f"In the way: {text}"))
+        echo(line(f"Problem: {text}"))
 
 
 def _as_object(found: Preview) -> Json:
@@ -268,7 +268,7 @@ def who_can(settings: Settings, verb: str, binding: str) -> None:
     if rows:
         print_table(settings, ["KIND", "NAME", "THROUGH"], rows)
     else:
-        echo(f"no role lets anybody {verb} {binding}")
+        echo(f"no role allows anybody to {verb} {binding}")
     echo(f"To allow it: {grant(verb, client.namespace, binding, '--user=USER')}")
     for rule in found.to_wire()["spec"].get("access", []):
         echo(f"Admits runs: {rule}")

@@ -26,11 +26,11 @@ Json = dict[str, Any]
 
 
 @command(
-    epilog="Secrets are looked up in the bindings given with --binding. Without --binding, they are looked up in your"
-    " personal binding and in all shared bindings of the namespace. Exit codes: 0 success, 1 the run failed, 2 the"
-    " command line is wrong, 3 something was not found, 4 a right is missing, 5 the manifest is wrong, 6 the cluster"
-    " does not answer, 7 timeout, 8 the run has finished but a Secret of it may still exist, 130 interrupted: the run"
-    " continues."
+    epilog="Secrets are looked up in the bindings given with --binding. Without --binding, they are looked up"
+    " in your personal binding and in all shared bindings of the namespace. Exit codes: 0 success, 1 the"
+    " run failed, 2 the command line is wrong, 3 something was not found, 4 a right is missing, 5 the"
+    " manifest is wrong, 6 the cluster does not answer, 7 timeout, 8 the run has finished but one of its"
+    " Secrets may still exist, 130 interrupted: the run continues."
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.py] [-- COMMAND...]")
 @click.option("-f", "--file", type=click.Path(), help="Manifest of a WorkflowRun. - reads standard input.")
@@ -122,7 +122,7 @@ def run(
             raise Usage("give a manifest (-f), or --image with a command after --")
         if source is None and not rest and local:
             raise Usage(
-                "give a command after --, or a Python file: locally nothing is known of an image's own"
+                "give a command after --, or a Python file: a local run does not know the command of an image"
             )
         client = None if local else settings.client()
         manifest = from_command(
@@ -171,7 +171,7 @@ def _start(
         judge(follow(settings, client, name, timeout))
     except KeyboardInterrupt:
         stop = shell("runkeys", "cancel", name)
-        echo(f"\nInterrupted. Run {name} goes on; to stop it: {stop}", err=True)
+        echo(f"\nInterrupted. Run {name} continues; to stop it: {stop}", err=True)
         sys.exit(INTERRUPTED)
 
 
@@ -182,12 +182,12 @@ def read_manifest(path: str) -> Json:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark is not None else ""
-        problem = Invalid(f"{path}{at}: this is no YAML; mend it first")
+        problem = Invalid(f"{path}{at}: this is not YAML; correct it first")
     else:
         runs = [item for item in documents if isinstance(item, dict) and item.get("kind") == "WorkflowRun"]
         if len(runs) == 1:
             return runs[0]
-        problem = Invalid(f"{path}: found {len(runs)} WorkflowRuns, needed is one")
+        problem = Invalid(f"{path}: found {len(runs)} WorkflowRuns; give exactly one")
     raise problem
 
 
@@ -269,7 +269,7 @@ def _add_input(manifest: Json, text: str) -> None:
         given = json.loads(content)
     except ValueError as error:
         at = f", line {getattr(error, 'lineno', 1)}"
-        problem: Invalid | Usage = Invalid(f"{source}{at}: this is no JSON")
+        problem: Invalid | Usage = Invalid(f"{source}{at}: this is not JSON")
     else:
         spec = manifest.get("spec")
         if not isinstance(given, dict):
@@ -277,7 +277,7 @@ def _add_input(manifest: Json, text: str) -> None:
         elif source == "--input" and SECRETS in given:
             problem = Usage(
                 f"{SECRETS} on the command line can be seen by others on this machine, and is in your shell's"
-                " history: make the values anew, and give them in a file (--input @in.json) or on standard input"
+                " history: replace the values, and give the new ones in a file (--input @in.json) or on standard input"
                 " (--input @-)"
             )
         elif isinstance(spec, dict):

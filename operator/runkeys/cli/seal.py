@@ -109,7 +109,7 @@ def _seal_file(settings: Settings, file: BindingFile, key: PublicKey | None, *, 
             raise Invalid(f"{file.path}, line {item.line}: {item.where}: {error}") from None
         done.append(item.name)
         if item.file:
-            settings.say(f"{file.path}: {item.where} is sealed with what is in {item.file}")
+            settings.say(f"{file.path}: {item.where} is sealed with the content of {item.file}")
         return text
 
     text = file.sealed(sealed)
@@ -196,7 +196,7 @@ def _problem(item: Entry) -> str:
     try:
         sealing.key_id_of(text)
     except sealing.SealError as error:
-        return f"is not sealed as it has to be: {error}"
+        return f"is not sealed correctly: {error}"
     return ""
 
 
@@ -220,7 +220,7 @@ def reseal(
     """
     paths = [*more_files, *files]
     if not paths:
-        raise Usage("give files to seal anew (-f)")
+        raise Usage("give files to seal again (-f)")
     if keys is None:
         keys_there = (
             "exec",
@@ -234,9 +234,9 @@ def reseal(
             "reseal",
         )
         raise Usage(
-            "to open what is sealed takes the private keys, which only the operator has. Either where they are:\n"
+            "only the private keys open sealed values, and only the operator has them. Run this where they are:\n"
             f"  {shell('cat', *paths)} | {kubectl(settings.operator_namespace, *keys_there)} > resealed.yaml\n"
-            "or here, with their backup: runkeys reseal --keys keys.yaml -w -f FILE"
+            "or this here, with a backup of the keys: runkeys reseal --keys keys.yaml -w -f FILE"
         )
     keyring = _keyring(keys)
     for path in paths:
@@ -266,7 +266,7 @@ def _reseal_file(settings: Settings, file: BindingFile, keyring: Keyring, *, wri
         return
     if done:
         write_whole(file.path, text)
-    settings.say(f"{file.path}: sealed anew {', '.join(done) or 'nothing'}")
+    settings.say(f"{file.path}: sealed again {', '.join(done) or 'nothing'}")
 
 
 def _keyring(path: str) -> Keyring:
@@ -279,7 +279,7 @@ def _keyring(path: str) -> Keyring:
     names = sorted(name for name in data or {} if _STORED_KEY.fullmatch(str(name)))
     if not names or data is None:
         raise NotFound(
-            f"{path} has no keys: it has to be the Secret runkeys-sealing-keys as"
+            f"{path} has no keys: it must be the Secret runkeys-sealing-keys as"
             " `kubectl get secret runkeys-sealing-keys -o yaml` prints it"
         )
     newest, *older = [_private(path, name, data[name]) for name in reversed(names)]
@@ -290,5 +290,5 @@ def _private(path: str, name: str, text: object) -> PrivateKey:
     try:
         return PrivateKey.from_seed(base64.b64decode(str(text), validate=True))
     except (ValueError, sealing.SealError):
-        problem = Invalid(f"{path}: key {name} is damaged; take another copy of the backup")
+        problem = Invalid(f"{path}: key {name} is damaged; use another copy of the backup")
     raise problem

@@ -69,7 +69,7 @@ def wire(run: WorkflowRun) -> dict[str, object]:
 @click.argument("name")
 @click.option("--timeout", type=click.FloatRange(0), help="Maximum seconds to follow it.")
 def watch(settings: Settings, name: str, timeout: float | None) -> None:
-    """Follow run NAME until it finishes. Exit codes: 1 the run failed, 8 a Secret of it may still exist."""
+    """Follow run NAME until it finishes. Exit codes: 1 the run failed, 8 one of its Secrets may still exist."""
     client = settings.client()
     judge(follow(settings, client, name, timeout))
 
@@ -100,7 +100,7 @@ def _follow_lines(
             if not silent:
                 show(settings, run)
             return run
-    raise TimedOut(f"run {name} is not over")
+    raise TimedOut(f"run {name} has not finished")
 
 
 def _follow_live(settings: Settings, client: Client, name: str, timeout: float | None) -> WorkflowRun:
@@ -116,14 +116,14 @@ def _follow_live(settings: Settings, client: Client, name: str, timeout: float |
             live.update(drawn(run), refresh=True)
             if run.status.finished:
                 return run
-    raise TimedOut(f"run {name} is not over")
+    raise TimedOut(f"run {name} has not finished")
 
 
 def judge(run: WorkflowRun) -> None:
     """Raise RunFailed or NotReleased if a finished run did not succeed or may still have a Secret."""
     if not released(run):
         raise NotReleased(
-            f"run {run.metadata.name} is over, and a Secret of it may still exist; see its status"
+            f"run {run.metadata.name} has finished, but one of its Secrets may still exist; see its status"
         )
     if run.status.phase != "Succeeded":
         raise RunFailed(f"run {run.metadata.name} is {run.status.phase}")
@@ -142,7 +142,7 @@ def logs(settings: Settings, name: str, task: str | None, container: str | None,
     run = client.get(name)
     if any(item.secrets for item in run.spec.tasks if task in (None, item.name)):
         settings.say(
-            "This is what the pods wrote: values are masked only where programs read them by the runkeys library."
+            "This is what the pods wrote: values are masked only in programs that read them with the runkeys library."
         )
     several = task is None and len(run.spec.tasks) > 1
     for said in client.logs(name, task=task, container=container, follow=follow):

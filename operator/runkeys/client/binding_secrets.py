@@ -94,9 +94,7 @@ class BindingSecrets:
         for attempt in range(_TRIES):
             raw = self._read()
             if raw is None and self._named is not None:
-                raise NotFound(
-                    f"there is no {self.what}; make it first: what runs may use it is for you to say"
-                )
+                raise NotFound(f"there is no {self.what}; create it first: you decide which runs may use it")
             try:
                 if raw is None:
                     self._create(name, value, key, taken=attempt > 0)
@@ -105,7 +103,7 @@ class BindingSecrets:
             except Conflict:
                 continue  # another writer was quicker
             return
-        raise Conflict(f"{self.what} changed each time; try again")
+        raise Conflict(f"{self.what} was changed by others each time; try again")
 
     def delete(self, name: str) -> None:
         """Delete a secret. Raises NotFound."""
@@ -128,7 +126,7 @@ class BindingSecrets:
             except Conflict:
                 continue
             return
-        raise Conflict(f"{self.what} changed each time; try again")
+        raise Conflict(f"{self.what} was changed by others each time; try again")
 
     def get(self, name: str) -> bytes:
         """Read a value back. It comes sealed with a key that is made for this call, and is on record in the cluster.
@@ -168,7 +166,7 @@ class BindingSecrets:
             if status.get("answeredTime"):
                 return status
             time.sleep(_LOOK_EVERY)
-        raise TimedOut("the operator did not answer; see whether it runs: runkeys doctor")
+        raise TimedOut("the operator did not answer; check whether it is running: runkeys doctor")
 
     def _read(self) -> dict[str, Any] | None:
         client = self._client

@@ -201,7 +201,7 @@ class Client(Api):
             ) from None
         data: Json = found.get("data") or {}
         if _CURRENT_KEY not in data:
-            raise Unreachable(f"{where} holds no key yet; the operator makes one when it starts")
+            raise Unreachable(f"{where} holds no key yet; the operator creates one when it starts")
         try:
             return PublicKey.parse(data[_CURRENT_KEY])
         except SealError as error:
@@ -243,7 +243,9 @@ class Client(Api):
     def _events(self, name: str, version: str, until: float | None) -> Iterator[Json]:
         left = _WATCH_SECONDS if until is None else min(_WATCH_SECONDS, until - time.monotonic())
         if left <= 0:
-            raise TimedOut(f"run {name} is not over yet; it goes on: {shell('runkeys', 'status', name)}")
+            raise TimedOut(
+                f"run {name} has not finished yet and continues; see: {shell('runkeys', 'status', name)}"
+            )
         query = {
             "watch": "true",
             "fieldSelector": f"metadata.name={name}",

@@ -45,11 +45,17 @@ class Api:
         return f"{_KINDS}/namespaces/{self.namespace}/{plural}" + (f"/{quote(name, safe='')}" if name else "")
 
     def read(self, path: str, **query: str) -> Json:
-        """Send a GET request and return the answer."""
+        """Send a GET request and return the answer.
+
+        :raises Problem: the request failed.
+        """
         return self.request("GET", path, query=query)
 
     def items(self, path: str, **query: str) -> list[Json]:
-        """Return all items of a list, from all its pages."""
+        """Return all items of a list, from all its pages.
+
+        :raises Problem: a request failed.
+        """
         found: list[Json] = []
         while True:
             page = self.read(path, limit="500", **query)
@@ -60,7 +66,10 @@ class Api:
             query["continue"] = more
 
     def create(self, path: str, body: Mapping[str, Any], **query: str) -> Json:
-        """Send a POST request and return the answer."""
+        """Send a POST request and return the answer.
+
+        :raises Problem: the request failed.
+        """
         return self.request("POST", path, body, query=query)
 
     def request(
@@ -121,7 +130,12 @@ class Api:
         return response
 
     def lines(self, path: str, query: Mapping[str, str], seconds: float) -> Iterator[str]:
-        """Yield an answer's lines as they arrive, until the answer ends or nothing arrives for ``seconds``."""
+        """Yield an answer's lines as they arrive, until the answer ends or nothing arrives for ``seconds``.
+
+        A connection that is cut off ends it without an error: the caller asks again.
+
+        :raises Problem: the request failed before the first line.
+        """
         from urllib3.exceptions import HTTPError
 
         response = self._send("GET", path, None, query, "application/json", seconds, stream=True)
@@ -132,7 +146,7 @@ class Api:
                 for line in lines:
                     yield line.decode(errors="replace")
         except HTTPError:
-            pass  # it was cut off: the caller asks again
+            pass  # cut off
         finally:
             response.response.close()
         if rest:

@@ -49,8 +49,9 @@ def read_logs(
     started = any(attempt.start_time for item in run.status.tasks for attempt in item.attempts)
     if not seen and run.status.finished and started:
         raise NotFound(
-            f"the pods of run {name} are gone, and their logs with them: they stay for"
-            f" {run.spec.job_ttl_seconds_after_finished} s (spec.jobTtlSecondsAfterFinished)"
+            f"the pods of run {name} and their logs no longer exist: they are kept for"
+            f" {run.spec.job_ttl_seconds_after_finished} s after a Job finishes"
+            " (spec.jobTtlSecondsAfterFinished)"
         )
 
 

@@ -85,9 +85,11 @@ def parse_run(manifest: Mapping[str, Any]) -> WorkflowRun:
     from pydantic import ValidationError
 
     if manifest.get("kind") not in (None, "WorkflowRun"):
-        raise Invalid(f"kind: found {manifest.get('kind')!r}, needed is WorkflowRun")
+        raise Invalid(f"kind: found {manifest.get('kind')!r}; it must be WorkflowRun")
     if manifest.get("apiVersion") not in (None, API_VERSION):
-        raise Invalid(f"apiVersion: found {manifest.get('apiVersion')!r}, this version knows {API_VERSION}")
+        raise Invalid(
+            f"apiVersion: found {manifest.get('apiVersion')!r}; this version of runkeys knows {API_VERSION}"
+        )
     try:
         return WorkflowRun.parse(dict(manifest))
     except ValidationError as error:
@@ -226,8 +228,8 @@ def again(run: WorkflowRun, raw: Mapping[str, Any], *, from_failed: bool) -> Jso
     """
     if any(item.input is not None for task in run.spec.tasks for item in task.secrets):
         raise Invalid(
-            f"run {run.metadata.name} used values that were brought along for it, and they were taken out at its"
-            " end; start it anew with them: runkeys run -f … --input @…"
+            f"run {run.metadata.name} used values that were sent with it, and they were removed when it ended;"
+            " start a new run with these values: runkeys run -f … --input @…"
         )
     spec = copy.deepcopy(dict(raw["spec"]))
     for field in ("requester", "sealedInput", "cancel", "suspend"):
@@ -264,7 +266,7 @@ def _leave_out(run: WorkflowRun, spec: Json) -> None:
             if name in skipped:
                 if done[name].output is None:
                     raise Invalid(
-                        f"task {name} wrote no output that task {task['name']} could be handed again"
+                        f"task {name} wrote no output that could be passed to task {task['name']} again"
                     )
                 key = f"{name}-output"
                 while key in given and given[key] != done[name].output:

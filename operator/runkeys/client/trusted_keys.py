@@ -39,7 +39,7 @@ class TrustedKeys:
         except ValueError:
             found = None
         if not isinstance(found, dict) or not all(isinstance(item, list) for item in found.values()):
-            raise Invalid(f"{self.path} cannot be read, so no key is trusted; mend it, or move it away")
+            raise Invalid(f"{self.path} cannot be read, so no key is trusted; correct it, or move it away")
         return {str(cluster): [str(item) for item in listed] for cluster, listed in found.items()}
 
     def check(self, cluster: str, key: PublicKey) -> bool:
@@ -56,9 +56,10 @@ class TrustedKeys:
                 f"the public key of {cluster} is not one that you have trusted before. Nothing was sealed.\n"
                 f"  trusted: {known[-1]}\n"
                 f"  found:   {key.fingerprint}\n"
-                "Either the cluster has a new key, as it has every month, or it is another cluster at the same"
-                " address, or somebody has swapped the key to read what you seal. Ask whoever administers it for"
-                " what `python -m runkeys_operator keys list` prints in the operator's pod. If it is the same:\n"
+                "Either the cluster has a new key (it gets one every month), or it is another cluster at the same"
+                " address, or somebody has replaced the key to read what you seal. Ask an administrator of the"
+                " cluster what `python -m runkeys_operator keys list` prints in the operator's pod. If the"
+                " fingerprint is the same:\n"
                 f"  {shell('runkeys', 'config', 'trust-key', key.fingerprint)}"
             )
         self.trust(cluster, key)

@@ -67,8 +67,8 @@ class Secret:
         """
         if _building.get() is not None:
             raise ValueError(
-                f"secret {self.name!r} can be read while a flow runs, not while it is built; hand PrefectSecret"
-                f"({self.name!r}) to the task as an argument"
+                f"secret {self.name!r} can be read while a flow runs, not while it is built; pass"
+                f" PrefectSecret({self.name!r}) to the task as an argument"
             )
         found = self._locally()
         if found is None:
@@ -172,7 +172,7 @@ class EnvVarSecret(_Later):
             return self.cast(value)
         except (TypeError, ValueError):
             pass  # its message may hold the value
-        raise ValueError(f"the variable {self.env_var} holds something that {_name(self.cast)} does not take")
+        raise ValueError(f"the variable {self.env_var} holds a value that {_name(self.cast)} does not accept")
 
     def value(self, known: Mapping[_Later, Any]) -> Any:  # noqa: ARG002
         """Return the value of the variable."""
@@ -277,7 +277,7 @@ def _settings() -> dict[str, Any]:
         return {}
     except ValueError:
         pass  # the message of the parser may show a line with a secret
-    raise ValueError(f"{path} is no TOML; mend it, or move it away")
+    raise ValueError(f"{path} is not TOML; correct it, or move it away")
 
 
 def _local_only() -> bool:

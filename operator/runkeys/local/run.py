@@ -215,8 +215,8 @@ class LocalRun:
             for container in task.template["spec"]["containers"]:
                 if not container.get("command") and not container.get("args"):
                     raise Invalid(
-                        f"task {task.name}: container {container['name']} has no command, and locally nothing is"
-                        " known of its image's own; write command"
+                        f"task {task.name}: container {container['name']} has no command, and a local run does"
+                        " not know the command of its image; set command"
                     )
 
 
@@ -230,8 +230,8 @@ def _as_stored(made: Json, own: Values) -> WorkflowRun:
     brought = sorted(set(spec.get("sealedInput") or {}) - set(own))
     if brought:
         raise Invalid(
-            f"spec.sealedInput: {', '.join(brought)} opens in the cluster only; give the values locally as"
-            f" {SECRETS} in --input"
+            f"spec.sealedInput: {', '.join(brought)} can be opened only in the cluster; for a local run give"
+            f" the values as {SECRETS} in --input"
         )
     spec |= {"requester": {"username": "local", "groups": []}}
     if own:

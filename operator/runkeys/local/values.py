@@ -32,7 +32,7 @@ def resolve(run: WorkflowRun, bindings: Bindings, values: Values, own: Values) -
                 found[reference.field] = value
     if missing:
         raise NotFound(
-            "there is no value for these; write them into the file of --env-file:\n" + "\n".join(missing)
+            "these secrets have no value; add them to the file of --env-file:\n" + "\n".join(missing)
         )
     return found
 

@@ -50,8 +50,8 @@ def denial(binding: SecretBinding, subject: Subject) -> str | None:
     if owner is not None:
         if owner.username != subject.requester:
             return (
-                f"SecretBinding {binding.metadata.name} is the personal binding of {owner.username}, and this run was"
-                f" made by {subject.requester or 'nobody who is known'}"
+                f"SecretBinding {binding.metadata.name} is the personal binding of {owner.username}, and this"
+                f" run was created by {subject.requester or 'an unknown user'}"
             )
         if not rules:
             return None
@@ -60,8 +60,8 @@ def denial(binding: SecretBinding, subject: Subject) -> str | None:
     patterns = tuple(tuple(rule.images or ()) for rule in rules)
     if sum(len(pattern) for listed in patterns for pattern in listed) > MAX_PATTERNS:
         return (
-            f"SecretBinding {binding.metadata.name} has image patterns of more than {MAX_PATTERNS} characters in all,"
-            " which are not looked at; shorten them, or put the secrets into several bindings"
+            f"SecretBinding {binding.metadata.name} has image patterns of more than {MAX_PATTERNS} characters"
+            " in total, which are not evaluated; shorten them, or put the secrets into several bindings"
         )
     matching = {image: _compiled(patterns).rules_for(image) for image in dict.fromkeys(subject.images)}
     reasons = []

@@ -83,7 +83,7 @@ def plan_lost(obs: Observation, task: Task, recorded: AttemptStatus) -> AttemptS
         return AttemptStep(recorded, releases=(DeleteSecret(recorded.job, recorded.job_uid),))
     attempt = closed(obs, recorded)
     asked = _asked_to_end(obs, task)
-    message = f"Job {recorded.job} is gone, and how its pod ended is not known; make a new run"
+    message = f"Job {recorded.job} no longer exists, and how its pod ended is not known; create a new run"
     return AttemptStep(attempt, ended=asked or Ended(Outcome.LOST, Reason.ATTEMPT_LOST, message))
 
 
@@ -189,7 +189,7 @@ class AttemptPlanner:
             refusal = Refusal(
                 Reason.AMBIGUOUS_PODS,
                 f"Job {self.job.name}",
-                f"several pods claim to be this attempt's one pod: {names}; delete those that somebody else made",
+                f"several pods claim to be this attempt's one pod: {names}; delete those that somebody else created",
                 permanent=False,
             )
             return self._stalled(attempt, refusal)
@@ -244,12 +244,14 @@ class AttemptPlanner:
     def _delivery_changed(self, requirements: TaskRequirements) -> Refusal | None:
         if (requirements.delivery == SEALED) == self.job.sealed:
             return None
-        found = "was made for sealed delivery" if self.job.sealed else "was made for a Secret"
+        found = (
+            "was created for sealed delivery" if self.job.sealed else "was created for delivery by a Secret"
+        )
         return Refusal(
             Reason.DELIVERY_CHANGED,
             f"spec.tasks[{self.index}].delivery",
-            f"Job {self.job.name} {found}, and by now its bindings ask for {requirements.delivery}; it gets nothing:"
-            " change them back, or make a new run",
+            f"Job {self.job.name} {found}, but its bindings now ask for {requirements.delivery}, so it gets no"
+            " secrets: change them back, or create a new run",
             permanent=False,
         )
 
@@ -329,7 +331,7 @@ class AttemptPlanner:
         given = bool(self._recorded.exposures) or self._recorded.sealed is not None
         if own is not None and not own.over and not given:
             return None
-        message = f"pod {second.name} came beside the pod that was given the secrets, or in its place"
+        message = f"pod {second.name} was created next to the pod that got the secrets, or in its place"
         return Ended(Outcome.DISRUPTED, Reason.POD_REPLACED, message)
 
     def _lacks_its_pod(self) -> bool:
@@ -391,7 +393,7 @@ class AttemptPlanner:
         last = self._memory.waiting
         if last is not None and last.refusal is not None and last.at >= self.job.created:
             return Verdict(State.WAITING, last.refusal.reason, str(last.refusal), last.refusal)
-        return Verdict(State.WAITING, "NoPod", "waiting for the pod to be made and given a node")
+        return Verdict(State.WAITING, "NoPod", "waiting for the pod to be created and to get a node")
 
     def _diagnosis(self) -> tuple[tuple[Action, ...], Due]:
         """The diagnosis of a missing pod, if one is due; else when it is due, or when there is something to say."""
@@ -444,5 +446,5 @@ def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
 
 
 def _too_long(pods: list[PodView]) -> Ended:
-    message = "the pod was still there after the longest time that its run and bindings allow"
+    message = "the pod still existed after the longest time that its run and bindings allow"
     return Ended(*at_fault(pods, Reason.LIFETIME_EXCEEDED, message))

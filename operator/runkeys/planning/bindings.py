@@ -91,15 +91,16 @@ def _personal_refusals(run: WorkflowRun, bindings: Bindings) -> Iterator[Refusal
         yield Refusal(
             Reason.REQUESTER_UNKNOWN,
             where,
-            "whose personal binding is meant is not on record (spec.requester); make the run again",
+            "the run does not record who created it (spec.requester), so its personal binding is unknown;"
+            " create the run again",
             permanent=True,
         )
     elif not bindings.personal:
         yield Refusal(
             Reason.BINDING_NOT_FOUND,
             where,
-            f"{requester} has no personal SecretBinding in namespace {namespace}; `runkeys secret set` makes it, and"
-            " the run goes on",
+            f"{requester} has no personal SecretBinding in namespace {namespace}; `runkeys secret set` creates"
+            " it, and the run then continues",
             permanent=False,
         )
     else:
@@ -123,6 +124,7 @@ def _binding_missing(run: WorkflowRun, name: str, where: str, bindings: Bindings
     return Refusal(
         Reason.BINDING_NOT_FOUND,
         where,
-        f"there is no SecretBinding {name} in namespace {run.metadata.namespace}; create it, and the run goes on",
+        f"there is no SecretBinding {name} in namespace {run.metadata.namespace}; create it, and the run then"
+        " continues",
         permanent=False,
     )

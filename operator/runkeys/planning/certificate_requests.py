@@ -11,14 +11,14 @@ from runkeys.names import UNSEALER
 from runkeys.planning.actions import Action, DeleteRequest, DenyRequest
 from runkeys.planning.observation import Observation, PodView, RequestView
 
-_AGAIN = "this pod was answered before, and each attempt is answered once; make a new attempt"
+_AGAIN = "this pod already had its answer, and each attempt gets only one; only a new attempt gets another"
 _OPENED = (
-    "this pod has opened its values already, and each attempt is answered once; a kubelet that was started again asks"
-    " anew, which is harmless"
+    "this pod has already opened its values, and each attempt gets only one answer; a restarted kubelet asks"
+    " again, which is harmless"
 )
-_OVER = "the attempt that this pod belongs to is over"
-_NEWER = "the kubelet has made a newer request for this pod, which is answered instead"
-_NOT_SEALED = "this pod is given its secrets another way; ask for delivery: Sealed in the run"
+_OVER = "the attempt that this pod belongs to has finished"
+_NEWER = "the kubelet has created a newer request for this pod, which is answered instead"
+_NOT_SEALED = "this pod gets its secrets by a Secret; set delivery: Sealed in the run"
 
 
 def pending_of(obs: Observation, pod: PodView) -> list[RequestView]:
@@ -127,11 +127,11 @@ def _opened(pod: PodView) -> bool:
 def _differs(request: RequestView, pod: PodView) -> str:
     """How the request disagrees with its pod; empty if it matches."""
     if request.node != pod.node:
-        return f"it names node {request.node}, and the pod is bound to {pod.node or 'none'}"
+        return f"it names node {request.node}, but the pod is bound to {pod.node or 'none'}"
     if request.service_account != pod.service_account:
         return (
-            f"it names service account {request.service_account}, and the pod runs as {pod.service_account}"
+            f"it names service account {request.service_account}, but the pod runs as {pod.service_account}"
         )
     return (
-        f"it names pod {request.pod_name}, and the pod is {pod.name}" if request.pod_name != pod.name else ""
+        f"it names pod {request.pod_name}, but the pod is {pod.name}" if request.pod_name != pod.name else ""
     )

@@ -19,7 +19,7 @@ def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
     """What is wrong with the ``dependsOn`` and ``input`` of task ``index``. Only a new run can fix any of it."""
     task, path = run.spec.tasks[index], f"spec.tasks[{index}]"
     if run.spec.input_is_too_deep:
-        message = f"{TOO_DEEP}; make a new run with a flatter one, or with the deep part as a text"
+        message = f"{TOO_DEEP}; create a new run with a flatter one, or with the deep part as a string"
         yield Refusal(Reason.INVALID, "spec.input", message, permanent=True)
     earlier = [item.name for item in run.spec.tasks[:index]]
     last = {item.name for item in run.spec.tasks if item.runs == ALWAYS}
@@ -33,11 +33,12 @@ def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
                 where, f"there is no task {name!r}; the tasks above are: {listed(earlier) or 'none'}"
             )
         elif name not in earlier:
-            yield _refusal(where, f"task {name!r} stands further down; move it above task {task.name!r}")
+            yield _refusal(where, f"task {name!r} is listed further down; move it above task {task.name!r}")
         elif name in last and task.runs != ALWAYS:
             yield _refusal(
                 where,
-                f"task {name!r} runs Always, which is after all others; what comes after it has to run Always too",
+                f"task {name!r} has runs: Always and so runs after all others; tasks that depend on it need"
+                " runs: Always too",
             )
     before: set[str] | None = None
     for position, item in enumerate(task.input):
@@ -60,7 +61,7 @@ def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
         yield Refusal(
             Reason.INPUT_TOO_LARGE,
             f"{path}.input",
-            f"has {size} bytes in all; a task can be handed at most {MAX_INPUT_BYTES}: put more into a data pool",
+            f"has {size} bytes in total; a task can get at most {MAX_INPUT_BYTES}: use a data pool for more",
             permanent=True,
         )
 
@@ -85,7 +86,7 @@ def inputs_of(run: WorkflowRun, task: Task, outputs: Mapping[str, Any]) -> dict[
             return Refusal(
                 Reason.OUTPUT_MISSING,
                 where,
-                f"task {name} wrote no /var/runtime/output/output.json, so there is nothing to hand on",
+                f"task {name} wrote no /var/runtime/output/output.json, so there is nothing to pass on",
                 permanent=True,
             )
         found[item.name] = outputs[name]
@@ -94,7 +95,7 @@ def inputs_of(run: WorkflowRun, task: Task, outputs: Mapping[str, Any]) -> dict[
         return Refusal(
             Reason.INPUT_TOO_LARGE,
             f"spec.tasks[{index}].input",
-            f"has {size} bytes in all; a task can be handed at most {MAX_INPUT_BYTES}: put more into a data pool",
+            f"has {size} bytes in total; a task can get at most {MAX_INPUT_BYTES}: use a data pool for more",
             permanent=True,
         )
     return found
@@ -135,9 +136,7 @@ def _output_refusals(
             permanent=True,
         )
     elif name not in before:
-        yield _refusal(
-            where, f"task {task.name} does not come after task {name}; add {name} to its dependsOn"
-        )
+        yield _refusal(where, f"task {task.name} does not run after task {name}; add {name} to its dependsOn")
 
 
 def _ancestors(run: WorkflowRun, name: str) -> set[str]:

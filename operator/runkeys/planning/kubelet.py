@@ -1,7 +1,7 @@
-"""What the kubelet makes public of a container that has secrets: what it expands, and what it copies out.
+"""The fields of a container by which the kubelet would make its secrets public: it expands them, or copies data out.
 
-The one list: planning refuses these fields for containers with secrets, and the policy on pods is written from it, for
-pods that somebody else's admission has changed. The leak scan has each of them as a way in which a value gets out.
+This is the only list. Planning refuses these fields for containers with secrets. The policy on pods is generated from
+it, for pods that other people's admission has changed. The leak scan tries each of them as a way out for a value.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ OURS = "runkeys-"
 """Prefix of the names of Runkeys' volumes and containers in a pod."""
 
 SECRETS_VOLUME = f"{OURS}secrets"
-"""The volume with the secrets that are files."""
+"""Name of the volume with the secrets that are files."""
 
 OUTPUT = f"{RUNTIME}/output/output.json"
 TERMINATION_LOG = "/dev/termination-log"
-"""The content of this path is copied to the pod's status when the container ends."""
+"""The kubelet copies the content of this path to the pod's status when the container ends."""
 
 _COMMAND_LINE = (
     "would put a secret on the command line, which others on the node can read;"
@@ -33,34 +33,39 @@ EXPANDED: Mapping[str, str] = {
     "command[]": _COMMAND_LINE,
     "args[]": _COMMAND_LINE,
     "env[].value": "copies a secret into another variable; give the secret that name with env instead",
-    "volumeMounts[].subPathExpr": "would make a secret the name of a folder, which is in the pod's status and in Events"
-    " when it cannot be made, and stays on the node; use subPath",
+    "volumeMounts[].subPathExpr": "would make a secret the name of a folder; the name stays on the node, and it"
+    " is shown in the pod's status and in Events if the folder cannot be created;"
+    " use subPath",
 }
-"""Fields of a container in which ``$(NAME)`` becomes the value of a variable, and why that must be no secret.
+"""Fields of a container in which the kubelet expands ``$(NAME)``, and why the variable must not be a secret.
 
-In the commands of probes it becomes one that is written in the pod only, and in those of hooks it stays.
+In the commands of probes it expands only variables with a plain value in the pod's spec, in those of hooks none.
 """
 
-_LOG = "the kubelet copies the end of the log into the pod's status, for whoever may read pods; remove it"
+_LOG = (
+    "the kubelet copies the end of the log into the pod's status, where everybody who may read pods sees it;"
+    " remove it"
+)
 _FILE = (
-    f"the kubelet copies that file into the pod's status, for whoever may read pods; remove it, so that it is"
-    f" {TERMINATION_LOG}, or use recordOutput for what all may read"
+    "the kubelet copies that file into the pod's status, where everybody who may read pods sees it; remove it,"
+    f" so that {TERMINATION_LOG} is used, or use recordOutput for output that everybody may see"
 )
 _PROBE = (
-    "the kubelet puts what a failing command prints into an Event, and it has the secrets; use httpGet, grpc or"
-    " tcpSocket"
+    "the kubelet puts the output of a failing command into an Event, and the command has the secrets; use"
+    " httpGet, grpc or tcpSocket"
 )
 _HOOK = (
-    "the kubelet puts what a failing command prints into its log and the pod's status, and it has the secrets; let"
-    " the program do it, or use httpGet or sleep"
+    "the kubelet puts the output of a failing command into its log and the pod's status, and the command has"
+    " the secrets; let the program do it, or use httpGet or sleep"
 )
 
 
 @dataclass(frozen=True)
 class Copied:
-    """A field by which the kubelet copies out of a container what that has.
+    """A field by which the kubelet copies data out of a container.
 
-    :ivar harmless: what it may be; empty: it has to be absent. :ivar ours: what Runkeys itself makes of it.
+    :ivar path: of the field in the container. :ivar message: of the refusal.
+    :ivar harmless: the value that it may have; empty: it has to be absent. :ivar ours: the value that Runkeys sets.
     """
 
     path: str
@@ -70,7 +75,7 @@ class Copied:
 
     @property
     def admitted(self) -> list[str]:
-        """Values that the field may have in a pod."""
+        """The values that the field may have in a pod."""
         return [value for value in (self.harmless, self.ours) if value]
 
 
@@ -85,7 +90,7 @@ _EXPANSION = re.compile(r"\$\(([^()]+)\)")
 
 
 def expansions(container: Mapping[str, Any], names: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Fields of a container that would show one of these variables: path and message."""
+    """Yield path and message of each field of a container that would show one of the variables ``names``."""
     for path, message in EXPANDED.items():
         for where, text in _found(container, path):
             if expands(text, names):
@@ -93,7 +98,7 @@ def expansions(container: Mapping[str, Any], names: Collection[str]) -> Iterator
 
 
 def expands(text: object, names: Collection[str]) -> bool:
-    """Whether one of these variables would be filled in."""
+    """Whether the text contains ``$(NAME)`` for one of the variables ``names``."""
     if not isinstance(text, str):
         return False
     # $$(NAME) is an escaped $(NAME)
@@ -101,7 +106,7 @@ def expands(text: object, names: Collection[str]) -> bool:
 
 
 def copies(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Fields of a container by which the kubelet would copy out what it has: path and message."""
+    """Yield path and message of each field by which the kubelet would copy data out of a container."""
     for field in COPIED:
         for where, value in _found(container, field.path):
             if value is not None and value != field.harmless:
@@ -109,14 +114,14 @@ def copies(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def is_taken(path: object) -> bool:
-    """Whether a mount at this path would lie over what Runkeys puts there, or be copied into the pod's status."""
-    # The kubelet takes a relative path from the root, and the runtime cleans it.
+    """Whether a mount at this path would cover files of Runkeys, or be copied into the pod's status."""
+    # The kubelet resolves a relative path from the root, and the runtime normalises it.
     place = posixpath.normpath("/" + str(path).lstrip("/"))
     return place == TERMINATION_LOG or f"{place}/".startswith(f"{RUNTIME}/")
 
 
 def _found(node: object, path: str, at: str = "") -> Iterator[tuple[str, object]]:
-    """Everything at a path like ``env[].value``, with where it is; nothing where the shape is another."""
+    """Yield each item at a path like ``env[].value``: where it is, and its value. Another shape yields nothing."""
     head, _, rest = path.partition(".")
     key, is_list = head.removesuffix("[]"), head.endswith("[]")
     if not isinstance(node, Mapping) or key not in node:

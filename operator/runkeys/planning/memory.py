@@ -1,7 +1,7 @@
-"""What one process remembers of a run, and the fold: what the answer to an action does to it.
+"""What one process remembers of a run, and the fold: how the answer to an action changes that.
 
-Pure. The operator, local runs and the tests' model of the world all fold by these functions, so that the random
-histories of the tests test the operator's own.
+Pure. The operator, local runs and the tests' model of the world all use these functions, so that the random histories
+of the tests test the operator's own.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class SecretMemory:
     """What this process knows of one attempt's Secret beyond what the status says.
 
     :ivar made_at: when the server confirmed that it exists.
-    :ivar estimated: a request of ours to create it was never answered, here or in an earlier process: it may have
-        been created earlier than ``made_at``, and that request may still arrive.
+    :ivar estimated: a request to create it was never answered, in this process or an earlier one. So it may have
+        been created before ``made_at``, and that request may still arrive.
     :ivar gone_at: when the server confirmed its deletion.
     :ivar held_by: finalizers that keep it although it was deleted.
     :ivar last_delete: when its deletion was last requested.
@@ -34,7 +34,7 @@ class SecretMemory:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something found by asking, and when, so that it is not asked again at once."""
+    """The result of a request and its time, so that the request is not repeated at once."""
 
     at: datetime
     refusal: Refusal | None
@@ -48,9 +48,9 @@ _STALE_AFTER = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """A request that fails again and again, in a way that may be over at any time.
+    """A request that keeps failing with an error that may be temporary.
 
-    :ivar since: when it was made first. :ivar last: when it failed last.
+    :ivar since: when it was first sent. :ivar last: when it last failed. :ivar refusal: the first error.
     """
 
     since: datetime
@@ -58,13 +58,13 @@ class Failing:
     refusal: Refusal
 
     def again(self, since: datetime, now: datetime, refusal: Refusal) -> Failing:
-        """It has failed once more; the words stay, so that they are said once."""
+        """Record one more failure. The refusal stays the first one, so that it is reported once."""
         if self.last + _STALE_AFTER <= since:
             return Failing(since, now, refusal)
         return replace(self, last=now)
 
     def told(self, now: datetime) -> Refusal | None:
-        """The refusal to report, if that is due."""
+        """Return the refusal to report; None if it is too early or too old."""
         long = self.since + UNANSWERED_FOR <= now
         return self.refusal if long and now < self.last + _STALE_AFTER else None
 
@@ -73,10 +73,10 @@ class Failing:
 class TaskMemory:
     """What was found about one task.
 
-    :ivar sources: that its values could not be read when its Secret was due.
-    :ivar refused: what the server refused to create.
+    :ivar sources: why its values could not be read when its Secret was due.
+    :ivar refused: why the server refused to create its Job or Secret.
     :ivar waiting: why its Job has no pod with a node.
-    :ivar failing: that the request to make its Job, or to look at what its secrets come from, fails.
+    :ivar failing: the request for its Job, or for the sources of its secrets, keeps failing.
     """
 
     sources: Finding | None = None
@@ -87,13 +87,13 @@ class TaskMemory:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What one process remembers of a run. Losing it (a crash) costs exactness of times, nothing else.
+    """What one process remembers of a run. If a crash loses it, times are less exact, nothing else.
 
     :ivar jobs_made: uids of Jobs whose creation the server confirmed to this process.
     :ivar secrets: by uid of the Job.
-    :ivar sources: whether the values of all tasks could be read, when last tried, before anything started.
+    :ivar sources: the last check, before anything starts, whether the values of all tasks can be read.
     :ivar tasks: by name of the task.
-    :ivar stale_since: since when the status that is stored differs from the one that is due.
+    :ivar stale_since: since when the stored status differs from the one that is due; None: it does not.
     """
 
     jobs_made: frozenset[str] = frozenset()
@@ -103,11 +103,11 @@ class Memory:
     stale_since: datetime | None = None
 
     def of(self, job_uid: str) -> SecretMemory:
-        """What is known of the Secret of the Job with this uid."""
+        """Return what is known of the Secret of the Job with this uid."""
         return self.secrets.get(job_uid, SecretMemory())
 
     def about(self, task: str) -> TaskMemory:
-        """What was found about the task of this name."""
+        """Return what was found about the task of this name."""
         return self.tasks.get(task, TaskMemory())
 
 
@@ -115,7 +115,7 @@ class Memory:
 
 
 def sources_checked(memory: Memory, at: datetime, refusal: Refusal | None) -> Memory:
-    """The values of all tasks were asked for before anything starts; ``refusal``: why one cannot be had."""
+    """The values of all tasks were checked before anything starts. ``refusal``: why one cannot be read, or None."""
     return replace(memory, sources=Finding(at, refusal))
 
 
@@ -129,28 +129,28 @@ def job_created(memory: Memory, task: str, job_uid: str) -> Memory:
 
 
 def creation_refused(memory: Memory, task: str, at: datetime, refusal: Refusal) -> Memory:
-    """The task's Job or Secret was refused."""
+    """The server refused to create the task's Job or Secret."""
     return _with_task(memory, task, replace(memory.about(task), refused=Finding(at, refusal)))
 
 
 def values_refused(memory: Memory, task: str, at: datetime, refusal: Refusal) -> Memory:
-    """The task's values could not be had when a pod waited for them."""
+    """The task's values could not be read when a pod waited for them."""
     return _with_task(memory, task, replace(memory.about(task), sources=Finding(at, refusal)))
 
 
 def diagnosed(memory: Memory, task: str, at: datetime, refusal: Refusal | None) -> Memory:
-    """The diagnosis of why the task's Job has no pod with a node."""
+    """The operator diagnosed why the task's Job has no pod with a node. None: no reason was found."""
     return _with_task(memory, task, replace(memory.about(task), waiting=Finding(at, refusal)))
 
 
 def request_failed(memory: Memory, task: str, asked: datetime, now: datetime, refusal: Refusal) -> Memory:
-    """A request for the task failed, in a way that may be over at any time."""
+    """A request for the task, sent at ``asked``, failed with an error that may be temporary."""
     before = memory.about(task).failing or Failing(asked, now, refusal)
     return _with_task(memory, task, replace(memory.about(task), failing=before.again(asked, now, refusal)))
 
 
 def request_answered(memory: Memory, task: str) -> Memory:
-    """A request for the task was carried out or refused: it no longer fails."""
+    """A request for the task was answered, by success or refusal: it no longer fails."""
     found = memory.about(task)
     return memory if found.failing is None else _with_task(memory, task, replace(found, failing=None))
 
@@ -158,33 +158,33 @@ def request_answered(memory: Memory, task: str) -> Memory:
 def secret_created(memory: Memory, job_uid: str, asked: datetime, *, certain: bool) -> Memory:
     """The server confirmed that the Secret of this Job exists.
 
-    :param asked: when it was asked for.
-    :param certain: this request created it. Otherwise an earlier one may have: one that was never answered.
+    :param asked: when the request was sent.
+    :param certain: this request created it. Otherwise an earlier one that was never answered may have.
     """
     return _with_secret(memory, job_uid, replace(memory.of(job_uid), made_at=asked, estimated=not certain))
 
 
 def secret_gone(memory: Memory, job_uid: str, at: datetime) -> Memory:
-    """The server confirmed that the Secret of this Job is gone; what counts is when it did so first."""
+    """The server confirmed that the Secret of this Job does not exist. The time of the first confirmation counts."""
     secret = memory.of(job_uid)
     gone = replace(secret, gone_at=secret.gone_at or at, held_by=(), last_delete=at)
     return _with_secret(memory, job_uid, gone)
 
 
 def secret_held(memory: Memory, job_uid: str, at: datetime, finalizers: tuple[str, ...]) -> Memory:
-    """The Secret of this Job was deleted, and these finalizers keep it."""
+    """The Secret of this Job was deleted, but these finalizers keep it."""
     held = replace(memory.of(job_uid), gone_at=None, held_by=finalizers, last_delete=at)
     return _with_secret(memory, job_uid, held)
 
 
 def note_staleness(memory: Memory, now: datetime, *, stale: bool) -> Memory:
-    """Whether the status that is stored differs from the one that is due; what counts is since when."""
+    """Note whether the stored status differs from the one that is due. The first time of a difference stays."""
     since = (memory.stale_since or now) if stale else None
     return memory if since == memory.stale_since else replace(memory, stale_since=since)
 
 
 def was_refused(memory: Memory, reason: Reason) -> bool:
-    """Whether something of the run was refused for this reason when it was last tried."""
+    """Whether the last attempt to create or read something for a task was refused for this reason."""
     findings = (finding for task in memory.tasks.values() for finding in (task.sources, task.refused))
     return any(
         item is not None and item.refusal is not None and item.refusal.reason is reason for item in findings

@@ -44,7 +44,7 @@ def _failed(task: Task, job: JobView, pods: list[PodView]) -> Ended:
             Outcome.DISRUPTED, Reason.DISRUPTED, f"the pod was taken off its node: {why or job.message}"
         )
     if any(pod.reason == "DeadlineExceeded" for pod in pods):
-        message = "the pod was active for longer than it may be"
+        message = "the pod was active for longer than its activeDeadlineSeconds"
         return Ended(Outcome.FAILED, Reason.DEADLINE_EXCEEDED, message)
     refused = next((pod for pod in pods if pod.phase == "Failed" and pod.reason not in ("", _EVICTED)), None)
     if refused is not None:
@@ -56,15 +56,15 @@ def _failed(task: Task, job: JobView, pods: list[PodView]) -> Ended:
     if ended and not known and deleted is None:
         what = f"container {ended[0].name} ended, and its node does not know how ({_UNKNOWN})"
         return Ended(Outcome.DISRUPTED, Reason.DISRUPTED, what)
-    told = "; ".join(_how(item) for item in ended) or job.message
+    told = "; ".join(_how(item) for item in ended) or _unseen(job, pods)
     if deleted is not None:
         told = f"pod {deleted.name} was deleted while it ran (kubectl delete pod, or another client): {told}"
     evicted = next((pod for pod in pods if pod.reason == _EVICTED), None)
     if evicted is not None:
-        told = f"pod {evicted.name} took more than it may: {_said_of(evicted)}"
+        told = f"pod {evicted.name} exceeded its limits: {_said_of(evicted)}"
     match _policy_says(task, pods, known):
         case "FailJob":
-            message = f"{told}, after which its podFailurePolicy tries no more"
+            message = f"{told}, and by podFailurePolicy there is no further attempt"
             return Ended(Outcome.FAILED, Reason.FAILED_FOR_GOOD, message)
         case "Ignore":
             return Ended(Outcome.DISRUPTED, Reason.JOB_FAILED, told)
@@ -82,8 +82,8 @@ def own_pods(seen: Iterable[PodView], of_job: list[PodView], uid: str) -> list[P
 
 
 NOT_GIVEN = (
-    "its Job is said to have succeeded, and its pod was never given the secrets that it needs; see who may write pods"
-    " and Jobs here"
+    "its Job is reported as succeeded, but its pod never got the secrets that it needs; check who may write"
+    " pods and Jobs in this namespace"
 )
 """Why the success of an attempt does not count: it needs secrets and had none."""
 
@@ -100,8 +100,11 @@ def counted_instead(own: list[PodView], of_job: list[PodView]) -> str:
     others = [pod.name for pod in of_job if pod.phase == "Succeeded"]
     if not others and all(pod.phase == "Unknown" for pod in lacking):
         return ""
-    told = f" Pod {others[0]} was counted instead;" if others else ""
-    return f"its Job is said to have succeeded, and its own pod has not.{told} see who may write pods and Jobs here"
+    told = f", and pod {others[0]} was counted instead" if others else ""
+    return (
+        f"its Job is reported as succeeded, but its own pod has not succeeded{told}; check who may write pods and"
+        " Jobs in this namespace"
+    )
 
 
 _EVICTED = "Evicted"
@@ -135,6 +138,13 @@ def _ended_before(pod: PodView) -> bool:
         pod.deleted_at is not None and item.ended_at is not None and item.ended_at < pod.deleted_at
         for item in _ended_badly([pod])
     )
+
+
+def _unseen(job: JobView, pods: list[PodView]) -> str:
+    """What can be said of a failure without any container that failed."""
+    if all(pod.gone for pod in pods):
+        return f"its pod is gone, and how it ended is not known: {job.message}"
+    return job.message
 
 
 def _said_of(pod: PodView) -> str:
@@ -183,7 +193,7 @@ def _output(task: Task, pods: list[PodView]) -> Ended:
         return Ended(
             Outcome.FAILED,
             Reason.OUTPUT_TOO_LARGE,
-            f"{where} has more than the {limit} bytes that can be kept; write what is larger to a data pool",
+            f"{where} has more than the {limit} bytes that can be kept; write larger output to a data pool",
         )
     if not text.strip():
         return Ended(Outcome.SUCCEEDED)
@@ -203,6 +213,6 @@ def at_fault(pods: list[PodView], reason: Reason, message: str) -> tuple[Outcome
         return (
             Outcome.DISRUPTED,
             Reason.DISRUPTED,
-            f"the pod was to leave its node, which never said that it has: {message}",
+            f"the pod had to leave its node, and the node never confirmed that it has stopped: {message}",
         )
     return Outcome.FAILED, reason, message

@@ -13,8 +13,8 @@ from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import TaskRequirements
 
 _LEAVE = (
-    "something in the cluster, such as a mutating policy or webhook, has changed the pod; have it leave the pods of"
-    " runs as they are"
+    "something in the cluster, such as a mutating policy or webhook, has changed the pod; configure it to leave"
+    " the pods of runs unchanged"
 )
 
 
@@ -39,7 +39,9 @@ def added_reader(
     what = f"container {others[0].name} ({others[0].image})"
     if others[0].name == UNSEALER:
         what += f", which is not the operator's image {obs.support.image},"
-    message = f"{what} would come by the secrets, which the run gives to {', '.join(secret_containers)} only: {_LEAVE}"
+    message = (
+        f"{what} would get the secrets, which the run gives only to {', '.join(secret_containers)}: {_LEAVE}"
+    )
     return _refusal(f"pod {pod.name}", message)
 
 
@@ -63,9 +65,10 @@ def rewritten(
         if most is not None and (found is None or found > most):
             what = "is missing" if found is None else f"is {found}"
             message = (
-                f"{field} {what}, and the run and its bindings allow {most}: the secrets could be there for longer."
-                " Either something in the cluster, such as a mutating policy or webhook, has changed it: have it"
-                " leave Jobs and pods of runs as they are. Or the bindings have been changed since: make a new run"
+                f"{field} {what}, but the run and its bindings allow at most {most}: the secrets could exist"
+                " for longer. Either something in the cluster, such as a mutating policy or webhook, has"
+                " changed it: configure it to leave Jobs and pods of runs unchanged. Or the bindings have been"
+                " changed since: create a new run"
             )
             return _refusal(where, message)
     return None

@@ -236,7 +236,7 @@ class _Open:
                 verdict = Verdict(state, refusal.reason, str(refusal), refusal)
             elif permanent:
                 verdict = Verdict(
-                    State.SKIPPED, Reason.RUN_FAILED, "another task cannot be run as it is written"
+                    State.SKIPPED, Reason.RUN_FAILED, "another task cannot run as it is written"
                 )
             else:
                 verdict = Verdict(State.PENDING)
@@ -256,7 +256,7 @@ class _Open:
                 return planner.ends(State.CANCELLED, Reason.CANCELLED, "cancelled before it started")
             if self.deadline_over:
                 return planner.ends(
-                    State.SKIPPED, Reason.RUN_DEADLINE_EXCEEDED, "the run's activeDeadlineSeconds are over"
+                    State.SKIPPED, Reason.RUN_DEADLINE_EXCEEDED, "the run's activeDeadlineSeconds have passed"
                 )
             missed = [
                 name for name in task.depends_on if states[name].final and states[name] is not State.SUCCEEDED

@@ -1,4 +1,4 @@
-"""What a task's pod template must not contain, and why. Pure; checked before anything starts."""
+"""Checks what a task's pod template must not contain, before anything starts. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runkeys.planning.kubelet import OURS, TERMINATION_LOG, copies, expands, exp
 from runkeys.planning.refusal import Reason, Refusal
 
 MOST_CONTAINERS = 100
-"""Of a pod. Each image of theirs is compared with what a binding allows."""
+"""Limit on the containers of a pod. Each of their images is compared with the patterns of a binding."""
 
 MOST_GRACE = 600
 """Limit on the seconds between a pod's deadline and its end, for a task with secrets."""
@@ -25,7 +25,7 @@ _SECRET_REFERENCES = ("secretKeyRef", "secretRef", "secretName", "nodePublishSec
 
 
 def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All containers of a pod template, init containers first; nothing that is not a mapping."""
+    """Return all containers of a pod template, init containers first. Items that are no objects are left out."""
     spec = template.get("spec")
     if not isinstance(spec, dict):
         return []
@@ -34,14 +34,14 @@ def containers(template: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def images(template: Mapping[str, Any]) -> list[str]:
-    """Images of a pod template: of all containers, and of image volumes."""
+    """Return the images of a pod template: of all containers, and of image volumes."""
     spec = template.get("spec")
     found = [str(container.get("image", "")) for container in containers(template)]
     return found + volume_images(spec if isinstance(spec, dict) else {})
 
 
 def volume_images(spec: Mapping[str, Any]) -> list[str]:
-    """Images that a pod mounts as volumes: a container may well run what is in them."""
+    """Return the images that a pod mounts as volumes: a container may run the programs in them."""
     volumes = spec.get("volumes")
     mounted = [
         volume["image"]
@@ -54,11 +54,11 @@ def volume_images(spec: Mapping[str, Any]) -> list[str]:
 def template_refusals(
     task: Task, path: str, service_account: str, secret_names: Sequence[str]
 ) -> Iterator[Refusal]:
-    """Everything in ``task.template`` that Runkeys does not run.
+    """Yield a permanent refusal for everything in ``task.template`` that Runkeys does not run.
 
     :param path: path of the task in the run, e.g. ``spec.tasks[0]``.
     :param service_account: the run's service account.
-    :param secret_names: names of the variables that carry secrets.
+    :param secret_names: names of the variables with secrets.
     """
     template, at = task.template, f"{path}.template"
 
@@ -66,7 +66,7 @@ def template_refusals(
         return Refusal(reason, f"{at}.{field}", message, permanent=True)
 
     if is_too_deep(template):
-        message = f"{TOO_DEEP}, as no pod is; take out what does not belong there"
+        message = f"{TOO_DEEP}, deeper than any pod; remove what does not belong there"
         yield Refusal(Reason.TEMPLATE_REFUSED, at, message, permanent=True)
         return
     misshapen = next(_misshapen(template), None)
@@ -98,15 +98,16 @@ def template_refusals(
         )
     for where in _hostile_quantities(spec, "spec"):
         yield refuse(
-            where, "is a quantity with a huge exponent, which the API server never ends to read; write it out"
+            where,
+            "is a quantity with a huge exponent, which would keep the API server busy without end; write it out",
         )
     if secret_names:
         grace = spec.get("terminationGracePeriodSeconds")
         if isinstance(grace, int) and grace > MOST_GRACE:
             yield refuse(
                 "spec.terminationGracePeriodSeconds",
-                f"is {grace}: for so long after its deadline the pod could keep its secrets while the operator is away;"
-                f" {MOST_GRACE} at most for a task with secrets",
+                f"is {grace}: the pod could keep its secrets for so long after its deadline while the operator"
+                f" is down; a task with secrets may have at most {MOST_GRACE}",
             )
         yield from _given_away(task, spec, secret_names, refuse)
         for index, item in enumerate(task.env):
@@ -122,7 +123,7 @@ def template_refusals(
 def _given_away(
     task: Task, spec: Mapping[str, Any], secret_names: Sequence[str], refuse: _Refuse
 ) -> Iterator[Refusal]:
-    """What would show the secrets to others than the containers that have them."""
+    """Yield refusals of fields that would show the secrets to other containers than those that get them."""
     names = {str(container.get("name", "")) for container in containers({"spec": spec})}
     for field in ("shareProcessNamespace", "hostPID"):
         if spec.get(field) and names - set(task.secret_containers):
@@ -138,7 +139,7 @@ def _given_away(
 
 
 def _hostile_quantities(node: Any, path: str) -> Iterator[str]:
-    """Where a quantity stands that takes the API server's parser minutes, such as ``1e999999999``."""
+    """Yield the paths of quantities that the API server would parse for minutes, such as ``1e999999999``."""
     if isinstance(node, list):
         for index, item in enumerate(node):
             yield from _hostile_quantities(item, f"{path}[{index}]")
@@ -156,14 +157,14 @@ def _is_hostile(text: object) -> bool:
 
 
 def _each(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every container, with its path."""
+    """Yield the path of every container, and the container."""
     for field in CONTAINER_FIELDS:
         for number, container in enumerate(spec.get(field) or []):
             yield f"spec.{field}[{number}]", container
 
 
 def _items(node: Mapping[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Every object of a list; nothing where the shape is another, which the API server says."""
+    """Yield index and object of each object in a list. Another shape yields nothing: the API server refuses it."""
     found = node.get(field)
     for index, item in enumerate(found if isinstance(found, list) else []):
         if isinstance(item, dict):
@@ -171,20 +172,20 @@ def _items(node: Mapping[str, Any], field: str) -> Iterator[tuple[int, dict[str,
 
 
 def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
-    """Containers that could start again, and then without the secret that OnStart has taken away."""
+    """Yield refusals of containers that could start again, without the secret that OnStart has deleted."""
     for container in containers(task.template):
         if container.get("name") in task.secret_containers and "restartPolicy" in container:
             yield Refusal(
                 Reason.TEMPLATE_REFUSED,
                 f"{path}.releasePolicy",
-                f"container {container.get('name')!r} has a restartPolicy: when it starts again, its secret is gone."
-                " Use OnCompletion, or give the secret to another container (containers)",
+                f"container {container.get('name')!r} has a restartPolicy: when it starts again, its secret no"
+                " longer exists. Use OnCompletion, or give the secret to another container (containers)",
                 permanent=True,
             )
 
 
 def sealed_refusals(task: Task, path: str) -> Iterator[Refusal]:
-    """What a pod with sealed delivery may not hold besides: a certificate of its own, with the values in it."""
+    """Yield refusals of volumes that ask Runkeys' signer for a certificate, which would hold the values."""
     spec = task.template.get("spec")
     if not isinstance(spec, dict) or next(_misshapen(task.template), None) is not None:
         return
@@ -196,30 +197,34 @@ def sealed_refusals(task: Task, path: str) -> Iterator[Refusal]:
             yield Refusal(
                 Reason.TEMPLATE_REFUSED,
                 f"{path}.template.spec.volumes[{index}]",
-                f"asks {SIGNER} for a certificate, which is done for it, once; remove the volume",
+                f"requests a certificate from {SIGNER}, which Runkeys does itself, once for each pod; remove"
+                " the volume",
                 permanent=True,
             )
 
 
 def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Iterator[Refusal]:
-    """Names of volumes and containers, and paths, that Runkeys needs for what it puts into the pod.
+    """Yield refusals of volumes, containers and paths with names that Runkeys needs for itself.
 
-    A volume of ours can be mounted by a container that is to have nothing of it, unless its name is refused there.
+    Any container can mount a volume of Runkeys by its name. So that name is refused in containers.
     """
     for index, volume in _items(spec, "volumes"):
         if _is_ours(volume.get("name")):
             yield refuse(
-                f"spec.volumes[{index}].name", f"names that begin with {OURS} are ours; choose another"
+                f"spec.volumes[{index}].name",
+                f"names that begin with {OURS} are reserved for Runkeys; choose another",
             )
     for where, container in _each(spec):
         if _is_ours(container.get("name")):
-            yield refuse(f"{where}.name", f"names that begin with {OURS} are ours; choose another")
+            yield refuse(
+                f"{where}.name", f"names that begin with {OURS} are reserved for Runkeys; choose another"
+            )
         for field in ("volumeMounts", "volumeDevices"):
             for index, mount in _items(container, field):
                 if _is_ours(mount.get("name")):
                     yield refuse(
                         f"{where}.{field}[{index}].name",
-                        f"volumes whose names begin with {OURS} are mounted by Runkeys alone; remove it",
+                        f"only Runkeys mounts volumes whose names begin with {OURS}; remove it",
                     )
         for index, variable in _items(container, "env"):
             origin = variable.get("valueFrom")
@@ -227,26 +232,26 @@ def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Itera
             if isinstance(reference, dict) and _is_ours(reference.get("volumeName")):
                 yield refuse(
                     f"{where}.env[{index}].valueFrom.fileKeyRef",
-                    "reads what was delivered sealed; list the container under containers instead",
+                    "reads secrets of sealed delivery; remove it, and list the container under containers of the task",
                 )
         if container.get("name") in task.secret_containers:
             yield from _covered(task, where, container, refuse)
 
 
 def _covered(task: Task, where: str, container: Mapping[str, Any], refuse: _Refuse) -> Iterator[Refusal]:
-    """What lies over the places of a container at which it finds what it is given."""
+    """Yield refusals of mounts that would cover the files of Runkeys, and of fields that recordOutput sets itself."""
     for field, key in (("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")):
         for index, mount in _items(container, field):
             if is_taken(mount.get(key, "")):
                 yield refuse(
                     f"{where}.{field}[{index}].{key}",
-                    f"{RUNTIME} is where input, output, secrets and data pools are, and what is at {TERMINATION_LOG} is"
-                    " in the pod's status; choose another path",
+                    f"{RUNTIME} is reserved for input, output, secrets and data pools, and the content of"
+                    f" {TERMINATION_LOG} is shown in the pod's status; choose another path",
                 )
     if task.record_output and container.get("name") == task.secret_containers[0]:
         for name in ("terminationMessagePath", "terminationMessagePolicy"):
             if name in container:
-                yield refuse(f"{where}.{name}", "recordOutput needs it for itself; remove it")
+                yield refuse(f"{where}.{name}", "recordOutput uses this field itself; remove it")
 
 
 def _is_ours(name: object) -> bool:
@@ -254,7 +259,7 @@ def _is_ours(name: object) -> bool:
 
 
 def _misshapen(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Where the template is not even shaped like one: path and message. The API server checks the rest."""
+    """Yield path and message where the template has the wrong shape. The API server checks the rest."""
     metadata = template.get("metadata") or {}
     if not isinstance(metadata, dict) or not all(
         isinstance(metadata.get(kind) or {}, dict) for kind in ("labels", "annotations")
@@ -306,9 +311,9 @@ def _refused_pod_fields(spec: Mapping[str, Any], service_account: str, refuse: _
 
 
 def secret_references(node: Any, path: str) -> Iterator[str]:
-    """Paths below ``node`` that refer to a Secret which a container could read.
+    """Yield the paths below ``node`` of references to a Secret that a container could read.
 
-    Image pull secrets are none: the kubelet reads them, no container does.
+    Image pull secrets do not count: the kubelet reads them, and no container does.
     """
     if isinstance(node, dict):
         for key, value in node.items():

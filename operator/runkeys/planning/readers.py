@@ -29,15 +29,15 @@ _DECIDING = (
     *("restartPolicy", "restartPolicyRules", "lifecycle"),
     *("livenessProbe", "readinessProbe", "startupProbe"),
 )
-"""Fields of the unseal container for which the API server has no defaults: they are as requested, or absent."""
+"""Fields of the unseal container for which the API server has no defaults. They are as requested, or absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What decides who reads in a pod, made small: what is left out, others may change and add.
+    """The fields of a pod that decide who can read its values, in short form. Others may change everything else.
 
-    :ivar shares: what it shares with its node, or its containers with each other.
-    :ivar volumes: digest of the volumes that hold values. :ivar opener: of the container that opens them.
+    :ivar shares: the fields that share something with its node or among its containers, such as ``hostPID``.
+    :ivar volumes: digest of the volumes that hold values. :ivar opener: digest of the unseal container.
     """
 
     shares: tuple[str, ...] = ()
@@ -45,16 +45,16 @@ class Shape:
     opener: str = ""
 
     def unlike(self, planned: Shape) -> list[str]:
-        """In words, in what it differs from what was asked for."""
+        """Return the differences from the requested pod, in words; empty if there are none."""
         found = [
             f"{field} is {'set' if field in self.shares else 'not set'}"
             for field in _SHARED
             if (field in self.shares) != (field in planned.shares)
         ]
         if self.volumes != planned.volumes:
-            found.append("the volumes with the secrets are not those that it was made with")
+            found.append("the volumes with the secrets are not those that it was created with")
         if self.opener != planned.opener:
-            found.append(f"container {UNSEALER}, which opens the secrets, is not as it was made")
+            found.append(f"container {UNSEALER}, which opens the secrets, is not as it was created")
         return found
 
 
@@ -62,7 +62,7 @@ NO_SHAPE = Shape()
 
 
 def shape_of(spec: Mapping[str, Any]) -> Shape:
-    """The shape of a pod, as it is asked for or as the API server has it: what that fills in makes no difference."""
+    """Return the shape of a pod spec, requested or stored: the API server's defaults make no difference."""
     holding = _holding(spec)
     volumes = [_plain(volume) for volume in spec.get("volumes") or [] if volume["name"] in holding]
     openers = [_unsealer(container) for container in _containers(spec) if container["name"] == UNSEALER]
@@ -74,7 +74,7 @@ def shape_of(spec: Mapping[str, Any]) -> Shape:
 
 
 def readers(spec: Mapping[str, Any]) -> set[str]:
-    """Names of the containers that refer to the Secret of a run, or to a volume with its values."""
+    """Return the names of the containers that refer to a run's Secret, or to a volume with its values."""
     holding, containers = _holding(spec), _containers(spec)
     found = {item["name"] for item in containers if _reads(item, holding)}
     if found and (spec.get("shareProcessNamespace") or spec.get("hostPID")):
@@ -83,12 +83,12 @@ def readers(spec: Mapping[str, Any]) -> set[str]:
 
 
 def is_key(volume: Mapping[str, Any]) -> bool:
-    """Whether a volume has the key that values are sealed to: it asks our signer for a certificate."""
+    """Whether a volume has the key for sealed values: it asks Runkeys' signer for a certificate."""
     return SIGNER in _values(volume, "projected.sources[].podCertificate.signerName")
 
 
 def _holding(spec: Mapping[str, Any]) -> set[str]:
-    """Names of the volumes that hold values: of the Secret, the key, and what a container that has the key can fill."""
+    """Return the names of the volumes with the Secret or the key, or that a container with the key can write to."""
     volumes = spec.get("volumes") or []
     keys = {volume["name"] for volume in volumes if is_key(volume)}
     of_secrets = {volume["name"] for volume in volumes if _names_ours(volume, _OF_VOLUMES)}
@@ -118,7 +118,7 @@ def _names_ours(of: Mapping[str, Any], paths: list[str]) -> bool:
 
 
 def _values(of: Any, path: str) -> Iterator[str]:
-    """The texts at a path such as ``env[].valueFrom.secretKeyRef.name``."""
+    """Yield the strings at a path such as ``env[].valueFrom.secretKeyRef.name``."""
     field, _, rest = path.partition(".")
     found = of.get(field.removesuffix("[]")) if isinstance(of, Mapping) else None
     for one in (found or []) if field.endswith("[]") else [found]:
@@ -128,11 +128,11 @@ def _values(of: Any, path: str) -> Iterator[str]:
             yield one
 
 
-# as it was asked for, whatever the API server fills in
+# comparable forms, without the API server's defaults
 
 
 def _plain(volume: Mapping[str, Any]) -> dict[str, Any]:
-    """A volume without the mode of its files, which the API server fills in: who mounts it can read it."""
+    """Return a volume without the mode of its files, an API server default: every container that mounts it can read."""
     return {
         key: {name: value for name, value in source.items() if name != "defaultMode"}
         if isinstance(source, Mapping)
@@ -142,7 +142,7 @@ def _plain(volume: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unsealer(container: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides to whom the opener gives the values."""
+    """Return the fields that decide who gets the values from the unseal container."""
     context = container.get("securityContext") or {}
     return {
         **{field: container[field] for field in _DECIDING if container.get(field)},
@@ -153,7 +153,7 @@ def _unsealer(container: Mapping[str, Any]) -> dict[str, Any]:
             for field in COPIED
             if field.path.startswith("terminationMessage")
         ],
-        # Others may take more away, as OpenShift does, and not give it back.
+        # Others may take more rights away, as OpenShift does, but not give them back.
         "securityContext": [
             bool(context.get("privileged")),
             context.get("allowPrivilegeEscalation") is not False,
@@ -181,6 +181,6 @@ def _is_token(mount: Mapping[str, Any]) -> bool:
 
 
 def _digest(of: list[dict[str, Any]]) -> str:
-    """Short, and empty for nothing: it is kept of every pod."""
+    """Return 32 hex digits, short since every pod is kept with them; empty for an empty list."""
     text = json.dumps(of, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32] if of else ""

@@ -90,9 +90,7 @@ class SealedSupport:
     problem: str = ""
 
 
-NO_SUPPORT = SealedSupport(
-    problem="the operator was not told to deliver sealed (sealedDelivery.enabled of the chart)"
-)
+NO_SUPPORT = SealedSupport(problem="sealed delivery is not enabled (sealedDelivery.enabled of the chart)")
 
 ANYWHERE = SealedSupport(image="localhost/runkeys-operator")
 """For previews, which do not know the operator: whether it can is for itself to say."""
@@ -109,8 +107,9 @@ def support_refusal(
     return Refusal(
         Reason.SEALED_UNAVAILABLE,
         f"spec.tasks[{index}].delivery",
-        f"{asks} demands Sealed, and that cannot be done here: {support.problem or NO_SUPPORT.problem}; have it made"
-        " possible, or have whoever wrote delivery: Sealed agree to Secret",
+        f"{asks} requires delivery: Sealed, which is not available here:"
+        f" {support.problem or NO_SUPPORT.problem}; ask an administrator of the cluster to enable it, or ask"
+        " the author of delivery: Sealed to change it to Secret",
         permanent=False,
     )
 
@@ -164,7 +163,7 @@ def task_requirements(
                 Reason.DEADLINE_TOO_LONG,
                 f"{path}.activeDeadlineSeconds",
                 f"{deadline} is more than the {lifetime} s that the bindings allow (maxLifetimeSeconds);"
-                " lower it or raise theirs",
+                " lower it, or raise maxLifetimeSeconds",
                 permanent=False,
             )
         )
@@ -210,7 +209,7 @@ def _variable_refusals(task: Task, path: str) -> Iterator[Refusal]:
             yield Refusal(
                 Reason.NAME_COLLISION,
                 f"{path}.secrets[{index}].file",
-                f"secret {item.name!r} is to be the file {item.file}, and so is {files[item.file]}; give one of them"
+                f"secret {item.name!r} has the file name {item.file}, and so does {files[item.file]}; give one of them"
                 " another name",
                 permanent=True,
             )
@@ -229,7 +228,7 @@ def _variable_refusals(task: Task, path: str) -> Iterator[Refusal]:
             yield Refusal(
                 Reason.NAME_COLLISION,
                 where,
-                f"{what} gives the variable {variable}, and so does {seen[variable]}; give one of them another"
+                f"{what} sets the variable {variable}, and so does {seen[variable]}; give one of them another"
                 " name with env",
                 permanent=True,
             )
@@ -297,8 +296,8 @@ def _input_source(run: WorkflowRun, field: str, where: str) -> SealedValue | Ref
         return Refusal(
             Reason.REQUESTER_UNKNOWN,
             where,
-            "a value of sealedInput opens for whoever made the run, and that is not on record (spec.requester); make"
-            " the run again",
+            "a value of sealedInput opens only for the user who created the run, and the run does not record"
+            " that user (spec.requester); create the run again",
             permanent=True,
         )
     return SealedValue(

@@ -78,7 +78,7 @@ def verdict_of(task: Task, attempts: Sequence[AttemptStatus], message: str) -> V
     ):
         return Verdict(State.FAILED, last.reason, message)
     if len(attempts) >= MOST_ATTEMPTS:
-        told = f"was tried {len(attempts)} times, and more cannot be told of one run; make a new run"
+        told = f"was tried {len(attempts)} times, and a run cannot record more attempts; create a new run"
         return Verdict(State.FAILED, Reason.TOO_MANY_ATTEMPTS, told)
     return None
 

@@ -1,6 +1,6 @@
 """Where a pod, or a volume of the cluster, can name a Secret.
 
-The lists are held to what the types of Kubernetes have by ``tests/unit/policies/test_secret_paths.py``.
+``tests/unit/policies/test_secret_paths.py`` compares the lists with Kubernetes' own types.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 
 IMAGE_PULL_SECRETS = "imagePullSecrets[].name"
-"""The kubelet reads it and no container does; yet the credential of the pod's node may then get it."""
+"""The kubelet reads it, and no container does. But the credential of the pod's node may then get it."""
 
 POD = (
     *(
@@ -30,7 +30,7 @@ POD = (
     "volumes[].secret.secretName",
     "volumes[].storageos.secretRef.name",
 )
-"""Of a pod's spec: ``[]`` stands for each item of a list."""
+"""Paths in a pod's spec. ``[]`` stands for each item of a list."""
 
 VOLUME = (
     "azureFile.secretName",
@@ -47,11 +47,15 @@ VOLUME = (
     "scaleIO.secretRef.name",
     "storageos.secretRef.name",
 )
-"""Of the spec of a PersistentVolume."""
+"""Paths in the spec of a PersistentVolume."""
 
 
 def every_secret(of: str, admitted: Callable[[str], str], paths: Iterable[str] = POD) -> str:
-    """CEL: each Secret that ``of`` refers to is admitted. ``admitted`` gives the condition on one name."""
+    """Return a CEL expression: each Secret that ``of`` refers to is admitted.
+
+    :param of: CEL expression of the object, such as ``object.spec``.
+    :param admitted: returns the CEL condition on one name, from the CEL expression of that name.
+    """
     return _every(of, sorted(path.split("[].") for path in paths), admitted, 0)
 
 

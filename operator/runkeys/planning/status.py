@@ -286,7 +286,7 @@ def _released(tasks: Sequence[TaskResult], live: int, *, final: bool) -> tuple[b
         return (
             False,
             Reason.HELD_BY_FINALIZER.value,
-            f"the Secret was deleted, but finalizers of others keep it: {', '.join(held)};"
+            f"the Secret was deleted, but other finalizers keep it: {', '.join(held)};"
             " remove them from the Secret",
         )
     if live:
@@ -294,4 +294,4 @@ def _released(tasks: Sequence[TaskResult], live: int, *, final: bool) -> tuple[b
     if final:
         made = any(attempt.exposures for task in tasks for attempt in task.attempts)
         return True, "Released" if made else "NeverMade", ""
-    return False, "NotFinished", "no Secret exists now; the run goes on"
+    return False, "NotFinished", "no Secret exists now; the run continues"

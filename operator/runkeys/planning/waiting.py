@@ -81,7 +81,7 @@ def late_start(
     words = ": ".join(text for text in (container.waiting, _words(container)) if text)
     message = (
         f"container {container.name} did not start {within}{f' ({words})' if words else ''};"
-        " raise startDeadlineSeconds or mend what keeps it"
+        " raise startDeadlineSeconds, or fix the cause"
     )
     return Ended(*at_fault(list(pods), Reason.START_DEADLINE_EXCEEDED, message)), ()
 

@@ -17,7 +17,7 @@ _SELECTOR = re.compile(r"( +)namespaceSelector:\n(?:\1 +.*\n|\1- .*\n)*?\1 +.*" 
 
 
 def plain_files(account: Account, namespaces: Sequence[str] = ()) -> dict[str, str]:
-    """By name, the files of ``policies/``: those for every server, and those for servers since 1.36."""
+    """Return the files of ``policies/``, text by name: one for every server, one for servers since 1.36."""
     texts = {"validating.yaml": HEADER, "mutating.yaml": f"{HEADER}# For Kubernetes 1.36 and later.\n"}
     for item in build(account, namespaces):
         labelled = {**item, "metadata": {**item["metadata"], "labels": {"app.kubernetes.io/name": "runkeys"}}}
@@ -26,7 +26,7 @@ def plain_files(account: Account, namespaces: Sequence[str] = ()) -> dict[str, s
 
 
 def chart_template() -> str:
-    """The template of the chart: the same for the release's own account and the namespaces that it serves."""
+    """Return the chart's template: the same policies for the release's own account and served namespaces."""
     text = HEADER + "{{- if .Values.installPolicies }}\n"
     for item in build(Account.service_account(_NAMESPACE, _NAME), [_SERVED]):
         served_here = _SELECTOR.sub(_served_by_the_release, _yaml(item))
@@ -65,7 +65,10 @@ def _yaml(item: Object) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write ``policies/`` and the chart's template, or print the policies for another account."""
+    """Write ``policies/`` and the chart's template, or print the policies for another account.
+
+    :return: exit code: 0, or 2 for wrong arguments.
+    """
     match arguments:
         case ["write", folder, template]:
             Path(folder).mkdir(parents=True, exist_ok=True)

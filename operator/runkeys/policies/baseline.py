@@ -48,12 +48,12 @@ def checks(made: str) -> Iterator[Object]:
     :param made: CEL: whether the request is about such a Job at all.
     """
     free = f"namespaceObject.metadata.?labels[?{text(LEVEL)}].orValue('') == 'privileged'"
-    unless = f", unless the namespace says that it may be: its label {LEVEL} is privileged"
+    unless = f", unless the label {LEVEL} of the namespace is privileged"
     for terms, message in ((_near(), _NEAR), (_unconfined(), _UNCONFINED), (_calls(), _CALLS)):
         yield check(f"!({made}) || {free} || ({' && '.join(terms)})", message + unless)
 
 
-_NEAR = "the operator makes no pod that shares namespaces, paths, ports or devices of its node"
+_NEAR = "the operator creates no pod that shares namespaces, paths, ports or devices of its node"
 
 
 def _near() -> Iterator[str]:
@@ -67,7 +67,7 @@ def _near() -> Iterator[str]:
 
 
 _UNCONFINED = (
-    "the operator makes no pod that its node confines less than Pod Security's level baseline asks for: by"
+    "the operator creates no pod that is confined less than Pod Security's baseline level requires: by"
     " seccompProfile, appArmorProfile, seLinuxOptions, sysctls, or procMount without hostUsers: false"
 )
 
@@ -89,7 +89,7 @@ def _unconfined() -> Iterator[str]:
 
 
 _CALLS = (
-    "the operator makes no pod with a host in a probe or lifecycle handler (httpGet.host, tcpSocket.host), which the"
+    "the operator creates no pod with a host in a probe or lifecycle handler (httpGet.host, tcpSocket.host), which the"
     " kubelet would call from the node"
 )
 

@@ -21,10 +21,10 @@ def bindings(_: Account) -> Object:
     checks = [
         check(
             f"variables.owner == '' || variables.owner == {WHO}",
-            "a personal SecretBinding is written by its owner only",
+            "only its owner may write a personal SecretBinding",
             filled(
-                "<who> may not write SecretBinding <binding>, the personal binding of <owner>; its owner can, or"
-                " whoever may act as the owner: kubectl <option>",
+                "<who> may not write SecretBinding <binding>, the personal binding of <owner>; its owner can,"
+                " or a user who may impersonate the owner: kubectl <option>",
                 who=WHO,
                 binding=name,
                 owner="variables.owner",
@@ -34,10 +34,10 @@ def bindings(_: Account) -> Object:
         check(
             "variables.owner != '' || (request.operation == 'UPDATE' && !variables.changed)"
             f" || {may(USE, GROUP, 'secretbindings', name)}",
-            "whoever writes or deletes a SecretBinding must be allowed to use it",
+            "a user who writes or deletes a SecretBinding must be allowed to use it",
             filled(
-                "<who> may not use SecretBinding <binding>, so may not write or delete it; whoever administers the"
-                f" namespace can allow it: {GRANT}",
+                "<who> may not use SecretBinding <binding>, so may not write or delete it; an administrator of"
+                f" the namespace can allow it: {GRANT}",
                 **granted_by(USE, name),
             ),
         ),
@@ -45,19 +45,19 @@ def bindings(_: Account) -> Object:
             "!variables.changed || variables.owner != ''"
             f" || !object.spec.secrets.exists(e, e.?scope.orValue('') == {text(NAMESPACE)})"
             f" || {may(USE, GROUP, 'secretbindings')}",
-            "whoever writes entries with `scope: Namespace` into a shared SecretBinding must be allowed to use all"
+            "a user who writes entries with `scope: Namespace` into a shared SecretBinding must be allowed to use all"
             " SecretBindings of the namespace",
             filled(
                 "<who> may not use all SecretBindings of the namespace, so may not write entries with `scope:"
                 " Namespace`, which open what was sealed for any of them; leave scope out and seal for this"
-                f" SecretBinding, or have whoever administers the namespace allow it: {GRANT}",
+                f" SecretBinding, or ask an administrator of the namespace to allow it: {GRANT}",
                 **granted_by_all(USE),
             ),
         ),
         check(
             f"size(variables.sources) <= {MOST_SOURCES} || variables.gets_all",
             f"spec.secrets refers to more than {MOST_SOURCES} different Secrets, more than can be checked one by one;"
-            " make several bindings, or have it written by somebody who may get all Secrets of the namespace",
+            " create several bindings, or let a user write it who may get all Secrets of the namespace",
         ),
     ]
     for index in range(MOST_SOURCES):
@@ -65,10 +65,10 @@ def bindings(_: Account) -> Object:
         checks.append(
             check(
                 f"size(variables.sources) <= {index} || variables.gets_all || {may('get', '', 'secrets', secret)}",
-                "whoever writes a SecretBinding must be allowed to get each Secret that spec.secrets refers to",
+                "a user who writes a SecretBinding must be allowed to get each Secret that spec.secrets refers to",
                 filled(
-                    "<who> may not get Secret <secret>, to which spec.secrets refers, and a SecretBinding is no way"
-                    f" round that; whoever administers the namespace can allow it: {get} && {bind}",
+                    "<who> may not get Secret <secret>, to which spec.secrets refers, and a SecretBinding does"
+                    f" not change that; an administrator of the namespace can allow it: {get} && {bind}",
                     who=WHO,
                     secret=secret,
                     role=word("get-<secret>", secret=secret),

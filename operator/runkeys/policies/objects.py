@@ -1,4 +1,4 @@
-"""The requirements on Jobs, Secrets, pods and certificate requests: only a run's own task gets the run's secrets."""
+"""Policies on Jobs, Secrets, pods and certificate requests: only a run's own task gets the run's secrets."""
 
 from __future__ import annotations
 
@@ -19,76 +19,78 @@ from runkeys.policies.shared import JOB_CONTROLLERS, NOT_COLLECTED, TARGET
 
 _RUN_LABELS = [LABEL_RUN, LABEL_RUN_UID, LABEL_TASK]
 
-# Writes each object anew as it is, so that it is stored in another version or under another key.
+# It writes each object unchanged, so that it is stored in another version or under another key.
 _MIGRATOR = "system:serviceaccount:kube-system:storage-version-migrator-controller"
 
 _JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
-"""By this label the Job controller takes a pod for one of a Job, and adopts it if it is nobody's."""
+"""By this label the Job controller finds the pods of a Job. It adopts a pod with it that has no owner."""
 
 _JOB_NAME_LABELS = ["batch.kubernetes.io/job-name", "job-name"]
 _JOB_FINALIZER = "batch.kubernetes.io/job-tracking"
 
 _IS_OURS = f"^{OBJECT_PREFIX}.*-[0-9]+-[0-9a-f]{{10}}$"
-"""What names of attempts look like: for volumes, which are of the cluster and not of a namespace that is served."""
+"""Pattern of the names of attempts, for volumes: they belong to the cluster and not to a served namespace."""
 
 
 def names(account: Account) -> Object:
     """Only the operator creates and changes Jobs and Secrets with names or labels of Runkeys.
 
-    A run goes with its Jobs, a Job with its pod and Secret.
+    A run is deleted with its Jobs, a Job with its pod and Secret.
     """
     is_operator = f"{WHO} == {text(account.username)}"
     labels = listed(_RUN_LABELS)
     checks = [
         check(
             f"request.operation != 'CREATE' || !(variables.ours || variables.labelled) || {is_operator}",
-            "only the operator of Runkeys makes Jobs and Secrets whose names begin with rk-, Secrets of type"
+            "only the operator of Runkeys creates Jobs and Secrets whose names begin with rk-, Secrets of type"
             f" {SECRET_TYPE}, and Jobs with the labels {', '.join(_RUN_LABELS)}; choose another name, and leave the"
             " labels out",
         ),
         check(
             f"!(request.operation == 'DELETE' && variables.secret && variables.ours) || {is_operator}",
-            "the Secret of a run is deleted by the operator of Runkeys, or with its Job; to take it away now, cancel"
-            " the run (spec.cancel) or delete it",
+            "only the operator of Runkeys deletes the Secret of a run, or the Secret is deleted with its Job;"
+            " to delete it now, cancel the run (spec.cancel) or delete the run",
         ),
         check(
             "!(request.operation == 'UPDATE' && variables.secret && variables.ours)"
             f" || {WHO} == {text(_MIGRATOR)}",
-            "the Secret of a run is changed by nobody: the answer to a change would be the whole Secret, and labels,"
-            " finalizers and owner are what removes it in time",
+            "nobody can change the Secret of a run: the API server would answer with the whole Secret, and it"
+            " is deleted in time only with its labels, finalizers and owner as they are",
         ),
         check(
             "!(request.operation == 'UPDATE' && variables.job && variables.ours)"
             f" || {WHO} in {listed([*JOB_CONTROLLERS, _MIGRATOR])}",
-            "the Job of a run is changed by the Job controller alone; to end the run set its spec.cancel, to hold it"
-            " spec.suspend, and for anything else make a new run",
+            "only the Job controller can change the Job of a run; to end the run set its spec.cancel, to pause"
+            " it set its spec.suspend, and for anything else create a new run",
         ),
         check(
             "!(request.operation == 'DELETE' && variables.job && variables.ours)"
             " || (request.?options.?propagationPolicy.orValue('') in ['Background', 'Foreground']"
             " && !request.?options.?orphanDependents.orValue(false))",
-            "the Job of a run is deleted with its pod and its Secret, which this would leave behind; use kubectl delete"
-            " job without --cascade (in a request: propagationPolicy Background), or cancel the run (spec.cancel)",
+            "the Job of a run can only be deleted together with its pod and its Secret, and this request would"
+            " leave them behind; use kubectl delete job without --cascade (in a request: propagationPolicy"
+            " Background), or cancel the run (spec.cancel)",
         ),
         check(
             # Unset means Background for a run.
             "!(request.operation == 'DELETE' && variables.run)"
             " || (request.?options.?propagationPolicy.orValue('') != 'Orphan'"
             " && !request.?options.?orphanDependents.orValue(false))",
-            "a WorkflowRun is deleted with its Jobs and their Secrets, which this would leave behind; use kubectl"
-            " delete workflowrun without --cascade (in a request: propagationPolicy Background)",
+            "a WorkflowRun can only be deleted together with its Jobs and their Secrets, and this request would"
+            " leave them behind; use kubectl delete workflowrun without --cascade (in a request:"
+            " propagationPolicy Background)",
         ),
         check(
-            # The garbage collector goes by it, too.
+            # The garbage collector obeys this finalizer too.
             "request.operation == 'DELETE' || !variables.run || !('orphan' in object.metadata.?finalizers.orValue([]))"
             " || (request.operation == 'UPDATE' && 'orphan' in oldObject.metadata.?finalizers.orValue([]))",
-            "the finalizer orphan has a WorkflowRun leave its Jobs and their Secrets behind when it is deleted; leave"
-            " it out",
+            "with the finalizer orphan, a WorkflowRun would leave its Jobs and their Secrets behind when it is"
+            " deleted; leave the finalizer out",
         ),
         check(
             "request.operation != 'UPDATE' || !variables.job"
             f" || {labels}.all(l, object.metadata.?labels[?l] == oldObject.metadata.?labels[?l])",
-            f"the labels {', '.join(_RUN_LABELS)} say which Jobs are a run's, and cannot be changed",
+            f"the labels {', '.join(_RUN_LABELS)} say which Jobs belong to a run, and cannot be changed",
         ),
     ]
     variables = {
@@ -110,13 +112,13 @@ def names(account: Account) -> Object:
 
 
 MOST_CONTAINERS, MOST_VARIABLES = 100, 1000
-"""So many are looked through for the Secret of a run, each container's variables by themselves."""
+"""Limits on what is searched for the Secret of a run: containers of a pod, and variables of each container."""
 
 
 def pods(_: Account) -> Object:
     """Only the pod of a run's Job can refer to the run's Secret or count for the Job, and it stays as it was created.
 
-    In whatever way its metadata could be changed: by itself, with its status, or when it gets its node.
+    The policy covers every way to change its metadata: directly, with its status, or when the pod gets its node.
     """
     labels = listed(_RUN_LABELS)
     prefix = text(OBJECT_PREFIX)
@@ -148,84 +150,88 @@ def pods(_: Account) -> Object:
             f"!variables.named || (size(variables.containers) <= {MOST_CONTAINERS}"
             f" && variables.containers.all(c, size(c.?env.orValue([])) <= {MOST_VARIABLES}))",
             f"the pod names something that begins with {OBJECT_PREFIX}, and has more than {MOST_CONTAINERS} containers"
-            f" or {MOST_VARIABLES} variables in one: too many to look whether that is the Secret of a run",
+            f" or {MOST_VARIABLES} variables in one: too many to check whether that is the Secret of a run",
         ),
         check(
             f"!variables.named || ({own})",
-            "the pod refers to a Secret whose name begins with rk-: that is the Secret of one attempt of a run, for the"
-            " pod of that attempt's Job alone; ask for secrets in a WorkflowRun of your own",
+            "the pod refers to a Secret whose name begins with rk-: that is the Secret of one attempt of a run,"
+            " only for the pod of that attempt's Job; to get secrets, create a WorkflowRun of your own",
         ),
         check(
             "!variables.pod || request.operation != 'CREATE' || variables.job.startsWith("
             f"{prefix}) || !{labels}.exists(l, l in variables.now)",
-            f"the labels {', '.join(_RUN_LABELS)} are for pods of runs, which the Job controller makes; leave them out",
+            f"the labels {', '.join(_RUN_LABELS)} are for pods of runs, which the Job controller creates; leave"
+            " them out",
         ),
         check(
             f"!variables.pod || variables.by_controller || {of_uid[0]} == {of_uid[1]}"
             f" || ({of_uid[0]} == '' && !variables.of_run)",
-            f"the label {_JOB_UID_LABEL} makes a pod one of a Job, and only the Job controller sets it, or takes it off"
-            " the pod of a run; leave it as it is",
+            f"the label {_JOB_UID_LABEL} makes a pod part of a Job, and only the Job controller sets it, or"
+            " removes it from the pod of a run; leave it as it is",
         ),
         check(
             "!variables.pod || request.operation != 'CREATE' || !variables.by_controller"
             f" || !({uid} in variables.now) || variables.uids == [variables.now[{uid}]]",
-            f"the label {_JOB_UID_LABEL} names another Job than the one that the pod is made for, which would count it"
-            " as its own; take it out of the Job's template",
+            f"the label {_JOB_UID_LABEL} names another Job than the one that the pod is created for, and that"
+            " Job would count the pod as its own; remove the label from the Job's template",
         ),
         check(
             f"!variables.pod || variables.by_controller || {listed(_JOB_NAME_LABELS)}.all(l,"
             f" {of_name[0]} == {of_name[1]}"
             f" || (!{of_name[0]}.startsWith({prefix}) && !{of_name[1]}.startsWith({prefix})))",
-            f"the labels {', '.join(_JOB_NAME_LABELS)} with the name of a run's Job are the Job controller's; leave"
-            " them as they are",
+            f"only the Job controller sets or removes the labels {', '.join(_JOB_NAME_LABELS)} with the name of"
+            " a run's Job; leave them as they are",
         ),
         check(
             f"request.?subResource.orValue('') != 'ephemeralcontainers' || ({own})",
-            "the pod has the Secret of a run, so no container can be added to it: it could read what the others were"
-            " given",
+            "the pod has the Secret of a run, so no container can be added to it: that container could read the"
+            " secrets of the others",
         ),
         check(
             "request.?subResource.orValue('') != 'ephemeralcontainers'"
             f" || !object.spec.?volumes.orValue([]).exists(v, v.name == {text(RECIPIENT_VOLUME)})",
-            "the secrets of a run are delivered into the pod, so no container can be added to it: it could mount what"
-            " holds them",
+            "the pod has the secrets of a run, so no container can be added to it: that container could mount"
+            " the volume that holds them",
         ),
         check(
             "!variables.pod || request.operation != 'UPDATE' || "
             f"{labels}.all(l, variables.now[?l] == variables.before[?l])",
-            f"the labels {', '.join(_RUN_LABELS)} say which pods are a run's, and cannot be changed",
+            f"the labels {', '.join(_RUN_LABELS)} say which pods belong to a run, and cannot be changed",
         ),
         check(
             f"!variables.pod || request.operation != 'UPDATE' || !variables.of_run || ({images})",
-            "the images of a run's pod are those that its bindings admitted, and cannot be changed: make a new run",
+            "the images of a run's pod cannot be changed, because the run's bindings admitted these images:"
+            " create a new run",
         ),
         check(
             "!variables.pod || request.operation != 'UPDATE' || !variables.of_run || variables.by_controller"
             f" || ({of_before} == {of_now} && ({tracked}) == ({still_tracked}))",
-            f"the pod of a run is its Job's: the owner that controls it and the finalizer {_JOB_FINALIZER} cannot be"
-            " changed",
+            "the pod of a run belongs to its Job: the owner that controls it and the finalizer"
+            f" {_JOB_FINALIZER} cannot be changed",
         ),
         check(
             f"!variables.pod || request.operation != 'UPDATE' || !variables.of_run || ({same_notes})",
-            f"annotations of a run's pod that begin with {GROUP}/ are what its task is given, and cannot be changed",
+            f"annotations of a run's pod that begin with {GROUP}/ are the input of its task, and cannot be changed",
         ),
         check(
             f"!variables.volume || ({none_of_ours})",
-            "the volume refers to the Secret of an attempt of a run, which is for the pod of that attempt alone; name"
-            " another Secret",
+            "the volume refers to the Secret of an attempt of a run, which is only for the pod of that attempt;"
+            " name another Secret",
         ),
         check(
             "!variables.placed || !variables.now.exists(l,"
             f" l.startsWith({text(f'{GROUP}/')}) || l in {listed([_JOB_UID_LABEL, *_JOB_NAME_LABELS])})",
-            f"a Binding gives a pod its node and adds labels, and those that begin with {GROUP}/ or are the Job"
-            f" controller's ({', '.join([_JOB_UID_LABEL, *_JOB_NAME_LABELS])}) say whose pod it is; leave them out",
+            f"a Binding assigns a pod to a node and adds labels to it, but labels that begin with {GROUP}/ and"
+            f" those of the Job controller ({', '.join([_JOB_UID_LABEL, *_JOB_NAME_LABELS])}) say which run or"
+            " Job the pod belongs to; leave them out",
         ),
         check(
             # Volcano sends all annotations of the pod back. No policy can see whether they are the same.
             f"!variables.placed || !{notes[0]}.exists(k, k.startsWith({text(f'{GROUP}/')}))"
             " || authorizer.group('').resource('pods').subresource('binding').check('create').allowed()",
-            f"a Binding gives a pod its node and adds annotations, and those that begin with {GROUP}/ are what a task"
-            " is given; leave them out (a scheduler that may create pods/binding in all namespaces can send them back)",
+            f"a Binding assigns a pod to a node and adds annotations to it, but those that begin with {GROUP}/"
+            " are the input of a task; leave them out (a scheduler that may create pods/binding in all"
+            " namespaces can send them back)",
         ),
     ]
     jobs = (
@@ -233,12 +239,12 @@ def pods(_: Account) -> Object:
         " && o.?controller.orValue(false))"
     )
     variables = {
-        # A Binding, which is made on the pod or, in the old way, by itself: it has no spec.
+        # A Binding, created as subresource of the pod or, in the old way, as an object: it has no spec.
         "placed": "request.resource.resource == 'bindings' || request.?subResource.orValue('') == 'binding'",
         "volume": "request.resource.resource == 'persistentvolumes'",
         "pod": "!variables.placed && !variables.volume",
         "containers": "object.spec.containers + object.spec.?initContainers.orValue([])",
-        # Whether it can refer to one at all. To go through all fields costs the square of their number.
+        # Whether it can refer to one at all. A search of all fields costs the square of their number.
         "named": "variables.pod && request.operation == 'CREATE'"
         f""" && '%s'.format([object.spec]).contains('"{OBJECT_PREFIX}')""",
         "by_controller": f"{WHO} in {listed(JOB_CONTROLLERS)}",
@@ -253,7 +259,7 @@ def pods(_: Account) -> Object:
     }
     rules = [
         rule("CREATE UPDATE", "pods"),
-        # By its status, too, labels, annotations and finalizers of a pod can be changed.
+        # Through its status, too, labels, annotations and finalizers of a pod can be changed.
         rule("UPDATE", "pods/ephemeralcontainers", "pods/status"),
         rule("CREATE", "pods/binding", "bindings"),
         rule("CREATE UPDATE", "persistentvolumes"),
@@ -262,10 +268,10 @@ def pods(_: Account) -> Object:
 
 
 def recipients(_: Account) -> Object:
-    """Only the kubelet of the node that a request names asks for sealed secrets: the key in it is the pod's then."""
+    """Only the kubelet of the node that a request names can ask for sealed secrets. So the key in it is the pod's."""
     only = check(
         f"object.spec.signerName != {text(SIGNER)} || {WHO} == 'system:node:' + object.spec.nodeName",
-        f"a PodCertificateRequest for {SIGNER} is made by the kubelet of the pod's node alone; ask for secrets in a"
-        " WorkflowRun of your own",
+        f"only the kubelet of the pod's node can create a PodCertificateRequest for {SIGNER}; to get secrets,"
+        " create a WorkflowRun of your own",
     )
     return policy([rule("CREATE", "podcertificaterequests", group="certificates.k8s.io")], [only])

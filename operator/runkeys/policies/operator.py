@@ -31,26 +31,26 @@ def _jobs(account: Account) -> list[Object]:
     return [
         check(
             f"!({made}) || request.namespace != 'kube-system'",
-            "the operator makes no Jobs in kube-system, where accounts may do anything; make the run in a namespace of"
-            " your own",
+            "the operator creates no Jobs in kube-system, where service accounts may do anything; create the"
+            " run in a namespace of your own",
         ),
         check(
             f"!({made}) || request.namespace != {text(account.namespace)} || {allowed}",
-            f"the operator makes no Jobs in its own namespace, where its keys are; make the run in another, or label"
-            f" this one: {shell(*allow)}",
+            "the operator creates no Jobs in its own namespace, where its keys are; create the run in another"
+            f" namespace, or label this one: {shell(*allow)}",
         ),
         *baseline.checks(made),
         *(
             check(
                 f"!({made}) || !{service_account}.namespace(request.namespace).check({text(verb)}).allowed()",
-                f"the operator makes no pod as a service account that may {verb} Secrets of the namespace; use an"
+                f"the operator creates no pod with a service account that may {verb} Secrets of the namespace; use an"
                 " account that may not (spec.serviceAccountName of the run)",
             )
             for verb in _SECRET_VERBS
         ),
         check(
             f"!({made}) || !{keys}",
-            "the operator makes no pod as a service account that may get its sealing keys; use another account"
+            "the operator creates no pod with a service account that may get its sealing keys; use another account"
             " (spec.serviceAccountName of the run)",
         ),
     ]
@@ -80,13 +80,13 @@ def operator(account: Account) -> Object:
             f" && object.?immutable.orValue(false) && !has(object.metadata.finalizers)"
             f" && size({owned}) == 1 && {owned}[0].kind == 'Job'"
             f" && {owned}[0].name == variables.name && {owned}[0].?controller.orValue(false))",
-            f"the operator makes only Secrets of type {SECRET_TYPE} that are immutable and owned by the Job of their"
-            " name",
+            f"the operator creates only Secrets of type {SECRET_TYPE} that are immutable and owned by the Job"
+            " with the same name",
         ),
         check(
             "!(variables.kind == 'secrets' && request.operation == 'UPDATE')"
             f" || (variables.name == {text(SEALING_KEYS)} && request.namespace == {text(account.namespace)})",
-            f"the operator changes no Secret but {SEALING_KEYS} in namespace {account.namespace}",
+            f"the operator changes no Secret except {SEALING_KEYS} in namespace {account.namespace}",
         ),
         check(
             "!(variables.kind == 'secrets' && request.operation == 'DELETE')"
@@ -98,15 +98,15 @@ def operator(account: Account) -> Object:
             " || (!request.?dryRun.orValue(false)"
             " && request.?options.?propagationPolicy.orValue('Background') == 'Background'"
             " && !request.?options.?orphanDependents.orValue(false))",
-            "the operator deletes Secrets at once: a deletion that is tried out, or waits for dependents, would answer"
-            " with the Secret",
+            "the operator deletes Secrets at once: the answer to a dry run, or to a deletion that waits for"
+            " dependents, would be the whole Secret",
         ),
         check(
             "!(variables.kind == 'jobs' && request.operation == 'CREATE')"
             f" || (variables.ours && size({owned}) == 1 && {owned}[0].kind == 'WorkflowRun'"
             f" && {owned}[0].?controller.orValue(false) && {own})",
-            "the operator makes only Jobs whose names begin with rk-, that belong to a WorkflowRun and refer to no"
-            " Secret but that of their name",
+            "the operator creates only Jobs whose names begin with rk-, that belong to a WorkflowRun and refer"
+            " to no Secret except the one with the same name",
         ),
         *_jobs(account),
         check(
@@ -117,13 +117,13 @@ def operator(account: Account) -> Object:
         check(
             "!(variables.kind == 'workflowruns' && request.operation == 'UPDATE')"
             f" || (size({changed(['sealedInput'])}) == 0 && {kept} && {same_notes})",
-            "the operator changes nothing of a run but its status, and takes its sealedInput out",
+            "the operator changes only the status of a run, and removes its sealedInput",
         ),
         check(
             "!(variables.kind == 'workflowruns' && request.operation == 'DELETE')"
             " || (has(oldObject.spec.ttlSecondsAfterFinished)"
             f" && oldObject.?status.?phase.orValue('') in {listed(FINAL_PHASES)})",
-            "the operator deletes only runs that have ended and have ttlSecondsAfterFinished",
+            "the operator deletes only runs that have finished and have ttlSecondsAfterFinished",
         ),
         check(
             "variables.kind != 'podcertificaterequests'"

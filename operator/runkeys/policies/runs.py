@@ -21,9 +21,9 @@ def use(_: Account) -> Object:
         checks.append(
             check(
                 f"size(variables.names) <= {index} || {may(USE, GROUP, 'secretbindings', name)}",
-                f"whoever makes the run may not use the SecretBinding that spec.bindings names as number {index + 1}",
+                f"the user who creates the run may not use SecretBinding number {index + 1} of spec.bindings",
                 filled(
-                    "<who> may not use SecretBinding <binding>; whoever administers the namespace can allow it: "
+                    "<who> may not use SecretBinding <binding>; an administrator of the namespace can allow it: "
                     f"{GRANT}",
                     **granted_by(USE, name),
                 ),
@@ -40,9 +40,9 @@ def reveal(_: Account) -> Object:
         _requester_is_who_asks(),
         check(
             f"{name} == '' || {may(REVEAL, GROUP, 'secretbindings', name)}",
-            "whoever asks for a value may not reveal the SecretBinding",
+            "the user who asks for a value may not reveal the SecretBinding",
             filled(
-                "<who> may not reveal SecretBinding <binding>; whoever administers the namespace can allow it: "
+                "<who> may not reveal SecretBinding <binding>; an administrator of the namespace can allow it: "
                 + GRANT,
                 **granted_by(REVEAL, name),
             ),
@@ -66,9 +66,9 @@ def _requester_is_who_asks() -> Object:
         " && (variables.said == variables.groups"
         f" || (size(variables.said) <= {_UNORDERED} && size(variables.groups) <= {_UNORDERED}"
         " && sets.equivalent(variables.said, variables.groups)))",
-        "spec.requester must be whoever makes the object, with all groups and no others",
+        "spec.requester must be the user who creates the object, with all groups of this user and no others",
         filled(
-            "spec.requester must be <who>, who makes the object, with exactly these groups: <groups>; leave it out"
+            "spec.requester must be <who>, who creates the object, with exactly these groups: <groups>; leave it out"
             " where the API server fills it in (Kubernetes 1.36 and later)",
             who=WHO,
             groups="variables.groups.join(', ')",
@@ -100,24 +100,24 @@ def frozen(_: Account) -> Object:
     checks = [
         check(
             "size(variables.changed) == 0",
-            "the spec of a run is immutable: make a new run",
+            "the spec of a run is immutable: create a new run",
             filled(
                 # GitOps tools recognise "is immutable", and then delete the object and create it again.
                 "spec.<changed> is immutable once a run exists, only suspend, cancel and ttlSecondsAfterFinished"
-                " can be changed: make a new run",
+                " can be changed: create a new run",
                 changed="variables.changed.join(', spec.')",
             ),
         ),
         check(
             "!has(object.spec.sealedInput) || (has(oldObject.spec.sealedInput)"
             " && object.spec.sealedInput == oldObject.spec.sealedInput)",
-            "spec.sealedInput can only be taken out of a run, as a whole: make a new run",
+            "spec.sealedInput can only be removed from a run, as a whole: create a new run",
         ),
     ]
     return policy([ours("UPDATE", "workflowruns")], checks, {"changed": changed(_FREE)})
 
 
-_ROTATE = "whatever was sent may be in the audit log now; treat it as known to others and replace it"
+_ROTATE = "what was sent may now be in the audit log; treat it as known to others and replace it"
 _SEALED = r'"sealed"\s*:\s*"([^r"]|r[^k"]|rk[^1"]|rk1[^."])'
 _PLAIN_ENTRY = r'"secrets"\s*:\s*\[[^\]]*"(value|data|stringData)"\s*:'
 _SEALED_INPUT = r'"sealedInput"\s*:\s*\{(\s*"([^"\\]|\\.)*"\s*:\s*"rk1\.[^"]*"\s*,?)*\s*\}'
@@ -136,8 +136,8 @@ def plaintext(_: Account) -> Object:
     checks = [
         check(
             f"!({is_run}) || !has(object.spec.input) || !{_HAS_SECRETS}",
-            "spec.input holds $secrets in the clear; submit it with `runkeys run`, which seals them, or put what"
-            f" `runkeys seal` gives into spec.sealedInput; {_ROTATE}",
+            "spec.input holds $secrets in the clear; submit it with `runkeys run`, which seals them, or put the"
+            f" output of `runkeys seal` into spec.sealedInput; {_ROTATE}",
         ),
         check(
             "variables.applied == '' || !("
@@ -145,8 +145,8 @@ def plaintext(_: Account) -> Object:
             f" || variables.applied.matches({text(_SEALED)})"
             " || (variables.applied.contains('\"sealedInput\"')"
             f" && !variables.applied.matches({text(_SEALED_INPUT)})))",
-            f"the annotation {LAST_APPLIED} holds a value in the clear, although the spec does not take it; seal it"
-            f" with `runkeys seal`; {_ROTATE}",
+            f"the annotation {LAST_APPLIED} holds a value in the clear, although the spec does not accept it;"
+            f" seal it with `runkeys seal`; {_ROTATE}",
         ),
     ]
     applied = f"object.metadata.?annotations[?{text(LAST_APPLIED)}].orValue('')"

@@ -20,8 +20,8 @@ _CARRIES = (
     f" || e.?valueFrom.?fileKeyRef.?volumeName.orValue('').startsWith({text(OURS)}))"
 )
 _CHANGED = (
-    f"it was not so in the WorkflowRun ({GROUP}), so look for what changes pods of this namespace when they are made:"
-    " a mutating policy or webhook"
+    f"the WorkflowRun ({GROUP}) does not have it, so look for a mutating policy or webhook that changes pods of"
+    " this namespace when they are created"
 )
 
 
@@ -47,8 +47,8 @@ def shown(_: Account) -> Object:
             f"variables.texts.all(c, c['texts'].all(t, size(t.split('$(')) <= {MOST_EXPANSIONS}"
             " && ('(' + t.replace('$$', '')).split('$(').all(p,"
             " !p.contains(')') || !(p.substring(0, p.indexOf(')')) in c['names']))))",
-            f"{', '.join(EXPANDED)} of a container may not have $(NAME) of a variable that holds a secret of a run: its"
-            f" value would be seen; {_CHANGED}",
+            f"{', '.join(EXPANDED)} of a container may not have $(NAME) of a variable that holds a secret of a"
+            f" run: others would see its value; {_CHANGED}",
         )
     )
     texts = " + ".join(_texts(path) for path in EXPANDED)

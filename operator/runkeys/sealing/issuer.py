@@ -116,12 +116,12 @@ def packed_size(values: Mapping[str, bytes]) -> int:
 def not_carried(variable: str, value: bytes) -> str | None:
     """Why the kubelet would not give a container exactly this value from a file; None if it would."""
     if not value:
-        return "is empty, and the kubelet takes an empty variable of a file for a missing one"
+        return "is empty, and the kubelet treats an empty variable from a file as missing"
     if b"'" in value:
-        return "holds a single quote, and the kubelet's files of variables have no way to write one"
+        return "holds a single quote, which the kubelet's files of variables cannot express"
     if b"\r" in value:
-        return "holds a carriage return, and the kubelet drops those at the ends of lines"
+        return "holds a carriage return, and the kubelet drops carriage returns at the ends of lines"
     longest = max(len(line) for line in value.split(b"\n"))
     if longest + len(variable) + 4 > MAX_LINE_BYTES:
-        return f"has a line of {longest} bytes, and the kubelet reads none over 64 KiB"
+        return f"has a line of {longest} bytes, and the kubelet reads no line over 64 KiB"
     return None

@@ -104,7 +104,7 @@ class Context:
             if not part:
                 raise ValueError(f"{type(self).__name__}.{field.name} is empty; name the place to seal for")
             if any("\ud800" <= character <= "\udfff" for character in part):
-                raise ValueError(f"{type(self).__name__}.{field.name} is no text that UTF-8 can hold")
+                raise ValueError(f"{type(self).__name__}.{field.name} is not text that UTF-8 can encode")
 
     def encode(self) -> bytes:
         """Return the context as bytes, which differ for each context. HPKE binds them as ``info``."""
@@ -195,7 +195,7 @@ class PublicKey:
     def __init__(self, raw: bytes) -> None:
         hpke = _public_hpke(raw)
         if hpke is None:
-            raise MalformedError("this is no public key of Runkeys, or it is damaged; get it again")
+            raise MalformedError("this is not a public key of Runkeys, or it is damaged; get it again")
         self.raw = raw
         self.hpke = hpke
         digest = hashlib.sha256(_encode("public-key") + raw).digest()
@@ -315,7 +315,7 @@ class Keyring:
             )
         value = _unpad(padded)
         if value is None:
-            raise MalformedError(f"the value opens, but is not padded as it has to be; {_AGAIN} with runkeys")
+            raise MalformedError(f"the value opens, but is not padded correctly; {_AGAIN} with runkeys")
         return value
 
     def __repr__(self) -> str:
@@ -363,18 +363,14 @@ def _parse(text: str) -> tuple[str, bytes]:
     found = _SEALED_TEXT.fullmatch(text)
     if found is None:
         if re.match(r"rk[0-9]+\.", text) and not text.startswith("rk1."):
-            raise MalformedError(
-                "this is sealed in a format of another version of Runkeys; bring Runkeys up to date"
-            )
+            raise MalformedError("this is sealed in a format of another version of Runkeys; upgrade Runkeys")
         raise MalformedError(
-            "this is no sealed value: that is one line, rk1. and a key id and a dot and then letters, digits, "
-            f"- and _, without white space; {_AGAIN}, or paste all of it"
+            "this is not a sealed value: a sealed value is one line, rk1. and a key id and a dot and then"
+            f" letters, digits, - and _, without white space; {_AGAIN}, or paste all of it"
         )
     sealed = _from_base64url(found[2])
     if sealed is None or not _is_padded_length(len(sealed) - _OVERHEAD):
-        raise MalformedError(
-            f"the sealed value is not whole, or not as it was made; paste all of it, or {_AGAIN}"
-        )
+        raise MalformedError(f"the sealed value is incomplete or was changed; paste all of it, or {_AGAIN}")
     return found[1], sealed
 
 

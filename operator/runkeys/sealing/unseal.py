@@ -44,7 +44,7 @@ def open_bundle(bundle: bytes, namespace: str, pod_uid: str) -> dict[str, bytes]
 
     key = load_pem_private_key(bundle, None)
     if not isinstance(key, EllipticCurvePrivateKey):
-        raise TypeError("the pod's key is not of the type that was asked for")
+        raise TypeError("the pod's key is not of the requested type")
     certificate = x509.load_pem_x509_certificate(bundle)
     found = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(EXTENSION)).value
     if not isinstance(found, x509.UnrecognizedExtension):
@@ -79,7 +79,7 @@ def main() -> None:
     try:
         values = open_bundle(bundle, os.environ["RUNKEYS_NAMESPACE"], os.environ["RUNKEYS_POD_UID"])
     except Exception as error:  # noqa: BLE001 -- whatever it is, its text could hold something of the bundle
-        sys.exit(f"what was delivered does not open ({type(error).__name__})")
+        sys.exit(f"the delivered values cannot be opened ({type(error).__name__})")
     write(values, ENVIRONMENT, FILES)
 
 

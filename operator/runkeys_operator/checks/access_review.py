@@ -46,8 +46,8 @@ class Authorizer:
             return Refusal(
                 Reason.REQUESTER_UNKNOWN,
                 next(iter(first.values())).field,
-                "who made the run is not on record (spec.requester), so nobody can tell what it may use; make the run"
-                " again",
+                "the run does not record who created it (spec.requester), so it is not known what it may use;"
+                " create the run again",
                 permanent=True,
             )
         namespace = run.metadata.namespace
@@ -57,8 +57,9 @@ class Authorizer:
                 return Refusal(
                     Reason.USE_DENIED,
                     reference.field,
-                    f"{requester.username}, who made the run, may not use SecretBinding {name}; whoever administers"
-                    f" the namespace can allow it: {grant(USE, namespace, name, subject_of(requester.username))}",
+                    f"{requester.username}, who created the run, may not use SecretBinding {name}; an"
+                    " administrator of the namespace can allow it:"
+                    f" {grant(USE, namespace, name, subject_of(requester.username))}",
                     permanent=False,
                 )
         return None
@@ -67,9 +68,9 @@ class Authorizer:
         """Why the requester may not do ``verb`` with the binding, and the command that allows it; None if it may."""
         if requester is not None and await self._may(namespace, requester, verb, name):
             return None
-        username = requester.username if requester is not None else "somebody who is not known"
+        username = requester.username if requester is not None else "an unknown user"
         return (
-            f"{username} may not {verb} SecretBinding {name}; whoever administers the namespace can allow it:"
+            f"{username} may not {verb} SecretBinding {name}; an administrator of the namespace can allow it:"
             f" {grant(verb, namespace, name, subject_of(username))}"
         )
 

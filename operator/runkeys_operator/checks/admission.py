@@ -1,9 +1,9 @@
-"""When the admission policies were in force, so that what was made meanwhile is known from what was not. Pure.
+"""Records when the admission policies were in force. Only objects that were created then are trusted. Pure.
 
-Only whoever administers the cluster can change policies, and the API server keeps count: a policy has another uid after
-it was deleted and made again, and its generation grows with each change of its spec. So two looks that find the same
-uids and generations show that nothing was otherwise in between, however long that was, whoever was away. A generation
-that is one more was one change, from what was in force to what is: an upgrade.
+Only administrators of the cluster can change policies, and the API server counts the changes. A policy that was deleted
+and created again has another uid, and its generation grows with each change of its spec. If two checks find the same
+uids and generations, nothing was different in between, however long that was, and even if no operator ran. If a
+generation is one more, there was one change, from the required spec of one version to that of another: an upgrade.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 SETTLES = timedelta(seconds=2)
-"""The API server goes by new policies after up to a second, and tells times in whole seconds."""
+"""The API server takes up to a second to apply new policies, and cuts times to whole seconds."""
 
 _MOST_PERIODS = 16
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """A policy, or its binding, that is as required."""
+    """A policy or policy binding that is as required, as its metadata identifies it."""
 
     uid: str
     generation: int
@@ -32,7 +32,7 @@ class Sighting:
 class Period:
     """A period in which the policies were in force.
 
-    :ivar end: None: they are. :ivar namespaces: for which; none: for all.
+    :ivar end: None: they still are. :ivar namespaces: for which namespaces; empty: for all.
     """
 
     begin: datetime
@@ -40,7 +40,7 @@ class Period:
     namespaces: tuple[str, ...] = ()
 
     def covers(self, namespace: str, created: datetime) -> bool:
-        """Whether something was admitted in it that has this creationTimestamp, which is cut to seconds."""
+        """Whether an object with this creationTimestamp (cut to seconds) was created within the period."""
         if self.namespaces and namespace not in self.namespaces:
             return False
         return self.begin <= created and (self.end is None or created + timedelta(seconds=1) <= self.end)
@@ -48,9 +48,10 @@ class Period:
 
 @dataclass(frozen=True)
 class Record:
-    """The record of when they were in force. The operator keeps it, since nobody can be asked later.
+    """The record of when the policies were in force. The operator stores it, since it cannot be found out later.
 
-    :ivar policies: uid and generation of each, at the last look that found them in force. :ivar seen: when that was.
+    :ivar policies: uid and generation of each at the last check that found them in force, by kind and name.
+    :ivar seen: when that check was.
     """
 
     periods: tuple[Period, ...]
@@ -62,7 +63,7 @@ class Record:
         return any(period.covers(namespace, created) for period in self.periods)
 
     def since(self, namespace: str) -> datetime | None:
-        """Since when they are in force for it without a break."""
+        """Return since when they are in force for the namespace without a break; None if they are not."""
         begins = (
             period.begin
             for period in self.periods
@@ -71,7 +72,7 @@ class Record:
         return min(begins, default=None)
 
     def wire(self) -> str:
-        """As JSON."""
+        """Return the record as JSON."""
         periods = [
             {"begin": _text(item.begin), "end": _text(item.end), "namespaces": list(item.namespaces)}
             for item in self.periods
@@ -83,7 +84,7 @@ class Record:
 
     @classmethod
     def parse(cls, text: str) -> Record | None:
-        """What `wire` wrote; None for anything else: then nothing is known."""
+        """Return the record that `wire` wrote; None for any other text, so that nothing is known."""
         try:
             raw = json.loads(text)
             periods = tuple(
@@ -100,7 +101,7 @@ class Record:
             record = cls(periods, policies, datetime.fromisoformat(raw["seen"]))
             moments = [record.seen, *(at for item in periods for at in (item.begin, item.end) if at)]
             if any(at.tzinfo is None for at in moments):
-                return None  # such cannot be compared
+                return None  # times without a zone cannot be compared
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
         return record
@@ -113,9 +114,12 @@ def looked(
     seen: datetime,
     now: datetime,
 ) -> Record:
-    """What is known after a look that found all policies in force.
+    """Return the record after a check that found all policies in force.
 
-    :param namespaces: for which they are; none: for all. :param seen: when the look began. :param now: and ended.
+    :param record: the record before; None: there is none.
+    :param found: all policies and policy bindings, by kind and name.
+    :param namespaces: for which namespaces they are in force; empty: for all.
+    :param seen: when the check began. :param now: when it ended.
     """
     policies = {name: (item.uid, item.generation) for name, item in found.items()}
     periods = record.periods if record is not None else ()
@@ -124,12 +128,12 @@ def looked(
         for name, item in found.items()
         if record is None or not _follows(record.policies.get(name), item)
     ]
-    # One that an upgrade adds was not demanded before: what was admitted until then goes on.
+    # A policy that an upgrade adds was not required before, so it makes no break.
     added = [item for name, item in found.items() if record is not None and name not in record.policies]
     if record is None or len(changed) > len(added):
         upgraded = [item.created for item in changed if item.generation > 1]
         if record is None and upgraded:
-            # An earlier version kept nothing, and looked at its policies as well: what it believed is believed.
+            # An earlier version had no record, but checked its policies too: what it trusted is trusted.
             since = max(upgraded)
         elif upgraded or any(item.generation < 1 for item in changed):
             since = now
@@ -139,7 +143,7 @@ def looked(
         closed = (item if item.end else replace(item, end=last_seen) for item in periods)
         periods = (*closed, Period(since + SETTLES, None, namespaces))
     elif not any(item.end is None and item.namespaces == namespaces for item in periods):
-        # For other namespaces than before: without a break for those that stay, from now on for those that are new.
+        # The namespaces have changed: no break for those that stay, and new ones are trusted from now on.
         kept = (item if item.end else _narrowed(item, namespaces) for item in periods)
         periods = (*(item for item in kept if item is not None), Period(now + SETTLES, None, namespaces))
     return Record(periods[-_MOST_PERIODS:], policies, seen)
@@ -150,7 +154,7 @@ def _follows(before: tuple[str, int] | None, now: Sighting) -> bool:
 
 
 def _narrowed(period: Period, namespaces: tuple[str, ...]) -> Period | None:
-    """The part of a period that is for some namespaces, where none means all; None: there is no such part."""
+    """Return the part of a period that is for these namespaces (empty: all); None if there is none."""
     if not period.namespaces or not namespaces:
         return replace(period, namespaces=period.namespaces or namespaces)
     both = tuple(name for name in period.namespaces if name in namespaces)

@@ -1,10 +1,10 @@
-"""Whether the admission policies are in force: without them this operator makes no Secret, and no Job for one (I6).
+"""Checks the admission policies. Without them this operator creates no Secret, and no Job for one (I6).
 
-What is installed is compared with what this version ships, by reading each policy and binding by its name. That is
-done with the resync, and before something is made, unless the last look was a moment ago.
+The check reads each policy and policy binding by name and compares it with the one of this version. It runs with the
+resync, and before something is created, unless the last check was a moment ago.
 
-Nothing that was made while they were away is believed afterwards: since when they are in force, and when they were
-before, is kept in an annotation of the ConfigMap with the public keys, see :mod:`runkeys_operator.checks.admission`.
+Objects that were created while the policies were missing are not trusted afterwards. An annotation of the ConfigMap
+with the public keys records when they were in force, see :mod:`runkeys_operator.checks.admission`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _AGAIN_SECONDS = 1.0
 """For how long a failed check is not repeated."""
 
 _KEEP_SECONDS = 60.0
-"""So often is it written down that they are still in force, when nothing is made."""
+"""Interval at which the record says that they are still in force, while nothing is created."""
 
 _CONFIRM_SECONDS = 3.0
-"""So often are they looked at when something was made since the last look, which is written down then: what was made
-in between is not believed if they go."""
+"""Interval of the checks after something was created. Each is recorded: an object that was created since the last
+check is not trusted if the policies disappear."""
 
 KEPT = f"{GROUP}/policies-in-force"
-"""The annotation."""
+"""The annotation with the record."""
 
 _GROUP, _VERSION = policies.API.split("/")
 _RESOURCES = {
@@ -57,17 +57,20 @@ _RESOURCES = {
     )
 }
 REMEDY = (
-    "so nothing holds people to what they may use, and no Job and no Secret is made. Install the policies of this"
-    " version again (helm upgrade, or kubectl apply -f policies/); the run then goes on by itself"
+    "so nothing limits users to what they may use, and no Job and no Secret is created. Install the policies of this"
+    " version again (helm upgrade, or kubectl apply -f policies/); the run then continues by itself"
 )
 
 
 Built = Callable[[tuple[str, ...]], dict[tuple[str, str], Json]]
-"""The specs by kind and name, as they are for the namespaces that are served; ``()``: all."""
+"""From the served namespaces (``()``: all) to the required specs, by kind and name."""
 
 
 class _Found(NamedTuple):
-    """A policy or binding that is as required. ``namespaces``: those that a binding selects; None: all."""
+    """A policy or policy binding that is as required.
+
+    :ivar namespaces: those that a policy binding selects; None for a policy, or for a binding that selects all.
+    """
 
     name: str
     sighting: Sighting
@@ -84,7 +87,11 @@ class PolicyCheck:
         operator_namespace: str | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`namespaces`: those that are served; none: all. `operator_namespace`: where the sealing keys are."""
+        """Prepare the checks. No request is sent yet.
+
+        :param namespaces: those that are served; empty: all.
+        :param operator_namespace: where the sealing keys are.
+        """
         self._kube = kube
         self._namespaces = tuple(namespaces)
         self._operator_namespace = operator_namespace
@@ -99,24 +106,24 @@ class PolicyCheck:
         self._loaded = False
         self._newest: datetime | None = None
         self._kept_at: float | None = None
-        # The API server's clock tells when objects were made, so it is the only one that counts.
+        # The API server's clock sets creation times, so it is the only one that counts.
         self._server: tuple[datetime, float] | None = None
 
     @property
     def in_force(self) -> bool:
-        """Whether the policies were in force at the last look; False before the first."""
+        """Whether the policies were in force at the last check; False before the first."""
         return self._looked_at is not None and self._refusal is None
 
     @property
     def problem(self) -> str:
-        """What was wrong at the last look; empty if nothing was."""
+        """What was wrong at the last check; empty if nothing was."""
         return str(self._refusal) if self._refusal is not None else ""
 
     async def refusal(self, *, anew: bool = False) -> Refusal | None:
-        """Why nothing may be created now; None if the policies are in force.
+        """Return why nothing may be created now; None if the policies are in force.
 
-        :param anew: by a look that begins now, or since somebody else has asked for one.
-        :raises ApiError: if the API server could not be asked.
+        :param anew: rely only on a check that began after this call, not on one of a moment ago.
+        :raises ApiError: the API server could not be asked.
         """
         asked = self._now()
         async with self._looking:
@@ -127,9 +134,9 @@ class PolicyCheck:
             return self._refusal
 
     async def watch(self, restored: Callable[[], None]) -> None:
-        """While they are not in force, look again each second, and say so once they are; never ends.
+        """While the policies are not in force, check again each second, and call `restored` once they are. Never ends.
 
-        Policies are replaced by an upgrade, too: what was refused in that moment goes on at once.
+        An upgrade replaces policies too. Runs that were refused in that moment continue at once.
         """
         while True:
             await self._missing.wait()
@@ -140,11 +147,12 @@ class PolicyCheck:
                     restored()
 
     def not_admitted(self, what: str, namespace: str, created: datetime | None, field: str) -> Refusal | None:
-        """Why something is not trusted although the policies are in force now: it was created while they were not.
+        """Return why an object is not trusted although the policies are in force now; None if it is trusted.
 
-        To be asked when `refusal` has just found nothing.
+        It is not trusted if it was created while they were not in force. Call this only after `refusal` returned None.
 
-        :param what: it in words. :param field: what the refusal is about.
+        :param what: the object, for the message. :param created: its creationTimestamp.
+        :param field: the field that the refusal names.
         """
         record = self._record
         if created is not None:
@@ -156,13 +164,16 @@ class PolicyCheck:
         return Refusal(
             Reason.REQUESTER_UNKNOWN,
             field,
-            f"{what} was made at {created:%Y-%m-%dT%H:%M:%SZ}, and the admission policies are not known to have been in"
-            f" force then{again}, so nobody can tell who made it; make it again",
+            f"{what} was created at {created:%Y-%m-%dT%H:%M:%SZ}, and the admission policies are not known to"
+            f" have been in force then{again}, so it is not known who created it; create it again",
             permanent=True,
         )
 
     async def confirm(self) -> None:
-        """Look again soon after something was made, until cancelled: what was there before and after was there then."""
+        """Check again soon after something was created, until cancelled.
+
+        Policies that are the same before and after a creation were in force at that moment.
+        """
         while True:
             await asyncio.sleep(_CONFIRM_SECONDS)
             record, newest = self._record, self._newest
@@ -174,7 +185,7 @@ class PolicyCheck:
                     if self._refusal is None:
                         await self._keep()
             except ApiError as error:
-                log.debug("could not look at the admission policies: %s", error)  # the resync tells
+                log.debug("could not look at the admission policies: %s", error)  # the resync reports it
 
     async def _look(self) -> None:
         if self._server is None:
@@ -206,10 +217,10 @@ class PolicyCheck:
         sightings = {item.name: item.sighting for item in found}
         record = looked(before, sightings, tuple(common), seen, self._server_time())
         if before is None or before.periods != record.periods:
-            # When that ended is what counts, so it is asked for and not reckoned.
+            # A period may begin when the check ended. So the time is asked for, not computed.
             record = looked(before, sightings, tuple(common), seen, await self._ask_the_time())
             since = ", ".join(f"{item.begin:%Y-%m-%dT%H:%M:%SZ}" for item in record.periods if not item.end)
-            log.info("what was made since %s was admitted by the policies", since)
+            log.info("the policies have checked everything created since %s", since)
         self._record = record
         changed = before is None or (before.periods, before.policies) != (record.periods, record.policies)
         if changed or self._kept_at is None or self._now() >= self._kept_at + _KEEP_SECONDS:
@@ -221,7 +232,7 @@ class PolicyCheck:
         try:
             found = await self._kube.get(CONFIG_MAPS, self._operator_namespace, PUBLIC_KEYS)
         except (Forbidden, NotFound):
-            return None  # told by whoever needs the keys
+            return None  # the code that needs the keys reports it
         return Record.parse((found["metadata"].get("annotations") or {}).get(KEPT, ""))
 
     async def _keep(self) -> None:
@@ -241,12 +252,15 @@ class PolicyCheck:
         except Conflict:
             return  # the next check writes it
         except ApiError as error:
-            log.warning("could not write down since when the admission policies are in force: %s", error)
+            log.warning("could not record since when the admission policies are in force: %s", error)
         self._kept_at = self._now()
         await self._ask_the_time()
 
     async def _ask_the_time(self) -> datetime:
-        """The API server's, which it cuts to seconds: a time that it was not later than."""
+        """Return a time that the API server's clock has not passed: it cuts times to seconds.
+
+        :raises ApiError: the request failed.
+        """
         review = await self._kube.who_am_i()
         moment = datetime.fromisoformat(review["metadata"]["creationTimestamp"])
         self._server = moment, self._now()
@@ -254,14 +268,14 @@ class PolicyCheck:
         return moment + timedelta(seconds=1)
 
     def _server_time(self) -> datetime:
-        """A time that the API server's clock has reached."""
+        """Return a time that the API server's clock has reached."""
         if self._server is None:
             raise RuntimeError("it has to be asked first")
         moment, answered = self._server
         return moment + timedelta(seconds=self._now() - answered)
 
     async def _expect(self) -> Built:
-        """Find out who this operator is, and whether the server knows policies that change what is sent."""
+        """Return the required specs, for this operator's username and for the kinds of policies that the server has."""
         username = self._username
         account = Account(username, self._operator_namespace or Account.home_of(username))
         kinds = {entry["name"] for entry in await self._kube.discover(_RESOURCES[MUTATING])}
@@ -285,7 +299,7 @@ class PolicyCheck:
             left_out = sorted(set(self._namespaces) - set(namespaces))
             if left_out or not self._namespaces:
                 what = ", ".join(left_out) or "all namespaces"
-                return _refusal(kind, name, f"is not for {what}, which the operator serves")
+                return _refusal(kind, name, f"does not cover {what}, which the operator serves")
         expected = built(tuple(namespaces or ()))[kind, name]
         different = policies.difference(expected, found.get("spec"))
         if different is not None:

@@ -99,8 +99,8 @@ async def sealed_support(kube: Kube, image: str, namespaces: tuple[str, ...]) ->
         served = set()
     if not {REQUESTS.plural, f"{REQUESTS.plural}/status"} <= served:
         problem = (
-            f"the API server does not serve {REQUESTS} in {REQUESTS.version}, which takes Kubernetes 1.37 or later with"
-            " the feature gate PodCertificateRequest on"
+            f"the API server does not serve {REQUESTS} in {REQUESTS.version}, which requires Kubernetes 1.37 or"
+            " later with the feature gate PodCertificateRequest on"
         )
     else:
         for namespace in namespaces or (None,):
@@ -112,9 +112,9 @@ async def sealed_support(kube: Kube, image: str, namespaces: tuple[str, ...]) ->
                 f"the operator may not sign for {SIGNER} (see the chart's ClusterRole for sealed delivery)"
             )
     if problem:
-        log.error("no sealed delivery: %s", problem)
+        log.error("sealed delivery is not available: %s", problem)
         return SealedSupport(problem=problem)
-    log.info("sealed delivery is offered")
+    log.info("sealed delivery is available")
     return SealedSupport(image=image)
 
 
@@ -211,7 +211,7 @@ def _refusal(namespace: str | None, missing: list[Right]) -> str:
     for right in missing:
         verbs.setdefault(right.kind, []).append(right.verb)
     lacks = "; ".join(f"{', '.join(listed)} {kind}" for kind, listed in verbs.items())
-    return f"the operator may not do all that it must {where} (see the chart's roles): {lacks}"
+    return f"the operator lacks rights {where} (see the chart's roles): {lacks}"
 
 
 async def _missing(kube: Kube, namespace: str | None, needed: tuple[Right, ...]) -> list[Right]:

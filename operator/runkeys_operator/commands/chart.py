@@ -50,7 +50,7 @@ def drain(options: Options, timeout_seconds: int) -> None:
             if time.monotonic() >= until:
                 raise GaveUpError(
                     f"Secrets are left after {timeout_seconds} s, or runs that cannot be suspended: {', '.join(left)}."
-                    " See their conditions, and whether the operator runs; to remove the release all the same:"
+                    " See their conditions, and whether the operator runs; to remove the release anyway:"
                     " helm uninstall --no-hooks"
                 )
             await asyncio.sleep(_PAUSE)
@@ -73,7 +73,7 @@ async def _drain_once(kube: Kube, namespaces: Iterable[str]) -> list[str]:
             if namespace is None:
                 raise
             # With the namespace its roles went; where only they are gone, the operator makes no Secret either.
-            echo(f"namespace {namespace} is left out: it is gone, or its roles are", err=True)
+            echo(f"namespace {namespace} is skipped: it or its roles no longer exist", err=True)
             continue
         for raw in runs:
             run = WorkflowRun.parse(raw)
@@ -121,13 +121,13 @@ def selftest(options: Options, /, namespace: str, timeout_seconds: int, **given:
         requester = {"username": user["username"], "groups": user.get("groups") or []}
         made = await kube.create(RUNS, namespace, _test_run(requester, **given))
         name = made["metadata"]["name"]
-        echo(f"made run {namespace}/{name}")
+        echo(f"created run {namespace}/{name}")
         run = WorkflowRun.parse(made)
         until = time.monotonic() + timeout_seconds
         try:
             while not (run.status.finished and _is(run, "SecretsReleased")):
                 if time.monotonic() >= until:
-                    raise GaveUpError(f"the run has not ended after {timeout_seconds} s: {_said(run)}")
+                    raise GaveUpError(f"the run has not finished after {timeout_seconds} s: {_said(run)}")
                 await asyncio.sleep(_PAUSE)
                 run = WorkflowRun.parse(await kube.get(RUNS, namespace, name))
         finally:
@@ -142,7 +142,7 @@ def selftest(options: Options, /, namespace: str, timeout_seconds: int, **given:
         return "; ".join(f"{item.created} to {item.deleted}" for item in exposures)
 
     times = _run(options, work)
-    echo(f"its pod found the value; its Secret was there from {times}, and is gone")
+    echo(f"its pod found the value; its Secret existed from {times}, and is deleted")
 
 
 def _test_run(

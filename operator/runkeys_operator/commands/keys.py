@@ -42,7 +42,7 @@ def list_keys(options: Options) -> None:
         return await ring.stored(), await _users(kube, options.namespaces)
 
     stored, users = _run(options, work)
-    echo(f"{'KEY':<18}{'MADE':<22}{'NEEDED BY':<11}FINGERPRINT")
+    echo(f"{'KEY':<18}{'CREATED':<22}{'NEEDED BY':<11}FINGERPRINT")
     for key in reversed(stored):
         made, needed = f"{key.made:%Y-%m-%dT%H:%M:%SZ}", len(users.get(key.id, []))
         echo(f"{key.id:<18}{made:<22}{needed:<11}{key.private.public.fingerprint}")
@@ -59,7 +59,7 @@ def rotate(options: Options) -> None:
         return await ring.rotate()
 
     key = _run(options, work)
-    echo(f"key {key.id} made; fingerprint {key.private.public.fingerprint}")
+    echo(f"key {key.id} created; fingerprint {key.private.public.fingerprint}")
 
 
 @keys.command()
@@ -84,9 +84,9 @@ def retire(options: Options, key_id: str, *, force: bool) -> None:
     if needed and not force:
         lines = "\n".join(f"  {where}" for where in needed)
         raise click.ClickException(
-            f"key {key_id} is still needed; seal these anew first (keys reseal), or let them end:\n{lines}"
+            f"key {key_id} is still needed; seal these again first (keys reseal), or let them finish:\n{lines}"
         )
-    echo(f"key {key_id} is gone")
+    echo(f"key {key_id} is deleted")
 
 
 @keys.command()
@@ -102,7 +102,7 @@ def reseal(options: Options, file: Any) -> None:
     async def work(_: Kube, ring: Keys) -> Keyring:
         stored = await ring.stored()
         if not stored:
-            raise KeysError("there is no sealing key yet; the operator makes one when it starts")
+            raise KeysError("there is no sealing key yet; the operator creates one when it starts")
         newest, *older = [key.private for key in reversed(stored)]
         return Keyring(newest, older)
 
@@ -110,7 +110,7 @@ def reseal(options: Options, file: Any) -> None:
     try:
         documents = [item for item in yaml.safe_load_all(text) if isinstance(item, dict)]
     except yaml.YAMLError:
-        raise click.ClickException("this is no YAML; give a manifest of a SecretBinding") from None
+        raise click.ClickException("this is not YAML; give a manifest of a SecretBinding") from None
     bindings = [item for document in documents for item in _bindings_in(document)]
     if not bindings:
         raise click.ClickException("there is no SecretBinding in it")
@@ -153,7 +153,7 @@ async def _users(kube: Kube, namespaces: tuple[str, ...]) -> dict[str, list[str]
         try:
             users.setdefault(sealing.key_id_of(text), []).append(where)
         except sealing.SealError:
-            return  # its status says so; no key opens it
+            return  # no key opens it, and its status says so
 
     for namespace in namespaces or (None,):
         for raw in await kube.list(BINDINGS, namespace):

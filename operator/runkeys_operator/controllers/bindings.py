@@ -129,7 +129,7 @@ class BindingController:
         elif nobody:
             reason, message = (
                 Reason.ACCESS_DENIED.value,
-                "spec.access is empty, so that no run may use this binding",
+                "spec.access is empty, so no run may use this binding",
             )
         else:
             reason, message = "Readable", ""

@@ -24,7 +24,7 @@ from runkeys_operator.values.delivery import CertificateIssuer, RecipientError
 log = logging.getLogger(__name__)
 
 
-_NO_RUN = "this is no pod of a WorkflowRun; ask for secrets in a run"
+_NO_RUN = "this pod does not belong to a WorkflowRun; to get secrets, create a WorkflowRun"
 
 
 class CertificateRequests:

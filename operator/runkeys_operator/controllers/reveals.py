@@ -38,8 +38,8 @@ KEPT = timedelta(seconds=60)
 
 
 _NOBODY_KNOWS = (
-    "so nobody can tell who asks, and nothing is told. Have the policies of this version installed again (helm upgrade,"
-    " or kubectl apply -f policies/), and ask again"
+    "so it is not known who asks, and no value is returned. Ask an administrator of the cluster to install the"
+    " policies of this version again (helm upgrade, or kubectl apply -f policies/), and ask again"
 )
 
 
@@ -195,7 +195,8 @@ class RevealController:
     def _requester(self, reveal: SecretReveal) -> str:
         if reveal.spec.requester is None:
             message = (
-                "who asks is not on record, so nothing can be told; ask again with the policies installed"
+                "the request does not record who asks, so no value is returned; ask again when the policies are"
+                " installed"
             )
             raise _DeniedError(Refusal(Reason.REQUESTER_UNKNOWN, "spec.requester", message, permanent=True))
         return reveal.spec.requester.username

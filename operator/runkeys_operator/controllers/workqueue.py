@@ -256,7 +256,7 @@ class ReconcileQueue(Generic[K]):
             backoff = max(backoff, min(LONGEST_BACKOFF, error.retry_after))
             self._not_before[key] = asyncio.get_running_loop().time() + backoff
         level = logging.WARNING if isinstance(error, ApiError) and error.retryable else logging.ERROR
-        log.log(level, "failed, again in %.1f s: %s", backoff, describe(error), extra={"run": key})
+        log.log(level, "failed, retrying in %.1f s: %s", backoff, describe(error), extra={"run": key})
         return backoff
 
 

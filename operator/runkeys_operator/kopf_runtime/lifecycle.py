@@ -85,5 +85,5 @@ class Kopf:
 
 
 def _end_process() -> None:
-    log.critical("not everything ended by itself; ending the process")
+    log.critical("not everything stopped by itself; ending the process")
     os._exit(1)

@@ -52,7 +52,7 @@ class Sessions:
         # kopf makes no pause between a refusal and its next try.
         clock, before = asyncio.get_running_loop().time, self._opened_at
         if len(before) == _MOST_LOGINS and clock() - before[0] < _WITHIN_SECONDS:
-            log.critical("the API server refuses the operator's credentials again and again")
+            log.critical("the API server keeps refusing the operator's credentials")
             return None
         if before and clock() - before[-1] < 1:
             await asyncio.sleep(1)

@@ -221,7 +221,7 @@ class Kube:
                     event = read_event(line, str(call))
                     if event is None:
                         unread += 1
-                        log.error("%s: passed over an event that cannot be read", call)
+                        log.error("%s: skipped an event that cannot be read", call)
                         continue
                     read += 1
                     yield event

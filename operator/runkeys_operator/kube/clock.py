@@ -71,7 +71,8 @@ class ServerClock:
             self._ahead += off
             metrics.clock_offset.set(self._ahead.total_seconds())
             log.warning(
-                "the API server's clock is %+.0f s from this machine's, and is gone by",
+                "the API server's clock differs from this machine's by %+.0f s; the operator uses the API"
+                " server's clock",
                 self._ahead.total_seconds(),
             )
 

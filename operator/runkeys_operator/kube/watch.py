@@ -80,7 +80,7 @@ class Watch:
                     accepted = clock()
                 elif clock() - accepted > _REFUSED_SECONDS:
                     raise
-                log.warning("%s; again in %.1f s", error, pause)
+                log.warning("%s; retrying in %.1f s", error, pause)
                 await asyncio.sleep(max(pause, error.retry_after or 0.0))
                 pause = min(_LONGEST_PAUSE, 2 * pause)
 
@@ -100,4 +100,4 @@ def hand_on(resource: Resource, sink: Sink, event: Json) -> None:
     try:
         sink(event)
     except Exception as error:  # noqa: BLE001 -- whatever is wrong, it is wrong with this object
-        log.error("passed over one of %s: %s", resource, describe(error))  # noqa: TRY400
+        log.error("skipped one of %s: %s", resource, describe(error))  # noqa: TRY400

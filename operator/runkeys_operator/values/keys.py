@@ -98,7 +98,7 @@ class Keys:
         elif sealing.key_id_of(text) not in self._keyring.key_ids and self._may_read_again():
             await self._load()  # another replica, or a command, has created one since
         if self._keyring is None:
-            raise KeysError("there is no sealing key yet; the operator makes one when it starts")
+            raise KeysError("there is no sealing key yet; the operator creates one when it starts")
         return self._keyring.open(text, context)
 
     async def tend(self) -> None:
@@ -152,7 +152,7 @@ class Keys:
     async def _get(self, resource: object, name: str) -> Json:
         if self._namespace is None:
             raise KeysError(
-                "the operator was not told its own namespace, where the keys are (--operator-namespace)"
+                "the operator does not know its own namespace, where the keys are (--operator-namespace)"
             )
         kind = SECRETS if resource is SECRETS else CONFIG_MAPS
         what = f"{'Secret' if kind is SECRETS else 'ConfigMap'} {name} in namespace {self._namespace}"
@@ -160,7 +160,7 @@ class Keys:
             return await self._kube.get(kind, self._namespace, name)
         except NotFound:
             raise KeysError(
-                f"there is no {what}; the chart makes it: install it again, or restore it"
+                f"there is no {what}; the chart creates it: install it again, or restore it"
             ) from None
         except Forbidden:
             raise KeysError(f"the operator may not read {what} (see the chart's roles)") from None
@@ -170,7 +170,7 @@ class Keys:
         key = StoredKey(made, PrivateKey.generate())
         patch: Json = {"data": {key.name: base64.b64encode(key.private.seed).decode()}}
         await self._kube.patch(SECRETS, self._namespace, PRIVATE, patch, resource_version=version)
-        log.info("sealing key %s made, fingerprint %s", key.id, key.private.public.fingerprint)
+        log.info("sealing key %s created, fingerprint %s", key.id, key.private.public.fingerprint)
         everything = [*stored, key]
         _measure(everything)
         self._keyring = Keyring(key.private, [item.private for item in reversed(stored)])
@@ -208,7 +208,7 @@ def an_older(stored: list[StoredKey], key_id: str) -> StoredKey:
         there = ", ".join(key.id for key in stored) or "none"
         raise KeysError(f"there is no key {key_id}; there are: {there}")
     if found is stored[-1]:
-        raise KeysError(f"key {key_id} is the newest, with which everything is sealed; rotate first")
+        raise KeysError(f"key {key_id} is the newest, which seals all new values; rotate first")
     return found
 
 
@@ -218,7 +218,7 @@ def _stored(data: dict[str, str]) -> list[StoredKey]:
         found = _NAME.fullmatch(name)
         seed = _decoded(encoded)
         if found is None or len(seed) != SEED_LENGTH:
-            log.error("%s in Secret %s is no sealing key; it is left alone", name, PRIVATE)
+            log.error("%s in Secret %s is not a sealing key; it is left alone", name, PRIVATE)
             continue
         key = StoredKey(datetime.strptime(found[1], _TIME).replace(tzinfo=UTC), PrivateKey(seed))
         if key.id != found[2]:

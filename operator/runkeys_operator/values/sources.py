@@ -73,8 +73,8 @@ class Sources:
                     Refusal(
                         Reason.VALUE_TOO_LARGE,
                         field,
-                        f"the secrets of this task have more than the {MAX_ATTEMPT_BYTES} bytes together that are"
-                        " possible",
+                        f"the secrets of this task have more than {MAX_ATTEMPT_BYTES} bytes together, the most"
+                        " that is possible",
                         permanent=False,
                     )
                 )
@@ -134,7 +134,8 @@ class Sources:
             return Refusal(
                 Reason.SOURCE_NOT_FOUND,
                 reference.field,
-                f"{where}: there is no Secret {source.name} in namespace {namespace}; create it, and the run goes on",
+                f"{where}: there is no Secret {source.name} in namespace {namespace}; create it, and the run"
+                " then continues",
                 permanent=False,
             )
         return Refusal(
@@ -262,7 +263,7 @@ def _placed(context: sealing.Context) -> str:
         return ""
     return (
         " (a strict value is for one name and namespace of its binding, which kustomize's namePrefix, nameSuffix and"
-        " namespace change: seal for those that come out, or with scope: Namespace)"
+        " namespace change: seal for the names that result, or with scope: Namespace)"
     )
 
 

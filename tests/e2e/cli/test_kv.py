@@ -32,8 +32,8 @@ def test_values_are_set_read_listed_and_deleted(team: Team, writer: Terminal) ->
 def test_what_is_no_json_is_refused_and_nothing_is_written(team: Team, writer: Terminal) -> None:
     refused = writer.run("kv", "set", "name", "plain text")
     assert refused.code == 5
-    assert "the value of key 'name' is no JSON" in refused.err
-    assert "Text stands in quotes" in refused.err
+    assert "the value of key 'name' is not JSON" in refused.err
+    assert "Text needs quotes" in refused.err
     large = writer.run("kv", "set", "name", stdin=json.dumps("x" * 10_000))
     assert large.code == 5
     assert "10002 bytes as JSON; at most 10000" in large.err

@@ -61,8 +61,8 @@ def test_plan_says_who_lacks_what_and_the_command_mends_it(team: Team, user: Use
     done = bob.run("plan", "-f", file)
     assert done.code == 4, done
     name = f"system:serviceaccount:{team.namespace}:bob"
-    assert f"In the way: {name} may not use SecretBinding keys" in done.out
-    command = done.out.partition("whoever administers the namespace: ")[2].splitlines()[0]
+    assert f"Problem: {name} may not use SecretBinding keys" in done.out
+    command = done.out.partition("an administrator of the namespace can allow it: ")[2].splitlines()[0]
     team.cluster.run("sh", "-c", command)
     assert bob.run("plan", "-f", file).code == 0
     rows = bob.run("who-can", "use", "keys")
@@ -163,7 +163,7 @@ def test_doctor_says_that_who_may_change_secrets_reads_them(team: Team, user: Us
     )
     told(bob, "secrets", "warning", as_good)
     give(team, "reads", account, [{**secrets, "verbs": ["get"]}])
-    told(bob, "secrets", "ok", "and so reads them")
+    told(bob, "secrets", "ok", "and so can read them")
 
 
 def told(user: Terminal, check: str, state: str, says: str) -> None:
@@ -198,4 +198,4 @@ def test_doctor_says_which_policy_is_another_one(team: Team, tmp_path: Path) -> 
     team.client.delete(kind, name)
     assert f"ValidatingAdmissionPolicy {name} is missing" in admin.run("doctor").out
     nowhere = admin.run("--operator-namespace", "default", "doctor")
-    assert "there are none for an operator in namespace default" in nowhere.out
+    assert "there are no policies for an operator in namespace default" in nowhere.out

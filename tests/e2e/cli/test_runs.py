@@ -48,7 +48,7 @@ def test_31_36_a_command_with_a_variable_and_a_secret_by_exact_name(team: Team, 
     table = alice.ok("status", "cmd").splitlines()
     assert table[0].split() == ["TASK", "STATE", "TRY", "SECRETS", "EXPOSED", "TIME"]
     assert table[1].split()[:5] == ["main", "Succeeded", "1", "API_TOKEN", "gone"]
-    assert re.fullmatch(r"Released: yes, after \d+\.\ds in all", table[2])
+    assert re.fullmatch(r"Released: yes, after \d+\.\ds in total", table[2])
     assert team.value not in done.out + done.err + "".join(table)
     stored = team.run("cmd")
     assert stored["spec"]["requester"]["username"] == f"system:serviceaccount:{team.namespace}:alice"
@@ -117,7 +117,7 @@ def test_cancel_suspend_resume_and_delete(team: Team, alice: Terminal) -> None:
     assert done.code == 1
     assert "work: Cancelled" in done.out
     assert phase(team.run()) == "Cancelled"
-    assert "is over already: Cancelled" in alice.run("cancel", "job").err
+    assert "has already finished: Cancelled" in alice.run("cancel", "job").err
     assert alice.run("suspend", "job").code == 5
     alice.ok("delete", "job")
     assert alice.run("status", "job").code == 3
@@ -142,7 +142,7 @@ def test_logs_say_that_they_are_not_masked(team: Team, alice: Terminal) -> None:
     alice.ok("run", "-f", write(alice, run(team.namespace)), "--wait")
     done = alice.run("logs", "job")
     assert done.out == f"sha256 {team.digest}\n"
-    assert "values are masked only where programs read them by the runkeys library" in done.err
+    assert "values are masked only in programs that read them with the runkeys library" in done.err
     assert alice.run("-q", "logs", "job").err == ""
 
 
@@ -165,7 +165,7 @@ def test_interrupted_the_run_goes_on_and_it_is_said_how_to_stop_it(team: Team, a
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert "Run job goes on; to stop it: runkeys cancel job" in err
+    assert "Run job continues; to stop it: runkeys cancel job" in err
     assert phase(team.run()) == "Running"
     team.tell_to_finish(team.run())
     shown = alice.typed("watch", "job", answers={})
@@ -238,7 +238,7 @@ def test_a_run_whose_secret_stays_ends_with_8(team: Team, alice: Terminal) -> No
     try:
         done = alice.run("watch", "job")
         assert done.code == 8, done
-        assert "Released: no, the Secret was deleted, but finalizers of others keep it" in done.out
+        assert "Released: no, the Secret was deleted, but other finalizers keep it" in done.out
     finally:
         finalizers([])
 

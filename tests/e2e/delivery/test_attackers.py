@@ -103,7 +103,7 @@ def test_nobody_but_a_kubelet_may_ask(team: Team) -> None:
     found = team.run()
     pod = team.wait_running(found)
     _, request = key_of_ours()
-    with pytest.raises(ApiError, match="made by the kubelet of the pod's node alone"):
+    with pytest.raises(ApiError, match="only the kubelet of the pod's node can create"):
         make(team, forged(team, pod, request))
     # other signers are none of our business
     make(team, forged(team, pod, request, signerName="example.org/other"))
@@ -140,11 +140,11 @@ def test_the_kubelet_of_another_node_may_not_ask(team: Team) -> None:
     with pytest.raises(ApiError) as refused:
         asked_by(team, pod, "system:nodes")
     assert refused.value.status == 403
-    with pytest.raises(ApiError, match="made by the kubelet of the pod's node alone"):
+    with pytest.raises(ApiError, match="only the kubelet of the pod's node can create"):
         # as one whom the API server does not hold to its node (no NodeRestriction)
         asked_by(team, pod, "system:masters")
     with team.without_policies("recipients"):
-        check_refused(team, asked_by(team, pod, "system:masters"), "each attempt is answered once")
+        check_refused(team, asked_by(team, pod, "system:masters"), "each attempt gets only one")
     team.tell_to_finish(found)
     assert phase(team.wait_phase("job", "Succeeded", "Failed")) == "Succeeded"
 
@@ -156,7 +156,7 @@ def test_a_request_of_another_nodes_kubelet_is_refused_and_keeps_none_from_the_p
     name = asked_by(team, pod, "system:masters", **SECOND)
     team.operator.start()
     check_refused(
-        team, name, f"it names node {SECOND['nodeName']}, and the pod is bound to {pod['spec']['nodeName']}"
+        team, name, f"it names node {SECOND['nodeName']}, but the pod is bound to {pod['spec']['nodeName']}"
     )
     check_ended_well(team)
 
@@ -168,7 +168,7 @@ def test_a_second_request_for_a_pod_is_refused_and_told(team: Team) -> None:
     _, request = key_of_ours()
     with team.without_policies("recipients"):
         name = make(team, forged(team, pod, request))
-        check_refused(team, name, "each attempt is answered once")
+        check_refused(team, name, "each attempt gets only one")
     team.tell_to_finish(found)
     ended = team.wait_phase("job", "Succeeded", "Failed")
     assert phase(ended) == "Succeeded", ended["status"]
@@ -181,7 +181,7 @@ def test_a_request_after_the_end_is_refused_and_told(team: Team) -> None:
     _, request = key_of_ours()
     with team.without_policies("recipients"):
         name = make(team, forged(team, team.pod(found), request))
-        check_refused(team, name, "is over")
+        check_refused(team, name, "has finished")
 
 
 def test_a_pod_that_no_run_made_gets_nothing(team: Team) -> None:
@@ -226,7 +226,7 @@ def test_a_pod_that_no_run_made_gets_nothing(team: Team) -> None:
 
     wait_until("its request to be refused", lambda: bool(denied()))
     (request,) = denied()
-    assert "no pod of a WorkflowRun" in request["status"]["conditions"][0]["message"]
+    assert "does not belong to a WorkflowRun" in request["status"]["conditions"][0]["message"]
     assert certificates(team, request["metadata"]["name"]) == []
     team.client.delete("pods", name, team.namespace)
     team.tell_to_finish(found)

@@ -83,14 +83,14 @@ def test_without_the_option_it_is_refused_and_goes_on_once_it_is_there(
 
 def test_without_the_rights_it_is_refused(new_team: TeamMaker) -> None:
     team = new_team(*IMAGE, sources=())
-    team.operator.wait_says("no sealed delivery")
+    team.operator.wait_says("sealed delivery is not available")
     team.make_binding(secrets=[sealed_entry(team, team.value)], delivery="Sealed")
     team.make_run()
     check_refused(
         team,
         "SealedDeliveryUnavailable",
         "patch podcertificaterequests.certificates.k8s.io/status",
-        "spec.tasks[0].delivery: a binding demands Sealed",
+        "spec.tasks[0].delivery: a binding requires delivery: Sealed",
     )
 
 

@@ -65,7 +65,7 @@ def test_without_the_right_to_renew_nobody_acts(new_pair: PairMaker) -> None:
     team.make_run("new")
     team.tell_to_finish(running)
     leader.wait_says("NotLeader")
-    standby.wait_says("cannot get at the lease")
+    standby.wait_says("cannot access the lease")
     pair.wait_for_looks(standby, 5)
     assert [str(write) for write in pair.writes(mark) if not write.of_lease] == []
     assert {write.event.status for write in pair.writes(mark)} <= {403}

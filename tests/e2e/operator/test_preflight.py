@@ -121,7 +121,7 @@ async def test_a_namespace_without_rights_does_not_keep_the_others_waiting(
 
 
 async def test_rights_in_one_namespace_are_not_rights_in_all(kube: Kube) -> None:
-    assert "may not do all that it must in all namespaces" in await refusal(kube)
+    assert "lacks rights in all namespaces" in await refusal(kube)
 
 
 async def test_an_administrator_may_serve_all(cluster: Cluster) -> None:

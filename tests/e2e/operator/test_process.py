@@ -187,7 +187,7 @@ def test_told_to_stop_while_it_asks_for_the_kinds_it_stops_at_once(start: Start,
     process = start()
     asked.wait_arrived()
     assert process.end(signal.SIGTERM) == 0
-    assert "not everything ended by itself" not in process.text
+    assert "not everything stopped by itself" not in process.text
 
 
 def test_told_to_stop_before_it_could_start(start: Start, proxy: ApiProxy) -> None:
@@ -208,8 +208,8 @@ def test_if_a_part_of_it_dies_all_of_it_ends(start: Start) -> None:
 @pytest.mark.parametrize(
     ("watched", "says"),
     [
-        ("secretbindings", "refuses the operator's credentials again and again"),
-        ("workflowruns", "refuses the operator's credentials again and again"),
+        ("secretbindings", "keeps refusing the operator's credentials"),
+        ("workflowruns", "keeps refusing the operator's credentials"),
         ("pods", "the watch of pods ended: watch pods"),
     ],
 )

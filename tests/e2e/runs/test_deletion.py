@@ -72,7 +72,7 @@ def test_a_run_that_is_deleted_takes_its_secret_along(team: Team, node: NodeClus
     found, mark = running(team), node.audit.mark()
     delete_the_run(team, found)
     assert team.secret_story() == ["made", "gone"]
-    wait_until("the operator to be done", lambda: "secret gone" in team.operator.text())
+    wait_until("the operator to be done", lambda: "secret deleted" in team.operator.text())
     check_the_operator_saw_to_it(team, mark)
 
 

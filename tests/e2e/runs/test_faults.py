@@ -164,7 +164,7 @@ def test_a_job_that_cannot_be_made_is_told_and_tried_again_until_the_deadline(
     found = team.wait_condition("waits", "Stalled", "True", "RequestFailed")
     assert (phase(found), found["status"]["live"]) == ("Pending", 0)
     said = condition(found, "Stalled")["message"]
-    assert "made again and again" in said
+    assert "the request is repeated" in said
     assert "500 InternalError: failed calling webhook" in said
     of_it = "reason=RequestFailed,involvedObject.name=waits"
     wait_until("its Event", lambda: bool(team.client.list("events", team.namespace, fields=of_it)))

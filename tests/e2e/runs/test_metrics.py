@@ -170,14 +170,14 @@ def test_one_line_for_each_decision(watched: Watched) -> None:
 
     lines = watched.lines("job")
     told = [line["message"] for line in lines]
-    assert [text for text in told if text in ("job made", "secret made", "secret gone")] == [
-        *("job made", "secret made", "secret gone")
+    assert [text for text in told if text in ("job created", "secret created", "secret deleted")] == [
+        *("job created", "secret created", "secret deleted")
     ]
     assert re.match(r"(task Pending )?(task Waiting )?.*task Running .*task Succeeded", " ".join(told))
     for line in lines:
-        if line["message"] in ("job made", "secret made", "secret gone"):
+        if line["message"] in ("job created", "secret created", "secret deleted"):
             assert (line["task"], line["attempt"], line["job"]) == ("work", 1, job), line
-    [gone] = [line for line in lines if line["message"] == "secret gone"]
+    [gone] = [line for line in lines if line["message"] == "secret deleted"]
     assert gone["seconds"] > 0
     reasons = [line.get("reason") for line in watched.lines("refused") if line["message"].startswith("task ")]
     assert reasons == ["BindingNotFound"]

@@ -109,7 +109,7 @@ def test_control_a_pod_that_its_node_takes_and_that_fails_counts(team: Team) -> 
     assert attempts(found, "a")[0]["message"] == "container main exited with code 3"
 
 
-def test_a_pod_that_takes_more_than_it_may_has_failed(team: Team) -> None:
+def test_a_pod_that_exceeds_its_own_limits_has_failed(team: Team) -> None:
     """Kubernetes evicts it too, and without the mark of a disruption: it would do the same again."""
     fills = "open('/full/it', 'wb').write(bytes(20 << 20)); time.sleep(600)"
     full = {"name": "full", "emptyDir": {"sizeLimit": "1Mi"}}
@@ -119,7 +119,7 @@ def test_a_pod_that_takes_more_than_it_may_has_failed(team: Team) -> None:
     found = team.wait_phase("flow", "Succeeded", "Failed", timeout=240)
     (only,) = attempts(found, "a")
     assert (only["outcome"], only["reason"]) == ("Failed", "JobFailed")
-    assert "took more than it may: Evicted: Usage of EmptyDir volume" in only["message"]
+    assert "exceeded its limits: Evicted: Usage of EmptyDir volume" in only["message"]
 
 
 def test_a_pod_that_a_person_deletes_is_said_to_have_been_deleted(team: Team) -> None:

@@ -69,7 +69,7 @@ def test_row_22_a_pod_with_the_sdk_reads_it_by_name_with_no_configuration(team: 
         "shown [redacted]",
     ]
     assert lines[7].startswith(
-        "NotFoundError task work was not given a secret 'other'; it has: api_token, token. "
+        "NotFoundError task work did not get a secret 'other'; it has: api_token, token. "
     )
     assert lines[7].endswith("- {name: other, secret: other}")
     assert lines[8].startswith("UnauthorizedError this pod has no token")
@@ -83,7 +83,7 @@ def test_a_task_that_was_not_given_it_does_not_find_it(team: Team, sdk_image: st
     made = sdk_run(team, sdk_image, code, secrets=[])
     team.wait_phase("job", "Failed")
     text = team.output(made)
-    assert "NotFoundError: task work was not given a secret 'api_token'; it has: none." in text
+    assert "NotFoundError: task work did not get a secret 'api_token'; it has: none." in text
     assert "- {name: api_token, secret: api_token}" in text
 
 

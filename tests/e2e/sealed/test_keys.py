@@ -62,7 +62,7 @@ def test_the_first_start_makes_a_key_that_everybody_can_seal_with(team: Team) ->
     assert private["type"] == "runkeys.dev/sealing-keys"
     [(name, _)] = private["data"].items()
     assert name.endswith(f".{key.key_id}")
-    assert f"sealing key {key.key_id} made, fingerprint {key.fingerprint}" in team.operator.text()
+    assert f"sealing key {key.key_id} created, fingerprint {key.fingerprint}" in team.operator.text()
 
     # once: not again after a restart
     team.operator.wait_serving()
@@ -91,7 +91,7 @@ def test_rotation_reseal_and_retirement(team: Team) -> None:
     text = f"# kept in Git\n{yaml.safe_dump(manifest, sort_keys=False)}# the end\n"
     team.client.create(manifest)
 
-    assert "made; fingerprint" in said(keys_command(team, "rotate"))
+    assert "created; fingerprint" in said(keys_command(team, "rotate"))
     second = public_key(team)
     assert second.key_id != first.key_id
     assert ids(team) == [second.key_id, first.key_id]
@@ -118,7 +118,7 @@ def test_rotation_reseal_and_retirement(team: Team) -> None:
     assert changed["spec"]["secrets"][1]["scope"] == "Namespace"
     team.client.patch("secretbindings", "keys", team.namespace, {"spec": changed["spec"]})
 
-    assert said(keys_command(team, "retire", first.key_id)) == f"key {first.key_id} is gone\n"
+    assert said(keys_command(team, "retire", first.key_id)) == f"key {first.key_id} is deleted\n"
     published = team.client.get("configmaps", PUBLIC, team.namespace)["data"]
     assert published.keys() == {CURRENT, f"key-{second.key_id}"}
     team.make_run("after-it")

@@ -90,8 +90,8 @@ def wrong(team: Team) -> dict[str, tuple[Object, str, str]]:
             "UnknownKey",
             f"is sealed with key {other.key_id}, which is not here",
         ),
-        "cut": ({"sealed": good[:-40]}, "SealedInvalid", "not whole"),
-        "text": ({"sealed": "rk1.hello"}, "SealedInvalid", "this is no sealed value"),
+        "cut": ({"sealed": good[:-40]}, "SealedInvalid", "incomplete"),
+        "text": ({"sealed": "rk1.hello"}, "SealedInvalid", "this is not a sealed value"),
     }
 
 

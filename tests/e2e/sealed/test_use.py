@@ -94,7 +94,7 @@ def test_a_right_that_is_gone_when_the_operator_sees_the_run(team: Team) -> None
     team.operator.start()
     found = team.wait_condition("job", "Stalled", reason="UseDenied")
     message = condition(found, "Stalled")["message"]
-    assert message.startswith("spec.tasks[0].secrets[0].secret: alice, who made the run, may not use")
+    assert message.startswith("spec.tasks[0].secrets[0].secret: alice, who created the run, may not use")
     assert condition(found, "Authorized")["status"] == "False"
     assert (team.jobs(), team.secret_story()) == ([], [])
 
@@ -147,7 +147,7 @@ def test_a_personal_binding_serves_its_owner_and_nobody_else(team: Team) -> None
     bob.submit("his-own", bindings=[{"personal": True}])
     found = team.wait_condition("by-name", "Stalled", reason="AccessDenied")
     assert (
-        "is the personal binding of alice, and this run was made by bob"
+        "is the personal binding of alice, and this run was created by bob"
         in condition(found, "Stalled")["message"]
     )
     team.wait_condition("his-own", "Stalled", reason="BindingNotFound")

@@ -212,7 +212,7 @@ def test_a_job_with_a_selector_of_its_own_makes_no_pod_that_counts_for_another(n
     evil = {"manualSelector": True, "selector": {"matchLabels": {"evil": "yes"}}, "template": template}
     scene.make("Job", "evil", evil)
     assert (
-        "names another Job than the one that the pod is made for"
+        "names another Job than the one that the pod is created for"
         in wait_refused(team, "Job", "evil")["message"]
     )
     check_the_run_is_none_the_worse(scene)
@@ -238,7 +238,7 @@ def test_a_task_is_given_what_its_run_says_whoever_gives_its_pod_a_node(new_team
         for name in ("kept", "open")
     }
     pods = {name: team.pod(found)["metadata"] for name, found in made.items()}
-    with pytest.raises(ApiError, match="are what a task is given"):
+    with pytest.raises(ApiError, match="are the input of a task"):
         place(scene, scene.mallory, pods["kept"]["name"], annotations=INPUT)
     # A scheduler may send back what the pod has, as Volcano does.
     place(scene, team.client, pods["kept"]["name"], annotations=pods["kept"]["annotations"])
@@ -307,7 +307,7 @@ def test_a_pod_that_is_too_large_to_be_looked_through_names_no_secret_of_a_run(n
         return ""
 
     assert told_of(many) == ""
-    assert "too many to look" in told_of([*many, last])
+    assert "too many to check" in told_of([*many, last])
     assert "refers to a Secret" in told_of([last])
     with team.without_policies("pods"):
         assert told_of([*many, last]) == ""

@@ -71,7 +71,7 @@ DAMAGES = {
         BINDINGS, "pods", _for_labelled_objects, "(spec.matchResources.objectSelector.matchLabels"
     ),
     "for another namespace": Damage(
-        BINDINGS, "frozen", _for_another_namespace, "is not for NAMESPACE, which the operator"
+        BINDINGS, "frozen", _for_another_namespace, "does not cover NAMESPACE, which the operator"
     ),
     "only warns": Damage(BINDINGS, "bindings", _warns_only, "(spec.validationActions[0] differs)"),
     "no stamp": Damage("mutatingadmissionpolicies", "requester", None, "is missing"),
@@ -144,7 +144,7 @@ def test_nothing_is_made_until_they_are_back_and_then_at_once(new_team: TeamMake
     team.make_run("later", suspend=True)
     team.wait_phase("later", "Suspended")
     with team.without_policies("pods"):
-        wait_until("the operator to notice", lambda: "is missing, so nothing holds" in team.operator.text())
+        wait_until("the operator to notice", lambda: "is missing, so nothing limits" in team.operator.text())
         team.let_go(held)
         team.client.patch("workflowruns", "later", team.namespace, {"spec": {"suspend": False}})
         team.make_run("new")
@@ -181,7 +181,7 @@ def test_what_is_there_goes_although_they_are_missing(new_team: TeamMaker) -> No
     found = team.make_run(command=["python3", "-c", "import time; time.sleep(600)"])
     team.wait_running(found)
     with team.without_policies("use"):
-        wait_until("the operator to notice", lambda: "is missing, so nothing holds" in team.operator.text())
+        wait_until("the operator to notice", lambda: "is missing, so nothing limits" in team.operator.text())
         team.client.patch("workflowruns", "job", team.namespace, {"spec": {"cancel": True}})
         team.wait_phase("job", "Cancelled")
         assert team.secret_story() == ["made", "gone"]

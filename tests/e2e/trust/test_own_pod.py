@@ -66,7 +66,7 @@ def test_nor_is_that_of_a_pod_that_no_watch_shows(team: Team) -> None:
         assert job["status"]["succeeded"] == 1, "the Job controller was not deceived, so this shows nothing"
         assert phase(found[name]) == "Failed", found[name]["status"]
         assert found[name]["status"]["tasks"][0]["reason"] == "PodReplaced"
-    assert "was never given the secrets that it needs" in found["job"]["status"]["tasks"][0]["message"]
+    assert "never got the secrets that it needs" in found["job"]["status"]["tasks"][0]["message"]
     assert "Pod forged-plain was counted instead" in found["plain"]["status"]["tasks"][0]["message"]
     assert team.secret_story() == []
 
@@ -146,8 +146,7 @@ def test_a_container_that_a_policy_adds_is_not_given_what_the_run_did_not_give_i
 
     message = condition(found, "Stalled")["message"]
     assert (
-        f"container agent ({TASK_IMAGE}) would come by the secrets, which the run gives to main only"
-        in message
+        f"container agent ({TASK_IMAGE}) would get the secrets, which the run gives only to main" in message
     )
     assert team.secret_story() == []
     pod = team.pod(run)
@@ -177,5 +176,5 @@ def test_a_job_to_which_a_policy_adds_a_secret_is_refused(new_team: TeamMaker) -
         team.make_run()
         found = team.wait_condition("job", "Stalled", reason="JobRefused")
 
-    assert "refer to no Secret but that of their name" in condition(found, "Stalled")["message"]
+    assert "refer to no Secret except the one with the same name" in condition(found, "Stalled")["message"]
     assert (team.jobs(), team.secret_story()) == ([], [])

@@ -88,7 +88,7 @@ def given_to_the_same_run(team: Team, **run: object) -> None:
     [
         pytest.param(
             f"{RENAMED} + {READS_IT}",
-            f"container agent ({TASK_IMAGE}) would come by the secrets",
+            f"container agent ({TASK_IMAGE}) would get the secrets",
             id="and-another-container-reads-it",
         ),
         pytest.param(RENAMED, "the volumes with the secrets are not those", id="renamed"),
@@ -135,7 +135,7 @@ def test_a_pod_from_which_others_took_the_deadline_is_given_nothing(
         made = team.make_run()
         found = team.wait_condition("job", "Stalled", reason="PodChanged")
 
-    assert "activeDeadlineSeconds is missing, and the run and its bindings allow" in str(
+    assert "activeDeadlineSeconds is missing, but the run and its bindings allow" in str(
         condition(found, "Stalled")["message"]
     )
     assert "activeDeadlineSeconds" not in team.pod(made)["spec"]

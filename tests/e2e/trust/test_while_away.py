@@ -57,7 +57,7 @@ def test_what_is_forged_while_they_are_away_is_refused_when_they_are_back(
     held = alice.submit("held", pod=HELD_BACK)
     team.pod(held)
     with team.without_policies(*GONE):
-        wait_until("the operator to notice", lambda: "so nothing holds" in team.operator.text())
+        wait_until("the operator to notice", lambda: "so nothing limits" in team.operator.text())
         _, question = forged(bob)
         status = question.answer()
         assert (status.get("sealed"), status["reason"]) == (None, "PoliciesMissing")

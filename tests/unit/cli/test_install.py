@@ -28,4 +28,4 @@ def test_a_dry_run_prints_the_command(terminal: Terminal) -> None:
 def test_without_helm_it_says_so(terminal: Terminal, tmp_path: Path) -> None:
     done = terminal.run("install", PATH=str(tmp_path))
     assert done.code == 2
-    assert "helm is not on the path" in done.err
+    assert "helm is not in the PATH" in done.err

@@ -122,7 +122,7 @@ STATES = {
             }
         ],
         live=1,
-        conditions=condition("False", "HeldByFinalizer", "finalizers of others keep it: example.com/x"),
+        conditions=condition("False", "HeldByFinalizer", "other finalizers keep it: example.com/x"),
     ),
 }
 

@@ -97,9 +97,9 @@ def test_what_cannot_be_meant(terminal: Terminal, words: tuple[str, ...], says: 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("kind: Job\n", "found 0 WorkflowRuns, needed is one"),
-        ("kind: WorkflowRun\n---\nkind: WorkflowRun\n", "found 2 WorkflowRuns, needed is one"),
-        ("a: [\n", "line 2: this is no YAML"),
+        ("kind: Job\n", "found 0 WorkflowRuns; give exactly one"),
+        ("kind: WorkflowRun\n---\nkind: WorkflowRun\n", "found 2 WorkflowRuns; give exactly one"),
+        ("a: [\n", "line 2: this is not YAML"),
     ],
 )
 def test_manifests_that_are_none(terminal: Terminal, text: str, says: str) -> None:
@@ -113,17 +113,17 @@ def test_secrets_are_no_argument(terminal: Terminal) -> None:
     (terminal.folder / "a.yaml").write_text(yaml.safe_dump({"kind": "WorkflowRun", "spec": {"tasks": []}}))
     done = terminal.run("run", "--local", "-f", "a.yaml", "--input", f'{{"$secrets": {{"a": "{TOKEN}"}}}}')
     assert done.code == 2
-    assert "make the values anew" in done.err
+    assert "replace the values" in done.err
     assert TOKEN not in done.err
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"a": {"$secrets": {"t": TOKEN}}}, "spec.input.a: $secrets stands at the top of the input only"),
-        ({"$secrets": {"t": 5}}, "spec.input.$secrets.t: must be a text, not a number"),
-        ({"$secrets": TOKEN}, "spec.input.$secrets: must be an object of texts"),
-        ({"$secrets": {"": TOKEN}}, "spec.input.$secrets: a name of a field is empty"),
+        ({"a": {"$secrets": {"t": TOKEN}}}, "spec.input.a: $secrets is allowed only at the top of the input"),
+        ({"$secrets": {"t": 5}}, "spec.input.$secrets.t: must be a string, not a number"),
+        ({"$secrets": TOKEN}, "spec.input.$secrets: must be an object of strings"),
+        ({"$secrets": {"": TOKEN}}, "spec.input.$secrets: the name of a field is empty"),
     ],
 )
 def test_19_secrets_of_the_input_that_cannot_be_taken(given: dict[str, object], says: str) -> None:

@@ -196,8 +196,8 @@ def test_there_is_no_option_and_no_argument_for_a_value(terminal: Terminal) -> N
     [
         ("{name: t, value: x, sealed: rk1.a.b}", "has both sealed and value"),
         ("{name: t, value: x, valueFrom: {file: f}}", "has both value and valueFrom"),
-        ("{name: t, value: {a: b}}", "value is no text"),
-        ("{name: t, value: true}", "value is no text"),
+        ("{name: t, value: {a: b}}", "value is not text"),
+        ("{name: t, value: true}", "value is not text"),
         ("{name: t, valueFrom: {env: X}}", "valueFrom needs a file"),
         ("{name: t, valueFrom: {file: ../outside}}", "not below the manifest's own folder"),
         ("{name: t, valueFrom: {file: a/../../outside}}", "not below the manifest's own folder"),
@@ -227,7 +227,7 @@ def test_broken_yaml_is_told_without_its_text(terminal: Terminal, public: str) -
     (terminal.folder / "b.yaml").write_text(f"kind: SecretBinding\nvalue: '{TOKEN}\n")
     done = terminal.run("seal", "b.yaml", public)
     assert done.code == 5
-    assert "this is no YAML" in done.err
+    assert "this is not YAML" in done.err
     assert TOKEN not in done.err
 
 
@@ -242,7 +242,7 @@ def test_check_names_file_line_and_entry(terminal: Terminal, public: str, file: 
     terminal.ok("seal", "-w", "binding.yaml", public)
     assert terminal.run("seal", "--check", "binding.yaml").code == 0
     file.write_text(file.read_text().replace("rk1.", "rk1.x", 1))
-    assert "is not sealed as it has to be" in terminal.run("seal", "--check", "binding.yaml").err
+    assert "is not sealed correctly" in terminal.run("seal", "--check", "binding.yaml").err
 
 
 def test_pre_commit_hook_is_a_command_that_works(terminal: Terminal, file: Path) -> None:
@@ -271,7 +271,7 @@ def test_reseal_with_a_backup_of_the_keys(terminal: Terminal) -> None:
     path.write_text(f"{head}  - {{name: t, sealed: {old}}}  # old\n  - {{name: u, sealed: {current}}}\n")
     (terminal.folder / "keys.yaml").write_text(backup(OLD, KEY))
     done = terminal.run("reseal", "-w", "-f", "b.yaml", "--keys", "keys.yaml")
-    assert (done.code, done.err) == (0, "b.yaml: sealed anew t\n")
+    assert (done.code, done.err) == (0, "b.yaml: sealed again t\n")
     found = entries(path.read_text())
     assert Keyring(KEY).open(found["t"]["sealed"], place) == TOKEN.encode()
     assert found["u"]["sealed"] == current
@@ -356,7 +356,9 @@ def test_which_file_went_into_a_value_is_said(terminal: Terminal, public: str, f
     """A manifest may be somebody else's: who seals it sees what it took."""
     done = terminal.run("seal", "-w", "-f", file.name, public)
     assert done.code == 0, done
-    assert "binding.yaml: entry 'four' of SecretBinding ibm is sealed with what is in four.pem" in done.err
+    assert (
+        "binding.yaml: entry 'four' of SecretBinding ibm is sealed with the content of four.pem" in done.err
+    )
 
 
 def test_a_file_below_the_manifest_is_taken_from_wherever_one_is(terminal: Terminal, public: str) -> None:

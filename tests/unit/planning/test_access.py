@@ -112,4 +112,4 @@ def test_too_many_patterns_admit_nobody_and_it_is_said() -> None:
     patterns = [f"ghcr.io/acme/app-{number:03}/{'x' * 480}" for number in range(40)]
     reason = denial(make_binding(access=[{"images": [*patterns, "**"]}]), SUBJECT)
     assert reason is not None
-    assert f"more than {MAX_PATTERNS} characters in all" in reason
+    assert f"more than {MAX_PATTERNS} characters in total" in reason

@@ -100,7 +100,7 @@ def test_an_attempt_is_answered_once(requests: tuple[RequestView, ...], attempt:
     assert due(obs, POD, attempt) is None
     pending = {item.name for item in requests if not item.state}
     assert set(denied(clean_up_requests(obs))) == pending
-    assert all("answered once" in message for message in denied(clean_up_requests(obs)).values())
+    assert all("gets only one" in message for message in denied(clean_up_requests(obs)).values())
 
 
 def test_another_pod_of_the_same_attempt_gets_nothing() -> None:
@@ -109,7 +109,7 @@ def test_another_pod_of_the_same_attempt_gets_nothing() -> None:
     asked = replace(REQUEST, uid="req-9-uid", pod_uid="other-uid", pod_name="other")
     obs = observed(asked, pod=other, attempt=attempt)
     assert due(obs, other, attempt) is None
-    assert "answered once" in denied(clean_up_requests(obs))["req-1"]
+    assert "gets only one" in denied(clean_up_requests(obs))["req-1"]
 
 
 @pytest.mark.parametrize("attempt", [ATTEMPT, recorded()], ids=["no intent", "intent for the older"])
@@ -126,8 +126,8 @@ def test_of_two_that_are_open_the_newest_has_a_key_that_still_lives(attempt: Att
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"node": "node2"}, "names node node2, and the pod is bound to node1"),
-        ({"service_account": "admin"}, "names service account admin, and the pod runs as runner"),
+        ({"node": "node2"}, "names node node2, but the pod is bound to node1"),
+        ({"service_account": "admin"}, "names service account admin, but the pod runs as runner"),
         ({"pod_name": "mine"}, "names pod mine"),
     ],
 )
@@ -156,13 +156,13 @@ def test_one_that_does_not_fit_takes_the_place_of_none_that_does() -> None:
 def test_after_the_end_there_is_no_answer_and_nothing_is_left(pod: PodView, attempt: AttemptStatus) -> None:
     obs = observed(REQUEST, pod=pod, attempt=attempt)
     assert due(obs, pod, attempt) is None
-    assert "is over" in denied(clean_up_requests(obs))["req-1"]
+    assert "has finished" in denied(clean_up_requests(obs))["req-1"]
     assert deleted(clean_up_requests(observed(ISSUED, pod=pod, attempt=attempt))) == {"req-1"}
 
 
 def test_a_job_that_was_made_for_a_secret_gets_no_answer() -> None:
     obs = observed(REQUEST, job=replace(JOB, sealed=False))
-    assert "another way" in denied(clean_up_requests(obs))["req-1"]
+    assert "by a Secret" in denied(clean_up_requests(obs))["req-1"]
 
 
 def test_it_is_deleted_once_it_was_opened_and_not_before() -> None:

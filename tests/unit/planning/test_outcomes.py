@@ -74,7 +74,7 @@ RUNTIME = 'exec: "nope": executable file not found in $PATH'
         pytest.param(
             pod(ended(code=137), reason="Evicted", message="Usage of EmptyDir volume exceeds the limit"),
             F,
-            "pod rk-1 took more than it may: Evicted: Usage of EmptyDir volume exceeds the limit",
+            "pod rk-1 exceeded its limits: Evicted: Usage of EmptyDir volume exceeds the limit",
             id="its own limit",
         ),
         pytest.param(
@@ -129,6 +129,12 @@ RUNTIME = 'exec: "nope": executable file not found in $PATH'
             F,
             "container main exited with code 42",
             id="debugging",
+        ),
+        pytest.param(
+            pod(gone=True),
+            F,
+            "its pod is gone, and how it ended is not known: Job has reached it",
+            id="unseen",
         ),
         pytest.param(pod(ended("own", 5, Role.INIT)), F, "container own exited with code 5", id="init"),
     ],

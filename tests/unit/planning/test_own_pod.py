@@ -129,7 +129,7 @@ def test_an_attempt_that_was_given_nothing_cannot_have_succeeded(delivery: str, 
     job_says_it_succeeded(world)
 
     assert ends_with(world) == ("Failed", Reason.POD_REPLACED)
-    assert "was never given the secrets that it needs" in world.run.status.tasks[0].message
+    assert "never got the secrets that it needs" in world.run.status.tasks[0].message
 
 
 def test_control_one_that_needs_none_can() -> None:
@@ -225,9 +225,7 @@ def test_a_container_that_was_added_gets_nothing() -> None:
     assert not world.secrets
     found = next(item for item in world.run.status.conditions if item.type == "Stalled")
     assert found.reason == Reason.POD_CHANGED
-    assert found.message.startswith(
-        f"pod {pod.name}: container agent (vendor/agent:1) would come by the secrets"
-    )
+    assert found.message.startswith(f"pod {pod.name}: container agent (vendor/agent:1) would get the secrets")
 
     world.pods[pod.uid] = pod
     world.reconcile()

@@ -220,7 +220,7 @@ def test_what_the_run_asks_for_itself_is_no_change() -> None:
     [
         (
             {"deadline_seconds": None},
-            "activeDeadlineSeconds is missing, and the run and its bindings allow 3600",
+            "activeDeadlineSeconds is missing, but the run and its bindings allow at most 3600",
         ),
         ({"deadline_seconds": 3601}, "activeDeadlineSeconds is 3601"),
         ({"grace_seconds": 601}, "terminationGracePeriodSeconds is 601"),

@@ -123,8 +123,8 @@ def test_the_deadline_of_the_run_ends_what_runs_and_lets_only_always_run() -> No
     [
         ([plain("a", "a")], "spec.tasks[0].dependsOn[0]", "cannot depend on itself"),
         ([plain("a", "x")], "spec.tasks[0].dependsOn[0]", "there is no task 'x'"),
-        ([plain("a", "b"), plain("b")], "spec.tasks[0].dependsOn[0]", "stands further down"),
-        ([plain("a", runs="Always"), plain("b", "a")], "spec.tasks[1].dependsOn[0]", "has to run Always too"),
+        ([plain("a", "b"), plain("b")], "spec.tasks[0].dependsOn[0]", "is listed further down"),
+        ([plain("a", runs="Always"), plain("b", "a")], "spec.tasks[1].dependsOn[0]", "need runs: Always too"),
         (
             [plain("a", input=[{"name": "p", "from": "input.q"}])],
             "spec.tasks[0].input[0].from",
@@ -148,7 +148,7 @@ def test_the_deadline_of_the_run_ends_what_runs_and_lets_only_always_run() -> No
         (
             [plain("a", input=[{"name": "p", "from": "input.data"}])],
             "spec.tasks[0].input",
-            "has 204803 bytes in all",
+            "has 204803 bytes in total",
         ),
     ],
 )

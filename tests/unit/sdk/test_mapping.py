@@ -123,13 +123,13 @@ def test_row_19_anything_else_is_refused_and_not_repeated(text: str) -> None:
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        ({"$secrets": {"k": 42}}, r"\$secrets.k: must be a text, not a number"),
+        ({"$secrets": {"k": 42}}, r"\$secrets.k: must be a string, not a number"),
         ({"$secrets": {"k": None}}, "not null"),
         ({"$secrets": {"k": {"a": LITERAL}}}, "not an object"),
-        ({"$secrets": [LITERAL]}, "must be an object of texts.*not a list"),
-        ({"$secrets": LITERAL}, "must be an object of texts"),
+        ({"$secrets": [LITERAL]}, "must be an object of strings.*not a list"),
+        ({"$secrets": LITERAL}, "must be an object of strings"),
         ({"$secrets": {"": LITERAL}}, "empty"),
-        ({"task": {"$secrets": {"k": LITERAL}}}, r"^task: \$secrets stands at the top"),
+        ({"task": {"$secrets": {"k": LITERAL}}}, r"^task: \$secrets is allowed only at the top"),
         ({"tasks": [{"in": {"$secrets": {}}}]}, r"^tasks.0.in: "),
     ],
 )
@@ -168,8 +168,8 @@ def test_row_16_a_mapping_is_written_into_its_task() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"a": secret_value("x")}', "needs the name of its task in front, .*there are: fit, plot"),
-        ('other={"a": secret_value("x")}', "task 'other', but there are: fit, plot"),
+        ('{"a": secret_value("x")}', "needs the name of its task in front, .*the tasks are: fit, plot"),
+        ('other={"a": secret_value("x")}', "task 'other', but the tasks are: fit, plot"),
         ('fit={"a": secret_value("absent")}', "task fit, secret 'a': .* no field 'absent'; it has: x"),
         (f'fit={{"a": "{LITERAL}"}}', "task fit, character 7: after 'a' comes secret_value"),
     ],

@@ -68,7 +68,7 @@ def test_row_38_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_task:
         Secret("S").get()
     settings(tmp_path / "c.toml", monkeypatch, "")
     in_task({"other": "SECRET_OTHER"})
-    with pytest.raises(KeyError, match="task fit was not given a secret 'S'"):
+    with pytest.raises(KeyError, match="task fit did not get a secret 'S'"):
         Secret("S").get()
 
 
@@ -77,7 +77,7 @@ def test_a_config_file_that_is_no_toml_is_named_and_not_shown(
 ) -> None:
     value = canary()
     settings(tmp_path / "c.toml", monkeypatch, f'[context.secrets]\nS = "{value}\n')
-    with pytest.raises(ValueError, match=r"c\.toml is no TOML") as caught:
+    with pytest.raises(ValueError, match=r"c\.toml is not TOML") as caught:
         Secret("S").get()
     assert value not in str(caught.value)
     assert caught.value.__context__ is None
@@ -99,7 +99,7 @@ def test_row_40_a_variable_by_its_full_name(monkeypatch: pytest.MonkeyPatch) -> 
     assert EnvVarSecret("FOO", cast=int).run() == 42
     value = canary()
     monkeypatch.setenv("FOO", value)
-    with pytest.raises(ValueError, match="does not take") as caught:
+    with pytest.raises(ValueError, match="does not accept") as caught:
         EnvVarSecret("FOO", cast=int).run()
     assert value not in str(caught.value)
     assert caught.value.__context__ is None
@@ -107,7 +107,7 @@ def test_row_40_a_variable_by_its_full_name(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("value", ["x" * 9_999, {"k": "ü" * 2_000}, object(), float("nan")])
 def test_row_41_a_value_that_is_too_long_or_no_json(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"at most 10000|is no JSON"):
+    with pytest.raises(ValueError, match=r"at most 10000|is not JSON"):
         set_key_value("k", value)
 
 

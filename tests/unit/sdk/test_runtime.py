@@ -32,7 +32,7 @@ def test_row_09_in_a_task_it_names_the_task_and_what_it_has(service: Service) ->
     service.program(TAKES)
     ended = service.run(RUNKEYS_TASK="fit", RUNKEYS_SECRETS='{"other":"SECRET_OTHER"}', SECRET_OTHER="x")
     assert ended.code == 1
-    assert "task fit was not given a secret 'api_token'; it has: other" in service.output["detail"]
+    assert "task fit did not get a secret 'api_token'; it has: other" in service.output["detail"]
 
 
 @pytest.mark.parametrize("value", ["", "v ", " two\nlines\n"])
@@ -248,8 +248,8 @@ def test_a_service_may_say_in_its_own_words_what_went_wrong(service: Service) ->
         ("src.program", "must be module:function"),
         ("src.absent:run", "no module src.absent"),
         ("src.program:absent", "no function absent"),
-        ("src.program:many", "parameter rest must be an ordinary one"),
-        ("src.program:mixed", "cannot be something else too"),
+        ("src.program:many", "parameter rest must be an ordinary parameter"),
+        ("src.program:mixed", "cannot be combined with another type"),
     ],
 )
 def test_what_cannot_be_run_says_why(service: Service, entrypoint: str, says: str) -> None:

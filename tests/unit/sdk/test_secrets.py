@@ -59,7 +59,7 @@ def test_row_22_exact_variables_files_and_names_of_the_binding(in_task: InTask, 
     in_task(carried, api_token="x y ", RUNKEYS_RUNTIME_DIR=str(tmp_path))
     assert secrets.get("api") == secrets.get("ibmq-token") == "x y "
     assert secrets.get("sa") == " {}\n"
-    with pytest.raises(ValueError, match="no text in UTF-8"):
+    with pytest.raises(ValueError, match="not UTF-8 text"):
         secrets.get("raw")
 
 
@@ -94,7 +94,7 @@ def test_line_7_a_process_that_comes_later_is_told_why_it_is_not_there(service: 
         SECRET_T="x",
         KUBERNETES_SERVICE_HOST="x",
     )
-    assert "another process has taken it" in ended.out
+    assert "another process has already taken it" in ended.out
 
 
 def test_line_7_list_in_a_task_says_what_it_was_given(in_task: InTask) -> None:
@@ -203,9 +203,9 @@ def test_a_name_is_one_of_config_toml_or_a_context(home: Path) -> None:
         ("x = [", "cannot be read"),
         ("other = 1", "found other"),
         ("[configs]\nlab = 1", "configs.lab must be a table"),
-        ("[configs.lab]\ncontxt = 'a'", "contxt is not known; known are bindings, context"),
-        ("[configs.lab]\ncontext = 1", r"configs.lab.context must be a text"),
-        ("[configs.lab]\nbindings = 'a'", "must be a list of texts"),
+        ("[configs.lab]\ncontxt = 'a'", "contxt is not known; the known keys are bindings, context"),
+        ("[configs.lab]\ncontext = 1", r"configs.lab.context must be a string"),
+        ("[configs.lab]\nbindings = 'a'", "must be a list of strings"),
     ],
 )
 @pytest.mark.usefixtures("home")
@@ -248,10 +248,10 @@ def test_line_8_a_local_task_may_name_a_config_for_what_it_was_not_given(
     assert secrets.get("n", config_name="lab") == "from the env file"
     with pytest.raises(secrets.ConfigFileNotFoundError):
         secrets.get("other", config_name="lab")
-    with pytest.raises(secrets.NotFoundError, match="task fit was not given"):
+    with pytest.raises(secrets.NotFoundError, match="task fit did not get"):
         secrets.get("other")
     monkeypatch.delenv("RUNKEYS_RUNTIME_DIR")
-    with pytest.raises(secrets.NotFoundError, match="task fit was not given"):
+    with pytest.raises(secrets.NotFoundError, match="task fit did not get"):
         secrets.get("other", config_name="lab")
 
 

@@ -192,7 +192,7 @@ def test_the_program_says_no_value_and_no_key_when_it_fails(tmp_path: Path, brok
     done = started(tmp_path, content, uid="other" if broken == "pod" else "pod-uid")
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.startswith("what was delivered does not open (")
+    assert done.stderr.startswith("the delivered values cannot be opened (")
     assert len(done.stderr) < 80
     assert not (tmp_path / "env").exists()
 

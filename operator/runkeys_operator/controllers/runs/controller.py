@@ -286,7 +286,7 @@ class RunController:
         if not left:
             return
         names = ", ".join(sorted(job.name for job in left))
-        log.warning("its run is gone, so it goes: %s", names, extra={"run": str(key)})
+        log.warning("deleted, because its run no longer exists: %s", names, extra={"run": str(key)})
         obs = self._observer.left_behind(key, left)
         async for _ in self._applier.apply(plan_deletion(obs).actions, obs):
             pass

@@ -1,4 +1,4 @@
-"""Finds out why a Job has no pod with a node, for the run's status. Off the hot path: it lists."""
+"""Diagnoses why a Job has no pod with a node, for the run's status. It sends LISTs, so it is not for every pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ _JOB_NAME = "batch.kubernetes.io/job-name"
 
 
 async def why_no_pod(kube: Kube, namespace: str, job_name: str, job_uid: str) -> Refusal | None:
-    """Why the pod was not made (quota, Pod Security, service account) or has no node; None if nobody says."""
+    """Return why the pod was not created (quota, Pod Security, service account) or has no node.
+
+    :return: None if neither the pod's conditions nor an Event say why.
+    :raises ApiError: a LIST failed.
+    """
     for pod in await kube.list(PODS, namespace, label_selector=f"{_JOB_NAME}={job_name}"):
         for condition in (pod.get("status") or {}).get("conditions") or []:
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
@@ -29,6 +33,6 @@ async def why_no_pod(kube: Kube, namespace: str, job_name: str, job_uid: str) ->
     return Refusal(
         Reason.POD_NOT_CREATED,
         f"Job {job_name}",
-        f"its pod cannot be made: {latest.get('message', '')}; it is tried again",
+        f"its pod cannot be created: {latest.get('message', '')}; the Job controller tries again",
         permanent=False,
     )

@@ -186,7 +186,7 @@ class Executor:
         if attempt is not None and seconds is not None:
             metrics.exposure_seconds.labels(attempt.release_policy).observe(seconds)
         took = {} if seconds is None else {"seconds": round(seconds, 3)}
-        log.info("secret gone", extra={**about(obs, action.name), **took})
+        log.info("secret deleted", extra={**about(obs, action.name), **took})
 
     async def _ensure_secret(self, action: EnsureSecret, obs: Observation) -> Observation:
         namespace = obs.run.metadata.namespace
@@ -206,7 +206,7 @@ class Executor:
         metrics.bound.observe(action.job_uid, metrics.bound_to_secret_seconds)
         if is_missed(obs, action.job_uid):
             metrics.late_secrets.inc()
-        log.info("secret made", extra=about(obs, action.name))
+        log.info("secret created", extra=about(obs, action.name))
         # Without an intent to write one was there: its request may have been sent, and may still be under way.
         return _made(obs, action.job_uid, asked, certain=action.intent is not None)
 
@@ -341,7 +341,7 @@ class Executor:
         refusal = Refusal(
             Reason.REQUEST_FAILED,
             f"spec.tasks[{index}]",
-            "the API server does not carry out a request for it, which is made again and again, each 30 s in the end:"
+            "the API server does not carry out a request for this task; the request is repeated, at last every 30 s:"
             f" {error}",
             permanent=False,
         )
@@ -357,7 +357,7 @@ class Executor:
         self._jobs.record(answer.raw)  # before the watch shows it
         known = obs.memory
         if answer.made:
-            log.info("job made", extra=about(obs, job.name, action.task))
+            log.info("job created", extra=about(obs, job.name, action.task))
             known = memory.job_created(known, action.task, job.uid)
         # What was there already may have gone any way since the pods were read.
         fresh = obs.fresh and answer.made
@@ -399,7 +399,7 @@ class Executor:
         raw = await self._kube.patch(
             RUNS, metadata.namespace, metadata.name, body, resource_version=metadata.resource_version
         )
-        log.info("sealed input taken out", extra={"run": obs.run.key})
+        log.info("sealed input removed", extra={"run": obs.run.key})
         return replace(obs, run=WorkflowRun.parse(raw))
 
     async def _delete_run(self, action: DeleteRun, obs: Observation) -> Observation:

@@ -1,4 +1,4 @@
-"""What the log says of a run: fields that name task, attempt and Job, and lines about tasks."""
+"""Log lines about a run and its tasks, with fields that name task, attempt and Job."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ log = logging.getLogger(__name__)
 
 
 def attempt_of(obs: Observation, job: str) -> AttemptStatus | None:
-    """The attempt that has this Job, if it is in the status."""
+    """Return the attempt with the Job of this name; None if it is not in the status."""
     attempts = (attempt for task in obs.run.status.tasks for attempt in task.attempts)
     return next((attempt for attempt in attempts if attempt.job == job), None)
 
 
 def about(obs: Observation, job: str, task: str = "") -> dict[str, Any]:
-    """Run, task, attempt and Job, for the log; a Job that was just made is not in the status yet."""
+    """Return the log fields run, task, attempt and job.
+
+    :param job: name of the Job.
+    :param task: name of its task, for a Job that was just created and is not in the status yet.
+    """
     about: dict[str, Any] = {"run": obs.run.key, "job": job}
     for status in obs.run.status.tasks:
         numbers = {attempt.job: attempt.number for attempt in status.attempts}
@@ -30,7 +34,7 @@ def about(obs: Observation, job: str, task: str = "") -> dict[str, Any]:
 
 
 def log_tasks(obs: Observation, status: WorkflowRunStatus) -> None:
-    """One line for each task that is in another state, or gives another reason, than before."""
+    """Log one line for each task whose state or reason has changed."""
     before = {task.name: (task.state, task.reason) for task in obs.run.status.tasks}
     for task in status.tasks:
         if before.get(task.name) != (task.state, task.reason):
@@ -45,11 +49,11 @@ def log_tasks(obs: Observation, status: WorkflowRunStatus) -> None:
 
 
 def is_missed(obs: Observation, job_uid: str) -> bool:
-    """Whether the kubelet has said that a container of the pod cannot be made: without its Secret it cannot."""
+    """Whether the kubelet could not create a container of the pod, because its Secret did not exist yet."""
     pods = (pod for pod in obs.pods if pod.job_uid == job_uid)
     return any(item.waiting == "CreateContainerConfigError" for pod in pods for item in pod.containers)
 
 
 def reason_of(status: WorkflowRunStatus) -> str | None:
-    """The reason of the first task that gives one."""
+    """Return the reason of the first task that has one; None if no task has."""
     return next((task.reason for task in status.tasks if task.reason), None)

@@ -1,7 +1,7 @@
 """Observes one run before its next step is planned.
 
-On the way to a Job or a Secret every read is a GET by name: authorisation never trusts a cache, and a LIST waits
-for the server's watch cache. Everything else goes by what the watches showed. Lists are left to the resync.
+Before a Job or a Secret is created, every read is a GET by name: authorisation never trusts a cache, and a LIST waits
+for the server's watch cache. Everything else uses what the watches showed. Lists are left to the resync.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from runkeys_operator.kube import BINDINGS, JOBS, PODS, RUNS, Json, Kube
 
 
 async def read_run(kube: Kube, key: Key) -> WorkflowRun | None:
-    """The run, or None if it does not exist.
+    """Return the run, or None if it does not exist.
 
     :raises UnreadableError: if it does not fit the models.
+    :raises ApiError: the request failed.
     """
     try:
         raw = await kube.get(RUNS, key.namespace, key.name)
@@ -40,7 +41,7 @@ async def read_run(kube: Kube, key: Key) -> WorkflowRun | None:
 
 
 class Observer:
-    """What is known of a run: at once from what was shown last, or read by name."""
+    """Observes runs: from what answers and watches showed last, without a request, or by reads by name."""
 
     def __init__(
         self, kube: Kube, owned: OwnedObjects, requests: CertificateRequests, policy_check: PolicyCheck
@@ -52,7 +53,7 @@ class Observer:
         self._pods = owned.pods
 
     def remembered(self, key: Key, last: Record) -> Observation:
-        """The run as it was ``last``, with its Jobs and pods as they were shown since. No request."""
+        """Return the run as it was ``last``, with its Jobs and pods as the watches showed them. Sends no request."""
         pods = self._pods.of(key)
         return replace(
             last.observation(),
@@ -64,7 +65,7 @@ class Observer:
         )
 
     def left_behind(self, key: Key, jobs: Iterable[JobView]) -> Observation:
-        """What is known of a run that is gone, by Jobs of its that are still there. No request."""
+        """Return what is known of a deleted run from those of its Jobs that still exist. Sends no request."""
         by_name = {job.name: job for job in jobs}
         uids = {job.uid for job in by_name.values()}
         pods = tuple(pod for pod in self._pods.of(key) if pod.job_uid in uids)
@@ -78,10 +79,11 @@ class Observer:
         return Observation(run, Bindings({}, {}), by_name, pods, memory, requests=self._requests(pods))
 
     async def run(self, key: Key, before: WorkflowRun | None) -> tuple[WorkflowRun | None, Bindings | None]:
-        """The run, read by name, and at the same time its bindings, if they are known from the run ``before``.
+        """Read the run by name, and at the same time the bindings that the run ``before`` names.
 
-        :return: without bindings if the run turned out to name others.
+        :return: the run, None if it does not exist; and the bindings, None if the run now names others.
         :raises UnreadableError: if it does not fit the models.
+        :raises ApiError: a request failed.
         """
         if before is None:
             return await read_run(self._kube, key), None
@@ -94,9 +96,13 @@ class Observer:
     async def read(
         self, key: Key, run: WorkflowRun, memory: Memory, bindings: Bindings | None = None
     ) -> Observation:
-        """Everything that the next step of ``run``, which was just read, depends on; ``bindings`` if they were, too.
+        """Read everything that the next step depends on.
 
-        A Job on record that no watch has shown is asked for: after a start it may only not have been seen yet.
+        A Job in the status that no watch has shown is read too: after a start the watch may not have shown it yet.
+
+        :param run: just read.
+        :param bindings: those of the run, if they were just read; None: they are read here.
+        :raises ApiError: a request failed.
         """
         namespace, known = run.metadata.namespace, self._known_jobs(key)
         over = run.status.finished
@@ -106,7 +112,7 @@ class Observer:
             for attempt in task.attempts
             if _matters(attempt) and (attempt.job not in known or known[attempt.job].uid != attempt.job_uid)
         ]
-        # No other pod can be given a Secret, and then how it looks by now is of no account.
+        # No other pod can get a Secret, so its present state does not matter.
         with_secrets = jobs_with_secrets(run) if not over else set()
         shown = self._pods.of(key)
         waiting = [
@@ -118,12 +124,12 @@ class Observer:
             asyncio.gather(*(_pod(self._kube, namespace, pod) for pod in waiting)),
         )
         found = {job.name: job for job in jobs if job is not None}
-        # A task that has ended while the answers were under way need not wait for another pass.
+        # If a task has ended while the answers were under way, it need not wait for another pass.
         for name, job in self._known_jobs(key).items():
             if name not in found or job.uid == found[name].uid:
                 found[name] = job
         pods = {pod.uid: pod for pod in (*shown, *reread)}
-        # Whether the Job's success is its own pod's is judged by how that is after the Job's end.
+        # The state of a pod after the end of its Job shows whether the Job's success is that pod's.
         behind = [
             pod for pod in pods.values() if not pod.over and pod.uid in _of_ended(run, found, pods.values())
         ]
@@ -131,7 +137,7 @@ class Observer:
             pod.uid: pod
             for pod in await asyncio.gather(*(_pod(self._kube, namespace, one) for one in behind))
         }
-        # Of the watch only pods with the labels of a run are seen: one that is counted need not have any.
+        # The watch shows only pods with the labels of a run. A Job may count a pod without them.
         pods |= {
             pod.uid: pod
             for listed in await asyncio.gather(
@@ -161,16 +167,16 @@ class Observer:
         )
 
     def _requests(self, pods: Iterable[PodView]) -> tuple[RequestView, ...]:
-        """Taken from the watch: of a request only its answer changes, and to answer it twice the server refuses."""
+        """The pods' requests, from the watch: only their answer changes, and the server takes no second answer."""
         return tuple(item for pod in pods for item in self._known.of(pod.uid))
 
     def _known_jobs(self, key: Key) -> dict[str, JobView]:
-        """By name; of two with the same name, the one that exists."""
+        """Jobs by name. Of two with the same name, the one that exists."""
         return {job.name: job for job in sorted(self._jobs.of(key), key=lambda job: not job.gone)}
 
 
 def _names(run: WorkflowRun) -> tuple[object, ...]:
-    """What decides which bindings are read for a run."""
+    """Return what decides which bindings are read for a run."""
     return run.metadata.uid, run.status.finished, run.spec.bindings, run.spec.requester
 
 
@@ -179,7 +185,7 @@ async def _known(bindings: Bindings) -> Bindings:
 
 
 def _matters(attempt: AttemptStatus) -> bool:
-    """Whether something may still have to be done about the attempt as long as its Job is there."""
+    """Whether the attempt may still need an action as long as its Job exists."""
     return not attempt.outcome or any(
         exposure.deleted is None or exposure.estimated for exposure in attempt.exposures
     )
@@ -229,12 +235,12 @@ async def _job(kube: Kube, namespace: str, name: str) -> JobView | None:
 
 
 def _has_started(pod: PodView) -> bool:
-    """Whether no Secret is made for it any more; until then its images could be changed in place."""
+    """Whether no Secret is created for it any more. Until then its images could be changed in place."""
     return pod.over or all(container.started for container in pod.containers)
 
 
 def _of_ended(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodView]) -> set[str]:
-    """The uids of pods that belong to a Job which has ended, or did when they were given something."""
+    """Return the uids of pods whose Job has ended: the Job that their label names, or that of the recorded attempt."""
     ended = {job.uid for job in jobs.values() if job.state is not JobState.ACTIVE}
     recorded = {
         attempt.pod_uid
@@ -246,7 +252,7 @@ def _of_ended(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodV
 
 
 def _unexplained(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodView]) -> list[JobView]:
-    """Jobs that are said to have succeeded, and of which no pod is seen that has."""
+    """Return Jobs that report success although none of their pods is seen to have succeeded."""
     over = {attempt.job_uid for task in run.status.tasks for attempt in task.attempts if attempt.outcome}
     well = [pod for pod in pods if pod.phase == "Succeeded"]
     return [
@@ -275,13 +281,13 @@ def _bereft(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodVie
 
 
 async def _pods_of(kube: Kube, namespace: str, job: JobView) -> list[PodView]:
-    """All pods that a Job counts, or would, whatever else is true of them."""
+    """Return all pods with the Job's label: those that the Job counts, or would count."""
     found = await kube.list(PODS, namespace, label_selector=f"{LABEL_JOB_UID}={job.uid}")
     return [pod for pod in map(PodView.parse, found) if pod.job_uid == job.uid]
 
 
 async def _pod(kube: Kube, namespace: str, seen: PodView) -> PodView:
-    """``seen``, read again."""
+    """Read ``seen`` again."""
     try:
         raw = await kube.get(PODS, namespace, seen.name)
     except NotFound:

@@ -1,8 +1,8 @@
-"""The safety net: lists what is open now and then, and names the runs that have to be looked at.
+"""The resync: lists everything that is open now and then, and returns the runs that have to be reconciled.
 
-Watches lose events (a relist tells nobody what was deleted meanwhile); a look at the whole does not. It asks for
-metadata only, and compares versions with what the watches showed: what is up to date costs nothing more. Runs that
-have finished are not listed, however many there are, unless a Secret of theirs may be live.
+Watches lose events: a relist does not show what was deleted meanwhile. The resync finds it. It asks for metadata only
+and compares versions with what the watches showed, so an object that is up to date costs nothing more. Finished runs
+are not listed, however many there are, unless one of their Secrets may be live.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 _WATCH_LAG_SECONDS = 1.0
-"""How far the watches may lag behind a list before they count as having missed something."""
+"""How long the watches may lag behind a list before they count as having missed something."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What a list says of one object, without the rest of its metadata.
+    """What the resync needs of one object in a list.
 
-    :ivar run: the run that it is, or says it belongs to.
-    :ivar job_uid: of a Job its own uid, of a pod the one that its label names.
-    :ivar run_uid: of a Job the uid of the run that it was made for; empty if that cannot be told.
+    :ivar run: key of the run that it is, or claims to belong to.
+    :ivar job_uid: for a Job its own uid, for a pod the uid in its label.
+    :ivar run_uid: for a Job the uid of the run that it was created for; empty if unknown.
     """
 
     namespace: str
@@ -54,7 +54,10 @@ class Listed:
 
     @classmethod
     def parse(cls, resource: Resource, metadata: Mapping[str, Any]) -> Listed:
-        """Read the metadata of an object of that kind."""
+        """Read the metadata of an object of that kind.
+
+        :raises KeyError, TypeError, ValueError: the metadata is malformed.
+        """
         namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
         if not all(isinstance(text, str) for text in (namespace, name, uid)):
             raise TypeError("no metadata of an object")
@@ -77,8 +80,8 @@ class Listed:
 class Found:
     """What a resync found.
 
-    :ivar read: runs that are not known as they are now, and have to be read.
-    :ivar look: runs of which a Job or a pod is another than was shown.
+    :ivar read: runs that have changed or are unknown, and have to be read.
+    :ivar look: runs with a Job or a pod that differs from what the watches showed.
     """
 
     read: set[Key] = field(default_factory=set)
@@ -86,7 +89,7 @@ class Found:
 
 
 class Resync:
-    """Lists in the namespaces that are served; ``()``: in all."""
+    """The resync of the served namespaces; ``()``: all."""
 
     def __init__(self, kube: Kube, owned: OwnedObjects, namespaces: tuple[str, ...]) -> None:
         self._kube = kube
@@ -94,7 +97,10 @@ class Resync:
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
 
     async def resync(self, known: Mapping[Key, Record]) -> Found:
-        """Compare what is there with what is ``known``, which may change meanwhile."""
+        """List what exists and compare it with what is ``known``, which may change meanwhile.
+
+        :raises ApiError: a LIST or a GET failed.
+        """
         found, settled = Found(), set(self._owned.settled)
         runs_before, jobs_before, pods_before = (
             set(known),
@@ -145,7 +151,7 @@ class Resync:
             if item.run is None or (item.run not in known and item.job_uid in self._owned.settled):
                 continue
             run = known.get(item.run)
-            # Of another run of that name, which may have been deleted without its Jobs while nobody looked.
+            # The Job of an earlier run of that name, which was perhaps deleted without its Jobs while nobody watched.
             left = item.run_uid and not item.deleting and run is not None and run.uid != item.run_uid
             if run is None or left:
                 found.read.add(item.run)
@@ -158,7 +164,7 @@ class Resync:
             found.look.update(key for key in _readable(resource, store.record, [raw]) if key is not None)
 
     async def expiring(self, now: datetime, within: timedelta) -> AsyncIterator[tuple[Key, float]]:
-        """Finished runs whose time to live ends ``within`` this time, and in how many seconds."""
+        """Yield finished runs whose time to live ends ``within`` this time, and in how many seconds (0: now)."""
         for namespace in self._namespaces:
             async for page in self._kube.pages(RUNS, namespace, field_selector=EXPIRES):
                 for key, end in _readable(RUNS, _expiry, page.items):
@@ -167,7 +173,7 @@ class Resync:
                         yield key, max(0.0, left.total_seconds())
 
     async def _all(self, resource: Resource, *, labels: str = "", fields: str = "") -> list[Listed]:
-        """All that match, page by page, as whole metadata takes much room."""
+        """Return all objects that match. It lists page by page, as whole metadata takes much memory."""
         found: list[Listed] = []
         for namespace in self._namespaces:
             pages = self._kube.pages(
@@ -186,16 +192,16 @@ def _listed(resource: Resource, item: Json) -> Listed:
 
 
 def _expiry(item: Json) -> tuple[Key, datetime]:
-    """When the time to live of a finished run ends."""
+    """Return the key of a finished run, and when its time to live ends."""
     ttl = timedelta(seconds=item["spec"]["ttlSecondsAfterFinished"])
     key = Key.of(Kind.RUN, item["metadata"])
     return key, datetime.fromisoformat(item["status"]["completionTime"]) + ttl
 
 
 def _readable(resource: Resource, read: Callable[[Json], T], items: Iterable[Json]) -> Iterator[T]:
-    """Parse ``items``; one that is unreadable must not keep the others from being seen."""
+    """Parse ``items``. An unreadable one is logged and skipped, so that the others are still seen."""
     for item in items:
         try:
             yield read(item)
-        except Exception as error:  # noqa: BLE001 -- whatever is wrong, it is wrong with this object
-            log.error("passed over one of %s: %s", resource, describe(error))  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001 -- any error concerns this object only
+            log.error("skipped one of %s: %s", resource, describe(error))  # noqa: TRY400
