@@ -348,7 +348,7 @@ class AttemptPlanner:
         """The end of an attempt whose pod is gone while its Job goes on, as read by name."""
         if not self.obs.fresh or not self._lacks_its_pod():
             return None
-        message = f"the pod of Job {self.job.name} is gone, and the Job goes on as if it had had none"
+        message = f"the pod of Job {self.job.name} is gone, and the Job continues as if it had had none"
         return Ended(Outcome.DISRUPTED, Reason.POD_GONE, message)
 
     def _lifetime(self) -> datetime | None:

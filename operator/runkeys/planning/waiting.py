@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from runkeys._text.words import shell
 from runkeys.api import Task
 from runkeys.planning.observation import ContainerView, JobView, PodView
 from runkeys.planning.outcome import Ended, at_fault
@@ -49,7 +50,7 @@ def not_taken(pods: Sequence[PodView], now: datetime) -> tuple[Refusal | None, d
         return None, due
     message = (
         f"is bound to node {pod.node}, and no kubelet there has taken it; see whether the node exists and is Ready:"
-        f" kubectl get node {pod.node}"
+        f" {shell('kubectl', 'get', 'node', pod.node)}"
     )
     return Refusal(Reason.NODE_UNREACHABLE, f"pod {pod.name}", message, permanent=False), None
 
@@ -92,8 +93,8 @@ def suspended(job: JobView) -> Refusal:
         Reason.JOB_SUSPENDED,
         f"Job {job.name}",
         "is suspended (its spec.suspend), so that it has no pod. Something in the cluster, such as a queue, suspends"
-        " Jobs when they are created: have it leave the Jobs of runs alone, and queue their pods instead. The run goes"
-        " on when the Job is resumed",
+        " Jobs when they are created: have it leave the Jobs of runs alone, and queue their pods instead. The run"
+        " continues when the Job is resumed",
         permanent=False,
     )
 
