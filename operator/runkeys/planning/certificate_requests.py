@@ -17,6 +17,7 @@ _OPENED = (
     " again, which is harmless"
 )
 _OVER = "the attempt that this pod belongs to has finished"
+_ANOTHER = "another pod of this attempt had the answer, and each attempt gets only one; the next attempt gets another"
 _NEWER = "the kubelet has created a newer request for this pod, which is answered instead"
 _NOT_SEALED = "this pod gets its secrets by a Secret; set delivery: Sealed in the run"
 
@@ -103,6 +104,8 @@ def _why_not(obs: Observation, pod: PodView, attempt: AttemptStatus | None) -> s
     """Why no request of the pod is answered (any more); empty if one may be."""
     if _is_over(obs, pod, attempt):
         return _OVER
+    if attempt is not None and attempt.sealed is not None and attempt.pod_uid not in (None, pod.uid):
+        return _ANOTHER
     there = [item for item in obs.requests if item.pod_uid == pod.uid]
     if _opened(pod):
         return _OPENED

@@ -16,7 +16,7 @@ from testing.cluster.base import wait_until
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
 from testing.cluster.node_config import NODE_NAME
-from testing.namespace import TASK_IMAGE, Team, condition, make_namespace, phase, python, team_in
+from testing.namespace import HELD_BACK, TASK_IMAGE, Team, condition, make_namespace, phase, python, team_in
 from testing.operators import install_crds
 from testing.workflows import attempts, make, object_name, outcomes, output, pod_of, task, wait_pod
 from tests.e2e.conftest import OwnNode
@@ -226,6 +226,29 @@ def test_a_job_that_is_suspended_and_resumed_is_a_disruption(team: Team, secret:
 def has_bound_pod(team: Team, job: str) -> bool:
     found = team.client.list("pods", team.namespace, labels=f"batch.kubernetes.io/job-name={job}")
     return any(item["spec"].get("nodeName") for item in found)
+
+
+def test_a_pod_that_its_job_did_not_count_is_a_disruption(team: Team) -> None:
+    """Somebody takes the finalizer off by which the Job controller sees how its pods end; the next one has no node."""
+    run = make(team, task("a", PRINTS_AND_WAITS, secret=True, pod=HELD_BACK))
+    let_go(team, run)
+    pod = wait_pod(team, run, "a")["metadata"]["name"]
+    with team.without_policies("pods"):
+        team.client.patch("pods", pod, team.namespace, {"metadata": {"finalizers": None}})
+        team.cluster.kubectl("delete", "pod", pod, "-n", team.namespace, "--wait=false")
+        first = when_ended(team)
+    assert (first["outcome"], first["reason"]) == ("Disrupted", "PodGone")
+    let_go(team, run, 2)
+    wait_pod(team, run, "a", attempt=2)
+    finish(team, run, 2)
+    found = ended(team)
+    assert (phase(found), outcomes(found, "a")) == ("Succeeded", ["Disrupted", "Succeeded"])
+    assert team.secret_story() == ["made", "gone", "made", "gone"]
+
+
+def let_go(team: Team, found: Object, attempt: int = 1) -> None:
+    pod = pod_of(team, found, "a", attempt)["metadata"]["name"]
+    team.client.patch("pods", pod, team.namespace, {"spec": {"schedulingGates": None}})
 
 
 def test_a_job_that_is_suspended_before_it_began_says_so_and_costs_no_attempt(team: Team) -> None:

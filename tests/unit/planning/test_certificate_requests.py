@@ -109,7 +109,12 @@ def test_another_pod_of_the_same_attempt_gets_nothing() -> None:
     asked = replace(REQUEST, uid="req-9-uid", pod_uid="other-uid", pod_name="other")
     obs = observed(asked, pod=other, attempt=attempt)
     assert due(obs, other, attempt) is None
-    assert "gets only one" in denied(clean_up_requests(obs))["req-1"]
+    assert "this pod already had its answer" in denied(clean_up_requests(obs))["req-1"]
+
+    known = attempt.model_copy(update={"pod_uid": POD.uid})
+    obs = observed(asked, pod=other, attempt=known)
+    assert due(obs, other, known) is None
+    assert "another pod of this attempt" in denied(clean_up_requests(obs))["req-1"]
 
 
 @pytest.mark.parametrize("attempt", [ATTEMPT, recorded()], ids=["no intent", "intent for the older"])
