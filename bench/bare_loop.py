@@ -183,7 +183,7 @@ class Loop:
         return answer["metadata"]["resourceVersion"], now
 
     def _may_use(self, run: Json) -> bytes:
-        """Whether whoever made the run may use the binding; the answer is not looked at."""
+        """Return the review that asks whether the run's requester may use the binding. Its answer is not used."""
         requester = run["spec"]["requester"]
         attributes = {
             "verb": "use",

@@ -1,4 +1,4 @@
-"""What the API server's audit log tells of the runs of one namespace, whoever served them."""
+"""Figures from the API server's audit log about the runs of one namespace, whatever program served them."""
 
 from __future__ import annotations
 

@@ -269,7 +269,7 @@ def _come_to_rest(process: Process) -> None:
 
 
 def _wait_swept(made: Team) -> None:
-    """Wait for the operator's next sweep, and until it is over."""
+    """Wait for the operator's next resync, and until it has finished."""
     audit = made.cluster.audit
     mark = audit.mark()
 

@@ -58,7 +58,7 @@ def anybody(made: Team) -> Path:
 
 
 def job_of(run: Object) -> dict[str, Any]:
-    """The Job that the operator makes for ``run``, for whoever takes its place."""
+    """Return the Job that the operator creates for ``run``, for a program that takes the operator's place."""
     offered = SecretBinding.parse(binding(run["metadata"]["namespace"]))
     parsed = WorkflowRun.parse(run)
     requirements = task_requirements(parsed, 0, Bindings({"keys": offered}, {}))

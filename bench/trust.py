@@ -133,7 +133,7 @@ def _until_ready(made: Team, name: str, entries: list[Object]) -> float:
 
 
 def _told(what: str, ours: list[float], peers: list[float]) -> Figure:
-    """The ratio, of which nothing was promised."""
+    """Return a ratio that has no target."""
     mine, theirs = Spread.of(ours), Spread.of(peers)
     return Figure(what, _text(mine), _text(theirs), mine.p50 / theirs.p50)
 

@@ -281,14 +281,14 @@ def _follow(
         for kind, item in client.watch(resource, NAMESPACE, timeout=limit, since=since, **selector):
             arrived.put((time.monotonic(), resource, kind, item))
     except (ApiError, HTTPError):
-        # The watch is over; whoever waits for its events says what is missing.
+        # The watch has ended. The code that waits for its events reports what is missing.
         return
 
 
 def _take(
     arrived: queue.SimpleQueue[tuple[float, str, str, Object]], until: float
 ) -> list[tuple[float, str, str, Object]]:
-    """Return what came, with whatever came within 20 ms of it; nothing when the time is over."""
+    """Return the next event and all events within 20 ms of it; nothing after the time ``until``."""
     try:
         batch = [arrived.get(timeout=max(0.0, until - time.monotonic()))]
     except queue.Empty:

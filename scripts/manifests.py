@@ -81,7 +81,7 @@ def files() -> dict[Path, str]:
     }
     kinds = sorted(path.name for path in CRDS.glob("*.yaml"))
     found = {
-        # Of this name, so that it is no manifest to whoever applies the folder as it is.
+        # With this name, so that kubectl takes it for no manifest if somebody applies the whole folder.
         CRDS / "Kustomization": _kustomization(*kinds),
         DEPLOY / "base" / "kustomization.yaml": _kustomization("../../crds", "objects.yaml"),
         DEPLOY / "base" / "objects.yaml": _text([namespace, *common]),

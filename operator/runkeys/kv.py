@@ -59,7 +59,7 @@ class KeyValues:
     def delete(self, key: str) -> None:
         """Delete a key; see `delete_key`."""
         _check(key)
-        # Refused by the API server if it is not there: of two that delete the same, one is told so.
+        # The API server refuses it if the key does not exist. So of two that delete the same key, one gets the error.
         remove = [{"op": "remove", "path": f"/data/{_field(key)}"}]
         try:
             self._client.request("PATCH", self._path, remove, content="application/json-patch+json")
@@ -110,7 +110,7 @@ def set_key_value(
         full.
     :raises Denied: a right on the ConfigMap is missing.
     """
-    _entry(key, value)  # what cannot be stored is told before anything is looked up
+    _entry(key, value)  # an unsuitable value is refused before anything is looked up
     return _store(workspace_id, config_name).set(key, value)
 
 

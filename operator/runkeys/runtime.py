@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = call(load(entrypoint))
         if result is not None:
             _write(result)
-    except Exception as error:  # noqa: BLE001 -- whatever a service raises is told as a problem
+    except Exception as error:  # noqa: BLE001 -- any error of a service becomes a problem document
         traceback.print_exc()
         return _failed(error)
     except SystemExit as error:

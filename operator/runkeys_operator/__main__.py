@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 import click
 
 from runkeys._version import __version__
+from runkeys.planning.requirements import UNSEAL_RESOURCES
 from runkeys_operator.app import MakeManager, serve
 from runkeys_operator.commands.chart import drain, selftest
 from runkeys_operator.commands.keys import keys
@@ -24,6 +26,8 @@ from runkeys_operator.process.hardening import keep_memory_private
 log = logs.get_logger("runkeys_operator")
 
 _FAILED, _USAGE, _NO_CLUSTER = 1, 2, 6
+_LONGEST_IMAGE = 1024  # as a status may tell it
+_QUANTITY = r"\d{1,15}(\.\d{1,9})?([EPTGMK]i|[EPTGMkmun])?"
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 
@@ -53,6 +57,49 @@ class _LeaseName(click.ParamType[LeaseName]):
         if not re.fullmatch(_LABEL, namespace) or not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", name):
             self.fail(f"{value!r} is not a namespace and a name, such as runkeys-system/runkeys", param, ctx)
         return LeaseName(namespace, name)
+
+
+class _Image(click.ParamType[str]):
+    name = "image"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if len(value) > _LONGEST_IMAGE:
+            self.fail(
+                f"an image has {_LONGEST_IMAGE} characters at most, and this one {len(value)}", param, ctx
+            )
+        return value
+
+
+class _Resources(click.ParamType[Mapping[str, Mapping[str, str]]]):
+    """What is wrong here would otherwise fail every run with sealed delivery."""
+
+    name = "JSON"
+
+    def convert(
+        self,
+        value: str | Mapping[str, Mapping[str, str]],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Mapping[str, Mapping[str, str]]:
+        try:
+            found = json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            found = None
+        if not isinstance(found, Mapping):
+            self.fail(f"{value!r} is not a JSON object, such as {json.dumps(UNSEAL_RESOURCES)}", param, ctx)
+        for kind, amounts in found.items():
+            if kind not in ("requests", "limits") or not isinstance(amounts, Mapping):
+                self.fail(
+                    f"{kind!r} is neither requests nor limits with a quantity for each resource", param, ctx
+                )
+            for resource, amount in amounts.items():
+                if isinstance(amount, bool) or not re.fullmatch(_QUANTITY, str(amount)):
+                    self.fail(
+                        f"{kind}.{resource} is {amount!r}, which is not a quantity, such as 10m or 32Mi",
+                        param,
+                        ctx,
+                    )
+        return {kind: {name: str(amount) for name, amount in of.items()} for kind, of in found.items()}
 
 
 def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command], Command]:
@@ -124,8 +171,15 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
 )
 @_option(
     "--sealed-delivery-image",
+    type=_Image(),
     help="Image that unseals values in pods: the operator's own image. Unset: sealed delivery is disabled.",
     default="",
+)
+@_option(
+    "--sealed-delivery-resources",
+    type=_Resources(),
+    help="Requests and limits of the container that unseals values in pods.",
+    default=json.dumps(UNSEAL_RESOURCES),
 )
 @click.version_option(__version__, prog_name="runkeys-operator")
 @click.pass_context

@@ -110,7 +110,10 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
             days = options.key_rotation_days
             keys = Keys(kube, options.operator_namespace, rotate_after=timedelta(days=days) if days else None)
             policy_check = PolicyCheck(kube, namespaces, options.operator_namespace)
-            support = await preflight.sealed_support(kube, options.sealed_delivery_image, namespaces)
+            wanted = SealedSupport(
+                image=options.sealed_delivery_image, resources=options.sealed_delivery_resources
+            )
+            support = await preflight.sealed_support(kube, wanted, namespaces)
             manager = make_manager(kube, queue, namespaces, keys, policy_check, support)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
             await _Operator(
@@ -159,7 +162,7 @@ class _Operator:
         self._keys = keys
         self._policy_check = policy_check
         self._lease = lease
-        # Of foreign kinds, of which there are thousands.
+        # The lean watches of foreign kinds, with thousands of objects.
         self._lean = {
             JOBS: {"labels": LABEL_RUN},
             # First seen when bound: the moment its Secret is due.

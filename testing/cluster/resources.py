@@ -40,6 +40,7 @@ KNOWN = (
             "Event": "events",
             "Service": "services",
             "ServiceAccount": "serviceaccounts",
+            "LimitRange": "limitranges",
             "ResourceQuota": "resourcequotas",
             "PersistentVolumeClaim": "persistentvolumeclaims",
         },

@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from runkeys.api.crd import KINDS, file_name, render
+from runkeys.planning.requirements import UNSEAL_RESOURCES
+from runkeys_operator.__main__ import main
 from runkeys_operator.checks.preflight import NEEDED, NEEDED_SEALED
 from testing.cluster import images
 from testing.cluster.base import Cluster, ClusterError
@@ -161,6 +163,21 @@ class TestRendered:
             if argument == f"--sealed-delivery-image={container['image']}"
         }
         assert len(images_of) == 1, "the operator opens in pods with its own image"
+
+    def test_the_resources_of_the_unseal_container_reach_the_operator(self, cluster: Cluster) -> None:
+        for sets, wanted in (
+            ((), UNSEAL_RESOURCES),
+            (
+                ("--set=sealedDelivery.resources.limits.cpu=1",),
+                {**UNSEAL_RESOURCES, "limits": {**UNSEAL_RESOURCES["limits"], "cpu": "1"}},
+            ),
+        ):
+            (deployment,) = [
+                item for item in template(cluster, SEALED_DELIVERY, *sets) if item["kind"] == "Deployment"
+            ]
+            (container,) = deployment["spec"]["template"]["spec"]["containers"]
+            context = main.make_context("operator", list(container["args"]), resilient_parsing=False)
+            assert context.params["sealed_delivery_resources"] == wanted
 
     def test_nothing_reaches_across_the_cluster_when_namespaces_are_named(self, cluster: Cluster) -> None:
         manifests = template(cluster, *TWO_NAMESPACES)

@@ -75,6 +75,12 @@ class AttemptStatus(StatusModel):
         description="Release policy in effect when the values were delivered.",
         max_length=32,
     )
+    unsealer: str | None = Field(
+        # No default in the schema, as above.
+        default=None,
+        description="For sealed delivery only: the image of the init container that the Job was created with.",
+        max_length=1024,
+    )
     sealed: SealedDelivery | None = Field(
         default=None,
         description="For sealed delivery only: the request that gets the values, and its progress.",
@@ -145,7 +151,7 @@ class WorkflowRunStatus(StatusModel):
         default_factory=list,
         description="Condition types: Authorized, SecretsReady, SecretsReleased, Complete, Failed, Reconciling and"
         " Stalled. A run with sealedInput also has InputUsed. RequestsRefused is added when a pod's request for sealed"
-        " delivery was refused.",
+        " delivery was refused. It is False once the run has succeeded.",
         max_length=16,
         json_schema_extra=list_map("type"),
     )

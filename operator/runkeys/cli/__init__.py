@@ -61,7 +61,7 @@ def main(prog_name: str = "runkeys") -> None:
             echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # Whoever read the output has enough of it, e.g. `| head`. Python would complain again when it flushes.
+        # The reader of the output has closed it, e.g. `| head`. Python would complain again when it flushes.
         sys.stdout = None
         sys.exit(0)
     except Exception as error:

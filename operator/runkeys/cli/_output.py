@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from runkeys._text.words import line
-from runkeys.api import TaskStatus, WorkflowRun
+from runkeys.api import AttemptStatus, TaskStatus, WorkflowRun
 from runkeys.cli._framework import Settings
 from runkeys.cli._printing import data, echo, echo_line
 from runkeys.client import released
@@ -147,16 +147,27 @@ def _secrets(names: list[str], status: TaskStatus, *, over: bool) -> str:
     exposures = [item for attempt in status.attempts for item in attempt.exposures]
     if any(item.deleted is None for item in exposures):
         state = "live"
-    elif exposures:
+    elif _in_its_pod(status):
+        state = "in the pod"
+    elif exposures or _delivered(status.attempts):
         state = "gone"
     else:
         state = "never created" if over else "not yet"
     return f"{', '.join(names)} {state}"
 
 
+def _in_its_pod(status: TaskStatus) -> bool:
+    """Whether a pod has its values by sealed delivery: they are in its memory, and never were in a Secret."""
+    return _delivered(item for item in status.attempts if not item.outcome)
+
+
+def _delivered(attempts: Iterable[AttemptStatus]) -> bool:
+    return any(item.sealed is not None and item.sealed.delivered is not None for item in attempts)
+
+
 def _exposed(status: TaskStatus, moment: datetime) -> str:
     exposures = [item for attempt in status.attempts for item in attempt.exposures]
-    if not exposures:
+    if not exposures and not _delivered(status.attempts):
         return NOTHING
     seconds = sum(((item.deleted or moment) - item.created).total_seconds() for item in exposures)
     return duration(seconds)
@@ -175,6 +186,8 @@ def _released(run: WorkflowRun) -> str:
         return "Released: not known yet; the operator has not processed the run"
     if released(run):
         if condition.reason == "NeverMade":
+            if _delivered(attempt for task in run.status.tasks for attempt in task.attempts):
+                return "Released: yes, delivered sealed; no Secret was ever created"
             return "Released: yes, no secret was ever created"
         return f"Released: yes, after {run.status.exposed or '0.0s'} in total"
     if run.status.live == 0:

@@ -162,7 +162,7 @@ def _start(
     created = client.create(client.path("workflowruns"), made)
     name = made["metadata"]["name"]
     if not wait:
-        run = parse_run(created)  # not read again: whoever may only start runs can do that
+        run = parse_run(created)  # not read again: the user may only have the right to create runs
         echo(run_name(run)) if settings.output in ("table", "wide") else show(settings, run)
         settings.say(f"follow it: {shell('runkeys', 'watch', name)}, {shell('runkeys', 'logs', '-f', name)}")
         return
@@ -202,7 +202,7 @@ def _from_file(path: str, name: str | None, binding: tuple[str, ...], label: tup
     if binding and isinstance(spec, dict):
         spec["bindings"] = [*(spec.get("bindings") or []), *({"name": item} for item in binding)]
     if isinstance(spec, dict) and metadata.get("name") is None:
-        # Nothing applies it again and again, so that it may go by itself.
+        # No tool applies it again, so it may be deleted by itself.
         spec.setdefault("ttlSecondsAfterFinished", TTL)
     return manifest
 

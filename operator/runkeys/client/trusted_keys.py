@@ -1,7 +1,7 @@
 """The public keys that a user trusts, for each cluster.
 
-Whoever can swap the public key of a cluster reads what is sealed after that. So the first key that is met is written
-down, and another one is refused until the user has compared its fingerprint with what an administrator says.
+A person who can swap the public key of a cluster can read what is sealed after that. So the first key of a cluster is
+stored, and another one is refused until the user has compared its fingerprint with the one of an administrator.
 """
 
 from __future__ import annotations

@@ -82,6 +82,13 @@ class Deliver:
 
 
 @dataclass(frozen=True)
+class AnswerEmpty:
+    """Answer a pod's request with a certificate that holds nothing, so that its kubelet goes on with the pod."""
+
+    request: RequestView
+
+
+@dataclass(frozen=True)
 class DenyRequest:
     """Deny a request. This is final."""
 
@@ -133,6 +140,7 @@ Action = (
     | PatchStatus
     | EnsureSecret
     | Deliver
+    | AnswerEmpty
     | DenyRequest
     | DeleteRequest
     | DeleteSecret

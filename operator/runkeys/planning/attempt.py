@@ -49,7 +49,7 @@ class AttemptStep:
     """Result of planning one attempt.
 
     :ivar attempt: as the status is to show it.
-    :ivar verdict: where the task stands while the attempt goes on.
+    :ivar verdict: the state of the task while the attempt runs.
     :ivar ended: the outcome, if it has ended; ``ended_at``: when, None: now.
     :ivar releases: Secrets to delete before anything else.
     :ivar provision: gives the pod its values; without the intent.
@@ -120,6 +120,8 @@ class AttemptPlanner:
         self._pods = named_after(job, self._of_job)
         self._current = [pod for pod in self._pods if not pod.over]
         self._recorded = attempt
+        # As it was when the Job was created: an upgrade changes the operator's image while pods wait.
+        self._support = replace(obs.support, image=attempt.unsealer or obs.support.image)
 
     def plan(self) -> AttemptStep:
         """The next step."""
@@ -144,6 +146,12 @@ class AttemptPlanner:
             return AttemptStep(attempt, ended=stop)
         if self._lacks_its_pod():
             return AttemptStep(attempt, self._state(), refresh=True)
+        lost, again = self._key_lost(attempt)
+        due = (*due, *again)
+        if lost is not None:
+            if not self.obs.fresh:
+                return AttemptStep(attempt, self._state(), refresh=True)
+            return AttemptStep(attempt, ended=lost)
         if self._awaits_values(attempt) and not expired:
             step = self._provision(attempt)
             return replace(step, due=(*due, *step.due))
@@ -194,9 +202,9 @@ class AttemptPlanner:
             )
             return self._stalled(attempt, refusal)
         pod = self._current[0]
-        changed = added_reader(obs, self.job, pod, self._secret_containers)
+        changed = added_reader(self._support, self.job, pod, self._secret_containers)
         if changed is not None:
-            return self._stalled(attempt, changed)
+            return self._outdated(attempt, changed) or self._stalled(attempt, changed)
         requirements = task_requirements(obs.run, self.index, obs.bindings)
         if not isinstance(requirements, TaskRequirements):
             return self._stalled(attempt, requirements[0])
@@ -213,8 +221,11 @@ class AttemptPlanner:
         changed = self._delivery_changed(requirements)
         if changed is not None:
             return self._stalled(attempt, changed)
-        changed = rewritten(obs, self.index, attempt.number, requirements, self.job, pod)
+        changed = rewritten(obs, self._support, self.index, attempt.number, requirements, self.job, pod)
         if changed is not None:
+            outdated = self._outdated(attempt, changed)
+            if outdated is not None:
+                return outdated
             seconds, begun = requirements.deadline_seconds, attempt.start_time
             if seconds is None or begun is None:
                 return self._stalled(attempt, changed)
@@ -226,6 +237,16 @@ class AttemptPlanner:
             return self._deliver(pod, attempt, requirements)
         return self._ensure_secret(attempt, requirements)
 
+    def _outdated(self, attempt: AttemptStatus, changed: Refusal) -> AttemptStep | None:
+        """The end of an attempt that an operator of another version began, and whose pod is not as this one makes it.
+
+        It may have been changed on its way, too, but that shows with the next attempt, which is of this version.
+        """
+        if not self.job.sealed or attempt.unsealer == self.obs.support.image:
+            return None
+        message = f"the operator was upgraded while the pod waited for its values: {changed}"
+        return AttemptStep(attempt, ended=Ended(Outcome.DISRUPTED, Reason.DISRUPTED, message))
+
     def _access_refusal(self, pod: PodView, requirements: TaskRequirements) -> Refusal | None:
         """Why the bindings do not admit the pod as it was created; None if they do."""
         subject = Subject(
@@ -233,7 +254,7 @@ class AttemptPlanner:
             pod.service_account,
             # The unseal container has the values anyway: it is the operator's own (docs/decisions/0040).
             [
-                *(item.image for item in pod.containers if not is_unsealer(self.obs, self.job, item)),
+                *(item.image for item in pod.containers if not is_unsealer(self._support, self.job, item)),
                 *pod.volume_images,
             ],
             requester_of(self.obs.run),
@@ -333,6 +354,25 @@ class AttemptPlanner:
             return None
         message = f"pod {second.name} was created next to the pod that got the secrets, or in its place"
         return Ended(Outcome.DISRUPTED, Reason.POD_REPLACED, message)
+
+    def _key_lost(self, attempt: AttemptStatus) -> tuple[Ended | None, Due]:
+        """The kubelet was started again after the answer, and has lost the key before the pod could use it.
+
+        The values are not sealed a second time, to whatever key: the next attempt is another pod.
+        """
+        for pod in self._current if self.job.sealed else []:
+            request = certificate_requests.asks_again(self.obs, pod, attempt)
+            if request is None:
+                continue
+            due = request.created + certificate_requests.KEY_LOST_AFTER
+            if due > self.now:
+                return None, (due,)
+            message = (
+                f"the kubelet of node {pod.node} was started again after pod {pod.name} had been given its values and"
+                " before it could use them: their key is lost, and an attempt is given them once"
+            )
+            return Ended(Outcome.DISRUPTED, Reason.DISRUPTED, message), ()
+        return None, ()
 
     def _lacks_its_pod(self) -> bool:
         """Whether its pod is gone, and the Job controller has not counted it: then the Job ends by no fault of it."""

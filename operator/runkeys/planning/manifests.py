@@ -24,7 +24,13 @@ from runkeys.names import (
 )
 from runkeys.planning.kubelet import OURS, OUTPUT, SECRETS_VOLUME
 from runkeys.planning.pod_template import CONTAINER_FIELDS
-from runkeys.planning.requirements import SecretReference, TaskRequirements, variable_of
+from runkeys.planning.requirements import (
+    NO_SUPPORT,
+    SealedSupport,
+    SecretReference,
+    TaskRequirements,
+    variable_of,
+)
 from runkeys.sealing import unseal
 
 _INPUT = f"{GROUP}/input"
@@ -38,7 +44,7 @@ def job(
     attempt: int,
     requirements: TaskRequirements,
     inputs: Mapping[str, Any] | None = None,
-    image: str = "",
+    support: SealedSupport = NO_SUPPORT,
 ) -> dict[str, Any]:
     """The Job of attempt ``attempt`` of task ``index``: one pod, started once, owned by the run.
 
@@ -46,7 +52,7 @@ def job(
     required, so that the kubelet starts no container before it does.
 
     :param inputs: JSON values by parameter.
-    :param image: of the container that opens what is delivered sealed, where that is how it is delivered.
+    :param support: image and resources of the unseal container, for sealed delivery.
     """
     task = run.spec.tasks[index]
     name = attempt_name(run.metadata.name, run.metadata.uid, task.name, attempt)
@@ -76,7 +82,7 @@ def job(
                     {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
                 ]
             },
-            "template": _pod_template(run, task, name, labels, requirements, inputs or {}, image),
+            "template": _pod_template(run, task, name, labels, requirements, inputs or {}, support),
         },
     }
 
@@ -108,7 +114,7 @@ def _pod_template(
     labels: Mapping[str, str],
     requirements: TaskRequirements,
     inputs: Mapping[str, Any],
-    image: str,
+    support: SealedSupport,
 ) -> dict[str, Any]:
     template = copy.deepcopy(task.template)
     metadata = template.setdefault("metadata", None) or {}
@@ -147,7 +153,7 @@ def _pod_template(
                 container["terminationMessagePath"] = OUTPUT
                 container["terminationMessagePolicy"] = "File"
     if requirements.delivery == SEALED:
-        _open_first(spec, requirements, image)
+        _open_first(spec, requirements, support)
     return template
 
 
@@ -166,11 +172,11 @@ def _origin(name: str, reference: SecretReference, *, sealed: bool) -> dict[str,
     }
 
 
-def _open_first(spec: dict[str, Any], requirements: TaskRequirements, image: str) -> None:
-    """Before any other container of the pod, one of ours opens what was sealed to the pod's key.
+def _open_first(spec: dict[str, Any], requirements: TaskRequirements, support: SealedSupport) -> None:
+    """Add the unseal container, which runs before all others and opens what was sealed to the pod's key.
 
-    Only it mounts that key and the file of variables, which are in memory: the kubelet reads that file when it makes
-    the containers that refer to it, and the other containers see files of theirs only.
+    Only this container mounts the key and the file of variables, which are in memory. The kubelet reads that file when
+    it creates the containers that refer to it. The other containers see their own files only.
     """
     places = {unseal.BUNDLE: RECIPIENT_VOLUME, unseal.ENVIRONMENT: ENVIRONMENT_VOLUME}
     mounts = [
@@ -202,17 +208,14 @@ def _open_first(spec: dict[str, Any], requirements: TaskRequirements, image: str
         context["runAsUser"] = 65532
     ours = {
         "name": UNSEALER,
-        "image": image,
+        "image": support.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-I", "-S", "/app/runkeys/sealing/unseal.py"],
         "env": [
             {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
         ],
         "volumeMounts": mounts,
-        "resources": {
-            "requests": {"cpu": "10m", "memory": "32Mi"},
-            "limits": {"memory": "64Mi"},
-        },
+        "resources": {kind: dict(amounts) for kind, amounts in support.resources.items()},
         "securityContext": context,
     }
     spec["initContainers"] = [ours, *(spec.get("initContainers") or [])]

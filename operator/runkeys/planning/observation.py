@@ -24,6 +24,10 @@ _MOST_MESSAGE = 400
 """Limit on what is kept of a message that Kubernetes wrote into a status."""
 
 
+NOTHING_LEFT = "NothingToDeliver"
+"""Reason of an answer to a pod's request that holds no value."""
+
+
 class JobState(StrEnum):
     """Where a Job is in its life."""
 

@@ -89,10 +89,10 @@ NOT_GIVEN = (
 
 
 def counted_instead(own: list[PodView], of_job: list[PodView]) -> str:
-    """What is wrong with the success of a Job: its own pod has none; empty if nothing is.
+    """Return why the success of a Job is not that of its own pod; empty if it is.
 
-    A pod that nobody has seen, or of which sight was lost, is believed to have done what the Job says, unless there is
-    another one that may have done it.
+    If its own pod was never seen, or its end was not seen, the Job's result counts, unless another pod may have
+    produced it.
     """
     lacking = [pod for pod in own if pod.phase != "Succeeded"]
     if own and not lacking:

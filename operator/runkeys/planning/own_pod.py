@@ -10,7 +10,7 @@ from runkeys.planning.observation import ContainerView, JobView, Observation, Po
 from runkeys.planning.pod_template import MOST_GRACE
 from runkeys.planning.readers import shape_of
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import TaskRequirements
+from runkeys.planning.requirements import SealedSupport, TaskRequirements
 
 _LEAVE = (
     "something in the cluster, such as a mutating policy or webhook, has changed the pod; configure it to leave"
@@ -18,13 +18,13 @@ _LEAVE = (
 )
 
 
-def is_unsealer(obs: Observation, job: JobView, container: ContainerView) -> bool:
-    """Whether a container is the unseal container."""
-    return job.sealed and container.name == UNSEALER and container.image == obs.support.image
+def is_unsealer(support: SealedSupport, job: JobView, container: ContainerView) -> bool:
+    """Whether a container is the unseal container. ``support``: as it was when the Job was created."""
+    return job.sealed and container.name == UNSEALER and container.image == support.image
 
 
 def added_reader(
-    obs: Observation, job: JobView, pod: PodView, secret_containers: Sequence[str]
+    support: SealedSupport, job: JobView, pod: PodView, secret_containers: Sequence[str]
 ) -> Refusal | None:
     """Why the values are not for the pod as it was made: containers that the run does not name would have them."""
     others = [
@@ -32,13 +32,13 @@ def added_reader(
         for container in pod.containers
         if container.reads
         and container.name not in secret_containers
-        and not is_unsealer(obs, job, container)
+        and not is_unsealer(support, job, container)
     ]
     if not others:
         return None
     what = f"container {others[0].name} ({others[0].image})"
     if others[0].name == UNSEALER:
-        what += f", which is not the operator's image {obs.support.image},"
+        what += f", which is not the operator's image {support.image},"
     message = (
         f"{what} would get the secrets, which the run gives only to {', '.join(secret_containers)}: {_LEAVE}"
     )
@@ -46,14 +46,20 @@ def added_reader(
 
 
 def rewritten(
-    obs: Observation, index: int, number: int, requirements: TaskRequirements, job: JobView, pod: PodView
+    obs: Observation,
+    support: SealedSupport,
+    index: int,
+    number: int,
+    requirements: TaskRequirements,
+    job: JobView,
+    pod: PodView,
 ) -> Refusal | None:
     """Why the values are not for the pod as it was made: others could read them in it, or have them for longer.
 
     It is compared with the template that the operator makes for this attempt, and not with that of the Job, which was
     made past the same policies.
     """
-    planned = manifests.job(obs.run, index, number, requirements, image=obs.support.image)["spec"]
+    planned = manifests.job(obs.run, index, number, requirements, support=support)["spec"]
     unlike = pod.shape.unlike(shape_of(planned["template"]["spec"]))
     if unlike:
         return _refusal(f"pod {pod.name}", f"{unlike[0]}, so that others could read the secrets: {_LEAVE}")

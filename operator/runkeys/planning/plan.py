@@ -118,11 +118,12 @@ def _plan_finished(obs: Observation, now: datetime) -> Plan:
         for task, item in zip(run.spec.tasks, cleaned, strict=True)
     ]
     fresh = build_status(run, results, now, refused_requests(obs))
-    # Of a final status only what it says of the Secret may still change.
-    released = next(item for item in fresh.conditions if item.type == "SecretsReleased")
-    conditions = [released if item.type == released.type else item for item in run.status.conditions]
-    if not any(item.type == REQUESTS_REFUSED for item in conditions):
-        conditions += [item for item in fresh.conditions if item.type == REQUESTS_REFUSED]
+    # Of a final status only what it says of the Secret and of refused requests may still change.
+    changing = {
+        item.type: item for item in fresh.conditions if item.type in ("SecretsReleased", REQUESTS_REFUSED)
+    }
+    conditions = [changing.pop(item.type, item) for item in run.status.conditions]
+    conditions += [item for item in changing.values() if item.type == REQUESTS_REFUSED]
     tasks = [item.model_copy(update={"state": old[item.name].state}) for item in fresh.tasks]
     changes = {"conditions": conditions, "live": fresh.live, "exposed": fresh.exposed, "tasks": tasks}
     status = run.status.model_copy(update=changes)
@@ -141,13 +142,13 @@ def _plan_finished(obs: Observation, now: datetime) -> Plan:
 
 
 def _final(state: str) -> State:
-    """Of a task whose run is over; a word of a later version stands for an end, too."""
+    """Return the state of a task whose run has finished. A state of a later version counts as failed."""
     known = State(state)
     return known if known.final else State.FAILED
 
 
 class _Open:
-    """A run that goes on."""
+    """Plans a run that has not finished."""
 
     def __init__(self, obs: Observation, now: datetime) -> None:
         self.obs, self.now = obs, now

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from runkeys import sealing
@@ -79,15 +79,23 @@ class TaskRequirements:
     delivery: str = SECRET
 
 
+UNSEAL_RESOURCES: Mapping[str, Mapping[str, str]] = {
+    "requests": {"cpu": "10m", "memory": "32Mi"},
+    "limits": {"memory": "64Mi"},
+}
+
+
 @dataclass(frozen=True)
 class SealedSupport:
     """Whether this operator can deliver sealed.
 
     :ivar image: of the container that opens in the pod; empty if it cannot. :ivar problem: why not.
+    :ivar resources: of that container.
     """
 
     image: str = ""
     problem: str = ""
+    resources: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: UNSEAL_RESOURCES)
 
 
 NO_SUPPORT = SealedSupport(problem="sealed delivery is not enabled (sealedDelivery.enabled of the chart)")

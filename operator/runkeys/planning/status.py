@@ -111,7 +111,7 @@ _ABOUT_SOURCES = frozenset(
 
 
 REQUESTS_REFUSED = "RequestsRefused"
-"""Condition of a run of which a request for a sealed delivery was refused."""
+"""Condition of a run: a pod's request for sealed delivery was refused."""
 
 
 def build_status(
@@ -152,7 +152,7 @@ def build_status(
 
 
 def purging(status: WorkflowRunStatus, run: WorkflowRun) -> WorkflowRunStatus:
-    """``status``, which would be final, of a run that still has its sealed input: all is told but the end."""
+    """Return the final ``status`` of a run without its end, because its sealed input must be removed first."""
     before = {item.type: item for item in run.status.conditions}
     reconciling = next(item for item in status.conditions if item.type == "Reconciling")
     open_still = {
@@ -248,8 +248,9 @@ def _conditions(
     stuck = waits and not queued
     used = _input_used(run)
     before = next((item for item in run.status.conditions if item.type == REQUESTS_REFUSED), None)
-    # A refused request is deleted with its pod; the condition stays.
+    # A refused request is deleted with its pod; what was refused stays on record, and is no trouble after success.
     told = refused or (before.message if before is not None else "")
+    troubles = phase != State.SUCCEEDED
     return [
         checked("Authorized", "Admitted", refused=denied, passed=started or about_sources),
         checked("SecretsReady", "Resolved", refused=about_sources, passed=started),
@@ -259,7 +260,7 @@ def _conditions(
         condition("Reconciling", not final and not stuck, why, text if goes_on else ""),
         condition("Stalled", stuck or phase == State.FAILED, why, text if stuck or failed else ""),
         *([condition("InputUsed", *used)] if used is not None else []),
-        *([condition(REQUESTS_REFUSED, True, "RequestRefused", told[:4000])] if told else []),
+        *([condition(REQUESTS_REFUSED, troubles, "RequestRefused", told[:4000])] if told else []),
     ]
 
 

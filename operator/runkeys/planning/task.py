@@ -60,7 +60,7 @@ class Step:
 
 
 class TaskPlanner:
-    """Plans one task of a run that goes on."""
+    """Plans one task of a run that has not finished."""
 
     def __init__(self, obs: Observation, index: int, now: datetime, *, deadline_over: bool) -> None:
         self.obs, self.index, self.now = obs, index, now
@@ -93,7 +93,11 @@ class TaskPlanner:
         if job is None or job.gone:
             return None
         if trusted(self.obs, job) or (not self.task.secrets and self._claims_us(job)):
-            attempt = AttemptStatus(number=self._next_number(), job=job.name, job_uid=job.uid)
+            # Of this process: a Job of an earlier one that is not on record is replaced.
+            unsealer = self.obs.support.image if job.sealed else None
+            attempt = AttemptStatus(
+                number=self._next_number(), job=job.name, job_uid=job.uid, unsealer=unsealer
+            )
             return self._attempt(job, attempt)
         return self._replace(job)
 
@@ -136,9 +140,7 @@ class TaskPlanner:
         inputs = inputs_of(run, self.task, outputs)
         if isinstance(inputs, Refusal):
             return self._refused(inputs)
-        manifest = manifests.job(
-            run, self.index, self._next_number(), requirements, inputs, self.obs.support.image
-        )
+        manifest = manifests.job(run, self.index, self._next_number(), requirements, inputs, self.obs.support)
         create = CreateJob(self.task.name, manifest)
         failing = self.failing()
         if failing is None:
@@ -269,7 +271,7 @@ class TaskPlanner:
         urgent: bool = False,
         patience: timedelta = PATIENCE,
     ) -> Step:
-        """``attempts``: the one that goes on or has just ended, if any; those before it are added."""
+        """``attempts``: the running one, or the one that has just ended, if any. Earlier ones are added here."""
         return Step(
             self._result(verdict, attempts, output),
             (*self._over.actions, *actions),

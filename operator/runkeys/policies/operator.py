@@ -13,7 +13,7 @@ from runkeys.policies.cel import WHO, Object, check, listed, ours, policy, rule,
 from runkeys.policies.shared import TARGET, changed
 
 LABEL_RUNS = f"{GROUP}/runs"
-"""Of the operator's own namespace: "allowed" lets it run there what it is told to."""
+"""Label of the operator's own namespace: "allowed" lets the operator create Jobs there."""
 
 _SECRET_VERBS = ["get", "list", "watch", "update", "patch", "delete", "deletecollection"]
 """Those whose answer is the Secret, in one way or another."""
@@ -57,7 +57,7 @@ def _jobs(account: Account) -> list[Object]:
 
 
 def operator(account: Account) -> Object:
-    """The operator's own account does what the operator does and nothing else, whoever holds its token."""
+    """The operator's own account can do what the operator does and nothing else, even if its token is stolen."""
     own = every_secret(
         "object.spec.template.spec",
         lambda name: f"({name} == '' || {name} == variables.name)",

@@ -32,9 +32,9 @@ GRANT = "<grant>"
 
 
 def granted_by(verb: str, binding: str) -> dict[str, str]:
-    """What a message with `GRANT` is filled with: the same command as :func:`runkeys.planning.access.grant` gives.
+    """Return the texts for a message with `GRANT`: the same command as that of :func:`runkeys.planning.access.grant`.
 
-    Whoever sends the object chooses the name, and somebody else may run the command.
+    The name is quoted, since the author of the object chooses it and somebody else may run the command.
     """
     in_json = f"{binding}.replace('\\\\', '\\\\\\\\').replace('\"', '\\\\\"')"
     name = f"{verb}-<binding>"

@@ -25,7 +25,7 @@ from runkeys.sealing import unseal
 KEY_TYPE = "ECDSAP256"
 
 LIFETIME_SECONDS = 8 * 24 * 3600
-"""Of a certificate: longer than any pod may run, so that the kubelet never asks for a second one."""
+"""Of a certificate: longer than any pod may run, so that the kubelet asks for a second one only after a restart."""
 
 MAX_TASK_BYTES = 70_000
 """For all values of a task together: a certificate may have 100 KiB as text."""
@@ -70,9 +70,22 @@ class Issuer:
         """
         key = recipient(request)
         sealed = _SUITE.encrypt(pack(values), key, unseal.info(namespace, pod_uid))
+        identifier = x509.ObjectIdentifier(unseal.EXTENSION)
+        return self._certify(key, now, x509.UnrecognizedExtension(identifier, sealed))
+
+    def empty(self, request: bytes, now: datetime) -> Answer:
+        """A certificate that holds nothing.
+
+        :raises RecipientError: as :meth:`seal` does.
+        """
+        return self._certify(recipient(request), now)
+
+    def _certify(
+        self, key: ec.EllipticCurvePublicKey, now: datetime, *extensions: x509.UnrecognizedExtension
+    ) -> Answer:
         begin = now.replace(microsecond=0)
         end = begin + timedelta(seconds=LIFETIME_SECONDS)
-        certificate = (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))
             .issuer_name(self._name)
@@ -80,12 +93,10 @@ class Issuer:
             .serial_number(x509.random_serial_number())
             .not_valid_before(begin)
             .not_valid_after(end)
-            .add_extension(
-                x509.UnrecognizedExtension(x509.ObjectIdentifier(unseal.EXTENSION), sealed), critical=False
-            )
-            .sign(self._key, hashes.SHA256())
         )
-        chain = certificate.public_bytes(Encoding.PEM).decode()
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
+        chain = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
         return Answer(chain, begin, end, end - _BEGIN_REFRESH)
 
 

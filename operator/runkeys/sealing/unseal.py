@@ -35,8 +35,8 @@ def unpack(data: bytes) -> dict[str, bytes]:
     return {key.decode(): value for key, value in zip(parts[::2], parts[1::2], strict=True)}
 
 
-def open_bundle(bundle: bytes, namespace: str, pod_uid: str) -> dict[str, bytes]:
-    """The values in a certificate, with the key that stands before it in the same file."""
+def open_bundle(bundle: bytes, namespace: str, pod_uid: str) -> dict[str, bytes] | None:
+    """The values in a certificate, with the key that stands before it in the same file; None if it holds nothing."""
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
@@ -46,7 +46,10 @@ def open_bundle(bundle: bytes, namespace: str, pod_uid: str) -> dict[str, bytes]
     if not isinstance(key, EllipticCurvePrivateKey):
         raise TypeError("the pod's key is not of the requested type")
     certificate = x509.load_pem_x509_certificate(bundle)
-    found = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(EXTENSION)).value
+    try:
+        found = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(EXTENSION)).value
+    except x509.ExtensionNotFound:
+        return None
     if not isinstance(found, x509.UnrecognizedExtension):
         raise TypeError("the certificate's extension cannot be read")
     suite = Suite(KEM.P256, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -54,22 +57,29 @@ def open_bundle(bundle: bytes, namespace: str, pod_uid: str) -> dict[str, bytes]
 
 
 def write(values: dict[str, bytes], environment: str, files: str) -> None:
-    """Variables into a file that the kubelet reads, files into their folder."""
+    """Files into their folder, then variables into a file that the kubelet reads.
+
+    That file is last, and there even without a variable: where it is, everything was written.
+    """
     lines = []
     for key, value in values.items():
         if key.startswith("file."):
             _write(os.path.join(files, key.removeprefix("file.")), value, 0o444)
         else:
             lines.append(key.encode() + b"='" + value + b"'\n")
-    if lines:
-        _write(environment, b"".join(lines), 0o400)
+    _write(environment, b"".join(lines), 0o400)
 
 
 def _write(path: str, content: bytes, mode: int) -> None:
-    # In place: the folder is empty, and no container that could see half of it has started.
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+    # Whole or not at all, and whatever an earlier start of this container has left: the kubelet starts it again if it
+    # makes the pod's sandbox anew. No file of a task has a "~" in its name.
+    new = f"{path}~"
+    if os.path.lexists(new):
+        os.unlink(new)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
-    os.chmod(path, mode)
+    os.chmod(new, mode)
+    os.replace(new, path)
 
 
 def main() -> None:
@@ -80,7 +90,13 @@ def main() -> None:
         values = open_bundle(bundle, os.environ["RUNKEYS_NAMESPACE"], os.environ["RUNKEYS_POD_UID"])
     except Exception as error:  # noqa: BLE001 -- whatever it is, its text could hold something of the bundle
         sys.exit(f"the delivered values cannot be opened ({type(error).__name__})")
-    write(values, ENVIRONMENT, FILES)
+    if values is not None:
+        write(values, ENVIRONMENT, FILES)
+    elif not os.path.exists(ENVIRONMENT):
+        sys.exit(
+            "the certificate holds no values, and there are none of an earlier start: this pod has had its answer; only"
+            " a new attempt gets values"
+        )
 
 
 if __name__ == "__main__":

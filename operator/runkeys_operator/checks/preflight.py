@@ -88,9 +88,9 @@ NEEDED_SEALED = (
 )
 
 
-async def sealed_support(kube: Kube, image: str, namespaces: tuple[str, ...]) -> SealedSupport:
+async def sealed_support(kube: Kube, wanted: SealedSupport, namespaces: tuple[str, ...]) -> SealedSupport:
     """Whether this operator and this cluster can deliver sealed; said once here, and to each run that asks for it."""
-    if not image:
+    if not wanted.image:
         return NO_SUPPORT
     problem = ""
     try:
@@ -115,7 +115,7 @@ async def sealed_support(kube: Kube, image: str, namespaces: tuple[str, ...]) ->
         log.error("sealed delivery is not available: %s", problem)
         return SealedSupport(problem=problem)
     log.info("sealed delivery is available")
-    return SealedSupport(image=image)
+    return wanted
 
 
 async def _may_sign(kube: Kube) -> bool:

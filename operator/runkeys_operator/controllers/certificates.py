@@ -11,7 +11,7 @@ from typing import Any
 
 from runkeys._text.times import to_seconds
 from runkeys.names import SIGNER
-from runkeys.planning.observation import PodView, RequestView
+from runkeys.planning.observation import NOTHING_LEFT, PodView, RequestView
 from runkeys.planning.requirements import SealedSupport
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.runs.cache import Cache, run_of
@@ -19,7 +19,7 @@ from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
 from runkeys_operator.errors import Conflict, NotFound
 from runkeys_operator.kube import PODS, REQUESTS, Json, Kube
 from runkeys_operator.values import Values
-from runkeys_operator.values.delivery import CertificateIssuer, RecipientError
+from runkeys_operator.values.delivery import Answer, CertificateIssuer, RecipientError
 
 log = logging.getLogger(__name__)
 
@@ -87,22 +87,37 @@ class CertificateRequests:
             answer = self._issuer.seal(values, request.public, namespace, request.pod_uid, now)
         except RecipientError as error:
             return await self.deny(request, str(error))
-        status = {
-            "certificateChain": answer.chain,
-            "notBefore": to_seconds(answer.not_before),
-            "notAfter": to_seconds(answer.not_after),
-            "beginRefreshAt": to_seconds(answer.begin_refresh_at),
-            "conditions": [
-                _condition("Issued", "Delivered", "the values are in the certificate, sealed", now)
-            ],
-        }
-        return await self._conclude(request, status)
+        return await self._issue(
+            request, answer, "Delivered", "the values are in the certificate, sealed", now
+        )
+
+    async def answer_empty(self, request: RequestView, now: datetime) -> RequestView:
+        """Issue a certificate that holds nothing; return the request as it is afterwards."""
+        try:
+            answer = self._issuer.empty(request.public, now)
+        except RecipientError as error:
+            return await self.deny(request, str(error))
+        log.info("pod %s asks again: answered with nothing", request.pod_name)
+        message = "the pod needs no values any more; nothing is in the certificate"
+        return await self._issue(request, answer, NOTHING_LEFT, message, now)
 
     async def deny(self, request: RequestView, message: str) -> RequestView:
         """Refuse it, for good."""
         log.warning("request of pod %s refused: %s", request.pod_name, message)
         condition = _condition("Denied", "RequestRefused", message, self._kube.clock.now())
         return await self._conclude(request, {"conditions": [condition]})
+
+    async def _issue(
+        self, request: RequestView, answer: Answer, reason: str, message: str, now: datetime
+    ) -> RequestView:
+        status = {
+            "certificateChain": answer.chain,
+            "notBefore": to_seconds(answer.not_before),
+            "notAfter": to_seconds(answer.not_after),
+            "beginRefreshAt": to_seconds(answer.begin_refresh_at),
+            "conditions": [_condition("Issued", reason, message, now)],
+        }
+        return await self._conclude(request, status)
 
     async def delete(self, request: RequestView) -> RequestView:
         """Delete it; it is no error if it is absent already."""

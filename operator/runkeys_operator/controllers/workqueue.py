@@ -61,13 +61,13 @@ class _Lanes(Generic[K]):
 
     def __init__(self, is_stale: Callable[[Entry[K]], bool]) -> None:
         self._is_stale = is_stale
-        # Those of which something is due, whose turn was longest ago first; of each its heaps by urgency.
+        # Namespaces with something due, the one whose turn was longest ago first; each has its heaps by urgency.
         self._namespaces: OrderedDict[str, dict[Urgency, list[Entry[K]]]] = OrderedDict()
         self._turns: dict[Urgency, OrderedDict[str, None]] = {item: OrderedDict() for item in Urgency}
         self._taken = 0
 
     def put(self, entry: Entry[K]) -> None:
-        """It is due."""
+        """Add a key that is due."""
         namespace = getattr(entry[2], "namespace", "")
         urgency = _URGENCY.get(entry[0], Urgency.RESYNC)
         lanes = self._namespaces.setdefault(namespace, {})
@@ -75,7 +75,7 @@ class _Lanes(Generic[K]):
         self._turns[urgency].setdefault(namespace)
 
     def take(self) -> Entry[K] | None:
-        """What goes first."""
+        """Remove and return the next entry; None if nothing is due."""
         while self._namespaces:
             if (self._taken + 1) % _FAIR_TURN == 0:
                 namespace, lanes = next(iter(self._namespaces.items()))
@@ -147,9 +147,9 @@ class ReconcileQueue(Generic[K]):
     def add(self, key: K, after: float = 0.0, urgency: Urgency = Urgency.RESYNC) -> None:
         """Have `key` worked on `after` seconds from now, or earlier if that was asked for already.
 
-        PODS and NEWS are due at once, before everything less urgent. Also a key that backs off from a
-        failure: an event deserves a new look. Only the server's own request to wait
-        (`ApiError.retry_after`) is kept.
+        PODS and EVENT are due at once, before everything less urgent, even a key that backs off after a
+        failure: an event may have changed the result. Only the server's own request to wait
+        (`ApiError.retry_after`) is respected.
         """
         if self._draining:
             return

@@ -10,7 +10,7 @@ from runkeys_operator.kube import BINDINGS, REVEALS, RUNS, Json, Resource
 from runkeys_operator.kube.watch import Sink, hand_on
 
 HANDLED = (RUNS, BINDINGS, REVEALS)
-"""The kinds that kopf watches. Others, of which there are thousands, have the lean watch (kube/watch.py)."""
+"""The kinds that kopf watches. Other kinds, with thousands of objects, have the lean watch (kube/watch.py)."""
 
 
 def register(registry: kopf.OperatorRegistry, sinks: Mapping[Resource, Sink]) -> None:

@@ -1,8 +1,8 @@
-"""kopf, without the client libraries that it imports where they happen to be installed.
+"""kopf, without the client libraries that it imports if they are installed.
 
-It wants them only to recognise objects of their classes, which nobody here has. Not
-importing them saves 20 MB and nearly half of the time that the operator takes to start.
-Whoever needs one later (see credentials) can still import it.
+It needs them only to recognise objects of their classes, and the operator has none. Without
+them the operator saves 20 MB and nearly half of its time to start.
+Code that needs one later (see credentials) can still import it.
 """
 
 from __future__ import annotations

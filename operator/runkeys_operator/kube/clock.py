@@ -1,9 +1,8 @@
-"""The time, as the API server has it.
+"""The API server's time.
 
-Much of what is decided compares the time with one that the API server, or a part of Kubernetes beside it, has written
-into an object: how long a pod has had a node, when a Job ended. And two replicas go on with what the other has written
-down. So all go by one clock, that of the API server, which says in each answer what it shows
-(docs/decisions/0049).
+Many decisions compare the time with one that the API server, or another part of Kubernetes, has written into an object:
+how long a pod has had a node, when a Job ended. And two replicas use times that the other one wrote. So all use one
+clock, that of the API server, which each of its answers shows (docs/decisions/0049).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def _elapsed() -> float:
 
 
 class ServerClock:
-    """Goes on by itself from when it was made, whatever becomes of the machine's, and is put right by answers."""
+    """A clock that runs from its creation, unaffected by changes of the machine's clock. Answers correct it."""
 
     def __init__(self, wall: Callable[[], datetime] = _wall, elapsed: Callable[[], float] = _elapsed) -> None:
         self._elapsed = elapsed
@@ -51,8 +50,8 @@ class ServerClock:
     def heard(self, date: str | None) -> None:
         """The head of an answer has arrived, with this date.
 
-        One that comes late shows too little, and none shows too much. So it is believed at once when it shows more than
-        we have, and when it shows less only if nothing was known before, or all have done so for a while.
+        An answer that arrives late shows too early a time, and none shows too late a time. So the clock moves forward
+        at once. It moves back only if nothing was known before, or if all answers have shown less for a while.
         """
         moment = self._elapsed()
         if date is None or moment < self._next:

@@ -19,7 +19,7 @@ _MAX_MESSAGE = 1024
 async def announce(kube: Kube, run: WorkflowRun, status: WorkflowRunStatus, now: datetime) -> None:
     """Post a Warning if ``status`` says that the run stalls for a reason that it did not give before.
 
-    An Event is a courtesy: if it cannot be posted, the run goes on. Its name is a hash of what it says,
+    The Event is optional: if it cannot be posted, the run continues. Its name is a hash of its content,
     so that the same Event is never posted twice for one run.
     """
     before, after = _stalled(run.status), _stalled(status)

@@ -14,7 +14,7 @@ from yarl import URL
 from runkeys_operator.errors import LoginError
 from runkeys_operator.kube.credentials import Access
 
-# A projected token is rotated when 80 % of its life is over, and the old one stays valid: a minute is plenty.
+# A projected token is rotated after 80 % of its lifetime, and the old one stays valid: a minute is enough.
 _TOKEN_AGE = 60.0
 _RENEW_AGAIN_AFTER = 30.0  # longer than any request takes
 
@@ -91,7 +91,8 @@ def open_session(
 class _AskedAgain(aiohttp.ClientRequest):
     """Asks whether it may begin once more when it has its connection.
 
-    Otherwise a process that was frozen while it waited would send the request when it wakes up, whoever leads by then.
+    Otherwise a process that was frozen while it waited would send the request when it wakes up, even if another one
+    leads by then.
     """
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:

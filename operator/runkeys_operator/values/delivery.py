@@ -12,6 +12,8 @@ from runkeys.sealing import issuer
 from runkeys_operator.kube import SECRETS, Json, Kube
 from runkeys_operator.values.values import Values, opened
 
+Answer = issuer.Answer
+
 
 class RecipientError(Exception):
     """There is no key to seal to. The text says what is wrong with it."""
@@ -34,15 +36,20 @@ class CertificateIssuer:
     def __init__(self) -> None:
         self._issuer = issuer.Issuer()
 
-    def seal(
-        self, values: Values, request: str, namespace: str, pod_uid: str, now: datetime
-    ) -> issuer.Answer:
+    def seal(self, values: Values, request: str, namespace: str, pod_uid: str, now: datetime) -> Answer:
         """The certificate for a pod's request (PKCS#10 in base64), which only that pod can open.
 
         :raises RecipientError: the request has no key that can be sealed to.
         """
         try:
             return self._issuer.seal(opened(values), base64.b64decode(request), namespace, pod_uid, now)
+        except issuer.RecipientError as error:
+            raise RecipientError(str(error)) from None
+
+    def empty(self, request: str, now: datetime) -> Answer:
+        """A certificate for a pod's request that holds nothing. Raises RecipientError as :meth:`seal` does."""
+        try:
+            return self._issuer.empty(base64.b64decode(request), now)
         except issuer.RecipientError as error:
             raise RecipientError(str(error)) from None
 

@@ -21,7 +21,7 @@ from runkeys_operator.values.keys import Keys, KeysError
 from runkeys_operator.values.values import Values
 
 MAX_VALUE_BYTES = 120 * 1024
-"""Linux refuses a process whose one variable is over 128 KiB, name included."""
+"""Linux starts no process with a variable of more than 128 KiB, name included."""
 
 MAX_ATTEMPT_BYTES = 512 * 1024
 """Limit for all values of an attempt together; a Secret may hold 1 MiB."""
@@ -268,6 +268,6 @@ def _placed(context: sealing.Context) -> str:
 
 
 def _set_again(context: sealing.PersonalEntry) -> str:
-    # An entry may be called anything, and whoever reads this will paste it.
+    # An entry may have any name, and people paste this command.
     ends = ("--",) if context.entry.startswith("-") else ()
     return shell("runkeys", "-n", context.namespace, "secret", "set", *ends, context.entry)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from testing.cluster.client import Object
 from testing.cluster.node_layout import NodeOptions
-from testing.namespace import Team, condition, make_namespace, phase, team_in
+from testing.namespace import (
+    CHECKS_ITS_VARIABLE,
+    TASK_IMAGE,
+    Team,
+    condition,
+    make_namespace,
+    phase,
+    python,
+    team_in,
+)
 from testing.operators import install_crds
 from testing.people import sealed_entry
 from tests.e2e.conftest import OwnNode
@@ -109,3 +120,89 @@ def test_on_a_cluster_without_the_feature_it_is_refused(own_node: OwnNode, tmp_p
         node.client.wait_for(
             "jobs", team.object_name(team.run("plain")), namespace, lambda job: job["metadata"]["uid"]
         )
+
+
+# quotas and LimitRanges of the namespace, which know nothing of the container that Runkeys adds
+
+QUOTA = {"kind": "ResourceQuota", "spec": {"hard": {"limits.cpu": "2", "limits.memory": "1Gi"}}}
+DEFAULTS = {
+    "kind": "LimitRange",
+    "spec": {
+        "limits": [
+            {
+                "type": "Container",
+                "default": {"cpu": "200m", "memory": "128Mi"},
+                "defaultRequest": {"cpu": "20m"},
+                "max": {"cpu": "1"},
+            }
+        ]
+    },
+}
+LEAST = {"kind": "LimitRange", "spec": {"limits": [{"type": "Container", "min": {"memory": "48Mi"}}]}}
+SIZED = {
+    "name": "main",
+    "image": TASK_IMAGE,
+    "command": python(CHECKS_ITS_VARIABLE),
+    "resources": {"limits": {"cpu": "200m", "memory": "128Mi"}},
+}
+
+
+def limit(team: Team, *objects: Object) -> None:
+    for item in objects:
+        metadata = {"name": "team", "namespace": team.namespace}
+        team.client.create({"apiVersion": "v1", "metadata": metadata, **item})
+        if item["kind"] == "ResourceQuota":
+            # Until its controller has counted, it refuses every pod.
+            team.client.wait_for(
+                "resourcequotas", "team", team.namespace, lambda quota: quota.get("status", {}).get("used")
+            )
+
+
+def check_arrives(team: Team, name: str) -> None:
+    found = team.wait_phase(name, "Succeeded", "Failed")
+    assert phase(found) == "Succeeded", found["status"]
+    assert team.output(found) == f"sha256 {team.digest}\n"
+
+
+def test_what_a_limit_range_fills_in_is_no_change_of_the_pod(sealed_team: Callable[..., Team]) -> None:
+    team = sealed_team()
+    limit(team, DEFAULTS, QUOTA)
+    check_arrives(team, team.make_run()["metadata"]["name"])
+    (opener,) = team.pod(team.run())["spec"]["initContainers"]
+    assert opener["resources"]["limits"] == {"cpu": "200m", "memory": "64Mi"}, "it was filled in"
+
+
+@pytest.mark.parametrize(
+    ("rule", "says", "resources"),
+    [
+        (QUOTA, "must specify limits.cpu for: runkeys-open", {"limits": {"cpu": "100m", "memory": "64Mi"}}),
+        (
+            LEAST,
+            "minimum memory usage per Container is 48Mi",
+            {"requests": {"memory": "48Mi"}, "limits": {"memory": "64Mi"}},
+        ),
+    ],
+    ids=["quota", "least"],
+)
+def test_resources_that_do_not_fit_are_named_and_can_be_set(
+    sealed_team: Callable[..., Team], rule: Object, says: str, resources: Object
+) -> None:
+    team = sealed_team()
+    limit(team, rule)
+    # The control: it is the container of sealed delivery that does not fit.
+    team.make_binding("plain", secrets=[sealed_entry(team, team.value, binding="plain")])
+    team.make_run("plain", pod={"containers": [SIZED]}, bindings=[{"name": "plain"}])
+    check_arrives(team, "plain")
+    team.make_run("refused", pod={"containers": [SIZED]})
+    found = team.wait_condition("refused", "Stalled", reason="PodNotCreated")
+    message = condition(found, "Stalled")["message"]
+    assert says in message
+    assert "init container runkeys-open" in message
+    assert "requests.cpu 10m, requests.memory 32Mi, limits.memory 64Mi" in message
+    assert "sealedDelivery.resources" in message
+
+    team.operator.stop()
+    team.operator.command += ("--sealed-delivery-resources", json.dumps(resources))
+    team.operator.start()
+    team.make_run("fits", pod={"containers": [SIZED]})
+    check_arrives(team, "fits")

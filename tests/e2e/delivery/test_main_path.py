@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from runkeys.api import WorkflowRun
+from runkeys.cli._output import now, run_lines
+from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
-from testing.namespace import Team, condition, exposures, phase
+from testing.namespace import FINISHES_WHEN_TOLD, Team, condition, exposures, phase, python
 from testing.people import sealed_entry
 
 pytestmark = pytest.mark.e2e
@@ -52,6 +55,25 @@ def test_the_value_is_in_the_container_and_never_in_etcd(team: Team, node: NodeC
     ]
     assert calls == [f"create {REQUESTS}", f"patch {REQUESTS}/status", f"delete {REQUESTS}"]
     assert node.etcd.keys(f"/registry/{REQUESTS}/{team.namespace}/") == []
+
+
+def test_the_status_says_that_the_pod_has_it(team: Team) -> None:
+    team.make_run(command=python(FINISHES_WHEN_TOLD))
+
+    def is_told(found: Object) -> bool:
+        return shown(found)[1].count("api_token in the pod") == 1
+
+    found = team.wait_run("job", is_told, says="the value in the pod")
+    team.wait_running(found)
+    team.tell_to_finish(found)
+    found = team.wait_phase("job", "Succeeded", "Failed")
+    assert "api_token gone" in shown(found)[1]
+    assert shown(found)[-1] == "Released: yes, delivered sealed; no Secret was ever created"
+
+
+def shown(found: Object) -> list[str]:
+    """What `runkeys status` prints."""
+    return run_lines(WorkflowRun.parse(found), now())[-3:]
 
 
 def test_the_twin_with_a_secret_is_found(sealed_team: Callable[..., Team], node: NodeCluster) -> None:

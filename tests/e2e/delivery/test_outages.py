@@ -43,9 +43,10 @@ def is_on_record(run: Object) -> bool:
     return any(task.get("attempts") for task in run.get("status", {}).get("tasks", []))
 
 
-def held(team: Team) -> Object:
-    """A run whose pod is there and has no node yet; the operator is away by then."""
-    team.make_run(pod={"containers": [container()], **HELD_BACK}, task={"startDeadlineSeconds": 60})
+def held(team: Team, *, start_deadline_seconds: int = 60) -> Object:
+    """A run whose pod waits for its values; the operator is away by then."""
+    task = {"startDeadlineSeconds": start_deadline_seconds}
+    team.make_run(pod={"containers": [container()], **HELD_BACK}, task=task)
     found = team.run()
     team.pod(found)
     # a Job that is not on record yet would be replaced, and its pod held back again
@@ -92,6 +93,41 @@ def test_the_kubelet_starts_again_while_its_request_is_open(own_node: OwnNode, t
         assert attempt["sealed"]["request"] != first["metadata"]["uid"], (
             "what nobody can open is not answered"
         )
+
+
+def upgrade(team: Team) -> None:
+    """Start the operator, which is away, with the name of another image for the unseal container."""
+    team.operator.command += ("--sealed-delivery-image", NEXT)
+    team.operator.start()
+
+
+NEXT = "localhost/runkeys-operator:next"
+
+
+def test_an_upgrade_while_a_pod_waits_costs_it_nothing(team: Team) -> None:
+    held(team)
+    upgrade(team)
+    check_ended_well(team)
+    (attempt,) = team.run()["status"]["tasks"][0]["attempts"]
+    assert attempt["unsealer"] == images.OPERATOR_IMAGE
+
+
+def test_control_without_the_image_on_record_it_costs_an_attempt(team: Team) -> None:
+    """As for an attempt that a version before began. The next one is of the version that is there."""
+    held(team, start_deadline_seconds=600)
+    with team.without_policies("status"):
+        path = "/status/tasks/0/attempts/0/unsealer"
+        change = [{"op": "remove", "path": path}]
+        team.client.patch("workflowruns", "job", team.namespace, change, how="json", subresource="status")
+    upgrade(team)
+    found = team.wait_run(
+        "job", lambda run: len(run["status"]["tasks"][0]["attempts"]) == 2, says="the next attempt"
+    )
+    first, second = found["status"]["tasks"][0]["attempts"]
+    assert (first["outcome"], first["reason"]) == ("Disrupted", "Disrupted")
+    assert second["unsealer"] == NEXT
+    job = team.client.get("jobs", second["job"], team.namespace)
+    assert job["spec"]["template"]["spec"]["initContainers"][0]["image"] == NEXT
 
 
 def test_a_binding_that_changes_its_delivery_gives_nothing_to_a_job_of_before(team: Team) -> None:

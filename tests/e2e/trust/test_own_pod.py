@@ -67,7 +67,7 @@ def test_nor_is_that_of_a_pod_that_no_watch_shows(team: Team) -> None:
         assert phase(found[name]) == "Failed", found[name]["status"]
         assert found[name]["status"]["tasks"][0]["reason"] == "PodReplaced"
     assert "never got the secrets that it needs" in found["job"]["status"]["tasks"][0]["message"]
-    assert "Pod forged-plain was counted instead" in found["plain"]["status"]["tasks"][0]["message"]
+    assert "pod forged-plain was counted instead" in found["plain"]["status"]["tasks"][0]["message"]
     assert team.secret_story() == []
 
 

@@ -34,6 +34,7 @@ FIXED = {
     "AttemptStatus.job": "made by the operator",
     "AttemptStatus.job_uid": "given by the API server",
     "AttemptStatus.pod_uid": "given by the API server",
+    "AttemptStatus.unsealer": "an option of the operator, which is checked at its start",
     "AttemptStatus.outcome": "one of six",
     "AttemptStatus.release_policy": "one of two",
     "AttemptStatus.exposures": "one",

@@ -19,7 +19,12 @@ def at(seconds: float) -> str:
 
 
 def attempt(
-    number: int, begin: float, end: float | None, outcome: str, *exposed: tuple[float, float | None]
+    number: int,
+    begin: float,
+    end: float | None,
+    outcome: str,
+    *exposed: tuple[float, float | None],
+    sealed: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     return {
         "number": number,
@@ -28,6 +33,7 @@ def attempt(
         "startTime": at(begin),
         **({"endTime": at(end)} if end is not None else {}),
         "outcome": outcome,
+        **({"sealed": {"request": "uid", **sealed}} if sealed is not None else {}),
         "exposures": [
             {"created": at(first), **({"deleted": at(last)} if last is not None else {})}
             for first, last in exposed
@@ -110,6 +116,44 @@ STATES = {
                 "message": "task run-circuit, which comes before it, is Failed",
             },
         ],
+        conditions=condition("True", "NeverMade"),
+    ),
+    "sealed-asked": run(
+        "Running",
+        [
+            DONE,
+            {"name": "run-circuit", "state": "Running", "attempts": [attempt(1, 10, None, "", sealed={})]},
+        ],
+        conditions=condition("False", "NotFinished", "no Secret exists now; the run goes on"),
+    ),
+    "sealed-running": run(
+        "Running",
+        [
+            DONE,
+            {
+                "name": "run-circuit",
+                "state": "Running",
+                "attempts": [
+                    attempt(1, 10, 20, "Disrupted", sealed={"delivered": at(11)}),
+                    attempt(2, 30, None, "", sealed={"delivered": at(31), "opened": at(32)}),
+                ],
+            },
+        ],
+        exposed="0.0s",
+        conditions=condition("False", "NotFinished", "no Secret exists now; the run goes on"),
+    ),
+    "sealed-succeeded": run(
+        "Succeeded",
+        [
+            DONE,
+            {
+                "name": "run-circuit",
+                "state": "Succeeded",
+                "attempts": [attempt(1, 10, 20, "Succeeded", sealed={"delivered": at(11), "opened": at(12)})],
+            },
+            {"name": "report", "state": "Succeeded", "attempts": [attempt(1, 21, 22, "Succeeded")]},
+        ],
+        exposed="0.0s",
         conditions=condition("True", "NeverMade"),
     ),
     "held": run(

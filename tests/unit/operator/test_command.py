@@ -61,6 +61,38 @@ def test_the_environment(started: list[Options]) -> None:
     assert started == [Options(namespaces=("a", "b"), resync_seconds=5.0, context="c")]
 
 
+def test_the_resources_of_the_unseal_container(started: list[Options]) -> None:
+    assert invoke("--sealed-delivery-resources", '{"limits": {"cpu": 1, "memory": "0.5Gi"}}') == 0
+    assert invoke("--sealed-delivery-resources", "{}") == 0
+    assert started == [
+        Options(sealed_delivery_resources={"limits": {"cpu": "1", "memory": "0.5Gi"}}),
+        Options(sealed_delivery_resources={}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("cpu=10m", "is not a JSON object"),
+        ("[]", "is not a JSON object"),
+        ('{"claims": {}}', "'claims' is neither requests nor limits"),
+        ('{"limits": "10m"}', "'limits' is neither requests nor limits with a quantity for each resource"),
+        ('{"limits": {"cpu": "ten"}}', "limits.cpu is 'ten', which is not a quantity, such as 10m or 32Mi"),
+        ('{"limits": {"cpu": true}}', "limits.cpu is True"),
+        ('{"limits": {"memory": "1e9999"}}', "limits.memory is '1e9999'"),
+    ],
+)
+def test_resources_that_would_fail_every_run_are_refused(text: str, says: str) -> None:
+    found = CliRunner().invoke(command.main, ["--sealed-delivery-resources", text])
+    assert found.exit_code == 2
+    assert says in " ".join(found.output.replace("\u2502", " ").split())
+
+
+def test_an_image_that_no_status_can_tell_is_refused() -> None:
+    found = CliRunner().invoke(command.main, ["--sealed-delivery-image", "i" * 1025])
+    assert found.exit_code == 2
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

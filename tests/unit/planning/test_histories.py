@@ -131,8 +131,15 @@ def test_a_task_without_secrets_never_has_one(history: list[str]) -> None:
     assert not any(isinstance(action, EnsureSecret) for action in world.history)
 
 
-ASKS_AGAIN = {**EVENTS, "kubelet starts again": World.restart_kubelet}
-GOES_ON = ("reconcile", "pod gets a node", "reconcile", "container starts", "kubelet starts again")
+ASKS_AGAIN = {**EVENTS, "unsealed": World.unseal, "kubelet starts again": World.restart_kubelet}
+GOES_ON = (
+    "reconcile",
+    "pod gets a node",
+    "reconcile",
+    "unsealed",
+    "container starts",
+    "kubelet starts again",
+)
 
 
 @given(st.lists(st.sampled_from([*GOES_ON * 4, *sorted(ASKS_AGAIN)]), min_size=10, max_size=40))

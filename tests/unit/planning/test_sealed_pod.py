@@ -34,7 +34,8 @@ def pod_of(**fields: Any) -> dict[str, Any]:
     run = make_run(tasks=[task(**fields)])
     requirements = task_requirements(run, 0, BINDINGS)
     assert isinstance(requirements, TaskRequirements), requirements
-    spec: dict[str, Any] = manifests.job(run, 0, 1, requirements, image=IMAGE)["spec"]["template"]["spec"]
+    job = manifests.job(run, 0, 1, requirements, support=SealedSupport(image=IMAGE))
+    spec: dict[str, Any] = job["spec"]["template"]["spec"]
     return spec
 
 

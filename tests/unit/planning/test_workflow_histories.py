@@ -24,6 +24,7 @@ OF_A_TASK: dict[str, Callable[[World, str], None]] = {
     "container ends": World.end_pod,
     "container fails": lambda world, name: world.end_pod(name, well=False),
     "drained": World.drain,
+    "unsealed": World.unseal,
     "kubelet starts again": World.restart_kubelet,
 }
 OF_ALL: dict[str, Callable[[World], None]] = {

@@ -17,6 +17,7 @@ from runkeys.names import RECIPIENT_VOLUME, UNSEALER, run_uid_of
 from runkeys.planning import memory
 from runkeys.planning.actions import (
     Action,
+    AnswerEmpty,
     CheckSources,
     CreateJob,
     DeleteJob,
@@ -34,6 +35,7 @@ from runkeys.planning.actions import (
 from runkeys.planning.bindings import Bindings
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import (
+    NOTHING_LEFT,
     ContainerView,
     JobState,
     JobView,
@@ -45,7 +47,7 @@ from runkeys.planning.observation import (
 from runkeys.planning.plan import plan, plan_deletion
 from runkeys.planning.readers import shape_of
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import ANYWHERE
+from runkeys.planning.requirements import ANYWHERE, SealedSupport
 from tests.unit.planning.objects import bound_to, later, make_binding, make_run
 
 SOURCE_FIELD = "spec.tasks[0].secrets[0].secret"
@@ -62,6 +64,7 @@ class World:
     run: WorkflowRun = field(default_factory=make_run)
     bindings: Bindings = field(default_factory=lambda: bound_to(make_binding()))
     source_there: bool = True
+    support: SealedSupport = ANYWHERE
     seconds: float = 0.0
     run_there: bool = True
     jobs: dict[str, JobView] = field(default_factory=dict)
@@ -70,6 +73,8 @@ class World:
     requests: dict[str, RequestView] = field(default_factory=dict)
     answered: list[str] = field(default_factory=list)
     """Uids of requests, each time that one is answered with values."""
+    emptied: list[str] = field(default_factory=list)
+    """The same, each time that one is answered with nothing while its pod waits for its values."""
     memory: Memory = field(default_factory=Memory)
     secrets_created: dict[str, list[datetime]] = field(default_factory=dict)
     """By uid of the Job, each time that a Secret was asked for and the server did as asked."""
@@ -130,7 +135,7 @@ class World:
             self.memory,
             self.fresh,
             tuple(self.requests.values()),
-            ANYWHERE,
+            self.support,
         )
 
     def _do(self, action: Action) -> None:
@@ -188,6 +193,14 @@ class World:
                 if not asked.state and not asked.gone:
                     self.answered.append(request.uid)
                     self.requests[request.uid] = replace(asked, state="Issued", at=self.now)
+            case AnswerEmpty(request):
+                asked = self.requests[request.uid]
+                if not asked.state and not asked.gone:
+                    if self._waits(asked.pod_uid):
+                        self.emptied.append(request.uid)
+                    self.requests[request.uid] = replace(
+                        asked, state="Issued", reason=NOTHING_LEFT, at=self.now
+                    )
             case DenyRequest(request, message):
                 asked = self.requests[request.uid]
                 if not asked.state and not asked.gone:
@@ -251,7 +264,7 @@ class World:
                     bound_at=self.now,
                     phase="Pending",
                     service_account="default",
-                    containers=(*_unsealer(job), ContainerView("main", "ghcr.io/acme/app:1")),
+                    containers=(*self._unsealer(job), ContainerView("main", "ghcr.io/acme/app:1")),
                     node="node1",
                     shape=shape_of(self.specs[job.name]),
                     deadline_seconds=self.specs[job.name].get("activeDeadlineSeconds"),
@@ -305,6 +318,15 @@ class World:
             for uid, pod in self.pods.items()
         }
 
+    def _unsealer(self, job: JobView) -> tuple[ContainerView, ...]:
+        if not job.sealed:
+            return ()
+        return (
+            ContainerView(
+                UNSEALER, self.specs[job.name]["initContainers"][0]["image"], reads=True, role=Role.INIT
+            ),
+        )
+
     def ask(self, pod: PodView) -> None:
         """The kubelet makes a key for the pod and asks for what is sealed to it."""
         number = next(self._uids)
@@ -321,38 +343,71 @@ class World:
         )
 
     def restart_kubelet(self, task: str = "") -> None:
-        """It has forgotten the keys of pods that wait, and asks again; the old key is nobody's any more."""
+        """It has forgotten all keys, and asks again for every pod; the old keys are nobody's any more."""
         for job in self._jobs(task):
             for pod in [item for item in self.pods.values() if item.job_uid == job.uid]:
-                if job.sealed and not pod.over and not pod.started:
+                if job.sealed and not pod.gone:
                     self.ask(pod)
 
-    def _newest_request(self, pod: PodView) -> RequestView | None:
-        mine = [item for item in self.requests.values() if item.pod_uid == pod.uid]
+    def _waits(self, pod_uid: str) -> bool:
+        """Whether a pod would still start if it had its values; its run and its Job have to be there for that."""
+        pod = self.pods[pod_uid]
+        job = next((job for job in self.jobs.values() if job.uid == pod.job_uid), None)
+        attempts = [item for status in self.run.status.tasks for item in status.attempts]
+        ended = any(item.job_uid == pod.job_uid and item.outcome for item in attempts)
+        opened = any(item.name == UNSEALER and item.ended for item in pod.containers)
+        return job is not None and not pod.over and not opened and not ended and not self.over
+
+    def _has_its_volume(self, pod: PodView) -> bool:
+        """Whether the kubelet goes on with a pod: it does nothing for one of which a certificate is outstanding."""
+        request = self.newest_of(pod.uid)
+        return request is None or request.state == "Issued"
+
+    def newest_of(self, pod_uid: str) -> RequestView | None:
+        """The request for a pod whose key the kubelet has."""
+        node = self.pods[pod_uid].node
+        mine = [item for item in self.requests.values() if item.pod_uid == pod_uid and item.node == node]
         return max(mine, key=lambda item: int(item.version), default=None)
 
     def start_pod(self, task: str = "") -> None:
         """The kubelet starts the container, if every reference is there."""
         for uid, pod in self.pods.items():
             job = next((job for job in self._jobs(task) if job.uid == pod.job_uid), None)
-            if job is None or pod.over or pod.started or not pod.taken:
+            if (
+                job is None
+                or pod.over
+                or not pod.taken
+                or any(item.name != UNSEALER and item.started for item in pod.containers)
+            ):
                 continue
             asks = next(item for item in self.run.spec.tasks if item.name == self.task_of[job.name]).secrets
             *before, main = pod.containers
             if job.sealed:
-                request = self._newest_request(pod)
-                if request is None or request.state != "Issued":
+                if not self._has_its_volume(pod):
                     continue
-                before = [replace(item, ended=True, exit_code=0, ended_at=self.now) for item in before]
+                before = [
+                    replace(item, started=True, ended=True, exit_code=0, ended_at=item.ended_at or self.now)
+                    for item in before
+                ]
             elif asks and job.name not in self.secrets:
                 continue
             self.pods[uid] = replace(pod, phase="Running", containers=(*before, replace(main, started=True)))
+
+    def unseal(self, task: str = "") -> None:
+        """The unseal container of every pod that has its certificate has ended, and no other has started yet."""
+        for uid, pod in self.pods.items():
+            sealed = any(job.uid == pod.job_uid and job.sealed for job in self._jobs(task))
+            if sealed and pod.taken and not pod.over and not pod.started and self._has_its_volume(pod):
+                first, *rest = pod.containers
+                ended = replace(first, started=True, ended=True, exit_code=0, ended_at=self.now)
+                self.pods[uid] = replace(pod, containers=(ended, *rest))
 
     def end_pod(self, task: str = "", *, well: bool = True, code: int = 1) -> None:
         """The process of every running container ends."""
         mine = {job.uid: self.task_of[job.name] for job in self._jobs(task)}
         for uid, pod in self.pods.items():
-            if pod.started and not pod.over and pod.job_uid in mine:
+            running = any(item.name != UNSEALER and item.started for item in pod.containers)
+            if running and not pod.over and pod.job_uid in mine and self._has_its_volume(pod):
                 output = self.outputs.get(mine[pod.job_uid], "")
                 *before, main = pod.containers
                 ended = replace(main, ended=True, exit_code=0 if well else code, output=output)
@@ -461,16 +516,12 @@ class World:
     @property
     def requests_left(self) -> list[RequestView]:
         """Those that are there and were answered, so that they hold something."""
-        return [item for item in self.requests.values() if item.state == "Issued" and not item.gone]
+        return [item for uid in self.answered if not (item := self.requests[uid]).gone]
 
     @property
     def over(self) -> bool:
         """Whether the run is final or gone."""
         return not self.run_there or self.run.status.finished
-
-
-def _unsealer(job: JobView) -> tuple[ContainerView, ...]:
-    return (ContainerView(UNSEALER, ANYWHERE.image, role=Role.INIT),) if job.sealed else ()
 
 
 def check_exposures(world: World) -> None:
@@ -491,7 +542,11 @@ def check_exposures(world: World) -> None:
 def check_answers(world: World) -> None:
     """What holds of the requests of pods after every event."""
     pods = [world.requests[uid].pod_uid for uid in world.answered]
-    assert len(set(pods)) == len(pods), "a pod was answered twice"
+    assert len(set(pods)) == len(pods), "a pod was given its values twice"
+    assert not world.emptied, "a pod that waits for its values was answered with nothing"
+    refused = [item for item in world.requests.values() if item.state == "Denied"]
+    newest = [item for item in refused if item == world.newest_of(item.pod_uid)]
+    assert not newest, "the kubelet's own request was refused, so that it does nothing more for the pod"
     recorded = {
         attempt.sealed.request
         for status in world.run.status.tasks

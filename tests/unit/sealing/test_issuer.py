@@ -181,8 +181,51 @@ def test_the_program_writes_what_the_kubelet_reads_and_nothing_else(tmp_path: Pa
     assert (tmp_path / "sa.json").read_bytes() == b"\0'\r\n"
     assert stat.S_IMODE((tmp_path / "env").stat().st_mode) == 0o400
     assert stat.S_IMODE((tmp_path / "sa.json").stat().st_mode) == 0o444
-    # A second start finds it there, and overwrites nothing.
-    assert started(tmp_path, bundle(answer)).returncode != 0
+    assert {item.name for item in tmp_path.iterdir()} == {"bundle.pem", "env", "sa.json"}
+
+
+def test_the_program_may_be_started_again(tmp_path: Path) -> None:
+    """The kubelet does so if it makes the sandbox of the pod anew; or a start before was cut off in the middle."""
+    answer = seal({"SECRET_A": b"canary-one", "file.sa.json": b"two"})
+    (tmp_path / "sa.json~").write_bytes(b"half")
+    (tmp_path / "sa.json~").chmod(0o400)
+    for _ in range(2):
+        done = started(tmp_path, bundle(answer))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert {item.name for item in tmp_path.iterdir()} == {"bundle.pem", "env", "sa.json"}
+        assert (tmp_path / "env").read_bytes() == b"SECRET_A='canary-one'\n"
+        assert (tmp_path / "sa.json").read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("values", [{"SECRET_A": b"canary-one"}, {"file.sa.json": b"two"}])
+def test_with_a_certificate_that_holds_nothing_it_leaves_what_is_there(
+    tmp_path: Path, values: dict[str, bytes]
+) -> None:
+    started(tmp_path, bundle(seal(values)))
+    before = {item.name: item.read_bytes() for item in tmp_path.iterdir() if item.name != "bundle.pem"}
+    done = started(tmp_path, bundle(ISSUER.empty(REQUEST, NOW)))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    after = {item.name: item.read_bytes() for item in tmp_path.iterdir() if item.name != "bundle.pem"}
+    assert before == after
+
+
+def test_with_one_that_holds_nothing_and_no_values_it_fails(tmp_path: Path) -> None:
+    """Also where a start before had not written all of it."""
+    (tmp_path / "sa.json").write_bytes(b"two")
+    done = started(tmp_path, bundle(ISSUER.empty(REQUEST, NOW)))
+    assert done.returncode == 1
+    assert done.stderr.startswith("the certificate holds no values, and there are none of an earlier start")
+    assert not (tmp_path / "env").exists()
+
+
+def test_a_certificate_that_holds_nothing_is_one_that_the_api_server_takes() -> None:
+    answer = ISSUER.empty(REQUEST, NOW)
+    certificate = x509.load_pem_x509_certificate(answer.chain.encode())
+    assert certificate.public_key() == KEY.public_key()
+    assert list(certificate.extensions) == []
+    assert unseal.open_bundle(bundle(answer), "team-a", "pod-uid") is None
+    with pytest.raises(RecipientError, match="ECDSAP256"):
+        ISSUER.empty(b"not DER", NOW)
 
 
 @pytest.mark.parametrize("broken", ["pod", "cut", "nothing"])

@@ -38,12 +38,12 @@ _PARTS_AT_ONCE = 64
 """Tasks, secrets, inputs and containers of a run that is planned in the event loop, in a few milliseconds at most."""
 
 EXPIRIES_EVERY = timedelta(minutes=10)
-"""Between two looks for finished runs whose time to live is over. What ends within it is on time; later ends are
-not remembered, so that they cost nothing until then."""
+"""Interval of the lists of finished runs that expire. Runs that expire within it get a timer; later ones are not
+remembered, so that they cost nothing until then."""
 
 
 _EXPIRIES_LATE = timedelta(minutes=2)
-"""How late the next such look may be: it follows a resync that went well."""
+"""How late the next such list may be: it follows a successful resync."""
 
 
 class RunController:
@@ -80,9 +80,9 @@ class RunController:
     # what the watch shows
 
     def on_event(self, event: Json) -> None:
-        """A WorkflowRun that goes on was added, changed or deleted, or has ended and so left the watch.
+        """An unfinished WorkflowRun was added, changed or deleted, or it has finished and so left the watch.
 
-        A change of its status is no event: nobody else writes it.
+        A change of its status is ignored, since nobody else writes it.
         """
         metadata, kind = event["object"]["metadata"], event.get("type")
         key = Key.of(Kind.RUN, metadata)

@@ -15,6 +15,7 @@ from runkeys.names import LAST_APPLIED
 from runkeys.planning import memory
 from runkeys.planning.actions import (
     Action,
+    AnswerEmpty,
     CheckSources,
     CreateJob,
     DeleteJob,
@@ -57,7 +58,8 @@ _JOBS_AT_ONCE = 8
 """Of one run. All requests share the API server, and each one that is under way needs a connection."""
 
 OneAtATime = (
-    CheckSources
+    AnswerEmpty
+    | CheckSources
     | DeleteJob
     | DeleteRun
     | DeleteRequest
@@ -134,13 +136,16 @@ class Executor:
     async def _apply(self, action: OneAtATime, obs: Observation) -> Observation:
         match action:
             case Refresh():
-                return obs  # whoever keeps the observations does it
+                return obs  # the controller does it
             case DeleteSecret():
                 return await self._delete_secret(action, obs)
             case EnsureSecret():
                 return await self._ensure_secret(action, obs)
             case Deliver():
                 return await self._deliver(action, obs)
+            case AnswerEmpty():
+                answered = await self._requests.answer_empty(action.request, self._now())
+                return self._with_requests(obs, answered)
             case DenyRequest():
                 return self._with_requests(obs, await self._requests.deny(action.request, action.message))
             case DeleteRequest():
@@ -199,7 +204,7 @@ class Executor:
         try:
             await create_secret(self._kube, namespace, action.manifest, values)
         except AlreadyExists:
-            # Only we create Secrets of such a name: an earlier request of ours arrived, its answer did not.
+            # Only the operator creates Secrets of such a name: an earlier request arrived, but its answer did not.
             return _made(obs, action.job_uid, asked, certain=False)
         except (Forbidden, Invalid) as error:
             return self._refused(action.task, _refusal(Reason.SECRET_REFUSED, "Secret", error), obs)
@@ -334,7 +339,7 @@ class Executor:
                 return _JobAnswer(refused=error)
 
     def _failing(self, task: str, error: Exception, asked: datetime, obs: Observation) -> Observation:
-        """Remember that a request for a task failed, for the status if that goes on."""
+        """Remember that a request for a task failed, for the status if it keeps failing."""
         if not isinstance(error, ApiError) or isinstance(error, NotFound | NotLeader):
             return obs
         index = next(i for i, item in enumerate(obs.run.spec.tasks) if item.name == task)
@@ -376,7 +381,9 @@ class Executor:
         return replace(obs, jobs=jobs)
 
     async def _diagnose(self, action: Diagnose, obs: Observation) -> Observation:
-        refusal = await why_no_pod(self._kube, obs.run.metadata.namespace, action.job_name, action.job_uid)
+        job, namespace = obs.jobs.get(action.job_name), obs.run.metadata.namespace
+        unsealer = obs.support if job is not None and job.sealed else None
+        refusal = await why_no_pod(self._kube, namespace, action.job_name, action.job_uid, unsealer)
         if refusal is not None:
             log.info(
                 "no pod: %s", refusal, extra={**about(obs, action.job_name), "reason": refusal.reason.value}
