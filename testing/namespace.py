@@ -284,7 +284,7 @@ class Team:
         taken = [
             (plural, self.client.get(plural, account.name_of(name)))
             for name in names
-            for plural in [kinds[name == "requester"]]
+            for plural in [kinds[name in ("requester", "inject")]]
         ]
         for plural, item in taken:
             self.client.delete(plural, item["metadata"]["name"])

@@ -67,9 +67,9 @@ def may_use(team: Team, user: str, binding: str, role: str = "") -> None:
     )
 
 
-def may_not_use(team: Team, user: str, binding: str) -> None:
-    """Remove a user's right to use a binding."""
-    team.client.delete("rolebindings", f"use-{binding}-{user}", team.namespace)
+def may_not_use(team: Team, user: str, binding: str, role: str = "") -> None:
+    """Take that right away. ``role``: the name that it was given, see :func:`may_use`."""
+    team.client.delete("rolebindings", role or f"use-{binding}-{user}", team.namespace)
     client = team.client.as_user(user)
     wait_until(
         f"{user} to have lost {binding}",

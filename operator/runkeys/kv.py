@@ -4,6 +4,9 @@ All values are in one ConfigMap of the namespace, ``runkeys-kv``. It is read and
 laptop the kubeconfig's, in a task those of its service account. Each write is a patch of one key, and the API server
 applies it atomically, so that two writers never undo each other's writes.
 
+Without a cluster: the variable RUNKEYS_KV_FILE names a JSON file, which is used instead unless ``config_name`` is
+given. ``runkeys kv`` and tasks of local runs use it too. A lock keeps two writers on one machine apart.
+
 The functions with ``_async`` do the same without blocking the event loop.
 """
 
@@ -11,9 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from runkeys import config
 from runkeys._task import environment
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
     from runkeys.client import Client
 
 CONFIG_MAP = "runkeys-kv"
+FILE_VARIABLE = "RUNKEYS_KV_FILE"
 MAX_VALUE = 10_000
 """Maximum size of a value as JSON, in bytes."""
 
@@ -33,11 +41,29 @@ _PLAIN = re.compile(r"[-_A-Za-z0-9][-._A-Za-z0-9]{0,199}")
 _HASHED = "sha256."
 
 
+class Store(Protocol):
+    """Where values are kept."""
+
+    where: str
+
+    def set(self, key: str, value: Any) -> str:
+        """Store a value; see `set_key_value`."""
+
+    def get(self, key: str) -> Any:
+        """Return a value; see `get_key_value`."""
+
+    def delete(self, key: str) -> None:
+        """Delete a key; see `delete_key`."""
+
+    def keys(self) -> list[str]:
+        """Return all keys, sorted; see `list_keys`."""
+
+
 class KeyValues:
     """The store of one namespace, used with the rights of a client."""
 
     def __init__(self, client: Client) -> None:
-        self._client = client
+        self._client, self.where = client, f"namespace {client.namespace}"
 
     def set(self, key: str, value: Any) -> str:
         """Store a value; see `set_key_value`."""
@@ -46,14 +72,14 @@ class KeyValues:
             self._write(entry)
         except Invalid as error:
             raise ValueError(f"key {key!r} cannot be stored: {error}") from None
-        return str(uuid.uuid5(_ID, f"{self._client.namespace}/{key}"))
+        return _id_of(self._client.namespace, key)
 
     def get(self, key: str) -> Any:
         """Return a value; see `get_key_value`."""
         _check(key)
         stored = self._read().get(_field(key))
         if stored is None:
-            raise self._unknown(key)
+            raise _unknown(key, self.where)
         return _parsed(stored)["value"]
 
     def delete(self, key: str) -> None:
@@ -64,7 +90,7 @@ class KeyValues:
         try:
             self._client.request("PATCH", self._path, remove, content="application/json-patch+json")
         except (NotFound, Invalid):
-            raise self._unknown(key) from None
+            raise _unknown(key, self.where) from None
 
     def keys(self) -> list[str]:
         """Return all keys, sorted; see `list_keys`."""
@@ -95,8 +121,77 @@ class KeyValues:
         except NotFound:
             return {}
 
-    def _unknown(self, key: str) -> ValueError:
-        return ValueError(f"there is no key {key!r} in namespace {self._client.namespace}")
+
+class FileValues:
+    """A store in a JSON file, for work without a cluster."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.where = path, str(path)
+
+    def set(self, key: str, value: Any) -> str:
+        """Store a value; see `set_key_value`."""
+        _entry(key, value)
+        with self._locked():
+            self._write({**self._read(), key: value})
+        return _id_of(str(self._path.resolve()), key)
+
+    def get(self, key: str) -> Any:
+        """Return a value; see `get_key_value`."""
+        _check(key)
+        known = self._read()
+        if key not in known:
+            raise _unknown(key, self.where)
+        return known[key]
+
+    def delete(self, key: str) -> None:
+        """Delete a key; see `delete_key`."""
+        _check(key)
+        with self._locked():
+            known = self._read()
+            if key not in known:
+                raise _unknown(key, self.where)
+            self._write({name: value for name, value in known.items() if name != key})
+
+    def keys(self) -> list[str]:
+        """Return all keys, sorted; see `list_keys`."""
+        return sorted(self._read())
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        import fcntl
+
+        # Beside the file, since that is replaced as a whole.
+        with self._opened(self._path.with_name(f".{self._path.name}.lock")) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @staticmethod
+    def _opened(path: Path) -> IO[bytes]:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("ab")
+        except OSError as error:
+            raise Invalid(f"{path} cannot be written: {error.strerror}") from None
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise Invalid(f"{self._path} cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise Invalid(
+                f"{self._path} is not a JSON object with values by key; correct it, or name another file"
+            )
+        return found
+
+    def _write(self, known: dict[str, Any]) -> None:
+        fresh = self._path.with_name(f".{self._path.name}.new")
+        fresh.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+        fresh.replace(self._path)
 
 
 def set_key_value(
@@ -164,9 +259,26 @@ async def list_keys_async(*, workspace_id: str | None = None, config_name: str |
     return await in_thread(list_keys, workspace_id=workspace_id, config_name=config_name)
 
 
-def _store(workspace_id: str | None, config_name: str | None) -> KeyValues:
+def local_store() -> FileValues | None:
+    """Return the store in the file that RUNKEYS_KV_FILE names, or None."""
+    named = os.environ.get(FILE_VARIABLE)
+    return FileValues(Path(named)) if named else None
+
+
+def _store(workspace_id: str | None, config_name: str | None) -> Store:
+    local = local_store() if config_name is None else None
+    if local is not None:
+        return local
     found = config.resolve(config_name) if environment.is_local() else config.of_pod()
     return KeyValues(found.client(workspace_id))
+
+
+def _unknown(key: str, where: str) -> ValueError:
+    return ValueError(f"there is no key {key!r} in {where}")
+
+
+def _id_of(place: str, key: str) -> str:
+    return str(uuid.uuid5(_ID, f"{place}/{key}"))
 
 
 def _entry(key: str, value: Any) -> dict[str, str]:

@@ -66,6 +66,8 @@ def split_secrets(document: Mapping[str, Any], at: str = "") -> tuple[dict[str, 
             raise Invalid(f"{at}{SECRETS}: the name of a field is empty or not a string")
         if not isinstance(value, str):
             raise Invalid(f"{at}{SECRETS}.{field}: must be a string, not {_kind(value)}; write it in quotes")
+        if not all(_is_utf8(text) for text in (field, value)):
+            raise Invalid(f"{at}{SECRETS}.{field}: is not text that UTF-8 can encode")
     return rest, dict(given)
 
 
@@ -130,16 +132,21 @@ def seal_secrets(
 
     sealed = {}
     for field, value in given.items():
-        problem = ""
-        try:
-            sealed[field] = sealing.seal(value.encode(), sealing.RunInput(namespace, requester, field), key)
-        except sealing.SealError as error:
-            problem = str(error)
-        except UnicodeEncodeError:
-            problem = "is not text that UTF-8 can encode"
+        problem = "" if _is_utf8(field) and _is_utf8(value) else "is not text that UTF-8 can encode"
+        if not problem:
+            try:
+                sealed[field] = sealing.seal(
+                    value.encode(), sealing.RunInput(namespace, requester, field), key
+                )
+            except sealing.SealError as error:
+                problem = str(error)
         if problem:
             raise Invalid(f"{at}{SECRETS}.{field}: {problem}")
     return sealed
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _nested(node: Any, path: str) -> Iterator[str]:

@@ -10,15 +10,16 @@ import atexit
 import base64
 import contextlib
 import io
-import json
 import logging
 import os
-import re
 import sys
 import threading
-from collections.abc import Iterable
+from bisect import insort
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, cast
-from urllib.parse import quote, quote_plus
+
+from runkeys._text import encodings
+from runkeys._text.parts import parts_of
 
 MASK = "[redacted]"
 SHORTEST = 3
@@ -27,109 +28,139 @@ SHORTEST = 3
 SWITCH = "RUNKEYS_MASKING"
 """Name of the variable that disables masking with the value ``off``."""
 
+_MANY = 300
+"""Beginnings that are cheaper to look for one after the other than at each place of a text."""
+
 _WRAPPED_AT = (64, 76)  # characters in a line of base64: PEM, and MIME and the command `base64`
 
 
 class Masker:
-    """Masks values, each line of values with several lines, and the values' encoded forms.
+    """Masks values, each line of values with several lines, parts of values, and all of these in other encodings.
 
-    These forms are base64, URL encoding, hexadecimal digits, and the escapes of JSON and of ``repr``. Base64 is also
-    masked when it is wrapped into lines, and, for values of at least 8 bytes, when the value is part of longer encoded
-    data. No form extends past the end of a line.
+    The encodings are those of `runkeys._text.encodings`. Base64 is also masked when it is wrapped into lines, and, for
+    values of at least 8 bytes, when the value is part of longer encoded data. No form extends past the end of a line.
+    Parts are the texts and numbers of a value that is JSON, the password of a URL, and what stands after ``name:`` or
+    ``name=`` in a line, from 6 characters on.
     """
 
     def __init__(self, values: Iterable[bytes] = ()) -> None:
         self._values: set[bytes] = set()
         self._forms: set[bytes] = set()
-        self._pattern: re.Pattern[bytes] | None = None
+        self._heads: dict[bytes, list[bytes]] = {}
+        self._starts: set[bytes] = set()
+        self._longest = 0
         for value in values:
-            self._add(value)
-        self._compile()
+            self.add(value)
 
     def add(self, value: bytes) -> None:
         """Mask one more value."""
-        if value not in self._values:
-            self._add(value)
-            self._compile()
+        if value in self._values:
+            return
+        self._values.add(value)
+        parts = parts_of(value.decode(errors="replace"))
+        for text in (value, *(part.encode(errors="surrogatepass") for part in parts)):
+            for form in _forms(text):
+                self._add_form(form)
 
     def mask(self, text: str) -> str:
         """Return the text with each value replaced by ``[redacted]``."""
-        if self._pattern is None:
+        if not self._forms:
             return text
-        encoded = text.encode(errors="surrogatepass")
+        # Python reads bytes that are no UTF-8 as surrogates of one kind; those of other kinds are halves of characters.
+        errors = "surrogateescape"
+        try:
+            encoded = text.encode(errors=errors)
+        except UnicodeEncodeError:
+            errors = "surrogatepass"
+            encoded = text.encode(errors=errors)
         masked = self.mask_bytes(encoded)
-        return text if masked is encoded else masked.decode(errors="surrogatepass")
+        return text if masked is encoded else masked.decode(errors=errors)
 
     def mask_bytes(self, text: bytes) -> bytes:
         """Do the same for text in UTF-8."""
-        # Searching for one form after the other is many times faster than for all in one pattern.
-        if self._pattern is None or not any(form in text for form in self._forms):
-            return text
-        return self._pattern.sub(MASK.encode(), text)
+        kept: list[bytes] = []
+        at = 0
+        for begin, end in self._found(text):
+            kept += (text[at:begin], MASK.encode())
+            at = end
+        return b"".join((*kept, text[at:])) if at else text
 
     def split(self, text: bytes) -> tuple[bytes, bytes]:
         """Split ``text`` into a masked part that can be shown, and an unmasked end that may be the start of a value."""
         cut = len(text) - self._held_back(text)
-        if self._pattern is not None and cut < len(text):
+        if cut < len(text):
             # What is held back begins in the middle of a whole value: then that ends first.
-            cut = next(
-                (found.end() for found in self._pattern.finditer(text) if found.start() < cut < found.end()),
-                cut,
-            )
+            cut = next((end for begin, end in self._found(text) if begin < cut < end), cut)
         return self.mask_bytes(text[:cut]), text[cut:]
 
+    def _found(self, text: bytes) -> Iterator[tuple[int, int]]:
+        """Where forms begin and end: from left to right, and of several that begin at one place the longest."""
+        after = 0
+        for at in self._places(text):
+            if at < after:
+                continue
+            for form in self._heads.get(text[at : at + SHORTEST], ()):
+                if text.startswith(form, at):
+                    after = at + len(form)
+                    yield at, after
+                    break
+
     def _held_back(self, text: bytes) -> int:
-        line = text[text.rfind(b"\n") + 1 :]
-        if not line:
-            return 0
-        return max((_overlap(line, form) for form in self._forms), default=0)
+        """Return how many bytes at the end of ``text`` are the start of a form, but not all of it."""
+        line = text[max(text.rfind(b"\n") + 1, len(text) - self._longest + 1) :]
+        for at in self._places(line):
+            rest = line[at:]
+            for form in self._heads.get(rest[:SHORTEST], ()):
+                if len(form) > len(rest) and form.startswith(rest):
+                    return len(rest)
+        ends = (line[-length:] for length in range(SHORTEST - 1, 0, -1) if length <= len(line))
+        return next((len(end) for end in ends if end in self._starts), 0)
 
-    def _add(self, value: bytes) -> None:
-        self._values.add(value)
-        self._forms.update(form.encode(errors="surrogatepass") for form in _forms(value))
+    def _places(self, text: bytes) -> Sequence[int]:
+        """Places at which a form may begin, in order. That there are none, as nearly always, is found fast."""
+        if len(self._heads) > min(len(text), _MANY):
+            heads, last = self._heads, len(text) - SHORTEST + 1
+            return [at for at in range(last) if text[at : at + SHORTEST] in heads]
+        return sorted(at for head in self._heads for at in _all(text, head))
 
-    def _compile(self) -> None:
-        longest_first = sorted(self._forms, key=lambda form: (-len(form), form))
-        self._pattern = re.compile(b"|".join(map(re.escape, longest_first))) if longest_first else None
+    def _add_form(self, form: bytes) -> None:
+        if form not in self._forms:
+            self._forms.add(form)
+            insort(self._heads.setdefault(form[:SHORTEST], []), form, key=lambda item: -len(item))
+            self._starts.update(form[:length] for length in range(1, SHORTEST))
+            self._longest = max(self._longest, len(form))
 
 
-def _overlap(line: bytes, form: bytes) -> int:
-    """Return how many bytes at the end of ``line`` are the start of ``form``, but not all of it."""
-    head = form[:8]
-    at = line.find(head, max(0, len(line) - len(form) + 1))
+def _all(text: bytes, part: bytes) -> Iterator[int]:
+    at = text.find(part)
     while at >= 0:
-        if form.startswith(line[at:]):
-            return len(line) - at
-        at = line.find(head, at + 1)
-    shorter = range(min(len(head), len(line) + 1, len(form)) - 1, 0, -1)
-    return next((length for length in shorter if line.endswith(head[:length])), 0)
+        yield at
+        at = text.find(part, at + 1)
 
 
-def _forms(value: bytes) -> Iterable[str]:
+def _forms(value: bytes) -> Iterator[bytes]:
     text = value.decode(errors="replace")
     lines = {line.strip() for line in text.splitlines()} | {text, text.strip()}
     for line in lines:
         if len(line) < SHORTEST:
             continue
-        escaped = (quote(line, safe=""), quote_plus(line), json.dumps(line)[1:-1], repr(line)[1:-1])
-        for form in (line, *escaped, json.dumps(line, ensure_ascii=False)[1:-1]):
-            if "\n" not in form and "\r" not in form:
-                yield form
+        for _, form in encodings.text_forms(line):
+            encoded = form.encode(errors="surrogatepass")
+            if _fits(encoded):
+                yield encoded
     if len(value) < SHORTEST:
         return
-    yield from (value.hex(), value.hex().upper())
-    whole = base64.b64encode(value).decode()
-    yield from (whole, whole.rstrip("="))
+    yield from (form for _, form in encodings.byte_forms(value) if _fits(form))
+    whole = base64.b64encode(value)
+    yield from (whole, whole.rstrip(b"="))
     for width in _WRAPPED_AT:
         if len(whole) > width:
             yield from (whole[at : at + width] for at in range(0, len(whole), width) if len(whole) - at >= 8)
-    # In the middle of something else the first and last characters of base64 depend on what is around.
-    if len(value) >= 8:
-        for skip in range(3):
-            begin = -(-4 * skip // 3)
-            end = len(value) - (len(value) + skip) % 3
-            yield base64.b64encode(b"\0" * skip + value[:end]).decode()[begin:]
-            yield base64.urlsafe_b64encode(b"\0" * skip + value[:end]).decode()[begin:]
+
+
+def _fits(form: bytes) -> bool:
+    """Whether a form is long enough, and within a line."""
+    return len(form) >= SHORTEST and b"\n" not in form and b"\r" not in form
 
 
 # what this process prints

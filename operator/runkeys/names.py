@@ -24,6 +24,20 @@ OBJECT_PREFIX = "rk-"
 TASK_VARIABLE = "RUNKEYS_TASK"
 """Variable of a task's containers: its name."""
 
+ASK = f"{GROUP}/secrets"
+"""Label of a pod of any engine that asks for secrets, with the value ``ask``; and the annotation that says which."""
+
+ASK_VALUE = "ask"
+ASK_CONTAINERS = f"{GROUP}/containers"
+"""Annotation of such a pod: the containers that get the secrets, separated by commas."""
+
+STAMP_ASKED, STAMP_CONTAINERS, STAMP_CREATED_BY = (
+    f"{GROUP}/asked",
+    f"{GROUP}/containers",
+    f"{GROUP}/created-by",
+)
+"""Keys of ``userAnnotations`` of its certificate source: what it asked for, and who created it, as admission saw it."""
+
 SECRETS_VARIABLE = "RUNKEYS_SECRETS"
 """Variable of a task's containers: by name of a secret what carries it, as JSON. Never a value."""
 
@@ -39,8 +53,8 @@ RECIPIENT_VOLUME = "runkeys-recipient"
 ENVIRONMENT_VOLUME = "runkeys-env"
 """Volume with the variables that were delivered sealed."""
 
-SIGNER = f"{GROUP}/recipient"
-"""The signer that pods ask for the certificate which carries their values."""
+OPERATOR_NAMESPACE = "runkeys-system"
+"""The operator's namespace, if nothing says another one."""
 
 SECRET_TYPE = f"{GROUP}/run-secret"
 SEALING_KEYS = "runkeys-sealing-keys"
@@ -54,6 +68,13 @@ RUNTIME = "/var/runtime"
 
 RUNTIME_VARIABLE = "RUNKEYS_RUNTIME_DIR"
 """Variable that moves this folder, as in a local run."""
+
+FOLDER_VARIABLES = {
+    "input": "INPUT_DIRECTORY",
+    "output": "OUTPUT_DIRECTORY",
+    "datapool": "DATAPOOL_DIRECTORY",
+}
+"""Variables that move one folder each; the same as in the qhub runtime, so that one setting serves both."""
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """The annotation in which `kubectl apply` keeps a copy of what it sent."""
@@ -72,6 +93,10 @@ _RESERVED_NAMES = frozenset({"PATH"})
 _RESERVED_PREFIXES = ("LD_", "KUBERNETES_", "PYTHON")
 
 
+SECRET_PREFIX = "SECRET_"
+"""Prefix of the variables with secrets that have no ``env``."""
+
+
 def secret_variable(parameter: str) -> str:
     """Name of the environment variable that carries the secret parameter ``parameter``.
 
@@ -82,7 +107,7 @@ def secret_variable(parameter: str) -> str:
     plain = _NOT_IN_VARIABLE.sub("_", parameter)
     if plain != plain.upper():
         plain = _INNER_CAPITAL.sub("_", plain).upper()
-    return f"SECRET_{plain}"
+    return f"{SECRET_PREFIX}{plain}"
 
 
 def is_variable_name(name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from runkeys._task.signature import Function, Kind, Parameter, load, parameters_of
 from runkeys.mapping import SECRETS
+from runkeys.names import secret_variable
 
 Json = dict[str, Any]
 
@@ -36,9 +37,8 @@ def request_schema(function: Function) -> Json:
         wanted = [item.name for item in secrets if item.required]
         properties[SECRETS] = {
             "type": "object",
-            "properties": {
-                item.name: {"type": "string", "format": "password", "writeOnly": True} for item in secrets
-            },
+            "description": "Values of the service's secrets, by parameter. Runkeys seals them before they are sent.",
+            "properties": {item.name: _secret_schema(item) for item in secrets},
             "additionalProperties": False,
             **({"required": wanted} if wanted else {}),
         }
@@ -105,6 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
     return 0
+
+
+def _secret_schema(parameter: Parameter) -> Json:
+    return {
+        "type": "string",
+        "description": f"Value of the parameter {parameter.name}: the variable {secret_variable(parameter.name)}.",
+        "format": "password",
+        "writeOnly": True,
+    }
 
 
 def _schema_of(parameter: Parameter, definitions: Json) -> Json:

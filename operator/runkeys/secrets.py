@@ -97,6 +97,18 @@ def list(*, workspace_id: str | None = None, config_name: str | None = None) -> 
         return [item.name for item in vault.items()]
 
 
+def list_shared() -> Sequence[str]:
+    """Return sorted names of the secrets in the default configuration's shared bindings. In a task there are none."""
+    from runkeys.client.binding_secrets import BindingSecrets
+
+    if not environment.is_local() or environment.task() is not None:
+        return []
+    with _our_errors():
+        found = config.resolve()
+        client = found.client()
+        return sorted(item.name for name in found.bindings for item in BindingSecrets(client, name).items())
+
+
 def set(  # noqa: A001
     name: str, value: str, *, workspace_id: str | None = None, config_name: str | None = None
 ) -> None:

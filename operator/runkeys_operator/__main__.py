@@ -176,6 +176,11 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
     default="",
 )
 @_option(
+    "--pods",
+    is_flag=True,
+    help="Answer pods that ask for secrets by the label runkeys.dev/secrets. Needs --sealed-delivery-image.",
+)
+@_option(
     "--sealed-delivery-resources",
     type=_Resources(),
     help="Requests and limits of the container that unseals values in pods.",

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from runkeys.names import LABEL_RUN
 from runkeys.planning.requirements import SealedSupport
 from runkeys_operator.checks import preflight
-from runkeys_operator.checks.policies import PolicyCheck
+from runkeys_operator.checks.policies import PolicyCheck, for_pods
 from runkeys_operator.controllers.key import Key
 from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import ApiError, BackgroundError, Unauthorized
@@ -74,6 +74,7 @@ class MakeManager(Protocol):
         keys: Keys,
         policy_check: PolicyCheck,
         support: SealedSupport,
+        pod_policy_check: PolicyCheck | None,
     ) -> Manager:
         """Called once, before anything is watched."""
 
@@ -114,7 +115,12 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
                 image=options.sealed_delivery_image, resources=options.sealed_delivery_resources
             )
             support = await preflight.sealed_support(kube, wanted, namespaces)
-            manager = make_manager(kube, queue, namespaces, keys, policy_check, support)
+            pod_policy_check = None
+            if options.pods and support.image:
+                pod_policy_check = PolicyCheck(
+                    kube, namespaces, options.operator_namespace, policy_set=for_pods(support)
+                )
+            manager = make_manager(kube, queue, namespaces, keys, policy_check, support, pod_policy_check)
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
             await _Operator(
                 options,
@@ -126,6 +132,7 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
                 keys,
                 policy_check,
                 lease,
+                pod_policy_check,
                 sealed=bool(support.image),
             ).run(namespaces)
     finally:
@@ -151,6 +158,7 @@ class _Operator:
         keys: Keys,
         policy_check: PolicyCheck,
         lease: Lease | None,
+        pod_policy_check: PolicyCheck | None,
         *,
         sealed: bool,
     ) -> None:
@@ -162,6 +170,7 @@ class _Operator:
         self._keys = keys
         self._policy_check = policy_check
         self._lease = lease
+        self._pod_policy_check = pod_policy_check
         # The lean watches of foreign kinds, with thousands of objects.
         self._lean = {
             JOBS: {"labels": LABEL_RUN},
@@ -213,6 +222,9 @@ class _Operator:
         self._spawn("resync", self._resync())
         self._spawn("policy check", self._policy_check.watch(self._policies_restored))
         self._spawn("look at the policies", self._policy_check.confirm())
+        if self._pod_policy_check is not None:
+            self._spawn("check of the policies on pods", self._pod_policy_check.watch(lambda: None))
+            self._spawn("look at the policies on pods", self._pod_policy_check.confirm())
         for namespace in self._served:
             for resource, selectors in self._lean.items():
                 sink = self._manager.sinks[resource]
@@ -252,6 +264,8 @@ class _Operator:
             pause = self._options.resync_seconds
             try:
                 await self._policy_check.refusal()
+                if self._pod_policy_check is not None:
+                    await self._pod_policy_check.refusal()
                 await self._keys.tend()
                 await self._manager.resync()
                 self._resync_failed = False

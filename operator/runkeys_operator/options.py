@@ -21,6 +21,7 @@ class Options:
     :ivar operator_namespace: namespace with the sealing keys; None: no sealed value can be opened.
     :ivar key_rotation_days: days after which a new key is created; 0: only by command.
     :ivar sealed_delivery_image: image of the init container that unseals values; empty disables sealed delivery.
+    :ivar pods: answer pods that ask for secrets themselves; needs sealed delivery.
     :ivar sealed_delivery_resources: requests and limits of that container.
     """
 
@@ -36,6 +37,7 @@ class Options:
     operator_namespace: str | None = None
     key_rotation_days: int = 30
     sealed_delivery_image: str = ""
+    pods: bool = False
     sealed_delivery_resources: Mapping[str, Mapping[str, str]] = field(
         default_factory=lambda: UNSEAL_RESOURCES
     )

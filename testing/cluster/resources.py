@@ -54,6 +54,7 @@ KNOWN = (
         False,
     ),
     *_table("coordination.k8s.io/v1", {"Lease": "leases"}),
+    *_table("certificates.k8s.io/v1", {"PodCertificateRequest": "podcertificaterequests"}),
     *_table("apiextensions.k8s.io/v1", {"CustomResourceDefinition": "customresourcedefinitions"}, False),
     *_table(
         "admissionregistration.k8s.io/v1",

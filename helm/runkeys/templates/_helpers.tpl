@@ -169,3 +169,16 @@ matchExpressions:
 {{- define "runkeys.clusterName" -}}
 {{ .Release.Namespace }}.{{ include "runkeys.name" . }}
 {{- end }}
+
+{{/* CEL: the resources of the container that unseals values in pods, as runkeys.policies.asking writes them. */}}
+{{- define "runkeys.unsealResources" -}}
+{{- $kinds := list -}}
+{{- range $kind, $amounts := .Values.sealedDelivery.resources -}}
+{{- $parts := list -}}
+{{- range $name, $amount := $amounts -}}
+{{- $parts = append $parts (printf "%q: %q" $name (toString $amount)) -}}
+{{- end -}}
+{{- $kinds = append $kinds (printf "%s: {%s}" $kind (join ", " $parts)) -}}
+{{- end -}}
+Object.spec.initContainers.resources{ {{- join ", " $kinds -}} }
+{{- end }}

@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runkeys import masking
-from runkeys.names import RUNTIME, RUNTIME_VARIABLE, SECRETS_VARIABLE, TASK_VARIABLE, secret_variable
+from runkeys.names import (
+    FOLDER_VARIABLES,
+    RUNTIME,
+    RUNTIME_VARIABLE,
+    SECRETS_VARIABLE,
+    TASK_VARIABLE,
+    secret_variable,
+)
 
-# The same variables as in the qhub runtime, so that one setting serves both.
-_FOLDERS = {"input": "INPUT_DIRECTORY", "output": "OUTPUT_DIRECTORY", "datapool": "DATAPOOL_DIRECTORY"}
 _read: dict[str, str] = {}
 _lock = threading.Lock()
 
@@ -61,7 +66,7 @@ def folder(kind: str) -> Path:
     service is tried out, the current folder is used: ``./input`` for input and data pools, ``./output`` for output,
     ``./secrets`` for secrets.
     """
-    named = os.environ.get(_FOLDERS.get(kind, ""))
+    named = os.environ.get(FOLDER_VARIABLES.get(kind, ""))
     if named:
         return Path(named)
     base = Path(os.environ.get(RUNTIME_VARIABLE) or RUNTIME)
@@ -92,6 +97,15 @@ def secret(name: str) -> str | None:
     if secret_container.startswith("file:"):
         return file(secret_container.removeprefix("file:"))
     return variable(secret_container)
+
+
+def has_secret(name: str) -> bool:
+    """Return whether this process has a secret with this name. Its value is not read."""
+    known = task()
+    place = (known.secrets if known is not None else {}).get(name, secret_variable(name))
+    if place.startswith("file:"):
+        return (folder("secrets") / place.removeprefix("file:")).is_file()
+    return place in os.environ or place in _read
 
 
 def file(name: str) -> str | None:

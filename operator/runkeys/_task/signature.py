@@ -79,7 +79,7 @@ def load(entrypoint: str, folder: Path | None = None) -> Function:
 def parameters_of(function: Function) -> list[Parameter]:
     """Its parameters in order.
 
-    :raises ValueError: it takes positional-only parameters, or any number of them; a secret stands in a union with
+    :raises ValueError: it takes positional-only parameters, or any number of them; a data pool stands in a union with
         something else.
     """
     try:
@@ -103,13 +103,14 @@ def _parameter(item: inspect.Parameter, hint: Any) -> Parameter:
     members, optional = _members(hint)
     for kind, base in ((Kind.SECRET, _secret_type), (Kind.POOL, _pool_type)):
         wanted = [base(member) for member in members]
-        if any(wanted):
-            if len(members) > 1:
-                raise ValueError(
-                    f"parameter {item.name}: a {kind.value} cannot be combined with another type; write"
-                    f" {members[0]} alone, or with None"
-                )
-            return Parameter(item.name, kind, wanted[0], optional, item.default)
+        found = next((member for member in wanted if member is not None), None)
+        if found is not None and kind is Kind.POOL and len(members) > 1:
+            raise ValueError(
+                f"parameter {item.name}: a data pool cannot be combined with another type; write {found.__name__}"
+                " alone, or with None"
+            )
+        if found is not None:  # a secret in a union is a secret: its value never comes from the input
+            return Parameter(item.name, kind, found, optional, item.default)
     return Parameter(item.name, Kind.INPUT, hint, optional, item.default)
 
 

@@ -23,6 +23,11 @@ _DEEPEST_ANSWER = 2 * MAX_DEPTH
 _LONGEST_INTEGER = 300
 """Digits. The API server keeps large numbers as floating point, and these have fewer."""
 
+EXACT_INTEGERS = range(-(2**63), 2**63)
+"""Integers that the API server keeps. It rounds all others to floating point."""
+
+_ROUNDED = "a whole number of more than 64 bits, which the API server rounds; write it as a string"
+
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
 
 
@@ -80,6 +85,27 @@ def _children(item: dict[str, Any] | list[Any]) -> Iterator[Any]:
     return iter(item.values() if isinstance(item, dict) else item)
 
 
+def altered(document: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """Yield path and message of each value that would not be read as it was written, or is not JSON.
+
+    :param document: of at most ``MAX_DEPTH`` levels. :param at: its path. No message repeats a value.
+    """
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from altered(value, f"{at}.{key}" if at else str(key))
+    elif isinstance(document, list | tuple):
+        for index, value in enumerate(document):
+            yield from altered(value, f"{at}[{index}]")
+    elif isinstance(document, float):
+        if not math.isfinite(document):
+            yield at, "is infinite or no number, which is not JSON; write it as a string"
+    elif isinstance(document, int):
+        if document not in EXACT_INTEGERS:
+            yield at, f"is {_ROUNDED}"
+    elif document is not None and not isinstance(document, str):
+        yield at, f"is a {type(document).__name__}, which is not JSON; write it in quotes"
+
+
 def shallow(document: Any) -> Any:
     """The document; of one that is too deep so much that it still is, and that everything can walk it."""
     return _first_levels(document, MAX_DEPTH + 1) if is_too_deep(document) else document
@@ -120,7 +146,10 @@ def _constant(name: str) -> None:
 def _integer(text: str) -> int:
     if len(text) > _LONGEST_INTEGER:
         raise ValueError("holds a number that is too large")
-    return int(text)
+    found = int(text)
+    if found not in EXACT_INTEGERS:
+        raise ValueError(f"holds {_ROUNDED}")
+    return found
 
 
 def _float(text: str) -> float:

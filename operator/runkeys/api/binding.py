@@ -122,22 +122,65 @@ _STARS = cel(
 )
 
 
+class PodOwner(ApiModel):
+    """A kind whose objects control pods."""
+
+    api_group: str = Field(
+        description="API group of the kind, e.g. argoproj.io or batch. Empty: the core group.", max_length=253
+    )
+    kind: str = Field(description="The kind, e.g. Workflow or Job.", min_length=1, max_length=63)
+
+
+class PodAccess(ApiModel):
+    """Selects pods that ask for secrets themselves, whatever created them."""
+
+    selector: LabelSelector | None = Field(
+        default=None,
+        description="Selects pods by their labels. Unset or empty: every pod. Anyone who creates a pod chooses its"
+        " labels.",
+    )
+    created_by: list[Annotated[str, Field(min_length=1, max_length=253)]] | None = Field(
+        default=None,
+        description="User names as the API server knows them. One of them must have created the pod, e.g."
+        " system:serviceaccount:argo:argo. The pods of Jobs, Deployments and other workloads are created by a"
+        " controller of Kubernetes, e.g. system:serviceaccount:kube-system:job-controller. Unset: anyone.",
+        min_length=1,
+        max_length=64,
+    )
+    owned_by: list[PodOwner] | None = Field(
+        default=None,
+        description="Kinds. An object of one of them must control the pod. Anyone who creates a pod can claim an owner,"
+        " so use it with createdBy. Unset: any owner, or none.",
+        min_length=1,
+        max_length=16,
+    )
+
+
 class AccessRule(ApiModel):
-    """A rule that admits runs. It admits a run if every field that is set in the rule matches."""
+    """A rule that admits runs, or pods. It admits one if every field that is set in the rule matches."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "has(self.runSelector) || has(self.serviceAccountNames) || has(self.images)",
+                "has(self.runSelector) || has(self.serviceAccountNames) || has(self.images) || has(self.pods)",
                 "an access rule must give runSelector, serviceAccountNames or images;"
                 " `runSelector: {}` admits every run of the namespace",
-            )
+            ),
+            (
+                "!(has(self.runSelector) && has(self.pods))",
+                "an access rule is for runs or for pods: give runSelector or pods, and write two rules for both",
+            ),
         )
     )
 
     run_selector: LabelSelector | None = Field(
         default=None,
         description="Selects runs by the labels of the WorkflowRun. An empty selector matches every run.",
+    )
+    pods: PodAccess | None = Field(
+        default=None,
+        description="Makes this a rule for pods that ask for secrets themselves, by the label runkeys.dev/secrets. A"
+        " rule with pods admits no run, and a rule without it admits no such pod. `pods: {}` selects every such pod.",
     )
     service_account_names: list[Annotated[str, Field(min_length=1, max_length=253)]] | None = Field(
         default=None,
@@ -198,8 +241,8 @@ class SecretBindingSpec(ApiModel):
     )
     access: list[AccessRule] = Field(
         default_factory=list,
-        description="Which runs may use these secrets. A run needs at least one rule that admits it. Empty: no run may"
-        " use them, or, in a personal binding, all runs of its owner may.",
+        description="Which runs and pods may use these secrets. A run or pod needs at least one rule that admits it."
+        " Empty: nothing may use them, or, in a personal binding, all runs of its owner may.",
         max_length=32,
     )
     release_policy: str = Field(

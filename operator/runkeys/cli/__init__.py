@@ -43,7 +43,7 @@ def main(prog_name: str = "runkeys") -> None:
     """Run the command line and end the process with its exit code."""
     import click
 
-    from runkeys.problems import Problem
+    from runkeys.problems import Invalid, Problem, Usage
 
     try:
         code = cli.main(prog_name=prog_name, standalone_mode=False)
@@ -67,6 +67,12 @@ def main(prog_name: str = "runkeys") -> None:
     except Exception as error:
         import os
 
+        if isinstance(error, OSError) and error.filename is not None:
+            echo(f"Error: {error.filename}: {error.strerror}", err=True)
+            sys.exit(Invalid.exit_code)
+        if isinstance(error, UnicodeEncodeError) and any(not _is_utf8(word) for word in sys.argv):
+            echo("Error: a word of the command line is not UTF-8 text", err=True)
+            sys.exit(Usage.exit_code)
         if os.environ.get("RUNKEYS_TRACEBACK"):
             raise
         # Without its text: that may quote a value.
@@ -81,6 +87,10 @@ def main(prog_name: str = "runkeys") -> None:
         )
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_utf8(word: str) -> bool:
+    return not any("\ud800" <= sign <= "\udfff" for sign in word)
 
 
 def kubectl_main() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from runkeys.cli._documents import joined, read_texts, yaml_nodes
 from runkeys.problems import Invalid
 
 VALUE, VALUE_FROM, SEALED = "value", "valueFrom", "sealed"
@@ -47,11 +48,11 @@ class Entry:
     @property
     def file(self) -> str:
         """Name of the file with the entry's value; empty if there is none."""
-        return _text(_get(self.node, VALUE_FROM), "file")
+        return text_of(get(self.node, VALUE_FROM), "file")
 
     def text(self, key: str) -> str | None:
         """Return the scalar under ``key`` of the entry; None if it has none."""
-        node = _get(self.node, key)
+        node = get(self.node, key)
         return node.value if isinstance(node, yaml.ScalarNode) else None
 
 
@@ -61,36 +62,28 @@ class BindingFile:
     def __init__(self, path: Path, text: str) -> None:
         """:raises Invalid: it is no YAML."""
         self.path, self.text = path, text
-        try:
-            self._documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            at = f", line {mark.line + 1}" if mark is not None else ""
-            problem = Invalid(f"{path}{at}: this is not YAML; correct it first")
-        else:
-            return
-        raise problem  # outside of `except`: the parser's error quotes the line, which may hold a value
+        self.documents = yaml_nodes(str(path), text)
 
     def entries(self) -> Iterator[Entry]:
         """Return all entries of all SecretBindings in the file."""
-        for document in self._documents:
+        for document in self.documents:
             for binding in _bindings(document):
-                metadata = _get(binding, "metadata")
-                namespace, name = _text(metadata, "namespace"), _text(metadata, "name")
-                spec = _get(binding, "spec")
-                secrets, owner = _get(spec, "secrets"), _text(_get(spec, "owner"), "username")
+                metadata = get(binding, "metadata")
+                namespace, name = text_of(metadata, "namespace"), text_of(metadata, "name")
+                spec = get(binding, "spec")
+                secrets, owner = get(spec, "secrets"), text_of(get(spec, "owner"), "username")
                 for node in secrets.value if isinstance(secrets, yaml.SequenceNode) else []:
                     if isinstance(node, yaml.MappingNode):
                         yield self._entry(namespace, name, owner, node)
 
     def _entry(self, namespace: str, binding: str, owner: str, node: yaml.MappingNode) -> Entry:
-        source = next((key for key in (VALUE, VALUE_FROM) if _get(node, key) is not None), "")
+        source = next((key for key in (VALUE, VALUE_FROM) if get(node, key) is not None), "")
         return Entry(
             namespace,
             binding,
             owner,
-            _text(node, "name"),
-            _text(node, "scope"),
+            text_of(node, "name"),
+            text_of(node, "scope"),
             node.start_mark.line + 1,
             source,
             node,
@@ -102,18 +95,21 @@ class BindingFile:
         :raises Invalid: the value cannot be read.
         """
         where = f"{self.path}, line {entry.line}: {entry.where}"
-        if _get(entry.node, SEALED) is not None:
+        if get(entry.node, SEALED) is not None:
             raise Invalid(f"{where} has both sealed and {entry.source}; remove the one that is out of date")
-        if _get(entry.node, VALUE) is not None and _get(entry.node, VALUE_FROM) is not None:
+        if get(entry.node, VALUE) is not None and get(entry.node, VALUE_FROM) is not None:
             raise Invalid(f"{where} has both value and valueFrom; remove one of them")
         if entry.source == VALUE:
-            node = _get(entry.node, VALUE)
+            node = get(entry.node, VALUE)
             if not isinstance(node, yaml.ScalarNode) or node.tag not in (
                 "tag:yaml.org,2002:str",
                 "tag:yaml.org,2002:int",
             ):
                 raise Invalid(f"{where}: value is not text; put quotes around it")
-            return str(node.value).encode()
+            try:
+                return joined(str(node.value)).encode()
+            except ValueError as error:
+                raise Invalid(f"{where}: {error}") from None
         name = entry.file
         if not name:
             raise Invalid(f"{where}: valueFrom needs a file, e.g. valueFrom: {{file: cert.pem}}")
@@ -148,8 +144,8 @@ class BindingFile:
         for begin, end, text in sorted(changes, reverse=True):
             changed = changed[:begin] + text + changed[end:]
         try:
-            good = list(yaml.safe_load_all(changed)) == expected
-        except yaml.YAMLError:
+            good = read_texts(str(self.path), changed) == expected
+        except Invalid:
             good = False
         if not good:
             raise Invalid(
@@ -158,7 +154,7 @@ class BindingFile:
         return changed
 
     def _data(self) -> list[Any]:
-        return list(yaml.safe_load_all(self.text))
+        return read_texts(str(self.path), self.text)
 
     def _change(self, entry: Entry, key: str, text: str) -> tuple[int, int, str]:
         found = next((k, v) for k, v in entry.node.value if isinstance(k, yaml.ScalarNode) and k.value == key)
@@ -199,23 +195,30 @@ def _loaded_bindings(document: Any) -> list[Any]:
     return [item for item in items if isinstance(item, dict) and item.get("kind") == KIND]
 
 
-def _bindings(document: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+def objects(document: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """Return the objects of a document: itself, or those of a list."""
     if not isinstance(document, yaml.MappingNode):
         return
-    items = _get(document, "items")
-    if _text(document, "kind") in _LISTS and isinstance(items, yaml.SequenceNode):
+    items = get(document, "items")
+    if text_of(document, "kind").endswith("List") and isinstance(items, yaml.SequenceNode):
         for item in items.value:
-            yield from _bindings(item)
-    elif _text(document, "kind") == KIND:
+            yield from objects(item)
+    else:
         yield document
 
 
-def _get(node: yaml.Node | None, key: str) -> yaml.Node | None:
+def _bindings(document: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    return (item for item in objects(document) if text_of(item, "kind") == KIND)
+
+
+def get(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    """Return the value of a key of a mapping; None if there is none."""
     if not isinstance(node, yaml.MappingNode):
         return None
     return next((v for k, v in node.value if isinstance(k, yaml.ScalarNode) and k.value == key), None)
 
 
-def _text(node: yaml.Node | None, key: str) -> str:
-    found = _get(node, key)
+def text_of(node: yaml.Node | None, key: str) -> str:
+    """Return the text under a key; empty if there is none."""
+    found = get(node, key)
     return str(found.value) if isinstance(found, yaml.ScalarNode) else ""

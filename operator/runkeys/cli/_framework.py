@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -13,13 +14,14 @@ from click.shell_completion import CompletionItem
 
 from runkeys._version import __version__
 from runkeys.cli._printing import echo
+from runkeys.names import OPERATOR_NAMESPACE
 
 if TYPE_CHECKING:
     from runkeys.client import Client
+    from runkeys.config import Config
 
 INTERRUPTED = 130
 FORMATS = ("table", "wide", "json", "yaml", "name")
-KEYS_NAMESPACE = "runkeys-system"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -34,22 +36,38 @@ class Settings:
     namespace: str | None = None
     context: str | None = None
     kubeconfig: str | None = None
-    operator_namespace: str = KEYS_NAMESPACE
+    operator_namespace: str | None = None
     output: str = "table"
     quiet: bool = False
     verbose: bool = False
     no_color: bool = False
 
+    def named(self) -> Config | None:
+        """Return the configuration that the options or config.toml name; None if they leave it to the kubeconfig."""
+        from runkeys.config import named
+
+        return named(self.context, self.kubeconfig)
+
+    def operator(self) -> str:
+        """Return the operator's namespace."""
+        from runkeys.config import Config
+
+        return self.operator_namespace or (self.named() or Config("")).operator_namespace
+
+    def config(self) -> Config:
+        """Return the configuration that a command uses, by the same rule as the SDK."""
+        from runkeys.config import choose
+
+        found = choose(self.context, self.kubeconfig)
+        return replace(
+            found,
+            namespace=self.namespace or found.namespace,
+            operator_namespace=self.operator_namespace or found.operator_namespace,
+        )
+
     def client(self) -> Client:
         """Return a client for the cluster. Its modules are imported here."""
-        from runkeys.client import Client
-
-        return Client(
-            self.namespace,
-            context=self.context,
-            kubeconfig=self.kubeconfig,
-            operator_namespace=self.operator_namespace,
-        )
+        return self.config().client()
 
     def say(self, text: str) -> None:
         """Print a message that is not a result: on stderr, and not with ``-q``."""
@@ -79,13 +97,12 @@ def global_options() -> list[click.Option]:
     """Return the options of every command."""
     return [
         _global("-n", "--namespace", metavar="NAME", help="Namespace. Default: the context's namespace."),
-        _global("--context", metavar="NAME", help="Context of the kubeconfig. Default: the current context."),
+        _global("--context", metavar="NAME", help="Context of the kubeconfig, or name in config.toml."),
         _global("--kubeconfig", type=click.Path(), help="Kubeconfig file. Default: as for kubectl."),
         _global(
             "--operator-namespace",
             metavar="NAME",
-            envvar="RUNKEYS_OPERATOR_NAMESPACE",
-            help=f"Namespace of the operator and its public keys. Default: {KEYS_NAMESPACE}.",
+            help=f"Namespace of the operator and its public keys. Default: {OPERATOR_NAMESPACE}.",
         ),
         _global("-o", "--output", type=click.Choice(FORMATS), help="Output format. Default: table."),
         _global("-q", "--quiet", is_flag=True, help="Print only results and errors."),
@@ -123,22 +140,60 @@ class Command(_WithGlobals):
     """A command."""
 
 
+AFTER_DASHES = "runkeys.cli.after-dashes"
+"""Under this key of a click context's ``meta``: how many of the words stood after ``--``."""
+
+
+class ProgramCommand(Command):
+    """A command whose words end with a program's own, after ``--``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words. An option that is not known is most likely one of the program."""
+        ctx.meta[AFTER_DASHES] = len(args) - args.index("--") - 1 if "--" in args else 0
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            option, told = error.option_name, error.format_message()
+        raise click.UsageError(
+            f"{told} If it is for your program, write -- before the program's own arguments:"
+            f" runkeys {ctx.info_name} app.py … -- {option} …",
+            ctx,
+        )
+
+
 def _context_settings() -> dict[str, Any]:
     return {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-def command(**settings: Any) -> Callable[[Function], Command]:
+def command(cls: type[Command] = Command, **settings: Any) -> Callable[[Function], Command]:
     """Make a function a command. Its first argument is the `Settings`."""
 
     def make(function: Function) -> Command:
-        return click.command(cls=Command, context_settings=_context_settings(), **settings)(
+        return click.command(cls=cls, context_settings=_context_settings(), **settings)(
             click.make_pass_decorator(Settings, ensure=True)(function)
         )
 
     return make
 
 
-class Group(_WithGlobals, click.Group):
+class _Suggests(click.Group):
+    """A group that knows what a mistyped command was meant to be."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. For a mistyped one, name the near one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if args[0].startswith("-"):
+                raise
+        said = f"there is no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        raise click.UsageError(said, ctx)
+
+
+class Group(_WithGlobals, _Suggests):
     """A group whose commands are all in one module."""
 
     command_class = Command
@@ -149,7 +204,7 @@ class Group(_WithGlobals, click.Group):
         self.format_commands(ctx, formatter)
 
 
-class LazyGroup(click.Group):
+class LazyGroup(_Suggests):
     """A group that imports only the command that is called."""
 
     def __init__(self, name: str, commands_of: Mapping[str, tuple[str, str]], **settings: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ def doctor(settings: Settings) -> None:
     or the cluster's key is not one that you trust, 5 another problem. A check that you lack the rights for is
     `unknown`, which is not a problem.
     """
-    findings = list(examine(settings.client()))
+    findings = list(_findings(settings))
     if settings.output in ("json", "yaml"):
         items = [{"check": f.check, "state": f.state, "found": f.found, "remedy": f.remedy} for f in findings]
         print_object(settings, {"findings": items})
@@ -78,6 +78,20 @@ def doctor(settings: Settings) -> None:
         raise problem.kind("")
 
 
+def _findings(settings: Settings) -> Iterator[Finding]:
+    """Check which cluster is used, then the cluster."""
+    try:
+        found = settings.config()
+        client = found.client()
+    except Problem as error:
+        yield Finding("configuration", PROBLEM, str(error), "see `runkeys config show`", type(error))
+        for name in ("cluster", *CHECKS):
+            yield Finding(name, UNKNOWN, "no cluster was asked")
+        return
+    yield Finding("configuration", OK, f"{found.source}, namespace {client.namespace}")
+    yield from examine(client)
+
+
 def examine(client: Client) -> Iterator[Finding]:
     """Run all checks. They change nothing, and no key becomes trusted."""
     try:
@@ -85,17 +99,10 @@ def examine(client: Client) -> Iterator[Finding]:
     except Problem as error:
         remedy = "check whether `kubectl version` answers; --context chooses another cluster"
         yield Finding("cluster", PROBLEM, str(error), remedy, Unreachable)
+        for name in CHECKS:
+            yield Finding(name, UNKNOWN, "the cluster does not answer")
         return
-    checks: tuple[tuple[str, Callable[[Client], Iterator[Finding]]], ...] = (
-        ("kinds", _kinds),
-        ("operator", _operator),
-        ("keys", _keys),
-        ("policies", _policies),
-        ("rights", _rights),
-        ("secrets", _secrets),
-        ("encryption at rest", _encryption),
-    )
-    for name, check in checks:
+    for name, check in CHECKS.items():
         try:
             yield from check(client)
         except Denied as error:
@@ -276,3 +283,15 @@ def _encryption(client: Client) -> Iterator[Finding]:
             "Secrets, and their old versions in etcd's history, are stored in the clear: docs/hardening.md"
         )
         yield Finding(check, WARNING, "the API server has no --encryption-provider-config", remedy)
+
+
+CHECKS: Mapping[str, Callable[[Client], Iterator[Finding]]] = {
+    "kinds": _kinds,
+    "operator": _operator,
+    "keys": _keys,
+    "policies": _policies,
+    "rights": _rights,
+    "secrets": _secrets,
+    "encryption at rest": _encryption,
+}
+"""What is checked once the cluster answers, by the name of its row."""

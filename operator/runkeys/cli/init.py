@@ -7,19 +7,28 @@ from pathlib import Path
 
 import click
 
+from runkeys._text.words import shell
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._printing import echo
-from runkeys.problems import Invalid
+from runkeys.problems import Invalid, Usage
 
+_TEMPLATE, _FOLDER = "hello", "user_code"
 _DOTTED = {"dot-env": ".env", "dot-gitignore": ".gitignore", "dot-dockerignore": ".dockerignore"}
 
 
 @command()
-@click.argument("template", type=click.Choice(["hello"]))
-@click.argument("folder", required=False, type=click.Path(path_type=Path))
-def init(settings: Settings, template: str, folder: Path | None) -> None:
-    """Create a small project in FOLDER (default: `hello`): a service, its test, a workflow and a Dockerfile."""
-    target = folder or Path(template)
+@click.argument("words", nargs=-1, metavar="[FOLDER]")
+def init(settings: Settings, words: tuple[str, ...]) -> None:
+    """Create a small project in FOLDER (default: `user_code`): a service, its input, a test, a workflow, a Dockerfile.
+
+    `runkeys init hello FOLDER` does the same.
+    """
+    template, *rest = words if len(words) == 2 else (_TEMPLATE, *words)
+    if template != _TEMPLATE or len(rest) > 1:
+        raise Usage(f"there is one template, {_TEMPLATE}, and it takes one folder: runkeys init FOLDER")
+    target = Path(rest[0] if rest else _FOLDER)
+    if target.exists() and not target.is_dir():
+        raise Invalid(f"{target} is a file; name a folder")
     if target.exists() and any(target.iterdir()):
         raise Invalid(f"{target} is not empty; name another folder")
     source = resources.files("runkeys.cli") / "templates" / template
@@ -37,7 +46,11 @@ def init(settings: Settings, template: str, folder: Path | None) -> None:
                 echo(str(made))
     settings.say(
         f"created {target}. Try it:\n"
-        f"  cd {target}\n"
+        f"  {shell('cd', str(target))}\n"
         "  runkeys run --local -f workflow.yaml --env-file .env\n"
-        "  python3 -m unittest"
+        "or, with an environment of its own:\n"
+        "  uv venv && source .venv/bin/activate && uv sync\n"
+        "  export $(cat .env | xargs)\n"
+        "  python -m src\n"
+        "  python -m unittest"
     )

@@ -32,11 +32,13 @@ def install(
     """Install or upgrade the operator with helm, and wait until it is ready."""
     words = [
         *("helm", "upgrade", "--install", RELEASE, chart or str(bundled_chart())),
-        *("--namespace", settings.operator_namespace, "--create-namespace"),
+        *("--namespace", settings.operator(), "--create-namespace"),
         *("--wait", "--timeout", f"{_SECONDS}s"),
     ]
-    for option, value in (("--kubeconfig", settings.kubeconfig), ("--kube-context", settings.context)):
-        words += [option, value] if value else []
+    named = settings.named()
+    if named is not None:
+        for option, value in (("--kubeconfig", named.kubeconfig), ("--kube-context", named.context)):
+            words += [option, value] if value else []
     words += [part for item in files for part in ("--values", item)]
     words += [part for item in sets for part in ("--set", item)]
     if dry_run:
@@ -58,9 +60,7 @@ def install(
         )
     if settings.verbose:
         settings.say(done.stdout.rstrip())
-    settings.say(
-        f"the operator is ready in namespace {settings.operator_namespace}. Check it: runkeys doctor"
-    )
+    settings.say(f"the operator is ready in namespace {settings.operator()}. Check it: runkeys doctor")
 
 
 def bundled_chart() -> Path:

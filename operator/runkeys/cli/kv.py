@@ -10,7 +10,7 @@ import click
 from runkeys.cli._framework import Group, Settings, command
 from runkeys.cli._output import print_object
 from runkeys.cli._printing import echo
-from runkeys.kv import KeyValues
+from runkeys.kv import KeyValues, Store, local_store
 from runkeys.problems import Invalid, NotFound
 
 
@@ -18,8 +18,14 @@ from runkeys.problems import Invalid, NotFound
 def kv() -> None:
     """Store JSON values by key, for use by later runs. Not for secrets: users who may read ConfigMaps can read them.
 
-    The values are in the ConfigMap `runkeys-kv` of the namespace. The SDK's `runkeys.kv` uses the same ConfigMap.
+    The values are in the ConfigMap `runkeys-kv` of the namespace, or in the file that RUNKEYS_KV_FILE names. The SDK's
+    `runkeys.kv` uses the same.
     """
+
+
+def _store(settings: Settings) -> Store:
+    local = local_store() if settings.context is None and settings.kubeconfig is None else None
+    return local or KeyValues(settings.client())
 
 
 @command(name="set")
@@ -35,7 +41,7 @@ def set_value(settings: Settings, key: str, value: str | None) -> None:
             f"the value of key {key!r} is not JSON: {error}. Text needs quotes, in a shell as: '\"text\"'"
         ) from None
     try:
-        KeyValues(settings.client()).set(key, parsed)
+        _store(settings).set(key, parsed)
     except ValueError as error:
         raise Invalid(str(error)) from None
     settings.say(f"key {key} is set")
@@ -46,7 +52,7 @@ def set_value(settings: Settings, key: str, value: str | None) -> None:
 def get_value(settings: Settings, key: str) -> None:
     """Print the value of KEY as JSON."""
     try:
-        value = KeyValues(settings.client()).get(key)
+        value = _store(settings).get(key)
     except ValueError as error:
         raise NotFound(str(error)) from None
     echo(json.dumps(value, indent=2, ensure_ascii=False))
@@ -55,22 +61,22 @@ def get_value(settings: Settings, key: str) -> None:
 @command(name="list")
 def list_keys(settings: Settings) -> None:
     """List keys."""
-    client = settings.client()
-    found = KeyValues(client).keys()
+    store = _store(settings)
+    found = store.keys()
     if settings.output in ("json", "yaml"):
         print_object(settings, {"items": found})
         return
     for key in found:
         echo(key)
     if not found:
-        settings.say(f"no keys in namespace {client.namespace}")
+        settings.say(f"no keys in {store.where}")
 
 
 @command(name="delete")
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 def delete_keys(settings: Settings, keys: tuple[str, ...]) -> None:
     """Delete keys."""
-    store = KeyValues(settings.client())
+    store = _store(settings)
     for key in keys:
         try:
             store.delete(key)

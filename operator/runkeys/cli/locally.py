@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from runkeys.api import WorkflowRun
+from runkeys.cli._env_file import read_env_file
 from runkeys.cli._framework import INTERRUPTED, Settings
 from runkeys.cli._output import print_object
 from runkeys.cli._printing import echo, log
 from runkeys.cli.show import show
-from runkeys.client.submission import parse_run
-from runkeys.local import LocalRun
-from runkeys.problems import Invalid, NotFound, RunFailed
+from runkeys.local import LocalRun, as_stored
+from runkeys.problems import RunFailed
 
 
 def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | None, *, dry_run: bool) -> None:
@@ -26,7 +26,7 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
 
     :raises RunFailed: the run did not succeed.
     """
-    tasks = parse_run(manifest).spec.tasks
+    tasks = as_stored(manifest)[0].spec.tasks
     exact = {item.env for task in tasks for item in task.secrets}
     values = {name: text for name, text in os.environ.items() if name.startswith("SECRET_") or name in exact}
     if env_file is not None:
@@ -46,15 +46,19 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
 
     local = LocalRun(manifest, values, print_line=print_line, changed=changed)
     if dry_run:
-        print_object(settings, manifest)
+        print_object(settings, local.shown(manifest))
         return
+    for note in local.notes:
+        settings.say(note)
     interrupts: list[int] = []
 
     def interrupt(number: int, _: object) -> None:
         interrupts.append(number)
         if len(interrupts) > 1:
             raise KeyboardInterrupt
-        settings.say("Interrupted: the run's tasks are being stopped. Interrupt again to kill them.")
+        settings.say(
+            "Interrupted: the run's tasks are being stopped, within their grace periods. Interrupt again to kill them."
+        )
         local.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -73,28 +77,21 @@ def _is_data(settings: Settings) -> bool:
 
 
 def _read(settings: Settings, path: str) -> dict[str, str]:
-    from dotenv import dotenv_values
-
-    file = Path(path)
-    if not file.is_file():
-        raise NotFound(f"there is no file {path}")
+    file, found = Path(path), read_env_file(path)
     if _is_kept_by_git(file):
         echo(
             f"Warning: git does not ignore {path}, so the secrets in it may be committed; add it to .gitignore",
             err=True,
         )
-    # Values are what is written: a $ in one is no reference to another.
-    found = dotenv_values(file, interpolate=False)
-    empty = [name for name, value in found.items() if value is None]
-    if empty:
-        raise Invalid(f"{path}: {', '.join(empty)} has no value; write NAME=value")
     if settings.verbose:
         settings.say(f"{path}: {', '.join(found)}")
-    return {name: value for name, value in found.items() if value is not None}
+    return found
 
 
 def _is_kept_by_git(file: Path) -> bool:
     """Return whether the file is in a Git work tree and Git does not ignore it."""
+    if not file.is_file():
+        return False
     try:
         done = subprocess.run(
             ["git", "check-ignore", "-q", file.name],

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import click
 
+from runkeys import masking
 from runkeys._task.signature import load
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import print_object
@@ -25,6 +26,11 @@ def openapi(settings: Settings, entrypoint: str, title: str | None, api_version:
     try:
         document = describe(load(entrypoint), title, api_version)
     except ValueError as error:
-        raise Invalid(str(error)) from None
-    # It is a document in any case, never a table.
-    print_object(settings if settings.output == "yaml" else replace(settings, output="json"), document)
+        problem = str(error)
+    except Exception as error:  # noqa: BLE001 -- it is the service that raises it
+        problem = f"{entrypoint} cannot be imported: {type(error).__name__}: {masking.masked(str(error))}"
+    else:
+        # It is a document in any case, never a table.
+        print_object(settings if settings.output == "yaml" else replace(settings, output="json"), document)
+        return
+    raise Invalid(problem)

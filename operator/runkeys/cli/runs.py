@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from runkeys._text.words import shell
-from runkeys.cli._framework import INTERRUPTED, Settings, command
+from runkeys.cli._documents import read_documents, read_json
+from runkeys.cli._framework import AFTER_DASHES, INTERRUPTED, ProgramCommand, Settings, command
 from runkeys.cli._input import read_text
 from runkeys.cli._output import print_object, run_name
 from runkeys.cli._printing import echo
 from runkeys.cli.show import follow, judge, show
 from runkeys.client import Client
-from runkeys.client.submission import TTL, assignments, from_command, parse_run
+from runkeys.client.submission import TTL, assignments, check_shape, from_command, parse_run
 from runkeys.mapping import SECRETS, add_mapping
 from runkeys.problems import Invalid, NotFound, Usage
 
@@ -26,11 +25,12 @@ Json = dict[str, Any]
 
 
 @command(
+    cls=ProgramCommand,
     epilog="Secrets are looked up in the bindings given with --binding. Without --binding, they are looked up"
     " in your personal binding and in all shared bindings of the namespace. Exit codes: 0 success, 1 the"
     " run failed, 2 the command line is wrong, 3 something was not found, 4 a right is missing, 5 the"
     " manifest is wrong, 6 the cluster does not answer, 7 timeout, 8 the run has finished but one of its"
-    " Secrets may still exist, 130 interrupted: the run continues."
+    " Secrets may still exist, 130 interrupted: the run continues.",
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.py] [-- COMMAND...]")
 @click.option("-f", "--file", type=click.Path(), help="Manifest of a WorkflowRun. - reads standard input.")
@@ -117,7 +117,7 @@ def run(
         client = None if local else settings.client()
     else:
         variables, wanted = assignments(env, "--env", "value"), assignments(secret, "--secret", "secret-name")
-        source, rest = _source(words)
+        source, rest = _source(words, click.get_current_context().meta[AFTER_DASHES])
         if image is None and not local:
             raise Usage("give a manifest (-f), or --image with a command after --")
         if source is None and not rest and local:
@@ -140,6 +140,7 @@ def run(
         _add_input(manifest, input_)
     for mapping in map_:
         add_mapping(manifest, mapping)
+    _say_unused(settings, manifest)
     if client is None:
         from runkeys.cli.locally import run_locally
 
@@ -176,23 +177,50 @@ def _start(
 
 
 def read_manifest(path: str) -> Json:
-    """Return the only WorkflowRun in a file."""
-    try:
-        documents = [item for item in yaml.safe_load_all(read_text(path)) if item is not None]
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f", line {mark.line + 1}" if mark is not None else ""
-        problem = Invalid(f"{path}{at}: this is not YAML; correct it first")
-    else:
-        runs = [item for item in documents if isinstance(item, dict) and item.get("kind") == "WorkflowRun"]
-        if len(runs) == 1:
-            return runs[0]
-        problem = Invalid(f"{path}: found {len(runs)} WorkflowRuns; give exactly one")
-    raise problem
+    """Return the only WorkflowRun in a file, in a list in it, or in a folder's files."""
+    documents = [
+        item for file in _files_of(path) for found in _documents_of(file, path) for item in _items_of(found)
+    ]
+    runs = [item for item in documents if isinstance(item, dict) and item.get("kind") == "WorkflowRun"]
+    if len(runs) == 1:
+        return dict(runs[0])
+    if runs:
+        raise Invalid(
+            f"{path} has {len(runs)} WorkflowRuns, and `run` starts one: give a file with one of them"
+        )
+    kinds = sorted({str(item.get("kind")) for item in documents if isinstance(item, dict) and "kind" in item})
+    there = f"only {', '.join(kinds)}" if kinds else "nothing that says `kind: WorkflowRun`"
+    raise Invalid(f"{path} has no WorkflowRun, {there}")
+
+
+def _files_of(path: str) -> list[str]:
+    """Return the file; or the manifests in a folder, as `kubectl apply -f folder/` takes them."""
+    if not Path(path).is_dir():
+        return [path]
+    return [
+        str(file)
+        for file in sorted(Path(path).iterdir())
+        if file.suffix in (".yaml", ".yml", ".json") and file.is_file()
+    ]
+
+
+def _documents_of(file: str, path: str) -> list[Any]:
+    text = read_text(file)
+    if file != path and "WorkflowRun" not in text:
+        return []  # of a folder's files, those of other tools need not be readable
+    return read_documents(file, text)
+
+
+def _items_of(document: Any) -> list[Any]:
+    if isinstance(document, dict) and document.get("kind") in ("List", "WorkflowRunList"):
+        items = document.get("items")
+        return items if isinstance(items, list) else []
+    return [document]
 
 
 def _from_file(path: str, name: str | None, binding: tuple[str, ...], label: tuple[str, ...]) -> Json:
     manifest = read_manifest(path)
+    check_shape(manifest)
     metadata, spec = dict(manifest.get("metadata") or {}), manifest.get("spec")
     if name is not None:
         metadata["name"] = name
@@ -207,10 +235,18 @@ def _from_file(path: str, name: str | None, binding: tuple[str, ...], label: tup
     return manifest
 
 
-def _source(words: tuple[str, ...]) -> tuple[tuple[str, str] | None, list[str]]:
-    """Return the Python file to send, if the words begin with one, and the remaining words."""
+def _source(words: tuple[str, ...], after_dashes: int) -> tuple[tuple[str, str] | None, list[str]]:
+    """Return the Python file to send, if the words begin with one, and the remaining words.
+
+    :param after_dashes: how many of the words are a command. A file that is not here may be one of the image.
+    """
+    before = words[: len(words) - after_dashes]
     if words and words[0].endswith(".py") and Path(words[0]).is_file():
         return (Path(words[0]).name, read_text(words[0])), list(words[1:])
+    if before and before[0].endswith(".py"):
+        raise NotFound(f"there is no file {before[0]}; a command in the image comes after --")
+    if len(before) > 1 and before[0] == "app" and before[1].endswith(".py"):
+        raise NotFound(f"there is no file app; leave this word out: {shell('runkeys', 'run', *before[1:])} …")
     return None, list(words)
 
 
@@ -259,30 +295,44 @@ def _bindings(client: Client | None, named: tuple[str, ...], wanted: list[str]) 
     return list(chosen.values())
 
 
+def _say_unused(settings: Settings, manifest: Json) -> None:
+    """Say which values were given and no task uses. They are most likely a mistake, but do no harm."""
+    check_shape(manifest)
+    spec = manifest.get("spec") or {}
+    given, asked = (
+        (spec.get("input") or {}).get(SECRETS),
+        [
+            item.get("input")
+            for task in spec.get("tasks") or []
+            for item in task.get("secrets") or []
+            if isinstance(item, dict)
+        ],
+    )
+    unused = sorted(set(given) - {str(name) for name in asked}) if isinstance(given, dict) else []
+    if unused:
+        example = {"name": unused[0], "input": unused[0]}
+        settings.say(
+            f"Warning: no task uses {', '.join(unused)} of {SECRETS}. A task gets it by a line under its secrets:"
+            f" - {{name: {example['name']}, input: {example['input']}}}"
+        )
+
+
 def _add_input(manifest: Json, text: str) -> None:
     if text.startswith("@"):
         source = text[1:]
         content = read_text(source)
     else:
         source, content = "--input", text
-    try:
-        given = json.loads(content)
-    except ValueError as error:
-        at = f", line {getattr(error, 'lineno', 1)}"
-        problem: Invalid | Usage = Invalid(f"{source}{at}: this is not JSON")
-    else:
-        spec = manifest.get("spec")
-        if not isinstance(given, dict):
-            problem = Invalid(f"{source}: must be a JSON object")
-        elif source == "--input" and SECRETS in given:
-            problem = Usage(
-                f"{SECRETS} on the command line can be seen by others on this machine, and is in your shell's"
-                " history: replace the values, and give the new ones in a file (--input @in.json) or on standard input"
-                " (--input @-)"
-            )
-        elif isinstance(spec, dict):
-            spec["input"] = {**(spec.get("input") or {}), **given}
-            return
-        else:
-            problem = Invalid("spec: found none; a run needs one with its tasks")
-    raise problem
+    given = read_json(source, content)
+    spec = manifest.get("spec")
+    if not isinstance(given, dict):
+        raise Invalid(f"{source}: must be a JSON object")
+    if source == "--input" and SECRETS in given:
+        raise Usage(
+            f"{SECRETS} on the command line can be seen by others on this machine, and is in your shell's"
+            " history: replace the values, and give the new ones in a file (--input @in.json) or on standard input"
+            " (--input @-)"
+        )
+    if not isinstance(spec, dict):
+        raise Invalid("spec: found none; a run needs one with its tasks")
+    spec["input"] = {**(spec.get("input") or {}), **given}

@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 
 import click
-import yaml
 
 from runkeys import sealing
 from runkeys._text.words import kubectl, shell
 from runkeys.api.binding import NAMESPACE, PERSONAL_SCOPE, STRICT
 from runkeys.cli._binding_files import SEALED, BindingFile, Entry
+from runkeys.cli._documents import read_documents
 from runkeys.cli._framework import Settings, command
+from runkeys.cli._in_the_clear import Report
 from runkeys.cli._input import read_text, read_value
 from runkeys.cli._printing import data, echo
 from runkeys.client.trusted_keys import write_whole
@@ -31,7 +32,10 @@ _STORED_KEY = re.compile(r"[0-9]{8}T[0-9]{6}Z\.[0-9a-f]{16}")
 @click.option("-f", "--file", "more_files", multiple=True, type=click.Path(), help="Same as FILES.")
 @click.option("-w", "--write", is_flag=True, help="Write the files in place instead of printing them.")
 @click.option(
-    "--check", is_flag=True, help="Only list values that are not sealed, and fail if there are any."
+    "--check",
+    is_flag=True,
+    help="Only list values that are not sealed, and fail if there are any: of SecretBindings, WorkflowRuns, Secrets,"
+    " and $secrets in files for --input.",
 )
 @click.option(
     "--public-key", type=click.Path(), help="File with the cluster's public key. No cluster is needed then."
@@ -91,9 +95,22 @@ def seal(
     if any(item.source for file in opened for item in file.entries()):
         key = _public_key(settings, public_key)
     else:
-        settings.say("nothing is in the clear")
+        settings.say(f"there is nothing to seal: {_looked_at(settings, opened).summary}")
     for file in opened:
         _seal_file(settings, file, key, write=write)
+    left = [item for item in _looked_at(settings, opened).findings if not item.sealable]
+    if left:
+        raise Invalid(
+            "this is in the clear still, since a file with it cannot be sealed:\n"
+            + "\n".join(f"  {item}" for item in left)
+        )
+
+
+def _looked_at(settings: Settings, files: list[BindingFile]) -> Report:
+    report = Report()
+    for file in files:
+        report.add(str(file.path), file.text, settings.namespace)
+    return report
 
 
 def _seal_file(settings: Settings, file: BindingFile, key: PublicKey | None, *, write: bool) -> None:
@@ -173,31 +190,22 @@ def _public_key(settings: Settings, path: str | None) -> PublicKey:
 
 
 def _check(settings: Settings, paths: list[str]) -> None:
-    found = []
+    if not paths:
+        raise Usage("give files to look at, e.g. runkeys seal --check binding.yaml")
+    report = Report()
     for path in paths:
-        text = read_text(path)
-        if "SecretBinding" not in text:
-            continue
-        for item in BindingFile(Path(path), text).entries():
-            problem = _problem(item)
-            if problem:
-                found.append(f"{path}:{item.line}: {item.where} {problem}")
-    if found:
-        raise Invalid("not everything is sealed:\n" + "\n".join(f"  {line}" for line in found))
-    settings.say("nothing is in the clear")
-
-
-def _problem(item: Entry) -> str:
-    if item.source:
-        return f"is in the clear ({item.source}); seal it with: runkeys seal -w -f"
-    text = item.text(SEALED)
-    if text is None:
-        return ""
-    try:
-        sealing.key_id_of(text)
-    except sealing.SealError as error:
-        return f"is not sealed correctly: {error}"
-    return ""
+        report.add(path, read_text(path), settings.namespace)
+    if report.findings:
+        raise Invalid("not everything is sealed:\n" + "\n".join(f"  {item}" for item in report.findings))
+    if settings.verbose and report.passed_over:
+        settings.say(f"not looked at: {', '.join(report.passed_over)}")
+    if report.kinds:
+        rest = f", nor the other {len(report.passed_over)} files" if report.passed_over else ""
+        settings.say(
+            f"{report.summary}: nothing is in the clear there. Other fields and kinds were not looked at{rest}"
+        )
+    else:
+        settings.say(report.summary)
 
 
 @command()
@@ -235,8 +243,9 @@ def reseal(
         )
         raise Usage(
             "only the private keys open sealed values, and only the operator has them. Run this where they are:\n"
-            f"  {shell('cat', *paths)} | {kubectl(settings.operator_namespace, *keys_there)} > resealed.yaml\n"
-            "or this here, with a backup of the keys: runkeys reseal --keys keys.yaml -w -f FILE"
+            f"  {shell('cat', *paths)} | {kubectl(settings.operator(), *keys_there)} > resealed.yaml\n"
+            "or this here, with a backup of the keys:"
+            f" {shell('runkeys', 'reseal', '--keys', 'keys.yaml', '-w', *paths)}"
         )
     keyring = _keyring(keys)
     for path in paths:
@@ -271,10 +280,7 @@ def _reseal_file(settings: Settings, file: BindingFile, keyring: Keyring, *, wri
 
 def _keyring(path: str) -> Keyring:
     """Return the keys of a backup. The key whose name sorts last is the newest."""
-    try:
-        stored = yaml.safe_load(read_text(path))
-    except yaml.YAMLError:
-        stored = None
+    stored = next(iter(read_documents(path, read_text(path))), None)
     data = stored.get("data") if isinstance(stored, dict) else None
     names = sorted(name for name in data or {} if _STORED_KEY.fullmatch(str(name)))
     if not names or data is None:

@@ -6,12 +6,13 @@ import sys
 
 import click
 
-from runkeys._text.words import line
+from runkeys._text.words import line, shell
 from runkeys.cli._framework import Function, Group, Settings, command
 from runkeys.cli._input import read_value
 from runkeys.cli._output import NOTHING, print_object, print_table
 from runkeys.cli._printing import echo
-from runkeys.client.binding_secrets import BindingSecrets
+from runkeys.client.binding_secrets import BindingSecrets, check_name
+from runkeys.names import is_variable_name
 from runkeys.problems import Usage
 
 
@@ -35,9 +36,14 @@ def secret() -> None:
 @click.option("--from-file", type=click.Path(), help="Read the value from this file, byte for byte.")
 def set_secret(settings: Settings, name: str, binding: str | None, from_file: str | None) -> None:
     """Set secret NAME to a value from a prompt, standard input or a file. The value is sealed before it is sent."""
+    check_name(name)  # first: nobody types a password to learn then that its name cannot be used
     vault = BindingSecrets(settings.client(), binding)
     vault.set(name, read_value(f"secret {name}", from_file), settings.say)
     settings.say(f"secret {name} is set in {vault.what}")
+    if not is_variable_name(name):
+        settings.say(
+            f"In a run: {shell('--secret', f'VARIABLE={name}')}, or under a task's secrets with `env` or `file`"
+        )
 
 
 @command(name="list")

@@ -88,8 +88,7 @@ class BindingSecrets:
 
     def set(self, name: str, value: bytes, say: Callable[[str], None] = lambda _: None) -> None:
         """Seal a value and put it in, in place of an earlier one. Makes a personal binding that does not exist."""
-        if not name or len(name) > 253:
-            raise Invalid("the name of a secret has 1 to 253 characters")
+        check_name(name)
         key = self._client.public_key(say)
         for attempt in range(_TRIES):
             raw = self._read()
@@ -224,6 +223,12 @@ class BindingSecrets:
 
     def _path(self, raw: dict[str, Any]) -> str:
         return self._client.path("secretbindings", raw["metadata"]["name"])
+
+
+def check_name(name: str) -> None:
+    """Check the name of a secret. Raises Invalid."""
+    if not 0 < len(name) <= 253 or any("\ud800" <= sign <= "\udfff" for sign in name):
+        raise Invalid("the name of a secret has 1 to 253 characters of UTF-8 text")
 
 
 def personal_name(username: str) -> str:

@@ -23,7 +23,8 @@ from runkeys.client.exposure import Exposure, exposures_of
 from runkeys.client.http import MERGE_PATCH, Api, Json
 from runkeys.client.logs import LogLine, read_logs
 from runkeys.client.submission import parse_run, prepared, refusals
-from runkeys.names import PUBLIC_KEYS
+from runkeys.config import choose
+from runkeys.names import OPERATOR_NAMESPACE, PUBLIC_KEYS
 from runkeys.problems import Invalid, NotFound, TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -47,16 +48,23 @@ class Client(Api):
         *,
         context: str | None = None,
         kubeconfig: str | None = None,
-        operator_namespace: str = "runkeys-system",
+        operator_namespace: str | None = None,
     ) -> None:
-        """Create a client. It sends no request yet.
+        """Create a client. It sends no request yet. What is not given comes from `runkeys.config`.
 
-        :param namespace: default: the namespace of the kubeconfig's context or of the pod, else ``default``.
-        :raises Unreachable: there is neither a kubeconfig nor a pod's service account, or the kubeconfig does not have
-            the context.
+        :param namespace: default: the namespace of the configuration, of the kubeconfig's context or of the pod, else
+            ``default``.
+        :param context: a context of the kubeconfig. Without it and without ``kubeconfig``, config.toml may name one.
+        :raises Unreachable: there is neither a kubeconfig nor a pod's service account.
+        :raises NotFound: the kubeconfig does not have the context.
         """
+        if context is None and kubeconfig is None:
+            chosen = choose()
+            namespace, context = namespace or chosen.namespace, chosen.context
+            kubeconfig = chosen.kubeconfig
+            operator_namespace = operator_namespace or chosen.operator_namespace
         super().__init__(namespace, context, kubeconfig)
-        self.operator_namespace = operator_namespace
+        self.operator_namespace = operator_namespace or OPERATOR_NAMESPACE
         self._requester: Json | None = None
 
     # runs

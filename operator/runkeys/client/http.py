@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from runkeys._text import documents
+from runkeys.config import MISSING_LIBRARY, in_pod, read_kubeconfig
 from runkeys.names import API_VERSION
 from runkeys.problems import Conflict, Denied, Invalid, NotFound, Problem, Unreachable
 
@@ -18,6 +20,12 @@ READ_SECONDS = 60
 _CONNECT_SECONDS = 10
 _KINDS = f"/apis/{API_VERSION}"
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+TAKEN = (
+    "Give the new run another name with --name, write generateName in place of metadata.name, or delete the old run"
+    " with `runkeys delete`"
+)
+"""What to do if the name of a run is taken: a run is started once."""
 
 Json = dict[str, Any]
 
@@ -33,8 +41,8 @@ class Api:
         """Read the configuration. No request is sent yet.
 
         :param namespace: default: the namespace of the kubeconfig's context or of the pod, else ``default``.
-        :raises Unreachable: there is neither a kubeconfig nor a pod's service account, or the kubeconfig does not have
-            the context.
+        :raises Unreachable: there is neither a kubeconfig nor a pod's service account.
+        :raises NotFound: the kubeconfig does not have the context.
         """
         self._api, found = _connect(kubeconfig, context)
         self.namespace = namespace or found or "default"
@@ -86,8 +94,15 @@ class Api:
         :raises Problem: the request failed; the answer's status decides the kind of problem.
         """
         response = self._send(method, path, body, query or {}, content, READ_SECONDS)
-        answer = documents.read(response.data)
-        return dict(answer)
+        try:
+            answer = documents.read(response.data)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise Unreachable(
+                f"{self.server} answered something else than JSON to {path}; is it a Kubernetes API?"
+            )
+        return answer
 
     def _send(
         self,
@@ -122,9 +137,17 @@ class Api:
             if not stream:
                 response.read()
         except ApiException as error:
+            if not error.status:  # so the library passes on an error of TLS
+                raise Unreachable(_tls_problem(self.server, error)) from None
             raise _problem(error.status, error.body, path) from None
         except HTTPError as error:
             raise Unreachable(f"{self.server} cannot be reached: {_reason(error)}") from None
+        if "html" in str(response.getheader("Content-Type", "")):
+            response.response.close()
+            raise Unreachable(
+                f"{self.server} answered with a web page ({response.status}), so it is a login page or a proxy and no"
+                " Kubernetes API; log in there, or see the kubeconfig's server"
+            )
         if response.status >= 400:
             raise _problem(response.status, response.read(), path)
         return response
@@ -158,28 +181,51 @@ def _connect(kubeconfig: str | None, context: str | None) -> tuple[Any, str | No
     try:
         from kubernetes import client, config
     except ImportError:
-        raise Unreachable(
-            "the library `kubernetes` is missing; install it: pip install 'runkeys[cli]'"
-        ) from None
+        raise Unreachable(MISSING_LIBRARY) from None
     settings = client.Configuration()
-    try:
-        if kubeconfig is None and context is None and _in_pod():
+    if kubeconfig is None and context is None and in_pod():
+        try:
             config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
             return client.ApiClient(settings), _POD_NAMESPACE.read_text().strip()
-        config.load_kube_config(kubeconfig, context, settings)  # type: ignore[no-untyped-call]
-        contexts, current = config.list_kube_config_contexts(kubeconfig)  # type: ignore[no-untyped-call]
+        except (config.ConfigException, OSError) as error:
+            raise Unreachable(f"the service account of this pod cannot be used: {error}") from None
+    found = read_kubeconfig(kubeconfig)
+    if not found.files and kubeconfig is not None:
+        raise NotFound(f"there is no file {kubeconfig}")
+    name = context or found.current
+    if name is None or name not in found.contexts:
+        what = f"{found.paths} has no {'current context' if name is None else f'context {name!r}'}"
+        raise NotFound(f"{what}; there are: {', '.join(sorted(found.contexts)) or 'none'}")
+    try:
+        config.load_kube_config(found.paths, name, settings)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as error:
-        raise Unreachable(f"there is no cluster to talk to: {error}") from None
-    chosen = next((item for item in contexts if item["name"] == context), current) or {}
-    settings.retries = False
-    return client.ApiClient(settings), (chosen.get("context") or {}).get("namespace")
+        problem = f"{found.paths}, context {name}: {error}"
+    except (AttributeError, KeyError, LookupError, TypeError, ValueError):
+        problem = f"{found.paths}, context {name}: it cannot be used; see whether `kubectl version` does"
+    else:
+        if urlsplit(str(settings.host)).netloc:
+            settings.retries = False
+            return client.ApiClient(settings), found.contexts[name]
+        problem = f"{found.paths}, context {name}: its cluster has no server, such as https://10.0.0.1:6443"
+    raise Unreachable(problem)  # outside of `except`: an error of a parser may hold a token
 
 
-def _in_pod() -> bool:
-    import os
-
-    default = Path.home() / ".kube" / "config"
-    return not os.environ.get("KUBECONFIG") and not default.exists() and _POD_NAMESPACE.exists()
+def _tls_problem(server: str, error: Exception) -> str:
+    """Say what is wrong with TLS: the cluster answers, but not as the kubeconfig expects it."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, ssl.SSLError):
+        inner = (
+            inner.__cause__
+            or inner.__context__
+            or next((item for item in inner.args if isinstance(item, BaseException)), None)
+        )
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {server} is not trusted: {inner.verify_message}. See certificate-authority and server"
+            " in the kubeconfig; a proxy that opens TLS has a certificate of its own"
+        )
+    reason = getattr(inner, "reason", None)
+    return f"TLS with {server} failed{f' ({reason})' if reason else ''}; see whether its address and port are right"
 
 
 def _reason(error: Exception) -> str:
@@ -204,6 +250,8 @@ def _problem(status: int | None, body: Any, path: str) -> Problem:
         return NotFound(message)
     if status in (401, 403):
         return Denied(message)
+    if status == 409 and reason == "AlreadyExists" and path.endswith("/workflowruns"):
+        return Conflict(f"{message}. {TAKEN}")
     if status == 409:
         return Conflict(message)
     if status is not None and 400 <= status < 500 and status != 429:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from runkeys._text.documents import altered, is_too_deep
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.api.common import API_VERSION, describe_invalid
 from runkeys.mapping import SECRETS, seal_secrets, split_secrets
@@ -27,23 +30,59 @@ TTL = 86400
 
 _MAX_SOURCE = 200 * 1024
 _SOURCE = "source"
+_MOST_TOLD = 5
+
+_EXPANDED = re.compile(r"\$(?=[$(])")
+_SHAPES: tuple[tuple[str, type], ...] = (
+    ("metadata", dict),
+    ("metadata.labels", dict),
+    ("spec", dict),
+    ("spec.input", dict),
+    ("spec.sealedInput", dict),
+    ("spec.bindings", list),
+    ("spec.tasks", list),
+)
 
 Json = dict[str, Any]
+
+
+def check_shape(manifest: Mapping[str, Any]) -> None:
+    """Check that what is read before the whole run is checked has the right form.
+
+    :raises Invalid: an object or a list is something else; the message names the field.
+    """
+    for path, kind in _SHAPES:
+        node: Any = manifest
+        for key in path.split("."):
+            node = node.get(key) if isinstance(node, Mapping) else None
+        if node is not None and not isinstance(node, kind):
+            raise Invalid(f"{path}: must be {'an object' if kind is dict else 'a list'}")
+    for number, task in enumerate((manifest.get("spec") or {}).get("tasks") or []):
+        if not isinstance(task, Mapping):
+            raise Invalid(f"spec.tasks[{number}]: must be an object")
+        if not isinstance(task.get("secrets"), list | None):
+            raise Invalid(f"spec.tasks[{number}].secrets: must be a list")
 
 
 def take_secrets(manifest: Mapping[str, Any]) -> tuple[Json, dict[str, str]]:
     """A copy of a run without the ``$secrets`` of its input, and these by field.
 
-    :raises Invalid: they are no texts by name, stand in another place, or are in sealedInput too.
+    :raises Invalid: they are no texts by name, stand in another place, or are in sealedInput too; or the run has a
+        number that the API server or a task would read as another one.
     """
+    check_shape(manifest)
     made = {"apiVersion": API_VERSION, "kind": "WorkflowRun", **copy.deepcopy(dict(manifest))}
     spec = made.get("spec")
     if not isinstance(spec, dict):
         raise Invalid("spec: found none; a run needs one with its tasks")
     given = spec.get("input")
-    if not isinstance(given, dict):
-        return made, {}
-    spec["input"], found = split_secrets(given, "spec.input.")
+    found: dict[str, str] = {}
+    if isinstance(given, dict):
+        spec["input"], found = split_secrets(given, "spec.input.")
+    if not is_too_deep(spec):
+        wrong = list(islice(altered(spec, "spec"), _MOST_TOLD))
+        if wrong:
+            raise Invalid("; ".join(f"{path}: {message}" for path, message in wrong))
     twice = sorted(set(found) & set(spec.get("sealedInput") or {}))
     if twice:
         raise Invalid(
@@ -150,7 +189,8 @@ def assignments(given: Sequence[str], option: str, right: str) -> dict[str, str]
     found: dict[str, str] = {}
     for position, text in enumerate(given, 1):
         name, equals, rest = text.partition("=")
-        if not equals or not name or not rest or (option == "--secret" and "=" in rest):
+        # A plain variable may be empty, and may hold any sign.
+        if not equals or not name or (option == "--secret" and ("=" in rest or not rest)):
             shown = f" {name!r}" if name and not equals else ""
             raise Invalid(
                 f"{option} number {position}{shown} must be NAME={right}, with one = between the two"
@@ -184,6 +224,7 @@ def from_command(
     both = sorted(set(env) & set(secrets_of))
     if both:
         raise Invalid(f"{', '.join(both)} is given both by --env and by --secret; a variable has one value")
+    words = [as_given(word) for word in command]
     container: Json = {"name": "main", "image": image}
     pod: Json = {"containers": [container]}
     template: Json = {"spec": pod}
@@ -199,12 +240,13 @@ def from_command(
         pod["volumes"] = [{"name": _SOURCE, "downwardAPI": {"items": [item]}}]
         container["volumeMounts"] = [{"name": _SOURCE, "mountPath": "/app", "readOnly": True}]
         container["workingDir"] = "/app"
-        container["command"] = ["python3", file, *command]
+        # Python takes a name that begins with a dash for an option.
+        container["command"] = ["python3", f"./{file}" if file.startswith("-") else file, *words]
     elif command:
-        container["command"] = list(command)
+        container["command"] = words
     task: Json = {"name": "main", "template": template}
     if env:
-        task["env"] = [{"name": key, "value": value} for key, value in env.items()]
+        task["env"] = [{"name": key, "value": as_given(value)} for key, value in env.items()]
     if secrets_of:
         task["secrets"] = [
             {"name": variable, "secret": secret, "env": variable} for variable, secret in secrets_of.items()
@@ -218,6 +260,11 @@ def from_command(
     if service_account is not None:
         spec["serviceAccountName"] = service_account
     return {"apiVersion": API_VERSION, "kind": "WorkflowRun", "metadata": metadata, "spec": spec}
+
+
+def as_given(text: str) -> str:
+    """The text written so that the kubelet hands it on unchanged: it takes ``$$`` and ``$(NAME)`` for its own."""
+    return _EXPANDED.sub("$$", text)
 
 
 def again(run: WorkflowRun, raw: Mapping[str, Any], *, from_failed: bool) -> Json:

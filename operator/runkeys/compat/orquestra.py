@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
 from runkeys import secrets
 from runkeys.secrets import (
     ConfigFileNotFoundError,
@@ -21,4 +24,19 @@ __all__ = [
     "UnauthorizedError",
     "ValidationError",
     "secrets",
+    "task",
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@overload
+def task(function: F, /) -> F: ...
+@overload
+def task(**options: Any) -> Callable[[F], F]: ...
+def task(function: Any = None, /, **options: Any) -> Any:  # noqa: ARG001
+    """Mark a function as a task. The function stays as it is: a call runs it at once, in this process.
+
+    :param options: such as ``resources`` or ``source_import``. They are left out: a WorkflowRun says them.
+    """
+    return (lambda wrapped: wrapped) if function is None else function

@@ -1,5 +1,5 @@
 """Runs on this machine, without a cluster."""
 
-from runkeys.local.run import LocalRun
+from runkeys.local.run import LocalRun, as_stored
 
-__all__ = ["LocalRun"]
+__all__ = ["LocalRun", "as_stored"]

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from uuid import uuid4
 
-from runkeys.names import RUNTIME, RUNTIME_VARIABLE
+from runkeys.local.process import Process
+from runkeys.local.volumes import POOLS, Volumes, field_of
+from runkeys.names import FOLDER_VARIABLES, RUNTIME, RUNTIME_VARIABLE, SECRETS_VARIABLE, TASK_VARIABLE
 from runkeys.planning.observation import ContainerView, PodView, Role
 from runkeys.planning.readers import shape_of
 
 Json = dict[str, Any]
 
-POOLS = "datapools"
-_OUTPUT_KEPT = 4096
-"""Bytes of the end of an output that the kubelet keeps."""
+_GRACE = 30
+"""Seconds that Kubernetes grants if a template does not say."""
 
-_EXPANSION = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
+_EXPANSION = re.compile(r"\$\$|\$\(([^)]*)\)")
 
 
 @dataclass
@@ -36,15 +34,20 @@ class LocalPod:
     """Processes in place of the containers of a pod.
 
     Everything but reading and waiting is done by the thread that runs the plan.
+
+    :ivar folder: a new folder of this pod alone. It is deleted when the pod has ended.
+    :ivar private: variables of the user that no container gets, because they hold secrets of the run.
     """
 
     name: str
+    namespace: str
     job_uid: str
     task: str
     template: Mapping[str, Any]
     folder: Path
     cwd: Path
-    line: Callable[[str, str], None]
+    private: Collection[str]
+    line: Callable[[str, bytes], None]
     events: queue.SimpleQueue[Callable[[], None]]
     ended: Callable[[], None] = lambda: None
     started_at: datetime | None = None
@@ -54,9 +57,12 @@ class LocalPod:
         spec = self.template["spec"]
         self._waiting: list[Json] = list(spec.get("initContainers") or [])
         self._main: list[Json] = list(spec["containers"])
-        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._places: dict[str, dict[str, Path]] = {}
+        self._volumes: Volumes | None = None
+        self._running: dict[str, Process] = {}
         self._values: dict[str, bytes] = {}
         self._stopping = False
+        self._last_call: threading.Timer | None = None
         self.view = PodView(
             f"{self.name}-local",
             str(uuid4()),
@@ -77,33 +83,42 @@ class LocalPod:
         """Everything that it needs is there."""
         self._values = dict(values)
         self.started_at = now()
-        if not self._stopping:
-            self.view = replace(self.view, phase="Running")
-            self._go_on()
+        if self._stopping:
+            return
+        self.view = replace(self.view, phase="Running")
+        self._volumes = Volumes(self.folder, self.template, self._metadata(), self.cwd / POOLS, self._values)
+        for number, container in enumerate((*self._waiting, *self._main)):
+            self._places[container["name"]] = self._volumes.of_container(number, container)
+        self._go_on()
 
     def forget(self) -> None:
-        """The values are no longer needed: delete their files too, as the kubelet deletes them with the pod."""
+        """The values are no longer needed. Their files stay until the pod has ended, as in the cluster."""
         self._values = {}
 
     def stop(self) -> None:
-        """End it as the kubelet does: SIGTERM first, then SIGKILL."""
+        """End it as the kubelet does: SIGTERM first, then SIGKILL when the grace period has passed."""
         if self.view.over or self._stopping:
             return
         self._stopping = True
-        grace = min(float(self.template["spec"].get("terminationGracePeriodSeconds", 30)), 30.0)
+        grace = self.template["spec"].get("terminationGracePeriodSeconds")
         for process in self._running.values():
-            _signal(process, signal.SIGTERM)
+            process.terminate()
         if self._running:
-            timer = threading.Timer(grace, self.kill)
-            timer.daemon = True
-            timer.start()
+            self._last_call = threading.Timer(float(_GRACE if grace is None else grace), self.kill)
+            self._last_call.daemon = True
+            self._last_call.start()
         else:
             self._over()
 
     def kill(self) -> None:
         """End it at once."""
         for process in list(self._running.values()):
-            _signal(process, signal.SIGKILL)
+            process.kill()
+
+    def wait(self) -> None:
+        """Wait for the end of all processes."""
+        for process in list(self._running.values()):
+            process.wait()
 
     def _go_on(self) -> None:
         if self._waiting:
@@ -113,48 +128,30 @@ class LocalPod:
                 self._launch(container)
 
     def _launch(self, container: Json) -> None:
-        name = container["name"]
-        places = self._places(container)
-        environment = self._environment(container, places)
+        name, places = container["name"], self._places[container["name"]]
+        own = self._environment(container, places)
+        secret = self._secret_names(container)
+        plain = {key: value for key, value in own.items() if key not in secret}
         words = [str(word) for word in (*(container.get("command") or ()), *(container.get("args") or ()))]
-        plain = {key: value for key, value in environment.items() if key not in self._secret_names(container)}
         words = [_expanded(_moved(word, places), plain) for word in words]
-        workdir = _moved(str(container.get("workingDir", "")), places)
-        try:
-            process = subprocess.Popen(
-                words,
-                cwd=workdir if workdir and Path(workdir).is_dir() else self.cwd,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,  # an interrupt is for the run, which ends its processes in order
-            )
-        except OSError as error:
-            self.line(self.task, f"{words[0]} cannot be started: {error.strerror}")
-            self.events.put(lambda: self._container_ended(container, 127))
-            return
-        self._running[name] = process
+        workdir = _moved(str(container.get("workingDir") or ""), places)
+        folder = Path(workdir) if workdir and Path(workdir).is_dir() else self.cwd
+        self._running[name] = Process(
+            words,
+            environment=self._of_user(places) | own,
+            folder=folder,
+            remove=self.folder.parent,
+            line=lambda text: self.line(self.task, text),
+            ended=lambda code: self.events.put(lambda: self._container_ended(container, code)),
+        )
         self._change(name, started=True)
-        reader = threading.Thread(target=self._read, args=(container, process, process.stdout), daemon=True)
-        reader.start()
-
-    def _read(self, container: Json, process: subprocess.Popen[str], output: IO[str]) -> None:
-        with output:
-            for text in output:
-                self.line(self.task, text.rstrip("\n"))
-        code = process.wait()
-        self.events.put(lambda: self._container_ended(container, code if code >= 0 else 128 - code))
 
     def _container_ended(self, container: Json, code: int) -> None:
         name = container["name"]
         self._running.pop(name, None)
         output = ""
-        if "terminationMessagePath" in container:
-            path = self.folder / "runtime" / "output" / "output.json"
-            output = path.read_bytes()[-_OUTPUT_KEPT:].decode(errors="replace") if path.is_file() else ""
+        if "terminationMessagePath" in container and self._volumes is not None:
+            output = self._volumes.output()
         self._change(name, started=True, ended=True, exit_code=code, output=output)
         if self._waiting:
             del self._waiting[0]
@@ -166,6 +163,8 @@ class LocalPod:
             self._over()
 
     def _over(self) -> None:
+        if self._last_call is not None:
+            self._last_call.cancel()
         well = not self._stopping and all(item.exit_code == 0 for item in self.view.containers)
         self.view = replace(self.view, phase="Succeeded" if well else "Failed")
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -177,67 +176,62 @@ class LocalPod:
         )
         self.view = replace(self.view, containers=containers)
 
-    # the container's files and folders
+    def _metadata(self) -> Json:
+        """The pod's metadata, for what refers to it."""
+        return {
+            **(self.template.get("metadata") or {}),
+            "name": self.view.name,
+            "namespace": self.namespace,
+            "uid": self.view.uid,
+        }
 
-    def _places(self, container: Json) -> dict[str, Path]:
-        """By path in the container where it is here, made and filled."""
-        volumes = {item["name"]: item for item in self.template["spec"].get("volumes") or []}
-        runtime = self.folder / "runtime"
-        runtime.mkdir(parents=True, exist_ok=True)
-        places = {RUNTIME: runtime}
-        for mount in container.get("volumeMounts") or []:
-            path, volume = str(mount["mountPath"]).rstrip("/"), volumes.get(mount["name"], {})
-            if path.startswith(f"{RUNTIME}/"):
-                place = runtime / path.removeprefix(f"{RUNTIME}/")
-            else:
-                place = places[path] = self.folder / "volumes" / str(mount["name"])
-            if "persistentVolumeClaim" in volume:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                if not place.exists():
-                    place.symlink_to((self.cwd / POOLS / place.name).resolve())
-                continue
-            place.mkdir(parents=True, exist_ok=True)
-            for name, content in self._files(volume):
-                (place / name).write_bytes(content)
-        return places
-
-    def _files(self, volume: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-        annotations = (self.template.get("metadata") or {}).get("annotations") or {}
-        for item in (volume.get("downwardAPI") or {}).get("items") or []:
-            found = re.fullmatch(r"metadata\.annotations\['(.*)'\]", item["fieldRef"]["fieldPath"])
-            if found is not None:
-                yield item["path"], str(annotations.get(found[1], "")).encode()
-        for item in (volume.get("secret") or {}).get("items") or []:
-            yield item["path"], self._values[item["key"]]
-
-    def _environment(self, container: Json, places: Mapping[str, Path]) -> dict[str, str]:
-        mine = {key: value for key, value in os.environ.items() if not key.startswith("SECRET_")}
+    def _of_user(self, places: Mapping[str, Path]) -> dict[str, str]:
+        """Variables of the user who starts the run, without those that hold secrets or are about a task."""
+        mine = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("SECRET_") and key not in self.private
+        }
+        for name in (TASK_VARIABLE, SECRETS_VARIABLE):
+            mine.pop(name, None)
         # `python3` is the one that runs this, with what is installed beside it.
         mine["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), mine.get("PATH", os.defpath)])
         mine[RUNTIME_VARIABLE] = str(places[RUNTIME])
+        # The qhub runtime knows these, and a service's own ones are not for what runs here.
+        mine |= {name: str(places[RUNTIME] / kind) for kind, name in FOLDER_VARIABLES.items()}
         mine["PYTHONUNBUFFERED"] = "1"
-        for item in container.get("env") or []:
-            if "value" in item:
-                mine[item["name"]] = _expanded(_moved(str(item["value"]), places), mine)
-            elif "secretKeyRef" in (item.get("valueFrom") or {}):
-                mine[item["name"]] = os.fsdecode(self._values[item["valueFrom"]["secretKeyRef"]["key"]])
         return mine
+
+    def _environment(self, container: Json, places: Mapping[str, Path]) -> dict[str, str]:
+        """The variables of the container itself. Only these are known to `$(NAME)`, as in the cluster."""
+        own: dict[str, str] = {}
+        for item in container.get("env") or []:
+            origin = item.get("valueFrom") or {}
+            if "secretKeyRef" in origin:
+                own[item["name"]] = os.fsdecode(self._values[origin["secretKeyRef"]["key"]])
+            elif "fieldRef" in origin:
+                own[item["name"]] = self._field(origin["fieldRef"]["fieldPath"])
+            else:
+                own[item["name"]] = _expanded(_moved(str(item.get("value") or ""), places), own)
+        return own
+
+    def _field(self, path: str) -> str:
+        if path == "spec.serviceAccountName":
+            return str(self.template["spec"]["serviceAccountName"])
+        return field_of(path, self._metadata()) or ""
 
     @staticmethod
     def _secret_names(container: Json) -> set[str]:
-        return {item["name"] for item in container.get("env") or [] if "valueFrom" in item}
+        return {
+            item["name"]
+            for item in container.get("env") or []
+            if "secretKeyRef" in (item.get("valueFrom") or {})
+        }
 
 
 def now() -> datetime:
     """The time: here the only clock is this machine's."""
     return datetime.now(UTC)
-
-
-def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    """To the process and those that it started, which are its group."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
 
 
 def _moved(text: str, places: Mapping[str, Path]) -> str:

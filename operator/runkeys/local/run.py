@@ -4,29 +4,37 @@ It is the operator's own :func:`runkeys.planning.plan.plan` that says what happe
 run; only who carries it out is another. So retries, order, deadlines, tasks that run Always, what is refused and what
 the status says are the same. Different, plainly:
 
-* A container is a process: its ``command`` and ``args``, in the current folder. Its image is not looked at.
+* A container is a process: its ``command`` and ``args``, in the current folder. Its image is not looked at. When it
+  ends, all that it started ends (on Linux; elsewhere its process group).
 * ``/var/runtime`` is a temporary folder. ``RUNKEYS_RUNTIME_DIR`` names it, and in ``command``, ``args`` and ``env``
-  the one is written for the other. Data pools are folders in ``datapools/``.
-* A process also has the variables of the user who starts it, except ``SECRET_*``.
+  the one is written for the other. Data pools are folders in ``input/``.
+* A process also has the variables of the user who starts it, except ``SECRET_*`` and the names under which
+  tasks of the run have secrets.
+* What a process cannot have (`runkeys.local.limits`) is refused, or listed in :attr:`LocalRun.notes`.
 """
 
 from __future__ import annotations
 
+import copy
+import json
+import os
 import queue
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
-from runkeys.api import WorkflowRun
+from runkeys.api import WorkflowRun, offline
 from runkeys.client.submission import LOCAL, assumed_bindings, parse_run, take_secrets
-from runkeys.local.pod import POOLS, Json, LocalPod, now
+from runkeys.local import limits
+from runkeys.local.pod import Json, LocalPod, now
 from runkeys.local.values import Values, resolve
+from runkeys.local.volumes import POOLS
 from runkeys.mapping import SECRETS
-from runkeys.masking import Masker
+from runkeys.masking import MASK, Masker
 from runkeys.names import LABEL_TASK
 from runkeys.planning import memory
 from runkeys.planning.actions import (
@@ -43,6 +51,7 @@ from runkeys.planning.actions import (
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import JobState, JobView, Observation
 from runkeys.planning.plan import plan
+from runkeys.planning.requirements import variable_of
 from runkeys.problems import Invalid, NotFound
 
 
@@ -50,6 +59,7 @@ class LocalRun:
     """One run. :meth:`execute` runs it to its end; :meth:`cancel` may be called meanwhile.
 
     :ivar run: as the API server would have it, with its status.
+    :ivar notes: what the manifest asks for and a local run does not do, for people.
     """
 
     def __init__(
@@ -68,33 +78,52 @@ class LocalRun:
             its binding, or by that name. What comes first in this order counts.
         :param folder: where processes run, and data pools are looked for. Default: the current one.
         :param print_line: is given each line that a task prints, masked, with the task's name.
-        :raises Invalid: the run cannot work as written.
+        :raises Invalid: the run cannot work as written: the API server, the operator or a local run refuses it.
         :raises NotFound: a value or a data pool is missing.
         """
-        made, own = take_secrets(manifest)
-        self.run = _without_delivery(_as_stored(made, own))
+        self.run, own = as_stored(manifest)
         self._bindings = assumed_bindings(self.run)
         self._folder = folder or Path.cwd()
         self._print, self._changed = print_line, changed
         self._material = resolve(self.run, self._bindings, values, own)
-        self._masker = Masker(self._material.values())
+        self._masker = Masker([*self._material.values(), *map(os.fsencode, own.values())])
         self._check_places()
+        self.notes = limits.notes(self.run)
         self._jobs: dict[str, JobView] = {}
         self._pods: dict[str, LocalPod] = {}
         self._memory = Memory()
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._failure: BaseException | None = None
 
     def execute(self) -> WorkflowRun:
-        """Run all tasks and return the run as it ended. An exception in the middle kills its processes."""
-        with tempfile.TemporaryDirectory(prefix="runkeys-") as name:
+        """Run all tasks and return the run as it ended, masked. An exception in the middle kills its processes.
+
+        If ``print_line`` raises, the run is cancelled, and the exception is raised again when all has ended.
+        """
+        with tempfile.TemporaryDirectory(prefix="runkeys-", ignore_cleanup_errors=True) as name:
             self._root = Path(name)
             try:
                 while not self._settled():
                     pass
+                # What was cancelled has its grace period still.
+                while not all(pod.view.over for pod in self._pods.values()):
+                    self._events.get()()
             finally:
                 for pod in self._pods.values():
                     pod.kill()
-        return self.run
+                for pod in self._pods.values():
+                    pod.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self._masked()
+
+    def shown(self, manifest: Mapping[str, Any]) -> Json:
+        """The manifest without values: those of its ``$secrets`` and all others that the run has."""
+        copied = copy.deepcopy(dict(manifest))
+        given = (copied.get("spec") or {}).get("input") or {}
+        if SECRETS in given:
+            given[SECRETS] = dict.fromkeys(given[SECRETS], MASK)
+        return cast("Json", self._without_values(copied))
 
     def cancel(self) -> None:
         """Stop it, as `spec.cancel` does. May be called from a signal handler or another thread."""
@@ -162,7 +191,36 @@ class LocalRun:
     def _patch(self, status: Any) -> None:
         stored = type(status).model_validate(status.to_wire())
         self.run = self.run.model_copy(update={"status": stored})
-        self._changed(self.run)
+        self._changed(self._masked())
+
+    def _masked(self) -> WorkflowRun:
+        """The run without values that tasks wrote into their output, or somebody into the manifest."""
+        tasks = [
+            task.model_copy(
+                update={
+                    "message": self._masker.mask(task.message),
+                    "output": self._without_values(task.output),
+                }
+            )
+            for task in self.run.status.tasks
+        ]
+        conditions = [
+            item.model_copy(update={"message": self._masker.mask(item.message)})
+            for item in self.run.status.conditions
+        ]
+        status = self.run.status.model_copy(update={"tasks": tasks, "conditions": conditions})
+        spec = self.run.spec.model_copy(update={"input": self._without_values(self.run.spec.input)})
+        return self.run.model_copy(update={"status": status, "spec": spec})
+
+    def _without_values(self, document: Any) -> Any:
+        if isinstance(document, dict):
+            return {self._masker.mask(str(key)): self._without_values(item) for key, item in document.items()}
+        if isinstance(document, list):
+            return [self._without_values(item) for item in document]
+        if isinstance(document, str):
+            return self._masker.mask(document)
+        text = json.dumps(document, default=str)
+        return document if self._masker.mask(text) == text else MASK
 
     # what the cluster does
 
@@ -179,7 +237,18 @@ class LocalRun:
         )
         task = manifest["metadata"]["labels"][LABEL_TASK]
         self._memory = memory.job_created(self._memory, task, uid)
-        pod = LocalPod(name, uid, task, template, self._root / name, self._folder, self._line, self._events)
+        pod = LocalPod(
+            name,
+            self.run.metadata.namespace,
+            uid,
+            task,
+            template,
+            Path(tempfile.mkdtemp(dir=self._root)),
+            self._folder,
+            self._private,
+            self._line,
+            self._events,
+        )
         self._pods[name] = pod
         pod.ended = lambda: self._job_ended(name)
         if not any(item.secrets for item in self.run.spec.tasks if item.name == task):
@@ -202,8 +271,19 @@ class LocalRun:
                 pod.view = replace(pod.view, reason="DeadlineExceeded")
                 pod.stop()
 
-    def _line(self, task: str, text: str) -> None:
-        self._print(task, self._masker.mask(text))
+    def _line(self, task: str, text: bytes) -> None:
+        if self._failure is not None:
+            return
+        try:
+            self._print(task, self._masker.mask_bytes(text).decode(errors="replace"))
+        except BaseException as error:  # noqa: BLE001 -- it is raised again by the thread that runs the plan
+            self._failure = error
+            self.cancel()
+
+    @property
+    def _private(self) -> set[str]:
+        """Variables with secrets, of whichever task: another one that the user has of such a name is none of theirs."""
+        return {variable_of(item) for task in self.run.spec.tasks for item in task.secrets}
 
     def _check_places(self) -> None:
         for task in self.run.spec.tasks:
@@ -212,32 +292,53 @@ class LocalRun:
                     raise NotFound(
                         f"task {task.name} needs the data pool {pool.name}: put it into {POOLS}/{pool.name}"
                     )
-            for container in task.template["spec"]["containers"]:
-                if not container.get("command") and not container.get("args"):
-                    raise Invalid(
-                        f"task {task.name}: container {container['name']} has no command, and a local run does"
-                        " not know the command of its image; set command"
-                    )
 
 
-def _as_stored(made: Json, own: Values) -> WorkflowRun:
-    """The run as the API server would have it."""
-    metadata = dict(made.get("metadata") or {})
-    metadata.setdefault("name", f"{metadata.get('generateName', 'local-')}{uuid4().hex[:6]}")
-    metadata.setdefault("namespace", "local")
-    metadata |= {"uid": str(uuid4()), "generation": 1, "creationTimestamp": now().isoformat()}
-    spec = dict(made["spec"])
-    brought = sorted(set(spec.get("sealedInput") or {}) - set(own))
-    if brought:
-        raise Invalid(
-            f"spec.sealedInput: {', '.join(brought)} can be opened only in the cluster; for a local run give"
-            f" the values as {SECRETS} in --input"
-        )
+def as_stored(manifest: Mapping[str, Any]) -> tuple[WorkflowRun, dict[str, str]]:
+    """The run as the API server would have it, and its ``$secrets``.
+
+    :raises Invalid: the API server refuses it, or it cannot run without a cluster; in the API server's words.
+    """
+    _check({**manifest, "metadata": _named(manifest.get("metadata"))})
+    made, own = take_secrets(manifest)
+    metadata, spec = _named(made.get("metadata")), dict(made["spec"])
+    brought = spec.get("sealedInput") or {}
     spec |= {"requester": {"username": "local", "groups": []}}
     if own:
-        spec["sealedInput"] = dict.fromkeys(own, LOCAL)
+        spec["sealedInput"] = {**brought, **dict.fromkeys(own, LOCAL)}
+    made |= {"metadata": metadata, "spec": spec}
+    made.pop("status", None)
+    _check(made)  # again, with what stands for $secrets
+    if brought:
+        raise Invalid(
+            f"spec.sealedInput: {', '.join(sorted(brought))} can be opened only in the cluster; for a local run give"
+            f" the values as {SECRETS} in --input"
+        )
     spec.pop("ttlSecondsAfterFinished", None)
-    return parse_run({**made, "metadata": metadata, "spec": spec, "status": {}})
+    metadata |= {"uid": str(uuid4()), "generation": 1, "creationTimestamp": now().isoformat()}
+    run = parse_run({**made, "status": {}})
+    refused = limits.refusals(run)
+    if refused:
+        raise Invalid("a local run cannot have all of this:\n" + "\n".join(f"  {item}" for item in refused))
+    return _without_delivery(run), own
+
+
+def _named(metadata: Any) -> Any:
+    """Metadata with a name and a namespace. What is no object is for the check to say."""
+    if metadata is None:
+        metadata = {}
+    if not isinstance(metadata, dict):
+        return metadata
+    made = {"namespace": "local", **metadata}
+    if not made.get("name"):
+        made["name"] = f"{made.pop('generateName', None) or 'local-'}{uuid4().hex[:6]}"
+    return made
+
+
+def _check(made: Mapping[str, Any]) -> None:
+    problems = offline.refusals(WorkflowRun, made)
+    if problems:
+        raise Invalid("the API server would refuse the run:\n" + "\n".join(f"  {item}" for item in problems))
 
 
 def _without_delivery(run: WorkflowRun) -> WorkflowRun:

@@ -28,6 +28,10 @@ def resolve(run: WorkflowRun, bindings: Bindings, values: Values, own: Values) -
             value = _value_of(reference, values, own)
             if value is None:
                 missing.append(f"  task {task.name}, {reference.what}: {_names_of(reference)[0]}=…")
+            elif reference.variable and b"\0" in value:
+                raise Invalid(
+                    f"{reference.what} holds a NUL byte, which no variable can; deliver it as a file"
+                )
             else:
                 found[reference.field] = value
     if missing:

@@ -44,6 +44,20 @@ class Subject:
     """Username of the requester, who created the run; empty if unknown."""
 
 
+@dataclass(frozen=True)
+class PodSubject:
+    """A pod that asks for secrets itself, as it was created."""
+
+    labels: Mapping[str, str]
+    service_account: str
+    images: Sequence[str]
+    """As for a run."""
+    created_by: str
+    """Username of the account that created the pod, as admission recorded it."""
+    owner: tuple[str, str] | None
+    """API group and kind of the object that controls it, as its creator says."""
+
+
 def denial(binding: SecretBinding, subject: Subject) -> str | None:
     """Why ``binding`` does not admit ``subject``, in words for its owner; None if it does."""
     rules, owner = binding.spec.access, binding.spec.owner
@@ -55,8 +69,25 @@ def denial(binding: SecretBinding, subject: Subject) -> str | None:
             )
         if not rules:
             return None
+    return _denial(binding, subject, "run")
+
+
+def pod_denial(binding: SecretBinding, subject: PodSubject) -> str | None:
+    """Why ``binding`` does not admit a pod that asks for secrets itself; None if it does."""
+    name, owner = binding.metadata.name, binding.spec.owner
+    if owner is not None:
+        return (
+            f"SecretBinding {name} is the personal binding of {owner.username}, which admits only runs;"
+            " use a shared one"
+        )
+    return _denial(binding, subject, "pod")
+
+
+def _denial(binding: SecretBinding, subject: Subject | PodSubject, kind: str) -> str | None:
+    rules = binding.spec.access
     if not rules:
-        return f"SecretBinding {binding.metadata.name} has no access rules, so it admits no run; add one to spec.access"
+        found = f"SecretBinding {binding.metadata.name} has no access rules"
+        return f"{found}, so it admits no {kind}; add one to spec.access"
     patterns = tuple(tuple(rule.images or ()) for rule in rules)
     if sum(len(pattern) for listed in patterns for pattern in listed) > MAX_PATTERNS:
         return (
@@ -70,21 +101,53 @@ def denial(binding: SecretBinding, subject: Subject) -> str | None:
         if reason is None:
             return None
         reasons.append(f"access[{index}]: {reason}")
-    return f"SecretBinding {binding.metadata.name} does not admit this run ({'; '.join(reasons)})"
+    return f"SecretBinding {binding.metadata.name} does not admit this {kind} ({'; '.join(reasons)})"
 
 
-def _mismatch(rule: AccessRule, subject: Subject, matching: AbstractSet[str]) -> str | None:
+def _mismatch(rule: AccessRule, subject: Subject | PodSubject, matching: AbstractSet[str]) -> str | None:
     """``matching``: the images that a pattern of the rule matches."""
-    if rule.run_selector is None and rule.service_account_names is None and rule.images is None:
+    if (
+        rule.run_selector is None
+        and rule.service_account_names is None
+        and rule.images is None
+        and rule.pods is None
+    ):
         return "the rule is empty"
-    if rule.run_selector is not None and not rule.run_selector.matches(dict(subject.run_labels)):
-        return "runSelector does not match the run's labels"
+    other = _other_pod(rule, subject) if isinstance(subject, PodSubject) else _other_run(rule, subject)
+    if other is not None:
+        return other
     if rule.service_account_names is not None and subject.service_account not in rule.service_account_names:
         return f"service account {subject.service_account} is not in serviceAccountNames"
     if rule.images is not None:
         for image in subject.images:
             if image not in matching:
                 return f"image {shortened(image, 200)} matches no pattern of images"
+    return None
+
+
+def _other_run(rule: AccessRule, subject: Subject) -> str | None:
+    """Why the rule is about other runs."""
+    if rule.pods is not None:
+        return "the rule is for pods that ask for secrets themselves (pods)"
+    if rule.run_selector is not None and not rule.run_selector.matches(dict(subject.run_labels)):
+        return "runSelector does not match the run's labels"
+    return None
+
+
+def _other_pod(rule: AccessRule, subject: PodSubject) -> str | None:
+    """Why the rule is about other pods."""
+    pods = rule.pods
+    if pods is None:
+        return "the rule is for runs (it has no pods)"
+    if pods.selector is not None and not pods.selector.matches(dict(subject.labels)):
+        return "pods.selector does not match the pod's labels"
+    if pods.created_by is not None and subject.created_by not in pods.created_by:
+        return f"{subject.created_by}, which created the pod, is not in pods.createdBy"
+    if pods.owned_by is not None and subject.owner not in [
+        (item.api_group, item.kind) for item in pods.owned_by
+    ]:
+        group, kind = subject.owner or ("", "nothing")
+        return f"{f'{kind}.{group}' if group else kind}, which controls the pod, is not in pods.ownedBy"
     return None
 
 

@@ -62,7 +62,7 @@ def asks_again(obs: Observation, pod: PodView, attempt: AttemptStatus) -> Reques
 
 def _newest(obs: Observation, pod: PodView) -> RequestView | None:
     """The last one that waits and is as the pod's own kubelet would make it."""
-    fitting = [item for item in pending_of(obs, pod) if not _differs(item, pod)]
+    fitting = [item for item in pending_of(obs, pod) if not differs(item, pod)]
     return fitting[-1] if fitting else None
 
 
@@ -108,7 +108,7 @@ def clean_up_requests(obs: Observation) -> tuple[Action, ...]:
             answer = _NOT_SEALED
         newest = _newest(obs, pod)
         for request in pending_of(obs, pod):
-            wrong = _differs(request, pod)
+            wrong = differs(request, pod)
             if not wrong and answer is _Answer.EMPTY:
                 actions.append(AnswerEmpty(request))
                 continue
@@ -157,7 +157,7 @@ def _unsealer_ended(pod: PodView) -> bool:
     return any(item.name == UNSEALER and item.ended for item in pod.containers)
 
 
-def _differs(request: RequestView, pod: PodView) -> str:
+def differs(request: RequestView, pod: PodView) -> str:
     """How the request disagrees with its pod; empty if it matches."""
     if request.node != pod.node:
         return f"it names node {request.node}, but the pod is bound to {pod.node or 'none'}"

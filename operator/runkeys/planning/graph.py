@@ -53,6 +53,10 @@ def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
                     f"the run's input has no {key!r}; it has: {there}",
                     permanent=True,
                 )
+        elif not (item.source.startswith("tasks.") and item.source.endswith(".output")):
+            near = f"; did you mean input.{item.source}?" if item.source in run.spec.input else ""
+            near = f"; did you mean tasks.{item.source}.output?" if item.source in everywhere else near
+            yield _refusal(where, f"must be input.<key> or tasks.<task>.output{near}")
         else:
             before = _ancestors(run, task.name) if before is None else before
             yield from _output_refusals(run, task, output_of(item.source), where, before)

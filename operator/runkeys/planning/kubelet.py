@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runkeys.names import RUNTIME
+from runkeys.names import RUNTIME, SECRET_PREFIX
 
 OURS = "runkeys-"
 """Prefix of the names of Runkeys' volumes and containers in a pod."""
@@ -93,16 +93,33 @@ def expansions(container: Mapping[str, Any], names: Collection[str]) -> Iterator
     """Yield path and message of each field of a container that would show one of the variables ``names``."""
     for path, message in EXPANDED.items():
         for where, text in _found(container, path):
-            if expands(text, names):
+            if any(name in names for name in references(text)):
                 yield where, message
 
 
-def expands(text: object, names: Collection[str]) -> bool:
-    """Whether the text contains ``$(NAME)`` for one of the variables ``names``."""
-    if not isinstance(text, str):
-        return False
-    # $$(NAME) is an escaped $(NAME)
-    return any(match in names for match in _EXPANSION.findall(text.replace("$$", "")))
+def left_as_text(container: Mapping[str, Any], names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Fields in which ``$(NAME)`` of a secret stays as it is written, since the container has no such variable.
+
+    :param names: variables with secrets of the task.
+    """
+    if container.get("envFrom"):
+        return  # may set any variable
+    own = {variable["name"] for variable in container.get("env") or []}
+    for path in EXPANDED:
+        for where, text in _found(container, path):
+            for name in references(text):
+                if name not in own and is_secret(name, names):
+                    yield where, name
+
+
+def is_secret(name: str, names: Collection[str]) -> bool:
+    """Whether a variable is, or is meant to be, one with a secret. ``names`` are those of the task."""
+    return name in names or name.startswith(SECRET_PREFIX)
+
+
+def references(text: object) -> list[str]:
+    """The names that a text refers to as ``$(NAME)``; ``$$(NAME)`` is an escaped text."""
+    return _EXPANSION.findall(text.replace("$$", "")) if isinstance(text, str) else []
 
 
 def copies(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

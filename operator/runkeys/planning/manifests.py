@@ -178,35 +178,38 @@ def _open_first(spec: dict[str, Any], requirements: TaskRequirements, support: S
     Only this container mounts the key and the file of variables, which are in memory. The kubelet reads that file when
     it creates the containers that refer to it. The other containers see their own files only.
     """
-    places = {unseal.BUNDLE: RECIPIENT_VOLUME, unseal.ENVIRONMENT: ENVIRONMENT_VOLUME}
-    mounts = [
-        {"name": volume, "mountPath": place.rpartition("/")[0], "readOnly": volume == RECIPIENT_VOLUME}
-        for place, volume in places.items()
+    spec["volumes"] = [
+        *(spec.get("volumes") or []),
+        {"name": RECIPIENT_VOLUME, "projected": {"sources": [{"podCertificate": certificate_source()}]}},
+        {"name": ENVIRONMENT_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
     ]
-    if any(item.file for item in requirements.references):
-        mounts.append({"name": SECRETS_VOLUME, "mountPath": unseal.FILES})
-    certificate = {
+    ours = unseal_container(support, files=any(item.file for item in requirements.references))
+    if (spec.get("securityContext") or {}).get("runAsUser") == 0:
+        ours["securityContext"]["runAsUser"] = 65532
+    spec["initContainers"] = [ours, *(spec.get("initContainers") or [])]
+
+
+def certificate_source() -> dict[str, Any]:
+    """The ``podCertificate`` source by which a pod asks for its values."""
+    return {
         "signerName": SIGNER,
         "keyType": "ECDSAP256",
         "maxExpirationSeconds": _CERTIFICATE_SECONDS,
         "credentialBundlePath": unseal.BUNDLE.rpartition("/")[2],
     }
-    spec["volumes"] = [
-        *(spec.get("volumes") or []),
-        {"name": RECIPIENT_VOLUME, "projected": {"sources": [{"podCertificate": certificate}]}},
-        {"name": ENVIRONMENT_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+
+
+def unseal_container(support: SealedSupport, *, files: bool) -> dict[str, Any]:
+    """The init container that unseals the values of a pod. :param files: whether some of them are files."""
+    places = {unseal.BUNDLE: RECIPIENT_VOLUME, unseal.ENVIRONMENT: ENVIRONMENT_VOLUME}
+    mounts = [
+        {"name": volume, "mountPath": place.rpartition("/")[0], "readOnly": volume == RECIPIENT_VOLUME}
+        for place, volume in places.items()
     ]
+    if files:
+        mounts.append({"name": SECRETS_VOLUME, "mountPath": unseal.FILES})
     fields = {"RUNKEYS_NAMESPACE": "metadata.namespace", "RUNKEYS_POD_UID": "metadata.uid"}
-    context: dict[str, Any] = {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "runAsNonRoot": True,
-        "capabilities": {"drop": ["ALL"]},
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-    if (spec.get("securityContext") or {}).get("runAsUser") == 0:
-        context["runAsUser"] = 65532
-    ours = {
+    return {
         "name": UNSEALER,
         "image": support.image,
         "imagePullPolicy": "IfNotPresent",
@@ -216,9 +219,14 @@ def _open_first(spec: dict[str, Any], requirements: TaskRequirements, support: S
         ],
         "volumeMounts": mounts,
         "resources": {kind: dict(amounts) for kind, amounts in support.resources.items()},
-        "securityContext": context,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
     }
-    spec["initContainers"] = [ours, *(spec.get("initContainers") or [])]
 
 
 def _about(task: Task) -> list[dict[str, Any]]:

@@ -9,8 +9,18 @@ from typing import Any, Protocol
 from runkeys._text.documents import TOO_DEEP, is_too_deep
 from runkeys.api import GROUP, Task
 from runkeys.names import RUNTIME, SIGNER
-from runkeys.planning.kubelet import OURS, TERMINATION_LOG, copies, expands, expansions, is_taken
+from runkeys.planning.kubelet import (
+    OURS,
+    TERMINATION_LOG,
+    copies,
+    expansions,
+    is_secret,
+    is_taken,
+    left_as_text,
+    references,
+)
 from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.shape import misshapen
 
 MOST_CONTAINERS = 100
 """Limit on the containers of a pod. Each of their images is compared with the patterns of a binding."""
@@ -51,10 +61,25 @@ def volume_images(spec: Mapping[str, Any]) -> list[str]:
     return [str(image.get("reference", "")) for image in mounted]
 
 
+def shape_refusals(task: Task, path: str) -> Iterator[Refusal]:
+    """Yield a permanent refusal for each part of ``task.template`` that has the wrong shape.
+
+    All other functions need a template for which there is none.
+
+    :param path: path of the task in the run, e.g. ``spec.tasks[0]``.
+    """
+    if is_too_deep(task.template):
+        message = f"{TOO_DEEP}, deeper than any pod; remove what does not belong there"
+        yield Refusal(Reason.TEMPLATE_REFUSED, f"{path}.template", message, permanent=True)
+        return
+    for field, message in misshapen(task.template):
+        yield Refusal(Reason.TEMPLATE_REFUSED, f"{path}.template.{field}", message, permanent=True)
+
+
 def template_refusals(
     task: Task, path: str, service_account: str, secret_names: Sequence[str]
 ) -> Iterator[Refusal]:
-    """Yield a permanent refusal for everything in ``task.template`` that Runkeys does not run.
+    """Yield a permanent refusal for everything in ``task.template``, of the right shape, that Runkeys does not run.
 
     :param path: path of the task in the run, e.g. ``spec.tasks[0]``.
     :param service_account: the run's service account.
@@ -65,14 +90,6 @@ def template_refusals(
     def refuse(field: str, message: str, reason: Reason = Reason.TEMPLATE_REFUSED) -> Refusal:
         return Refusal(reason, f"{at}.{field}", message, permanent=True)
 
-    if is_too_deep(template):
-        message = f"{TOO_DEEP}, deeper than any pod; remove what does not belong there"
-        yield Refusal(Reason.TEMPLATE_REFUSED, at, message, permanent=True)
-        return
-    misshapen = next(_misshapen(template), None)
-    if misshapen is not None:
-        yield refuse(*misshapen)
-        return
     spec = template["spec"]
     if (count := len(containers(template))) > MOST_CONTAINERS:
         yield refuse("spec", f"has {count} containers; the pod of a task may have at most {MOST_CONTAINERS}")
@@ -110,12 +127,34 @@ def template_refusals(
                 f" is down; a task with secrets may have at most {MOST_GRACE}",
             )
         yield from _given_away(task, spec, secret_names, refuse)
-        for index, item in enumerate(task.env):
-            if expands(item.value, secret_names):
+    yield from _left_as_text(task, path, secret_names)
+
+
+def _left_as_text(task: Task, path: str, secret_names: Sequence[str]) -> Iterator[Refusal]:
+    """Yield refusals of ``$(NAME)`` where a secret is meant and the kubelet has none to put there."""
+    plain = {item.name for item in task.env}
+    for index, item in enumerate(task.env):
+        # The kubelet would not even find the task's own secrets, which are listed after env.
+        for name in references(item.value):
+            if is_secret(name, secret_names) and name not in plain:
                 yield Refusal(
                     Reason.TEMPLATE_REFUSED,
                     f"{path}.env[{index}].value",
-                    "copies a secret into another variable; give the secret that name with env instead",
+                    f"$({name}) would stay as it is written, because env is not for secrets; remove it, and list the"
+                    f" secret under secrets, with env: {item.name} if it needs that name",
+                    permanent=True,
+                )
+    for where, container in _each(task.template["spec"]):
+        gets = container["name"] in task.secret_containers
+        known = {*plain, *secret_names} if gets else set()
+        for part, name in left_as_text(container, secret_names):
+            if name not in known:
+                yield Refusal(
+                    Reason.TEMPLATE_REFUSED,
+                    f"{path}.template.{where}.{part}",
+                    f"$({name}) would stay as it is written, because the container has no variable {name}; list the"
+                    " secret under secrets and the container under containers of the task, and read the variable in"
+                    " the program",
                     permanent=True,
                 )
 
@@ -164,11 +203,8 @@ def _each(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _items(node: Mapping[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield index and object of each object in a list. Another shape yields nothing: the API server refuses it."""
-    found = node.get(field)
-    for index, item in enumerate(found if isinstance(found, list) else []):
-        if isinstance(item, dict):
-            yield index, item
+    """Yield index and object of each object in a list that may be absent."""
+    yield from enumerate(node.get(field) or [])
 
 
 def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
@@ -186,14 +222,9 @@ def restart_refusals(task: Task, path: str) -> Iterator[Refusal]:
 
 def sealed_refusals(task: Task, path: str) -> Iterator[Refusal]:
     """Yield refusals of volumes that ask Runkeys' signer for a certificate, which would hold the values."""
-    spec = task.template.get("spec")
-    if not isinstance(spec, dict) or next(_misshapen(task.template), None) is not None:
-        return
-    for index, volume in _items(spec, "volumes"):
-        projected = volume.get("projected")
-        sources = _items(projected, "sources") if isinstance(projected, dict) else ()
-        certificates = (source.get("podCertificate") for _, source in sources)
-        if any(isinstance(item, dict) and item.get("signerName") == SIGNER for item in certificates):
+    for index, volume in _items(task.template["spec"], "volumes"):
+        sources = _items(volume.get("projected") or {}, "sources")
+        if any((source.get("podCertificate") or {}).get("signerName") == SIGNER for _, source in sources):
             yield Refusal(
                 Reason.TEMPLATE_REFUSED,
                 f"{path}.template.spec.volumes[{index}]",
@@ -227,9 +258,8 @@ def _taken_places(task: Task, spec: Mapping[str, Any], refuse: _Refuse) -> Itera
                         f"only Runkeys mounts volumes whose names begin with {OURS}; remove it",
                     )
         for index, variable in _items(container, "env"):
-            origin = variable.get("valueFrom")
-            reference = origin.get("fileKeyRef") if isinstance(origin, dict) else None
-            if isinstance(reference, dict) and _is_ours(reference.get("volumeName")):
+            reference = (variable.get("valueFrom") or {}).get("fileKeyRef") or {}
+            if _is_ours(reference.get("volumeName")):
                 yield refuse(
                     f"{where}.env[{index}].valueFrom.fileKeyRef",
                     "reads secrets of sealed delivery; remove it, and list the container under containers of the task",
@@ -256,35 +286,6 @@ def _covered(task: Task, where: str, container: Mapping[str, Any], refuse: _Refu
 
 def _is_ours(name: object) -> bool:
     return str(name).startswith(OURS)
-
-
-def _misshapen(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield path and message where the template has the wrong shape. The API server checks the rest."""
-    metadata = template.get("metadata") or {}
-    if not isinstance(metadata, dict) or not all(
-        isinstance(metadata.get(kind) or {}, dict) for kind in ("labels", "annotations")
-    ):
-        yield "metadata", "labels and annotations must be objects"
-    spec = template.get("spec")
-    if not isinstance(spec, dict):
-        yield "spec", "found no pod spec; a template needs one with at least one container"
-        return
-    if not spec.get("containers"):
-        yield "spec.containers", "found no container; a template needs at least one"
-    for field in CONTAINER_FIELDS:
-        items = spec.get(field) or []
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            yield f"spec.{field}", "must be a list of containers"
-            return
-        for index, item in enumerate(items):
-            if not isinstance(item.get("name"), str):
-                yield f"spec.{field}[{index}].name", "every container needs a name"
-            env = item.get("env") or []
-            if not isinstance(env, list) or not all(isinstance(variable, dict) for variable in env):
-                yield f"spec.{field}[{index}].env", "must be a list of variables with name and value"
-            for part in ("command", "args"):
-                if not isinstance(item.get(part) or [], list):
-                    yield f"spec.{field}[{index}].{part}", "must be a list of strings"
 
 
 class _Refuse(Protocol):

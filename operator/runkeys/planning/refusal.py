@@ -56,6 +56,7 @@ class Reason(StrEnum):
     DELIVERY_CHANGED = "DeliveryChanged"
     NAME_TAKEN = "NameTaken"
     REQUEST_FAILED = "RequestFailed"
+    DEFECT = "Defect"
     JOB_REFUSED = "JobRefused"
     SECRET_REFUSED = "SecretRefused"
     POD_NOT_CREATED = "PodNotCreated"

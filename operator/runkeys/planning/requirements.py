@@ -12,7 +12,13 @@ from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START, SEALED, SECR
 from runkeys.names import is_reserved_variable, is_variable_name, secret_variable
 from runkeys.planning.bindings import Bindings, binding_refusals, bindings_of, requester_of
 from runkeys.planning.graph import graph_refusals
-from runkeys.planning.pod_template import containers, restart_refusals, sealed_refusals, template_refusals
+from runkeys.planning.pod_template import (
+    containers,
+    restart_refusals,
+    sealed_refusals,
+    shape_refusals,
+    template_refusals,
+)
 from runkeys.planning.refusal import Reason, Refusal, listed
 
 
@@ -148,7 +154,10 @@ def task_requirements(
     Permanent refusals come first: while there is one, waiting for the others is of no use.
     """
     task, path = run.spec.tasks[index], f"spec.tasks[{index}]"
-    refusals = [*graph_refusals(run, index), *_variable_refusals(task, path)]
+    refusals = [*graph_refusals(run, index), *shape_refusals(task, path)]
+    if any(refusal.reason is Reason.TEMPLATE_REFUSED for refusal in refusals):
+        return tuple(refusals)  # the template cannot be looked at any further
+    refusals += _variable_refusals(task, path)
     variables = [variable_of(item) for item in task.secrets]
     refusals += template_refusals(task, path, run.spec.service_account_name, variables)
     refusals += binding_refusals(run, task, bindings)
@@ -243,10 +252,10 @@ def _variable_refusals(task: Task, path: str) -> Iterator[Refusal]:
         seen.setdefault(variable, f"{what} at {where}")
     carrying = task.secret_containers
     for container in containers(task.template):
-        if container.get("name") not in carrying or not isinstance(container.get("env"), list):
+        if container["name"] not in carrying:
             continue
-        for item in container["env"]:
-            if isinstance(item, dict) and item.get("name") in seen:
+        for item in container.get("env") or []:
+            if item["name"] in seen:
                 yield Refusal(
                     Reason.NAME_COLLISION,
                     f"{path}.template",

@@ -14,12 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from runkeys.policies import bindings, objects, operator, runs
+from runkeys.planning.requirements import SealedSupport
+from runkeys.policies import asking, bindings, objects, operator, runs
 from runkeys.policies.account import Account
 from runkeys.policies.cel import Object
 from runkeys.policies.shown import shown
 
-__all__ = ["API", "MUTATING", "VALIDATING", "VALIDATING_RULES", "Account", "build", "difference", "served"]
+__all__ = [
+    "API",
+    "MUTATING",
+    "VALIDATING",
+    "VALIDATING_RULES",
+    "Account",
+    "build",
+    "build_asking",
+    "difference",
+    "served",
+]
 
 API = "admissionregistration.k8s.io/v1"
 VALIDATING, MUTATING = "ValidatingAdmissionPolicy", "MutatingAdmissionPolicy"
@@ -49,6 +60,24 @@ def build(account: Account, namespaces: Sequence[str] = (), *, mutating: bool = 
     policies = [
         *((VALIDATING, name, make(account)) for name, make in VALIDATING_RULES.items()),
         *([(MUTATING, "requester", runs.requester())] if mutating else []),
+    ]
+    return [
+        item for kind, name, spec in policies for item in _with_binding(kind, name, spec, account, namespaces)
+    ]
+
+
+def build_asking(
+    account: Account, namespaces: Sequence[str] = (), *, mutating: bool = True, support: SealedSupport
+) -> list[Object]:
+    """The policies on pods of any engine that ask for secrets, each with its binding, as :func:`build` has them.
+
+    :param support: image and resources of the container that unseals the values in the pod.
+    """
+    policies = [
+        (VALIDATING, "asking", asking.asking(account, support)),
+        (VALIDATING, "asking-shown", asking.asking_shown(account)),
+        (VALIDATING, "asking-frozen", asking.asking_frozen(account)),
+        *([(MUTATING, "inject", asking.inject(support))] if mutating else []),
     ]
     return [
         item for kind, name, spec in policies for item in _with_binding(kind, name, spec, account, namespaces)

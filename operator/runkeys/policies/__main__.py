@@ -1,4 +1,4 @@
-"""Writes the policies: ``python -m runkeys.policies write policies/ TEMPLATE`` (``make policies``), or prints them."""
+"""Writes the policies: ``python -m runkeys.policies write policies/ …`` (``make policies``), or prints them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runkeys.policies import API, MUTATING, Account, build
+from runkeys.planning.requirements import UNSEAL_RESOURCES, SealedSupport
+from runkeys.policies import API, MUTATING, Account, build, build_asking
+from runkeys.policies.asking import resources_cel
 from runkeys.policies.cel import Object
 
 HEADER = "# Generated from operator/runkeys/policies/ by `make policies`. Do not edit.\n"
 
 _NAMESPACE, _NAME, _SERVED = "RELEASE-NAMESPACE", "ACCOUNT-NAME", "SERVED-NAMESPACE"
+_IMAGE, _RESOURCES = "OPERATOR-IMAGE", "UNSEAL-RESOURCES"
+_ACCOUNT = Account.service_account(_NAMESPACE, _NAME)
 _SELECTOR = re.compile(r"( +)namespaceSelector:\n(?:\1 +.*\n|\1- .*\n)*?\1 +.*" + _SERVED + r"\n")
 
 
@@ -27,8 +31,23 @@ def plain_files(account: Account, namespaces: Sequence[str] = ()) -> dict[str, s
 
 def chart_template() -> str:
     """Return the chart's template: the same policies for the release's own account and served namespaces."""
-    text = HEADER + "{{- if .Values.installPolicies }}\n"
-    for item in build(Account.service_account(_NAMESPACE, _NAME), [_SERVED]):
+    return _template(".Values.installPolicies", build(_ACCOUNT, [_SERVED]))
+
+
+def chart_template_for_pods() -> str:
+    """Return the chart's template of the policies on pods that ask for secrets themselves."""
+    items = build_asking(_ACCOUNT, [_SERVED], support=SealedSupport(image=_IMAGE))
+    text = _template("and .Values.installPolicies .Values.pods.enabled", items)
+    resources = resources_cel(UNSEAL_RESOURCES)
+    plain = re.sub(r"\s+".join(re.escape(part) for part in resources.split()), _RESOURCES, text)
+    return plain.replace(_IMAGE, '{{ include "runkeys.image" $ }}').replace(
+        _RESOURCES, '{{ include "runkeys.unsealResources" $ }}'
+    )
+
+
+def _template(condition: str, items: Sequence[Object]) -> str:
+    text = f"{HEADER}{{{{- if {condition} }}}}\n"
+    for item in items:
         served_here = _SELECTOR.sub(_served_by_the_release, _yaml(item))
         labels = '  labels:\n    {{- include "runkeys.labels" $ | nindent 4 }}\n'
         one = "---\n" + served_here.replace("\nspec:", f"\n{labels}spec:", 1)
@@ -70,18 +89,24 @@ def main(arguments: list[str]) -> int:
     :return: exit code: 0, or 2 for wrong arguments.
     """
     match arguments:
-        case ["write", folder, template]:
+        case ["write", folder, template, for_pods]:
             Path(folder).mkdir(parents=True, exist_ok=True)
             for name, text in plain_files(Account.service_account("runkeys-system", "runkeys")).items():
                 (Path(folder) / name).write_text(text, encoding="utf-8")
             Path(template).write_text(chart_template(), encoding="utf-8")
+            Path(for_pods).write_text(chart_template_for_pods(), encoding="utf-8")
         case ["print", username, namespace, *namespaces] if not username.startswith("-"):
             files = plain_files(Account(username, namespace), namespaces)
             sys.stdout.write("".join(files.values()))
+        case ["print-for-pods", image, username, namespace, *namespaces] if not image.startswith("-"):
+            items = build_asking(Account(username, namespace), namespaces, support=SealedSupport(image=image))
+            sys.stdout.write("".join(f"---\n{_yaml(item)}" for item in items))
         case _:
             sys.stderr.write(
-                "usage: python -m runkeys.policies write FOLDER TEMPLATE\n"
+                "usage: python -m runkeys.policies write FOLDER TEMPLATE TEMPLATE-FOR-PODS\n"
                 "       python -m runkeys.policies print USERNAME OPERATOR-NAMESPACE [SERVED-NAMESPACE...]\n"
+                "       python -m runkeys.policies print-for-pods OPERATOR-IMAGE USERNAME OPERATOR-NAMESPACE"
+                " [SERVED-NAMESPACE...]\n"
             )
             return 2
     return 0

@@ -35,10 +35,25 @@ def shown(_: Account) -> Object:
     Planning refuses these fields already. This is for what others make of the pod after that: a mutating policy, a
     webhook, somebody with the operator's token.
     """
+    whole = check(
+        "(object.spec.?initContainers.orValue([]) + object.spec.containers).all(c,"
+        f" !c.?envFrom.orValue([]).exists(e, e.?secretRef.?name.orValue('').startsWith({text(OBJECT_PREFIX)})))",
+        "a container may not get the Secret of a run with envFrom, under names that are not checked: Runkeys lists"
+        f" each variable in env; {_CHANGED}",
+    )
+    checks = [*shown_checks(" of a run", _CHANGED), whole]
+    return policy([rule("CREATE", "pods")], checks, shown_variables(), _FROM_A_RUN)
+
+
+def shown_checks(of: str, advice: str) -> list[Object]:
+    """The requirements on containers that have secrets.
+
+    :param of: whose secrets, in words. :param advice: what to do about a container that breaks them.
+    """
     checks = [
         check(
             f"variables.having.all(c, {_harmless(field)})",
-            f"a container that has secrets of a run may not have {field.path}: {field.message}; {_CHANGED}",
+            f"a container that has secrets{of} may not have {field.path}: {field.message}; {advice}",
         )
         for field in COPIED
     ]
@@ -47,12 +62,17 @@ def shown(_: Account) -> Object:
             f"variables.texts.all(c, c['texts'].all(t, size(t.split('$(')) <= {MOST_EXPANSIONS}"
             " && ('(' + t.replace('$$', '')).split('$(').all(p,"
             " !p.contains(')') || !(p.substring(0, p.indexOf(')')) in c['names']))))",
-            f"{', '.join(EXPANDED)} of a container may not have $(NAME) of a variable that holds a secret of a"
-            f" run: others would see its value; {_CHANGED}",
+            f"{', '.join(EXPANDED)} of a container may not have $(NAME) of a variable that holds a secret{of}: others"
+            f" would see its value; {advice}",
         )
     )
+    return checks
+
+
+def shown_variables() -> dict[str, str]:
+    """What the requirements refer to."""
     texts = " + ".join(_texts(path) for path in EXPANDED)
-    variables = {
+    return {
         "having": "(object.spec.?initContainers.orValue([]) + object.spec.containers).filter(c,"
         f" c.?env.orValue([]).exists(e, {_CARRIES})"
         f" || c.?volumeMounts.orValue([]).exists(m, m.name == {text(SECRETS_VOLUME)}))",
@@ -60,7 +80,6 @@ def shown(_: Account) -> Object:
         "texts": f"variables.having.map(c, {{'names': c.?env.orValue([]).filter(e, {_CARRIES}).map(e, e.name),"
         f" 'texts': ({texts}).filter(t, t.contains('$('))}})",
     }
-    return policy([rule("CREATE", "pods")], checks, variables, _FROM_A_RUN)
 
 
 def _harmless(field: Copied) -> str:

@@ -14,13 +14,14 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from runkeys import policies
 from runkeys.api import GROUP
 from runkeys.names import PUBLIC_KEYS
 from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.requirements import SealedSupport
 from runkeys.policies import MUTATING, VALIDATING, Account
 from runkeys_operator.checks.admission import Record, Sighting, looked
 from runkeys_operator.errors import ApiError, Conflict, Forbidden, NotFound
@@ -66,6 +67,32 @@ Built = Callable[[tuple[str, ...]], dict[tuple[str, str], Json]]
 """From the served namespaces (``()``: all) to the required specs, by kind and name."""
 
 
+class PolicySet(NamedTuple):
+    """Policies that are checked together.
+
+    :ivar build: as :func:`runkeys.policies.build`. :ivar record: annotation that keeps since when they are in force.
+    :ivar remedy: what follows while they are not, and what to do. :ivar report: is given whether they are.
+    """
+
+    build: Callable[..., list[Json]]
+    record: str
+    remedy: str
+    report: Callable[[bool], None]
+
+
+FOR_RUNS = PolicySet(policies.build, KEPT, REMEDY, metrics.policies_in_force.set)
+
+
+def for_pods(support: SealedSupport) -> PolicySet:
+    """The policies on pods that ask for secrets themselves. :param support: what the unseal container is made of."""
+    remedy = (
+        "so nobody can tell what pods ask for, and those that ask for secrets themselves get none. Install the policies"
+        " of this version again (helm upgrade with pods.enabled); new pods then get theirs"
+    )
+    build = partial(policies.build_asking, support=support)
+    return PolicySet(build, f"{GROUP}/pod-policies-in-force", remedy, metrics.pod_policies_in_force.set)
+
+
 class _Found(NamedTuple):
     """A policy or policy binding that is as required.
 
@@ -86,6 +113,7 @@ class PolicyCheck:
         namespaces: Sequence[str],
         operator_namespace: str | None,
         clock: Callable[[], float] = time.monotonic,
+        policy_set: PolicySet = FOR_RUNS,
     ) -> None:
         """Prepare the checks. No request is sent yet.
 
@@ -93,6 +121,7 @@ class PolicyCheck:
         :param operator_namespace: where the sealing keys are.
         """
         self._kube = kube
+        self._set = policy_set
         self._namespaces = tuple(namespaces)
         self._operator_namespace = operator_namespace
         self._now = clock
@@ -132,6 +161,13 @@ class PolicyCheck:
             if self._looked_at is None or self._looked_at <= good_since:
                 await self._look()
             return self._refusal
+
+    def looked_since(self, created: datetime) -> bool:
+        """Whether the last look that found them in force began after something was created.
+
+        :param created: its ``creationTimestamp``, which is cut to seconds.
+        """
+        return self._record is not None and self._record.seen >= created + timedelta(seconds=1)
 
     async def watch(self, restored: Callable[[], None]) -> None:
         """While the policies are not in force, check again each second, and call `restored` once they are. Never ends.
@@ -205,7 +241,7 @@ class PolicyCheck:
         self._refusal, self._looked_at = refusal, began
         if refusal is not None:
             self._missing.set()
-        metrics.policies_in_force.set(refusal is None)
+        self._set.report(refusal is None)
 
     async def _note(self, found: Sequence[_Found], seen: datetime) -> None:
         """Record that they are in force."""
@@ -233,13 +269,13 @@ class PolicyCheck:
             found = await self._kube.get(CONFIG_MAPS, self._operator_namespace, PUBLIC_KEYS)
         except (Forbidden, NotFound):
             return None  # the code that needs the keys reports it
-        return Record.parse((found["metadata"].get("annotations") or {}).get(KEPT, ""))
+        return Record.parse((found["metadata"].get("annotations") or {}).get(self._set.record, ""))
 
     async def _keep(self) -> None:
         """Write the record. A lost write makes more objects doubtful, never fewer."""
         if self._record is None or self._operator_namespace is None:
             return
-        annotations = {KEPT: self._record.wire()}
+        annotations = {self._set.record: self._record.wire()}
         try:
             found = await self._kube.get(CONFIG_MAPS, self._operator_namespace, PUBLIC_KEYS)
             await self._kube.patch(
@@ -282,7 +318,7 @@ class PolicyCheck:
         mutating = _RESOURCES[MUTATING].plural in kinds
 
         def built(namespaces: tuple[str, ...]) -> dict[tuple[str, str], Json]:
-            items = policies.build(account, namespaces, mutating=mutating)
+            items = self._set.build(account, namespaces, mutating=mutating)
             return {(item["kind"], item["metadata"]["name"]): item["spec"] for item in items}
 
         return lru_cache(maxsize=2)(built)
@@ -291,19 +327,19 @@ class PolicyCheck:
         try:
             found = await self._kube.get(_RESOURCES[kind], None, name)
         except NotFound:
-            return _refusal(kind, name, "is missing")
+            return self._refuse(kind, name, "is missing")
         except Forbidden:
-            return _refusal(kind, name, "cannot be read by the operator (see the chart's ClusterRole)")
+            return self._refuse(kind, name, "cannot be read by the operator (see the chart's ClusterRole)")
         namespaces = policies.served(found)
         if namespaces is not None:
             left_out = sorted(set(self._namespaces) - set(namespaces))
             if left_out or not self._namespaces:
                 what = ", ".join(left_out) or "all namespaces"
-                return _refusal(kind, name, f"does not cover {what}, which the operator serves")
+                return self._refuse(kind, name, f"is not for {what}, which the operator serves")
         expected = built(tuple(namespaces or ()))[kind, name]
         different = policies.difference(expected, found.get("spec"))
         if different is not None:
-            return _refusal(kind, name, f"is not the one of this version ({different} differs)")
+            return self._refuse(kind, name, f"is not the one of this version ({different} differs)")
         metadata = found["metadata"]
         sighting = Sighting(
             metadata["uid"],
@@ -313,6 +349,7 @@ class PolicyCheck:
         selects = kind.endswith("Binding") and namespaces is not None
         return _Found(f"{kind}/{name}", sighting, tuple(namespaces or ()) if selects else None)
 
-
-def _refusal(kind: str, name: str, what: str) -> Refusal:
-    return Refusal(Reason.POLICIES_MISSING, f"{kind} {name}", f"{what}, {REMEDY}", permanent=False)
+    def _refuse(self, kind: str, name: str, what: str) -> Refusal:
+        return Refusal(
+            Reason.POLICIES_MISSING, f"{kind} {name}", f"{what}, {self._set.remedy}", permanent=False
+        )

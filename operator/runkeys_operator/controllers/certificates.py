@@ -7,10 +7,11 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from runkeys._text.times import to_seconds
-from runkeys.names import SIGNER
+from runkeys.names import ASK, SIGNER
+from runkeys.planning.asking_pod import AskingPod, asking_pod
 from runkeys.planning.observation import NOTHING_LEFT, PodView, RequestView
 from runkeys.planning.requirements import SealedSupport
 from runkeys_operator.controllers.key import Key, Kind
@@ -39,6 +40,7 @@ class CertificateRequests:
         self._issuer = CertificateIssuer()
         self._known: dict[str, dict[str, RequestView]] = {}
         self._namespaces: dict[str, str] = {}
+        self._unowned: set[str] = set()
 
     def record(self, raw: Mapping[str, Any], *, deleted: bool = False) -> bool:
         """Take in a request from the watch; whether that is news."""
@@ -51,6 +53,9 @@ class CertificateRequests:
             return False
         if known is None and deleted:
             return False
+        if deleted and view.pod_uid in self._unowned:
+            self.forget([view.pod_uid])
+            return True
         if deleted and view.state == "Denied":  # of no run, or of one that has been told
             mine.pop(view.uid)
             return False
@@ -74,9 +79,14 @@ class CertificateRequests:
             None,
         )
 
+    def forget_when_gone(self, pod_uid: str) -> None:
+        """Note a pod of no run: with its request it is forgotten."""
+        self._unowned.add(pod_uid)
+
     def forget(self, pods: Iterable[str]) -> None:
         """Forget pods that need nothing more."""
         for uid in pods:
+            self._unowned.discard(uid)
             for request in self._known.pop(uid, {}):
                 self._namespaces.pop(request, None)
 
@@ -142,6 +152,16 @@ class CertificateRequests:
         return request
 
 
+class AskingPods(Protocol):
+    """Answers pods that ask for secrets themselves (:mod:`runkeys_operator.controllers.asking_pods`)."""
+
+    async def reconcile(self, key: Key, request: RequestView, pod: AskingPod) -> float | None:
+        """Answer a request of such a pod."""
+
+    def ended(self, key: Key) -> None:
+        """A request is gone."""
+
+
 class CertificateController:
     """Finds the run of a PodCertificateRequest; a request of no run is denied."""
 
@@ -152,13 +172,18 @@ class CertificateController:
         requests: CertificateRequests,
         pods: Cache[PodView],
         pod_asks: Callable[[Key], None],
+        asking_pods: AskingPods | None,
     ) -> None:
-        """``pod_asks`` is given the key of a run when a pod of it asks for its values."""
+        """``pod_asks`` is given the key of a run when a pod of it asks for its values.
+
+        ``asking_pods``: answers pods of no run; None: they are denied.
+        """
         self._kube = kube
         self._queue = queue
         self._requests = requests
         self._pods = pods
         self._pod_asks = pod_asks
+        self._asking_pods = asking_pods
 
     def on_event(self, event: Json) -> None:
         """A PodCertificateRequest of Runkeys' signer was created, answered or listed."""
@@ -170,6 +195,8 @@ class CertificateController:
         """Have the run looked at, if there is one; else refuse the request."""
         request = self._requests.named(key)
         if request is None:
+            if self._asking_pods is not None:
+                self._asking_pods.ended(key)
             return None
         try:
             raw = await self._kube.get(PODS, key.namespace, request.pod_name)
@@ -184,6 +211,10 @@ class CertificateController:
             if pod is not None and pod.job_uid:
                 self._pod_asks(run)
                 return None
+        asking = asking_pod(raw) if is_that and self._asking_pods is not None else None
+        if asking is not None and self._asking_pods is not None and ASK in (metadata.get("labels") or {}):
+            self._requests.forget_when_gone(request.pod_uid)
+            return await self._asking_pods.reconcile(key, request, asking)
         if not request.state:
             # A pod that is gone, or bears labels that no Job gave it: nobody who may be answered.
             # Answered meanwhile: the watch shows the answer.

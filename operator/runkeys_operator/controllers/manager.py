@@ -8,6 +8,7 @@ from datetime import datetime
 from runkeys.planning.requirements import NO_SUPPORT, SealedSupport
 from runkeys_operator.checks.access_review import Authorizer
 from runkeys_operator.checks.policies import PolicyCheck
+from runkeys_operator.controllers.asking_pods import AskingPods
 from runkeys_operator.controllers.bindings import BindingController
 from runkeys_operator.controllers.certificates import CertificateController, CertificateRequests
 from runkeys_operator.controllers.controller import Controller
@@ -42,6 +43,7 @@ class Manager:
         keys: Keys,
         policy_check: PolicyCheck,
         support: SealedSupport = NO_SUPPORT,
+        pod_policy_check: PolicyCheck | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         now = clock or kube.clock.now
@@ -57,9 +59,18 @@ class Manager:
             Resync(kube, owned, namespaces),
             now,
         )
-        bindings = BindingController(kube, queue, sources, now, self.runs.binding_changed)
+        asking = None
+        if pod_policy_check is not None:
+            asking = AskingPods(kube, queue, requests, sources, pod_policy_check, now)
+
+        def binding_changed(namespace: str, name: str) -> None:
+            self.runs.binding_changed(namespace, name)
+            if asking is not None:
+                asking.binding_changed(namespace, name)
+
+        bindings = BindingController(kube, queue, sources, now, binding_changed)
         reveals = RevealController(kube, queue, sources, Authorizer(kube), policy_check, now)
-        certificates = CertificateController(kube, queue, requests, owned.pods, self.runs.pod_asks)
+        certificates = CertificateController(kube, queue, requests, owned.pods, self.runs.pod_asks, asking)
         self._controllers: dict[Kind, Controller] = {
             Kind.RUN: self.runs,
             Kind.BINDING: bindings,

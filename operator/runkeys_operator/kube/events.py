@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from datetime import datetime
+from typing import NamedTuple
 
 from runkeys._text.times import to_seconds
 from runkeys.api import API_VERSION, Condition, WorkflowRun, WorkflowRunStatus
+from runkeys.planning.asking_pod import AskingPod
 from runkeys_operator.errors import AlreadyExists, ApiError
 from runkeys_operator.kube import EVENTS, Kube
 
@@ -26,22 +28,48 @@ async def announce(kube: Kube, run: WorkflowRun, status: WorkflowRunStatus, now:
     if after is None or (before is not None and before.reason == after.reason):
         return
     metadata = run.metadata
-    digest = hashlib.sha256(f"{metadata.uid}/{after.reason}/{after.message}".encode()).hexdigest()[:10]
+    about = _Object(API_VERSION, "WorkflowRun", metadata.name, metadata.namespace, metadata.uid)
+    await _post(kube, about, "Warning", after.reason, after.message, now)
+
+
+async def post_on_pod(
+    kube: Kube, pod: AskingPod, kind: str, reason: str, message: str, now: datetime, once: str = ""
+) -> None:
+    """Post an Event on a pod that asks for secrets itself.
+
+    :param kind: Normal or Warning. :param once: posted once for each of these texts, even if it says the same.
+    """
+    about = _Object("v1", "Pod", pod.view.name, pod.namespace, pod.view.uid)
+    await _post(kube, about, kind, reason, message, now, once)
+
+
+class _Object(NamedTuple):
+    api_version: str
+    kind: str
+    name: str
+    namespace: str
+    uid: str
+
+
+async def _post(
+    kube: Kube, about: _Object, kind: str, reason: str, message: str, now: datetime, once: str = ""
+) -> None:
+    digest = hashlib.sha256(f"{about.uid}/{reason}/{message}{once}".encode()).hexdigest()[:10]
     moment = to_seconds(now)
     event = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{metadata.name}.{digest}", "namespace": metadata.namespace},
+        "metadata": {"name": f"{about.name}.{digest}", "namespace": about.namespace},
         "involvedObject": {
-            "apiVersion": API_VERSION,
-            "kind": "WorkflowRun",
-            "name": metadata.name,
-            "namespace": metadata.namespace,
-            "uid": metadata.uid,
+            "apiVersion": about.api_version,
+            "kind": about.kind,
+            "name": about.name,
+            "namespace": about.namespace,
+            "uid": about.uid,
         },
-        "type": "Warning",
-        "reason": after.reason,
-        "message": after.message[:_MAX_MESSAGE],
+        "type": kind,
+        "reason": reason,
+        "message": message[:_MAX_MESSAGE],
         "source": {"component": "runkeys"},
         "reportingComponent": "runkeys.dev/operator",
         "firstTimestamp": moment,
@@ -49,11 +77,11 @@ async def announce(kube: Kube, run: WorkflowRun, status: WorkflowRunStatus, now:
         "count": 1,
     }
     try:
-        await kube.create(EVENTS, metadata.namespace, event)
+        await kube.create(EVENTS, about.namespace, event)
     except AlreadyExists:
         pass
     except ApiError as error:
-        log.warning("could not post an event: %s", error, extra={"run": run.key})
+        log.warning("could not post an event: %s", error, extra={"about": f"{about.namespace}/{about.name}"})
 
 
 def _stalled(status: WorkflowRunStatus) -> Condition | None:

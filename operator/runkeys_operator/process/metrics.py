@@ -40,6 +40,24 @@ policies_in_force = Gauge(
     "1 if the admission policies were those of this version at this process's last check.",
     registry=REGISTRY,
 )
+pod_policies_in_force = Gauge(
+    "runkeys_pod_policies_in_force",
+    "1 if the admission policies on pods that ask for secrets themselves were those of this version at the last check."
+    " 0 as long as there was none.",
+    registry=REGISTRY,
+)
+pods_answered = Counter(
+    "runkeys_pods_answered",
+    "Requests of pods that ask for secrets themselves, by answer: Values, Empty (it needs none any more) or Denied.",
+    ["answer"],
+    registry=REGISTRY,
+)
+pods_refused = Counter(
+    "runkeys_pods_refused",
+    "Times that a pod which asks for secrets itself was left waiting, by reason. The operator looks again after 30 s.",
+    ["reason"],
+    registry=REGISTRY,
+)
 live_secrets = Gauge(
     "runkeys_live_secrets", "Secrets of runs that may exist now, by the runs' status.", registry=REGISTRY
 )

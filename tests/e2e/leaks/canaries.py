@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import quote, quote_plus
+
+from runkeys._text import encodings
 
 _AWKWARD = "\"'\\/<>&%+=?#~^|{}[]:;,!$ \tàéöß€漢🔑"
 """Nothing here is the same in JSON, a URL and plain text, or it is no letter or digit; so escapes have to be known."""
@@ -83,42 +82,12 @@ class Mint:
 
 def forms(value: bytes) -> dict[str, bytes]:
     """The texts in which a value may appear, by what the encoding is called; each is there whatever surrounds it."""
-    text = value.decode()
-    found = {"raw": value, **_base64(value), "hex": value.hex().encode(), "HEX": value.hex().upper().encode()}
-    found["json"] = json.dumps(text)[1:-1].encode()
-    found["json-utf8"] = json.dumps(text, ensure_ascii=False)[1:-1].encode()
-    found["json-go"] = _go_escaped(found["json-utf8"].decode()).encode()
-    # repr() escapes a single quote only where there are double ones too, perhaps outside of the value
-    for name, printed in (("repr", repr(text + "'\"")[1:-4]), ("repr-bytes", repr(value + b"'\"")[2:-4])):
-        found[name] = printed.encode()
-        found[f"{name}-unquoted"] = printed.replace("\\'", "'").encode()
-    found["url"] = quote(text, safe="").encode()
-    found["url-path"] = quote(text).encode()
-    found["url-query"] = quote_plus(text).encode()
-    found["url-lower"] = _lower_escapes(found["url"])
+    found = {name: form.encode() for name, form in encodings.text_forms(value.decode())}
+    found |= dict(encodings.byte_forms(value))
     distinct: dict[bytes, str] = {}
     for name, form in found.items():
         distinct.setdefault(form, name)
     return {name: form for form, name in distinct.items()}
-
-
-def _base64(value: bytes) -> dict[str, bytes]:
-    """The characters that depend on the value alone, for each of the three places at which it may begin."""
-    found = {}
-    for skip in range(3):
-        begin, end = -(-8 * skip // 6), 8 * (skip + len(value)) // 6
-        for name, encode in (("base64", base64.b64encode), ("base64url", base64.urlsafe_b64encode)):
-            found[f"{name}+{skip}"] = encode(b"\0" * skip + value)[begin:end]
-    return found
-
-
-def _go_escaped(text: str) -> str:
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _lower_escapes(quoted: bytes) -> bytes:
-    parts = quoted.split(b"%")
-    return parts[0] + b"".join(b"%" + part[:2].lower() + part[2:] for part in parts[1:])
 
 
 class Search:

@@ -1,4 +1,4 @@
-"""Puts two canaries into every place, by the way on which values would get there, in all encodings.
+"""Puts two canaries into every place, by the way on which values would get there, in several encodings.
 
 A search that does not find these proves nothing. What they were planted in is deleted again where it can be: history
 is searched, not only what is there.
@@ -22,6 +22,12 @@ from testing.namespace import TASK_IMAGE, python, run
 from .canaries import Canary, Mint, forms
 
 NAME = "planted"
+FORMS = (
+    *("raw", "hex", "HEX", "json", "json-utf8", "json-go", "url", "url-path", "url-query", "url-lower"),
+    *("repr", "repr-unquoted", "repr-bytes", "repr-bytes-unquoted"),
+    *(f"{name}+{place}" for name in ("base64", "base64url") for place in range(3)),
+)
+"""In which they are planted: what fits into a variable and an address. That all others are found unit tests show."""
 
 
 class Planting:
@@ -34,10 +40,9 @@ class Planting:
 
     @cached_property
     def text(self) -> str:
-        """Both canaries in all their forms."""
-        return " ".join(
-            form.decode() for canary in self.canaries for form in forms(canary.text.encode()).values()
-        )
+        """Both canaries in the forms of FORMS."""
+        found = [forms(canary.text.encode()) for canary in self.canaries]
+        return " ".join(form.decode() for each in found for name, form in each.items() if name in FORMS)
 
     def begin(self) -> None:
         """Plant whatever is searched at the end, and have a container start that goes on until then."""

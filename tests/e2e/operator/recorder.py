@@ -35,6 +35,7 @@ class Recorder:
         keys: Keys,
         policy_check: PolicyCheck,  # noqa: ARG002 -- it makes nothing
         support: SealedSupport,  # noqa: ARG002
+        pod_policy_check: PolicyCheck | None,  # noqa: ARG002
     ) -> None:
         self._kube, self._queue, self._keys = kube, queue, keys
         say("manager", *namespaces)

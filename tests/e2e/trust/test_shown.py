@@ -172,14 +172,34 @@ def hostile_pods(team: Team) -> Iterator[tuple[str, Object]]:
     as_file = pod_of("rk-job", team, main(**mount, **text))
     as_file["spec"]["volumes"] = [{"name": "runkeys-secrets", "secret": {"secretName": "rk-job"}}]
     yield "terminationMessagePolicy, of a file", as_file
-    early = pod_of("rk-job", team, other())
-    early["spec"]["initContainers"] = [{**having("rk-job", **text), "name": "early"}]
-    yield "terminationMessagePolicy, of an init container", early
+    yield (
+        "terminationMessagePolicy, of an init container",
+        with_init(team, {**having("rk-job", **text), "name": "early"}),
+    )
+    all_of_it = [{"prefix": "P_", "secretRef": {"name": "rk-job"}}]
+    yield (
+        "envFrom[], of a container that lost its env",
+        pod_of("rk-job", team, main(envFrom=all_of_it, **text)),
+    )
+    yield (
+        "envFrom[], of an init container that goes on",
+        with_init(
+            team, {"name": "early", "image": TASK_IMAGE, "restartPolicy": "Always", "envFrom": all_of_it}
+        ),
+    )
+    sidecar = {**having("rk-job", **text), "name": "early", "restartPolicy": "Always"}
+    yield "terminationMessagePolicy, of an init container that goes on", with_init(team, sidecar)
     later = FIELDS["args[]"]["args"]
     yield (
         "args[], after an escape",
         pod_of("rk-job", team, having("rk-job", args=["$$(X) $(X", f"$${later[0]}"])),
     )
+
+
+def with_init(team: Team, container: Object) -> Object:
+    pod = pod_of("rk-job", team, other())
+    pod["spec"]["initContainers"] = [container]
+    return pod
 
 
 def harmless_pod(team: Team) -> Object:

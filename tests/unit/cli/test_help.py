@@ -49,7 +49,9 @@ def test_no_word_is_help_and_a_wrong_one_is_told(terminal: Terminal) -> None:
     assert "Usage: runkeys" in terminal.run().err
     wrong = terminal.run("statsu")
     assert wrong.code == 2
-    assert "No such command 'statsu'" in wrong.err
+    assert "there is no command 'statsu'; did you mean 'status'?" in wrong.err
+    assert "there is no command 'xyz'\n" in terminal.run("xyz").err
+    assert "there is no command 'sett'; did you mean 'set'?" in terminal.run("secret", "sett").err
 
 
 def test_global_options_stand_anywhere(terminal: Terminal) -> None:

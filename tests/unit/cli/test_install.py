@@ -19,6 +19,8 @@ def test_a_dry_run_prints_the_command(terminal: Terminal) -> None:
         "--set",
         "image.tag=1",
     )
+    (terminal.folder / ".kube").mkdir()
+    (terminal.folder / ".kube" / "config").write_text("contexts: [{name: dev, context: {}}]")
     printed = shlex.split(terminal.ok("install", "--dry-run", *words))
     assert printed[:5] == ["helm", "upgrade", "--install", "runkeys", str(ROOT / "helm" / "runkeys")]
     assert printed[5:8] == ["--namespace", "keys", "--create-namespace"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import secrets
 import signal
 import subprocess
 from collections.abc import Callable
@@ -16,27 +15,8 @@ import pytest
 import yaml
 
 from runkeys.local import LocalRun
+from tests.unit.cli.local_runs import TOKEN, manifest, python, task
 from tests.unit.cli.terminal import COMMAND, ROOT, Done, Terminal, environment
-
-TOKEN = f"canary-{secrets.token_hex(12)}"
-
-
-def python(code: str) -> list[str]:
-    return ["python3", "-c", code]
-
-
-def task(name: str = "work", code: str = "print('done')", **fields: Any) -> dict[str, Any]:
-    container = {"name": "main", "image": "python:3.13-slim", "command": python(code)}
-    return {"name": name, "template": {"spec": {"containers": [container]}}, **fields}
-
-
-def manifest(*tasks: dict[str, Any], **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "runkeys.dev/v1alpha1",
-        "kind": "WorkflowRun",
-        "metadata": {"name": "flow"},
-        "spec": {"bindings": [{"name": "keys"}], "tasks": list(tasks), **spec},
-    }
 
 
 @pytest.fixture
@@ -44,7 +24,7 @@ def run(terminal: Terminal) -> Callable[..., Done]:
     """Run a manifest with an .env file."""
 
     def execute(made: dict[str, Any], env: str = f"SECRET_TOKEN={TOKEN}\n", *words: str) -> Done:
-        (terminal.folder / "flow.yaml").write_text(yaml.safe_dump(made))
+        (terminal.folder / "flow.yaml").write_text(json.dumps(made))
         (terminal.folder / ".env").write_text(env)
         return terminal.run("run", "--local", "-f", "flow.yaml", "--env-file", ".env", *words)
 
@@ -185,12 +165,38 @@ def test_input_output_and_data_pools(run: Callable[..., Done], terminal: Termina
     )
     missing = run(made)
     assert missing.code == 3
-    assert "put it into datapools/models" in missing.err
-    (terminal.folder / "datapools/models").mkdir(parents=True)
-    (terminal.folder / "datapools/models/m.txt").write_text("a model")
+    assert "put it into input/models" in missing.err
+    (terminal.folder / "input/models").mkdir(parents=True)
+    (terminal.folder / "input/models/m.txt").write_text("a model")
     done = run(made)
     assert done.code == 0, done
     assert {"[b] 3", "[c] 42", "[d] a model"} <= set(done.out.splitlines())
+
+
+def test_a_service_under_the_qhub_runtime_needs_no_variables(terminal: Terminal) -> None:
+    """It knows its own three variables only, lists the folders, and writes into one that exists."""
+    code = (
+        "import json, os\n"
+        "found = {name: os.environ[f'{name}_DIRECTORY'] for name in ('INPUT', 'OUTPUT', 'DATAPOOL')}\n"
+        "data = json.load(open(os.path.join(found['INPUT'], 'data.json')))\n"
+        "files = os.listdir(os.path.join(found['DATAPOOL'], 'models'))\n"
+        "json.dump({'n': data['n'], 'files': files}, open(os.path.join(found['OUTPUT'], 'output.json'), 'w'))\n"
+    )
+    bare = "import os; assert [os.listdir(os.environ[f'{n}_DIRECTORY']) for n in ('INPUT', 'OUTPUT')] == [[], []]"
+    (terminal.folder / "input/models").mkdir(parents=True)
+    (terminal.folder / "input/models/m.bin").touch()
+    service = task(
+        "service",
+        code,
+        recordOutput=True,
+        input=[{"name": "data", "from": "input.data"}],
+        dataPools=[{"name": "models", "persistentVolumeClaim": "models"}],
+    )
+    made = manifest(service, task("bare", bare), input={"data": {"n": 3}})
+    (terminal.folder / "flow.yaml").write_text(json.dumps(made))
+    done = terminal.run("run", "--local", "-f", "flow.yaml", "-o", "json", INPUT_DIRECTORY="elsewhere")
+    assert done.code == 0, done
+    assert json.loads(done.out)["status"]["tasks"][0]["output"] == {"n": 3, "files": ["m.bin"]}
 
 
 def test_containers_one_after_another_and_side_by_side(run: Callable[..., Done]) -> None:

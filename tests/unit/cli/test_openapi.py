@@ -35,10 +35,17 @@ def test_a_service_of_this_folder_is_described(terminal: Terminal) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [("service", "must be module:function"), ("absent:run", "absent")],
-    ids=["form", "module"],
+    [
+        ("service", "must be module:function"),
+        ("absent:run", "absent"),
+        ("broken:run", "broken:run cannot be imported: RuntimeError: not today"),
+        ("unfinished:run", "unfinished:run cannot be imported: SyntaxError"),
+    ],
+    ids=["form", "module", "broken", "syntax"],
 )
 def test_what_is_not_there_is_told(terminal: Terminal, wrong: str, said: str) -> None:
+    (terminal.folder / "broken.py").write_text("raise RuntimeError('not today')")
+    (terminal.folder / "unfinished.py").write_text("def run(:")
     done = terminal.run("openapi", wrong)
     assert (done.code, done.out) == (5, "")
     assert said in done.err

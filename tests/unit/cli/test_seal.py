@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import secrets
+import shlex
 import stat
 import subprocess
 from pathlib import Path
@@ -98,7 +99,10 @@ def test_a_file_is_sealed_in_place_and_stays_as_it_is_otherwise(
     ]
     assert "  # keep this comment" in text
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    assert terminal.run("seal", "-f", "binding.yaml", "-w", public).err == "nothing is in the clear\n"
+    assert (
+        terminal.run("seal", "-f", "binding.yaml", "-w", public).err
+        == "there is nothing to seal: looked at 1 SecretBinding in 1 file\n"
+    )
     assert file.read_text() == text
 
 
@@ -245,12 +249,114 @@ def test_check_names_file_line_and_entry(terminal: Terminal, public: str, file: 
     assert "is not sealed correctly" in terminal.run("seal", "--check", "binding.yaml").err
 
 
+RUN = f"""\
+apiVersion: runkeys.dev/v1alpha1
+kind: WorkflowRun
+metadata: {{name: flow}}
+spec:
+  input:
+    circuit: 1
+    $secrets:
+      token: {TOKEN}
+"""
+PLAIN = f"""\
+apiVersion: v1
+kind: Secret
+metadata: {{name: db}}
+stringData:
+  password: {TOKEN}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("r.yaml", RUN, "r.yaml:8: $secrets of WorkflowRun flow is in the clear; `runkeys run` seals it"),
+        (
+            "l.yaml",
+            "kind: List\nitems:\n- " + RUN.replace("\n", "\n  "),
+            "l.yaml:10: $secrets of WorkflowRun flow",
+        ),
+        ("s.yaml", PLAIN, "s.yaml:5: stringData of Secret db is in the clear; base64 is no encryption"),
+        (
+            "d.yaml",
+            "apiVersion: v1\nkind: Secret\ndata: {a: Y2FuYXJ5}\n",
+            "d.yaml:3: data of Secret (without a name) is in the clear",
+        ),
+        ("in.json", '{"a": 1, "$secrets": {"t": "x"}}', "in.json:1: $secrets is in the clear"),
+        (
+            "w.yaml",
+            f"kind: WorkflowRun\nmetadata: {{name: w}}\nspec: {{sealedInput: {{t: {TOKEN}}}}}\n",
+            "w.yaml:3: sealedInput of WorkflowRun w is not sealed",
+        ),
+    ],
+)
+def test_what_is_in_the_clear_besides_bindings_is_found(
+    terminal: Terminal, public: str, name: str, text: str, says: str
+) -> None:
+    (terminal.folder / name).write_text(text)
+    checked = terminal.run("seal", "--check", name)
+    assert (checked.code, checked.out) == (5, "")
+    assert f"not everything is sealed:\n  {says}" in checked.err
+    sealed = terminal.run("seal", "-w", name, public)
+    assert (sealed.code, sealed.out) == (5, "")
+    assert "this is in the clear still" in sealed.err
+    assert says in sealed.err
+    assert TOKEN not in checked.err + sealed.err
+    assert (terminal.folder / name).read_text() == text
+
+
+def test_check_says_what_it_looked_at_and_what_not(terminal: Terminal, public: str, file: Path) -> None:
+    terminal.ok("seal", "-w", "binding.yaml", public)
+    (terminal.folder / "run.yaml").write_text(RUN.partition("    $secrets")[0])
+    (terminal.folder / "sops.yaml").write_text(f"{PLAIN}sops: {{}}\n")
+    (terminal.folder / "api.yaml").write_text("kind: OpenAPI\nproperties: {$secrets: {type: object}}\n")
+    names = (file.name, "run.yaml", "sops.yaml", "api.yaml")
+    done = terminal.run("seal", "--check", *names)
+    assert (done.code, done.out) == (0, "")
+    assert done.err == (
+        "looked at 1 SecretBinding, 1 WorkflowRun in 2 files: nothing is in the clear there. Other fields and kinds"
+        " were not looked at, nor the other 2 files\n"
+    )
+    assert "not looked at: sops.yaml, api.yaml" in terminal.run("seal", "-v", "--check", *names).err
+    nothing = terminal.run("seal", "--check", "api.yaml")
+    assert (nothing.code, nothing.err) == (
+        0,
+        "nothing was looked at: there is no SecretBinding, WorkflowRun, Secret or $secrets in the files\n",
+    )
+    assert terminal.run("seal", "--check").code == 2
+
+
+@pytest.mark.parametrize("name", ["binding.yaml", "my binding's.yaml", "a/b.yaml"])
+def test_the_command_that_check_prints_works(terminal: Terminal, public: str, name: str) -> None:
+    path = terminal.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(FILE)
+    (path.parent / "four.pem").write_bytes(b"x")
+    printed = terminal.run("seal", "--check", name).err.splitlines()[1].partition("seal it with: ")[2]
+    words = shlex.split(printed)
+    assert words[0] == "runkeys"
+    terminal.ok(*words[1:], public)
+    assert terminal.run("seal", "--check", name).code == 0
+
+
+def test_without_a_namespace_the_command_says_what_comes_first(terminal: Terminal, public: str) -> None:
+    (terminal.folder / "b.yaml").write_text(
+        "kind: SecretBinding\nmetadata: {name: b}\nspec: {secrets: [{name: t, value: x}]}\n"
+    )
+    assert "write metadata.namespace, then seal it with" in terminal.run("seal", "--check", "b.yaml").err
+    printed = terminal.run("seal", "-n", "team-b", "--check", "b.yaml").err.partition("seal it with: ")[2]
+    assert printed == "runkeys seal -n team-b -w -f b.yaml\n"
+    terminal.ok(*printed.split()[1:], public)
+
+
 def test_pre_commit_hook_is_a_command_that_works(terminal: Terminal, file: Path) -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     name, *words = hook["entry"].split()
-    assert (name, hook["language"], hook["types"]) == ("runkeys", "python", ["yaml"])
+    assert (name, hook["language"], hook["types_or"]) == ("runkeys", "python", ["yaml", "json"])
     (terminal.folder / "chart.yaml").write_text("a: {{ .Values.a }}\n- b\n")
-    assert terminal.run(*words, "chart.yaml").code == 0
+    (terminal.folder / "secret.yaml").write_text("kind: Secret\ndata:\n  {{- range .Values.a }}\n- b\n")
+    assert terminal.run(*words, "chart.yaml", "secret.yaml").code == 0
     assert terminal.run(*words, "chart.yaml", file.name).code == 5
 
 

@@ -145,6 +145,14 @@ def test_as_deep_as_may_be_is_handed_on_as_it_is() -> None:
         ("-Infinity", "holds -Infinity, which is not JSON"),
         ("1e999", "holds a number that is too large"),
         ("9" * 4000, "holds a number that is too large"),
+        (
+            str(2**63),
+            "holds a whole number of more than 64 bits, which the API server rounds; write it as a string",
+        ),
+        (
+            str(-(2**63) - 1),
+            "holds a whole number of more than 64 bits, which the API server rounds; write it as a string",
+        ),
         ('"\\ud800"', "holds half of a character"),
         ("{", "is not JSON"),
     ],

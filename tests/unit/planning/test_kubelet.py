@@ -61,14 +61,25 @@ def test_it_is_refused_in_a_container_with_secrets(field: str, delivery: str) ->
     assert refused(task(template=bad), delivery=delivery) == {field: Reason.TEMPLATE_REFUSED}
 
 
+@pytest.mark.parametrize("kind", [{}, {"restartPolicy": "Always"}], ids=["init", "sidecar"])
+@pytest.mark.parametrize("field", [*EXPANSIONS, *COPIES])
+def test_an_init_container_and_a_sidecar_are_containers_too(field: str, kind: dict[str, Any]) -> None:
+    early = {"name": "early", "image": "a/b", **kind, **{**EXPANSIONS, **COPIES}[field]}
+    bad = template(initContainers=[early])
+
+    assert refused(task(template=bad, containers=["early"])) == {
+        f"initContainers[0].{field}": Reason.TEMPLATE_REFUSED
+    }
+
+
 @pytest.mark.parametrize("field", COPIES)
 def test_a_secret_that_is_a_file_is_no_better(field: str) -> None:
     assert list(refused(task(template=container(**COPIES[field]), secrets=AS_FILE))) == [field]
 
 
-@pytest.mark.parametrize("field", [*EXPANSIONS, *COPIES])
+@pytest.mark.parametrize("field", COPIES)
 def test_a_container_without_secrets_may_have_it(field: str) -> None:
-    fields = {**EXPANSIONS, **COPIES}[field]
+    fields = COPIES[field]
     beside = template(
         containers=[{"name": "main", "image": "a/b"}, {"name": "other", "image": "a/b", **fields}]
     )
@@ -91,10 +102,38 @@ def test_what_shows_nothing_is_run(good: dict[str, Any]) -> None:
     assert refused(task(template=container(**good))) == {}
 
 
-def test_the_tasks_own_variables_cannot_hold_one_either() -> None:
-    found = refused(task(env=[{"name": "COPY", "value": "$(SECRET_API_TOKEN)"}]))
+@pytest.mark.parametrize("secret", ["SECRET_API_TOKEN", "SECRET_OF_NOBODY"])
+@pytest.mark.parametrize("secrets", [AS_FILE, [{"name": "api_token", "secret": "token"}], []])
+def test_a_variable_of_the_task_that_means_a_secret_would_hold_its_name(
+    secret: str, secrets: list[dict[str, str]]
+) -> None:
+    found = refused(task(env=[{"name": "COPY", "value": f"a$({secret})"}], secrets=secrets))
 
     assert found == {"spec.tasks[0].env[0].value": Reason.TEMPLATE_REFUSED}
+
+
+@pytest.mark.parametrize("field", EXPANSIONS)
+def test_what_means_a_secret_that_the_container_does_not_have_would_stay_as_it_is_written(field: str) -> None:
+    fields = EXPANSIONS[field]
+    beside = template(
+        containers=[{"name": "main", "image": "a/b"}, {"name": "other", "image": "a/b", **fields}]
+    )
+
+    assert refused(task(template=beside)) == {f"containers[1].{field}": Reason.TEMPLATE_REFUSED}
+    assert refused(task(template=container(**fields), secrets=[])) == {field: Reason.TEMPLATE_REFUSED}
+    assert refused(task(template=container(**fields), secrets=AS_FILE)) == {field: Reason.TEMPLATE_REFUSED}
+
+
+def test_a_plain_variable_may_have_any_name_and_be_referred_to() -> None:
+    named = [{"name": "SECRET_SAUCE", "value": "mayonnaise"}]
+    use = {"args": ["$(SECRET_SAUCE)", "$$(SECRET_OF_NOBODY)"]}
+
+    assert refused(task(template=container(**use, env=named))) == {}
+    assert refused(task(template=container(**use, envFrom=[{"configMapRef": {"name": "sauces"}}]))) == {}
+    assert (
+        refused(task(template=container(**use), env=[*named, {"name": "A", "value": "$(SECRET_SAUCE)"}]))
+        == {}
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from runkeys.api import WorkflowRun
-from runkeys.policies import VALIDATING_RULES, Account, build, difference, served
-from runkeys.policies.__main__ import chart_template, main, plain_files
+from runkeys.planning.requirements import SealedSupport
+from runkeys.policies import VALIDATING, VALIDATING_RULES, Account, build, build_asking, difference, served
+from runkeys.policies.__main__ import chart_template, chart_template_for_pods, main, plain_files
 from runkeys.policies.runs import MOST_BINDINGS
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -34,13 +35,20 @@ def test_the_committed_template_is_that_of_the_code() -> None:
     assert found == chart_template(), (
         "the policies have changed: run `make policies` and commit what it writes"
     )
+    assert (TEMPLATES / "policies-pods.yaml").read_text() == chart_template_for_pods()
 
 
 def test_the_operator_may_read_each_policy() -> None:
     rights = (TEMPLATES / "policies-rbac.yaml").read_text()
-    [listed] = re.findall(r"range list (.*) }}", rights)
+    listed, for_pods = re.findall(r"range list (.*) }}", rights)
 
     assert re.findall(r'"(\w+)"', listed) == list(VALIDATING_RULES)
+    names = [
+        item["metadata"]["name"]
+        for item in build_asking(RUNKEYS, support=SealedSupport(image="i"))
+        if item["kind"] == VALIDATING
+    ]
+    assert [f"runkeys-{name}.{RUNKEYS.suffix}" for name in re.findall(r'"([\w-]+)"', for_pods)] == names
 
 
 def test_there_is_a_check_for_each_binding_that_a_run_can_name() -> None:

@@ -146,6 +146,25 @@ def test_a_process_shows_no_value(service: Service, code: str) -> None:
     assert not any(piece in text for piece in pieces_of(value))
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print(Secret('t').get()['password'])",
+        "print(json.dumps(Secret('t').get(), indent=2))",
+        "print(Secret('t').get())",
+        "print(yaml.safe_dump(Secret('t').get()))",
+        "logging.error('%s', Secret('t').get()['more'][0]['url'])",
+    ],
+)
+def test_a_process_shows_no_part_of_a_json_secret(service: Service, code: str) -> None:
+    value, url = canary(), f"postgres://app:{canary()}@db"
+    secret = json.dumps({"password": value, "more": [{"url": url}]}, indent=4)
+    head = "import json, yaml\nfrom runkeys.compat.prefect import Secret\n"
+    text = printed(service, head + code, secret)
+    assert MASK in text
+    assert not any(piece in text for piece in (*pieces_of(value), url))
+
+
 def test_the_text_of_an_exception_is_masked_in_a_log_file(service: Service) -> None:
     value = canary()
     printed(

@@ -56,8 +56,12 @@ def test_row_14_secrets_are_one_closed_object() -> None:
     token = schema["properties"]["$secrets"]["properties"]["api_token"]
     assert token["type"] == "string"
     assert token["writeOnly"] is True
+    assert "SECRET_API_TOKEN" in token["description"]
+    described = schema["properties"]["$secrets"]["description"]
+    assert described.startswith("Values of the service's secrets")
     assert schema["properties"]["$secrets"] == {
         "type": "object",
+        "description": described,
         "properties": {"api_token": token},
         "additionalProperties": False,
         "required": ["api_token"],

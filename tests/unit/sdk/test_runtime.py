@@ -77,6 +77,21 @@ def run(plain: SecretValue, noted: Annotated[SecretValue, "x"], special: Token, 
     assert service.output == {"types": ["SecretValue", "SecretValue", "Token", "Token"]}
 
 
+def test_row_11_a_secret_in_a_union_is_a_secret(service: Service) -> None:
+    service.program("""
+from typing import Union
+from runkeys import SecretValue
+
+def run(a: Union[SecretValue, str], b: str | SecretValue | None) -> dict:
+    return {"types": [type(item).__name__ for item in (a, b)]}
+""")
+    service.give("a", "never this one")
+    assert service.run().code == 1
+    assert "variable SECRET_A is not set" in service.output["detail"]
+    assert service.run(SECRET_A="aaaa").code == 0
+    assert service.output == {"types": ["SecretValue", "NoneType"]}
+
+
 def test_row_13_unwrapping_twice_is_a_problem_document(service: Service) -> None:
     service.program(
         "from runkeys import SecretValue\ndef run(t: SecretValue):\n    t.unwrap()\n    return {'t': t.unwrap()}\n"
@@ -254,9 +269,7 @@ def test_a_service_may_say_in_its_own_words_what_went_wrong(service: Service) ->
 )
 def test_what_cannot_be_run_says_why(service: Service, entrypoint: str, says: str) -> None:
     service.program(
-        "from runkeys import SecretValue\n"
-        "def many(**rest): return 1\n"
-        "def mixed(a: SecretValue | int): return 1\n"
+        "from runkeys import DataPool\ndef many(**rest): return 1\ndef mixed(a: DataPool | int): return 1\n"
     )
     assert service.run(entrypoint).code == 1
     assert says in service.output["detail"]

@@ -37,6 +37,13 @@ def test_row_21_the_signatures_are_those_that_code_calls() -> None:
     assert orquestra.secrets is secrets
 
 
+def test_the_decorator_of_orquestra_leaves_the_function_as_it_is() -> None:
+    def use() -> int:
+        return 7
+
+    assert orquestra.task(use) is orquestra.task(resources=1)(use) is orquestra.task()(use) is use
+
+
 def test_row_22_in_a_task_config_name_is_ignored(in_task: InTask) -> None:
     value = canary()
     in_task({"n": "SECRET_N"}, SECRET_N=value)

@@ -12,6 +12,7 @@ from typing import Any
 
 from runkeys.api import WorkflowRun
 from runkeys.planning.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
+from runkeys.planning.defect import plan_after_defect
 from runkeys.planning.memory import Memory, note_staleness, was_refused
 from runkeys.planning.observation import JobState, JobView, Observation, job_uid_of
 from runkeys.planning.plan import plan, plan_deletion
@@ -21,11 +22,13 @@ from runkeys_operator.controllers.certificates import CertificateRequests
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.reading import UnreadableError, report_unreadable
 from runkeys_operator.controllers.runs.cache import OwnedObjects
+from runkeys_operator.controllers.runs.defect import what_happened
 from runkeys_operator.controllers.runs.executor import Executor
 from runkeys_operator.controllers.runs.observer import Observer
 from runkeys_operator.controllers.runs.record import Record, awaited
 from runkeys_operator.controllers.runs.resync import Resync
 from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
+from runkeys_operator.errors import ApiError, LeaseLostError, LoginError
 from runkeys_operator.kube import RUNS, Json, Kube
 from runkeys_operator.process import metrics
 
@@ -226,8 +229,38 @@ class RunController:
         return obs
 
     async def _advance(self, key: Key, obs: Observation) -> Plan | None:
-        """Plan and act until nothing is left to do, and return the last plan; None if the run is gone."""
+        """Plan and act until nothing is left to do, and return the last plan; None if the run is gone.
+
+        An exception that no request explains is a defect. It would come again in each pass, so the run says so; the
+        next pass is due after a back-off, as after each failure.
+        """
+        try:
+            return await self._carry_out(key, obs)
+        except (ApiError, LeaseLostError, LoginError, UnreadableError):
+            raise
+        except Exception as error:
+            await self._after_defect(key, error)
+            raise
+
+    async def _after_defect(self, key: Key, error: Exception, *, only_release: bool = False) -> None:
+        """Delete the Secrets of a run whose planning raised ``error``, and say so in its status."""
+        if (last := self._last.get(key)) is None:
+            return
+        obs = self._observer.remembered(key, last)
+        for _ in range(_MOST_STEPS):
+            if obs.run.metadata.deletion_timestamp is not None:
+                step = plan_deletion(obs)
+            else:
+                step = plan_after_defect(obs, self._now(), what_happened(error))
+            if not step.actions or (only_release and step.status is not None):
+                return
+            obs = await self._apply(key, step.actions, obs)
+            if step.status is not None:
+                return
+
+    async def _carry_out(self, key: Key, obs: Observation) -> Plan | None:
         for _ in range(_MOST_STEPS + _STEPS_A_TASK * len(obs.run.spec.tasks)):
+            self._remember(key, obs)  # also if planning raises
             step = await self._plan(obs)
             if step.status is not None:
                 obs = replace(obs, memory=note_staleness(obs.memory, self._now(), stale=step.stale))
@@ -271,7 +304,11 @@ class RunController:
         if last is None or last.finished:
             return
         obs = self._observer.remembered(key, last)
-        actions = plan(obs, self._now()).actions
+        try:
+            actions = plan(obs, self._now()).actions
+        except Exception as error:  # noqa: BLE001 -- the pass that follows reports it
+            await self._after_defect(key, error, only_release=True)
+            return
         await self._apply(key, [item for item in actions if isinstance(item, DeleteSecret)], obs)
 
     async def _run_is_gone(self, key: Key, last: Record) -> None:

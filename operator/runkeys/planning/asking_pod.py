@@ -1,0 +1,224 @@
+"""Pods of any engine that ask for secrets themselves: what they ask for, and what is in the way. Pure.
+
+Such a pod has the label ``runkeys.dev/secrets: ask``. The admission policies (:mod:`runkeys.policies.asking`) put
+what it asks for, and who created it, into its spec, which nobody can change. So the spec is all that is trusted here:
+labels and annotations of a pod can be changed later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from runkeys.api import SecretBinding
+from runkeys.api.binding import SEALED
+from runkeys.names import (
+    ASK,
+    RECIPIENT_VOLUME,
+    SIGNER,
+    STAMP_ASKED,
+    STAMP_CONTAINERS,
+    STAMP_CREATED_BY,
+    UNSEALER,
+    secret_variable,
+)
+from runkeys.planning.access import PodSubject, pod_denial
+from runkeys.planning.bindings import Bindings
+from runkeys.planning.observation import PodView
+from runkeys.planning.pod_template import images
+from runkeys.planning.readers import readers
+from runkeys.planning.refusal import Reason, Refusal, listed
+from runkeys.planning.requirements import SecretReference, source_of
+
+MOST_BINDINGS, MOST_ENTRIES, LONGEST_ASK = 8, 32, 8192
+"""Limits on what one pod can ask for: SecretBindings, entries, and characters of the annotation."""
+
+FIELD = f"metadata.annotations[{ASK}]"
+
+BINDING_NAME = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+ENTRY_NAME = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?"
+VARIABLE_NAME = "[A-Za-z_][A-Za-z0-9_]{0,127}"
+FILE_NAME = "[A-Za-z0-9_]([-A-Za-z0-9_.]{0,125}[A-Za-z0-9_])?"
+GRAMMAR = f"^{BINDING_NAME}/{ENTRY_NAME}(={VARIABLE_NAME}|@{FILE_NAME})?$"
+"""Of one thing that is asked for: ``binding/entry``, ``binding/entry=VARIABLE`` or ``binding/entry@file``."""
+
+_GRAMMAR = re.compile(GRAMMAR.replace("$", "\\Z"))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One thing that a pod asks for. It is carried by a variable or by a file, never by both."""
+
+    binding: str
+    entry: str
+    variable: str
+    file: str
+
+
+@dataclass(frozen=True)
+class AskingPod:
+    """A pod whose spec asks Runkeys' signer for a certificate, and belongs to no run.
+
+    :ivar asked: None if what it asks for cannot be read, as in a pod that admission has not seen.
+    :ivar containers: names of those that get the secrets.
+    :ivar again: its containers start again when they end, or when its node does: then they need the values again.
+    :ivar readers: names of the containers that would come by the values.
+    :ivar opened_at: when its unseal container ended well, most recently; None if it has not.
+    """
+
+    view: PodView
+    namespace: str
+    created: datetime
+    asked: tuple[Asked, ...] | None
+    containers: tuple[str, ...]
+    subject: PodSubject
+    again: bool
+    readers: frozenset[str]
+    opened_at: datetime | None
+
+    @property
+    def opened(self) -> bool:
+        """Whether it has unsealed its values."""
+        return self.opened_at is not None
+
+    @property
+    def bindings(self) -> tuple[str, ...]:
+        """Names of the SecretBindings that it asks for, each once."""
+        return tuple(dict.fromkeys(item.binding for item in self.asked or ()))
+
+
+def parse_asked(text: str) -> tuple[Asked, ...] | None:
+    """What an annotation asks for; None if it does not follow the grammar."""
+    found: list[Asked] = []
+    for part in text[: LONGEST_ASK + 1].split(","):
+        item = part.strip(" \t\n\r")
+        if not _GRAMMAR.match(item):
+            return None
+        place, at, file = item.partition("@")
+        place, _, variable = place.partition("=")
+        binding, _, entry = place.partition("/")
+        if not at and not variable:
+            variable = secret_variable(entry)
+        found.append(Asked(binding, entry, variable, file))
+    carriers = [item.variable or f"@{item.file}" for item in found]
+    if len(found) > MOST_ENTRIES or len(text) > LONGEST_ASK or len(set(carriers)) != len(carriers):
+        return None
+    return tuple(found) if len({item.binding for item in found}) <= MOST_BINDINGS else None
+
+
+def asking_pod(raw: Mapping[str, Any]) -> AskingPod | None:
+    """Read a pod as the API server sends it; None if it does not ask Runkeys' signer for a certificate."""
+    metadata, spec = raw["metadata"], raw["spec"]
+    stamps = [
+        source["podCertificate"].get("userAnnotations") or {}
+        for volume in spec.get("volumes") or []
+        for source in (volume.get("projected") or {}).get("sources") or []
+        if (source.get("podCertificate") or {}).get("signerName") == SIGNER
+    ]
+    if not stamps:
+        return None
+    stamp: Mapping[str, str] = stamps[0] if len(stamps) == 1 else {}
+    view = PodView.parse(raw)
+    owner = next((item for item in metadata.get("ownerReferences") or [] if item.get("controller")), None)
+    return AskingPod(
+        view=view,
+        namespace=metadata["namespace"],
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
+        asked=parse_asked(stamp.get(STAMP_ASKED, "")),
+        containers=tuple(name for name in stamp.get(STAMP_CONTAINERS, "").split(",") if name),
+        subject=PodSubject(
+            labels=metadata.get("labels") or {},
+            service_account=view.service_account,
+            images=[
+                *images({"spec": {**spec, "initContainers": _without_unsealer(spec)}}),
+                *(item.get("image", "") for item in spec.get("ephemeralContainers") or []),
+            ],
+            created_by=stamp.get(STAMP_CREATED_BY, ""),
+            owner=(owner["apiVersion"].rpartition("/")[0], owner["kind"]) if owner is not None else None,
+        ),
+        again=spec.get("restartPolicy", "Always") != "Never",
+        readers=frozenset(readers(spec)),
+        opened_at=next(
+            (item.ended_at for item in view.containers if item.name == UNSEALER and item.exit_code == 0), None
+        ),
+    )
+
+
+def _without_unsealer(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Its image is the operator's own: the policies compare it, and no binding needs to list it."""
+    return [item for item in spec.get("initContainers") or [] if item.get("name") != UNSEALER]
+
+
+def shape_refusal(pod: AskingPod) -> Refusal | None:
+    """Why the pod gets nothing, ever: what is wrong lies in its spec, which cannot be changed."""
+    if pod.asked is None or not pod.containers or not pod.subject.created_by:
+        return _final(
+            f"the spec does not say what the pod asks for; leave the volume {RECIPIENT_VOLUME} out, set the label and"
+            f" the annotation {ASK}, and create the pod again"
+        )
+    others = pod.readers - {UNSEALER} - set(pod.containers)
+    if others:
+        return _final(
+            f"container {min(others)} would read the secrets, which are for {', '.join(pod.containers)}; create the pod"
+            " again without that"
+        )
+    return None
+
+
+def references_of(pod: AskingPod, bindings: Bindings) -> list[SecretReference] | Refusal:
+    """Where the values come from; or what is in the way, which a binding can mend."""
+    found: list[SecretReference] = []
+    for index, item in enumerate(pod.asked or ()):
+        where = f"{FIELD}[{index}].{item.binding}"
+        if item.binding in bindings.unreadable:
+            return _open(
+                Reason.BINDING_INVALID,
+                f"SecretBinding {item.binding} cannot be read: {bindings.unreadable[item.binding]}",
+            )
+        binding = bindings.found.get(item.binding)
+        if binding is None:
+            return _open(
+                Reason.BINDING_NOT_FOUND,
+                f"there is no SecretBinding {item.binding} in namespace {pod.namespace}; create it, and the pod"
+                " continues",
+            )
+        entry = binding.entry(item.entry)
+        if entry is None:
+            return _open(
+                Reason.SECRET_NOT_FOUND,
+                f"SecretBinding {item.binding} has no entry {item.entry!r}; it has:"
+                f" {listed(sorted(binding.spec.by_name)) or 'none'}",
+            )
+        refused = _binding_refusal(pod, binding)
+        if refused is not None:
+            return refused
+        source = source_of(pod.namespace, binding, entry)
+        found.append(
+            SecretReference(item.variable, item.file, source, item.binding, entry.name, where, sealed=True)
+        )
+    return found
+
+
+def _binding_refusal(pod: AskingPod, binding: SecretBinding) -> Refusal | None:
+    name = binding.metadata.name
+    reason = pod_denial(binding, pod.subject)
+    if reason is not None:
+        return _open(Reason.ACCESS_DENIED, f"{reason}; its owner can admit the pod in spec.access")
+    if binding.spec.delivery != SEALED:
+        return _open(
+            Reason.SEALED_UNAVAILABLE,
+            f"SecretBinding {name} has delivery: {binding.spec.delivery}, and a pod that is not of a run can only get"
+            f" sealed values; its owner can set delivery: {SEALED}",
+        )
+    return None
+
+
+def _final(message: str) -> Refusal:
+    return Refusal(Reason.POD_CHANGED, FIELD, message, permanent=True)
+
+
+def _open(reason: Reason, message: str) -> Refusal:
+    return Refusal(reason, FIELD, message, permanent=False)

@@ -1,0 +1,198 @@
+"""Answers the requests of pods that ask for secrets themselves: pods of any engine, not of a run.
+
+Nothing is kept that a restart could lose: a request that is unanswered is there until it is answered, and everything
+else is read when it is answered. Two writes a pod: the answer, and the deletion of the request once it was opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from runkeys.api import SecretBinding
+from runkeys.api.run import Requester
+from runkeys.names import SERVICE_ACCOUNT
+from runkeys.planning.access import USE
+from runkeys.planning.asking_pod import FIELD, AskingPod, references_of, shape_refusal
+from runkeys.planning.bindings import Bindings
+from runkeys.planning.certificate_requests import differs
+from runkeys.planning.observation import NOTHING_LEFT, RequestView
+from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.retry import RETRY_AFTER
+from runkeys_operator.checks.access_review import Authorizer
+from runkeys_operator.checks.policies import PolicyCheck
+from runkeys_operator.controllers.certificates import CertificateRequests
+from runkeys_operator.controllers.key import Key
+from runkeys_operator.controllers.reading import UnreadableError, parse
+from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
+from runkeys_operator.errors import NotFound
+from runkeys_operator.kube import BINDINGS, Kube
+from runkeys_operator.kube.events import post_on_pod
+from runkeys_operator.process import metrics
+from runkeys_operator.values import Values
+from runkeys_operator.values.sources import SourceRefusedError, Sources
+
+log = logging.getLogger(__name__)
+
+_LOOK_AGAIN, _LONGEST_PAUSE, _GIVE_UP = 2.0, 60.0, 900.0
+"""Seconds. Kubernetes itself deletes a request 15 minutes after it was made."""
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What becomes of a request: values, or a refusal."""
+
+    values: Values | None = None
+    refusal: Refusal | None = None
+
+
+class AskingPods:
+    """Answers them one by one."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        queue: ReconcileQueue[Key],
+        requests: CertificateRequests,
+        sources: Sources,
+        policy_check: PolicyCheck,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """``policy_check``: of the policies on such pods, not of those on runs."""
+        self._kube = kube
+        self._queue = queue
+        self._requests = requests
+        self._sources = sources
+        self._authorizer = Authorizer(kube)
+        self._policy_check = policy_check
+        self._now = clock
+        self._waiting: dict[Key, tuple[str, ...]] = {}
+
+    def binding_changed(self, namespace: str, name: str) -> None:
+        """Look again at the pods that wait for this binding."""
+        for waiting, bindings in self._waiting.items():
+            if waiting.namespace == namespace and name in bindings:
+                self._queue.add(waiting, urgency=Urgency.PODS)
+
+    def ended(self, key: Key) -> None:
+        """The request is gone."""
+        self._waiting.pop(key, None)
+
+    async def reconcile(self, key: Key, request: RequestView, pod: AskingPod) -> float | None:
+        """Answer a request, or clean it up; return seconds until the next look."""
+        if request.state:
+            self.ended(key)
+            return await self._clean_up(request, pod)
+        other = differs(request, pod.view)
+        if other:
+            await self._deny(request, other)
+            return None
+        if pod.view.over or (pod.opened and not pod.again):
+            return await self._answer_empty(request)
+        verdict = await self._judge(pod)
+        if verdict.values is not None:
+            return await self._answer(key, request, pod, verdict.values)
+        refusal = verdict.refusal
+        if refusal is None:
+            raise RuntimeError("a verdict has values or a refusal")
+        if pod.opened:
+            # It runs, and only asks because its kubelet was started again: a pod without an answer is not looked after.
+            return await self._answer_empty(request)
+        if refusal.permanent:
+            await self._deny(request, str(refusal))
+            return None
+        return await self._leave_waiting(key, pod, refusal)
+
+    async def _judge(self, pod: AskingPod) -> _Verdict:
+        """Whether the pod may have its values, and the values: read last, and never kept."""
+        # A pod can be younger than the last look: then it may have been created while they were away.
+        refusal = await self._policy_check.refusal(anew=not self._policy_check.looked_since(pod.created))
+        if refusal is None:
+            refusal = self._policy_check.not_admitted("the pod", pod.namespace, pod.created, FIELD)
+        refusal = refusal or shape_refusal(pod)
+        if refusal is not None:
+            return _Verdict(refusal=refusal)
+        bindings, denied = await asyncio.gather(self._read_bindings(pod), self._denied(pod))
+        if denied is not None:
+            return _Verdict(refusal=Refusal(Reason.USE_DENIED, FIELD, denied, permanent=False))
+        references = references_of(pod, bindings)
+        if isinstance(references, Refusal):
+            return _Verdict(refusal=references)
+        try:
+            return _Verdict(values=await self._sources.resolve(pod.namespace, references))
+        except SourceRefusedError as error:
+            return _Verdict(refusal=error.refusal)
+
+    async def _read_bindings(self, pod: AskingPod) -> Bindings:
+        found: dict[str, SecretBinding] = {}
+        unreadable: dict[str, str] = {}
+
+        async def read(name: str) -> None:
+            try:
+                found[name] = parse(SecretBinding, await self._kube.get(BINDINGS, pod.namespace, name))
+            except NotFound:
+                return
+            except UnreadableError as error:
+                unreadable[name] = error.where
+
+        await asyncio.gather(*(read(name) for name in pod.bindings))
+        return Bindings(found, unreadable)
+
+    async def _denied(self, pod: AskingPod) -> str | None:
+        """Why the pod's service account may not use one of the bindings; None if it may."""
+        account = Requester(
+            username=f"{SERVICE_ACCOUNT}{pod.namespace}:{pod.subject.service_account}",
+            groups=[
+                "system:serviceaccounts",
+                f"system:serviceaccounts:{pod.namespace}",
+                "system:authenticated",
+            ],
+        )
+        answers = await asyncio.gather(
+            *(self._authorizer.denied(pod.namespace, account, USE, name) for name in pod.bindings)
+        )
+        return next((answer for answer in answers if answer is not None), None)
+
+    async def _answer(self, key: Key, request: RequestView, pod: AskingPod, values: Values) -> float | None:
+        answered = await self._requests.answer(request, values, self._now())
+        self.ended(key)
+        metrics.pods_answered.labels("Values").inc()
+        names = ", ".join(pod.bindings)
+        log.info(
+            "pod %s was given %d secrets of %s", pod.view.name, len(values), names, extra={"pod": str(key)}
+        )
+        message = f"{len(values)} secrets of SecretBinding {names}, for {', '.join(pod.containers)}"
+        await post_on_pod(self._kube, pod, "Normal", "SecretsDelivered", message, self._now(), answered.uid)
+        return _LOOK_AGAIN
+
+    async def _answer_empty(self, request: RequestView) -> float | None:
+        """With no value: the kubelet goes on with a pod whose volume is there."""
+        await self._requests.answer_empty(request, self._now())
+        metrics.pods_answered.labels("Empty").inc()
+        return None  # what holds nothing stays until the kubelet has read it; Kubernetes deletes it
+
+    async def _deny(self, request: RequestView, message: str) -> None:
+        metrics.pods_answered.labels("Denied").inc()
+        await self._requests.deny(request, message)
+
+    async def _leave_waiting(self, key: Key, pod: AskingPod, refusal: Refusal) -> float:
+        self._waiting[key] = pod.bindings
+        metrics.pods_refused.labels(refusal.reason.value).inc()
+        await post_on_pod(self._kube, pod, "Warning", refusal.reason.value, str(refusal), self._now())
+        return RETRY_AFTER.total_seconds()
+
+    async def _clean_up(self, request: RequestView, pod: AskingPod) -> float | None:
+        """Delete a request that was answered once it has served; the kubelet reads it only until it has the answer."""
+        if request.state != "Issued" or request.reason == NOTHING_LEFT:
+            return None
+        answered = request.at or request.created
+        # One that was answered after the values were unsealed stays until the kubelet has read it.
+        if pod.view.over or (pod.opened_at is not None and pod.opened_at >= answered):
+            await self._requests.delete(request)
+            self._requests.forget([request.pod_uid])
+            return None
+        age = (self._now() - answered).total_seconds()
+        return None if age > _GIVE_UP else min(_LONGEST_PAUSE, max(_LOOK_AGAIN, age))

@@ -1,0 +1,279 @@
+"""What the kinds refuse when an object is created: for an API server (e2e) and for the check without one (unit).
+
+Where a good example is changed, to what, and what the answer must say.
+"""
+
+from __future__ import annotations
+
+import copy
+import secrets
+from typing import Any
+
+from testing.cluster.client import Object
+
+CANARY = "C" + secrets.token_hex(8)
+
+RUN: Object = {
+    "apiVersion": "runkeys.dev/v1alpha1",
+    "kind": "WorkflowRun",
+    "metadata": {"name": "good", "labels": {"app": "vqe"}},
+    "spec": {
+        "serviceAccountName": "runner",
+        "bindings": [{"name": "quantum"}],
+        "cancel": False,
+        "ttlSecondsAfterFinished": 60,
+        "jobTtlSecondsAfterFinished": 600,
+        "activeDeadlineSeconds": 3600,
+        "suspend": False,
+        "input": {"circuit": {"qubits": 5}},
+        "sealedInput": {"token": "rk1.x", "other": "rk1.y"},
+        "requester": {"username": "alice", "groups": ["team-a", "system:authenticated"]},
+        "tasks": [
+            {
+                "name": "run-circuit",
+                "dependsOn": ["transpile"],
+                "runs": "OnSuccess",
+                "secrets": [
+                    {"name": "ibm_token", "secret": "ibmq-token"},
+                    {"name": "api", "secret": "any name?", "env": "api_token"},
+                    {"name": "account", "secret": "gcp", "file": "sa.json"},
+                    {"name": "mine", "input": "token"},
+                ],
+                "input": [
+                    {"name": "circuit", "from": "input.circuit"},
+                    {"name": "plan", "from": "tasks.transpile.output"},
+                ],
+                "dataPools": [{"name": "models", "persistentVolumeClaim": "models", "readOnly": True}],
+                "recordOutput": True,
+                "backoffLimit": 2,
+                "podFailurePolicy": {
+                    "rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]
+                },
+                "releasePolicy": "OnStart",
+                "delivery": "Secret",
+                "containers": ["main"],
+                "env": [{"name": "FOO", "value": "bar"}],
+                "activeDeadlineSeconds": 900,
+                "startDeadlineSeconds": 300,
+                "template": {"spec": {"containers": [{"name": "main", "image": "busybox:1.37"}]}},
+            }
+        ],
+    },
+}
+BINDING: Object = {
+    "apiVersion": "runkeys.dev/v1alpha1",
+    "kind": "SecretBinding",
+    "metadata": {"name": "good"},
+    "spec": {
+        "secrets": [
+            {"name": "any name?", "secretKeyRef": {"name": "db", "key": "password"}},
+            {"name": "token", "sealed": "rk1.x", "scope": "Namespace"},
+        ],
+        "access": [
+            {
+                "runSelector": {
+                    "matchLabels": {"app": "vqe"},
+                    "matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}],
+                },
+                "serviceAccountNames": ["runner"],
+                "images": ["ghcr.io/acme/*"],
+            },
+            {"runSelector": {}},
+        ],
+        "releasePolicy": "OnCompletion",
+        "delivery": "Sealed",
+        "maxLifetimeSeconds": 60,
+    },
+}
+
+REVEAL: Object = {
+    "apiVersion": "runkeys.dev/v1alpha1",
+    "kind": "SecretReveal",
+    "metadata": {"name": "good"},
+    "spec": {
+        "binding": "quantum",
+        "entry": "ibmq-token",
+        "publicKey": "rkpub1.x",
+        "requester": {"username": "alice", "groups": []},
+    },
+}
+
+TASK_NAME = "a task name may hold lower-case letters, digits and hyphens"
+ENV_NAME = "a variable name may hold letters, digits and underscores, and may not begin with a digit"
+ENV_TAKEN = (
+    "PATH, LD_*, KUBERNETES_* and PYTHON* change what a program runs and cannot be set; choose another"
+)
+RELEASE = "releasePolicy must be OnCompletion or OnStart"
+DELIVERY = "delivery must be Secret or Sealed"
+FILE = "a file name may hold letters, digits, '-', '_' and '.', and may not begin with '-' or '.'"
+PARAMETER = "a parameter name may hold letters, digits, '-' and '_', and begins with a letter or '_'"
+POOL = "a data pool's name may hold letters, digits, '-' and '_', and does not begin with '-'"
+FROM = "from must be input.<key> or tasks.<task>.output"
+ONE_OF = (
+    "a secret is delivered either as a variable (env) or as a file: give one of the two, or none for SECRET_*"
+)
+EITHER_SOURCE = "a secret comes either from a binding (secret) or from the run's sealedInput (input)"
+EITHER_BINDING = "a binding is either named (name) or the requester's own (personal: true)"
+EITHER_REVEAL = "a binding is either named (binding) or the requester's own (personal: true)"
+PUBLIC_KEY = "publicKey must be a public key of Runkeys, which begins with rkpub1."
+REVEAL_FIXED = "a SecretReveal cannot be changed: create a new one"
+SEALED = "a sealed value begins with rk1.; this one does not, and may be a secret in the clear: seal it"
+ONE_SOURCE = "an entry has exactly one source: give secretKeyRef or sealed"
+OWNER = "owner is immutable once a binding exists: create a new binding"
+SCOPE_ALONE = "scope applies only to a sealed value: give sealed, or leave scope out"
+OPERATOR = "operator must be In, NotIn, Exists or DoesNotExist"
+STARS = "an image pattern may hold at most 16 stars; write several patterns"
+ACCESS = "an access rule must give runSelector, serviceAccountNames or images"
+RUN_NAME = "metadata.name of a WorkflowRun may have at most 63 characters"
+
+# Where the good example is changed, to what, and what the answer must say.
+OBJECT_NAME = (
+    "it must be the name of an object: lower-case letters, digits, '-' and '.',"
+    " with a letter or digit at the ends"
+)
+BAD_RUNS: list[tuple[str, Any, str]] = [
+    ("spec.bindings.0.name", f"{CANARY}'; x", f"spec.bindings[0].name: Forbidden: {OBJECT_NAME}"),
+    ("spec.serviceAccountName", f"{CANARY} x", f"spec.serviceAccountName: Forbidden: {OBJECT_NAME}"),
+    ("metadata.name", "a" * 64, f"<nil>: Forbidden: {RUN_NAME}"),
+    ("spec.tasks.0.name", CANARY, f"spec.tasks[0].name: Forbidden: {TASK_NAME}"),
+    (
+        "spec.tasks.0.name",
+        f"{CANARY}{'x' * 40}".lower(),
+        "spec.tasks[0].name: Too long: may not be more than 40",
+    ),
+    ("spec.tasks.0.secrets.1.env", f"0{CANARY}", f"spec.tasks[0].secrets[1].env: Forbidden: {ENV_NAME}"),
+    ("spec.tasks.0.secrets.1.env", f"a={CANARY}", f"spec.tasks[0].secrets[1].env: Forbidden: {ENV_NAME}"),
+    ("spec.tasks.0.secrets.1.env", f"LD_{CANARY}", f"spec.tasks[0].secrets[1].env: Forbidden: {ENV_TAKEN}"),
+    (
+        "spec.tasks.0.secrets.1.env",
+        f"PYTHON{CANARY}",
+        f"spec.tasks[0].secrets[1].env: Forbidden: {ENV_TAKEN}",
+    ),
+    (
+        "spec.tasks.0.secrets.1.env",
+        f"KUBERNETES_{CANARY}",
+        f"spec.tasks[0].secrets[1].env: Forbidden: {ENV_TAKEN}",
+    ),
+    ("spec.tasks.0.env.0.name", "PATH", f"spec.tasks[0].env[0].name: Forbidden: {ENV_TAKEN}"),
+    ("spec.tasks.0.env.0.name", f"a b{CANARY}", f"spec.tasks[0].env[0].name: Forbidden: {ENV_NAME}"),
+    ("spec.tasks.0.env.0.value", [CANARY], "spec.tasks[0].env[0].value in body must be of type string"),
+    ("spec.tasks.0.secrets.1.name", "ibm_token", "spec.tasks[0].secrets[1]: Duplicate value"),
+    (
+        "spec.tasks.0.secrets.0.name",
+        "",
+        "spec.tasks[0].secrets[0].name in body should be at least 1 chars long",
+    ),
+    ("spec.tasks.0.secrets.0.secret", None, f"spec.tasks[0].secrets[0]: Forbidden: {EITHER_SOURCE}"),
+    ("spec.tasks.0.secrets.0.input", "x", f"spec.tasks[0].secrets[0]: Forbidden: {EITHER_SOURCE}"),
+    ("spec.bindings.0.personal", True, f"spec.bindings[0]: Forbidden: {EITHER_BINDING}"),
+    ("spec.bindings.0.name", None, f"spec.bindings[0]: Forbidden: {EITHER_BINDING}"),
+    ("spec.sealedInput.token", CANARY, f"spec.sealedInput[token]: Forbidden: {SEALED}"),
+    ("spec.sealedInput.token", f"rk1.{CANARY * 6000}", "spec.sealedInput.token: Too long"),
+    ("spec.sealedInput", [CANARY], "spec.sealedInput in body must be of type object"),
+    ("spec.tasks.0.secrets.1.file", "x", f"spec.tasks[0].secrets[1]: Forbidden: {ONE_OF}"),
+    ("spec.tasks.0.secrets.2.file", f"../{CANARY}", f"spec.tasks[0].secrets[2].file: Forbidden: {FILE}"),
+    ("spec.tasks.0.input.0.name", f"{CANARY}/x", f"spec.tasks[0].input[0].name: Forbidden: {PARAMETER}"),
+    ("spec.tasks.0.input.0.from", CANARY, f"spec.tasks[0].input[0].from: Forbidden: {FROM}"),
+    ("spec.tasks.0.dataPools.0.name", f"{CANARY}.", f"spec.tasks[0].dataPools[0].name: Forbidden: {POOL}"),
+    ("spec.tasks.0.releasePolicy", CANARY, f"spec.tasks[0].releasePolicy: Forbidden: {RELEASE}"),
+    ("spec.tasks.0.delivery", CANARY, f"spec.tasks[0].delivery: Forbidden: {DELIVERY}"),
+    (
+        "spec.tasks.0.runs",
+        CANARY,
+        "spec.tasks[0].runs: Forbidden: runs must be OnSuccess or Always",
+    ),
+    (
+        "spec.tasks.0.podFailurePolicy.rules.0.action",
+        CANARY,
+        "rules[0].action: Forbidden: action must be FailJob, Ignore or Count",
+    ),
+    (
+        "spec.tasks.0.podFailurePolicy.rules.0.onExitCodes.operator",
+        CANARY,
+        "onExitCodes.operator: Forbidden: operator must be In or NotIn",
+    ),
+    (
+        "spec.tasks.0.backoffLimit",
+        21,
+        "spec.tasks[0].backoffLimit in body should be less than or equal to 20",
+    ),
+    ("spec.input", [CANARY], "spec.input in body must be of type object"),
+    ("spec.tasks.0.template", None, "spec.tasks[0].template: Required value"),
+    ("spec.tasks.0.template", CANARY, "spec.tasks[0].template in body must be of type object"),
+    ("spec.tasks", [], "spec.tasks in body should have at least 1 items"),
+    (
+        "spec.tasks.0.activeDeadlineSeconds",
+        0,
+        "spec.tasks[0].activeDeadlineSeconds in body should be greater",
+    ),
+    (
+        "spec.ttlSecondsAfterFinished",
+        -1,
+        "spec.ttlSecondsAfterFinished in body should be greater than or equal to 0",
+    ),
+    ("spec.ttlSecondsAfterFinished", CANARY, "spec.ttlSecondsAfterFinished in body must be of type integer"),
+    ("spec.bindings", [{"name": CANARY}] * 9, "spec.bindings: Too many: 9: must have at most 8 items"),
+    ("spec.serviceAccountName", CANARY * 20, "spec.serviceAccountName: Too long"),
+    ("spec.cancel", CANARY, "spec.cancel in body must be of type boolean"),
+    # Unknown to this version: refused, never silently dropped.
+    ("spec.tasks.0.schedule", CANARY, 'unknown field "spec.tasks[0].schedule"'),
+    ("spec.tasks.0.secrets.0.value", CANARY, 'unknown field "spec.tasks[0].secrets[0].value"'),
+]
+BAD_BINDINGS: list[tuple[str, Any, str]] = [
+    (
+        "spec.secrets.0.secretKeyRef.name",
+        f"{CANARY}$(x)",
+        f"spec.secrets[0].secretKeyRef.name: Forbidden: {OBJECT_NAME}",
+    ),
+    ("spec.releasePolicy", CANARY, f"spec.releasePolicy: Forbidden: {RELEASE}"),
+    ("spec.delivery", CANARY, f"spec.delivery: Forbidden: {DELIVERY}"),
+    (
+        "spec.access.0.runSelector.matchExpressions.0.operator",
+        CANARY,
+        f"spec.access[0].runSelector.matchExpressions[0].operator: Forbidden: {OPERATOR}",
+    ),
+    ("spec.access.1", {}, f"spec.access[1]: Forbidden: {ACCESS}"),
+    ("spec.access.0.images", [], "spec.access[0].images in body should have at least 1 items"),
+    ("spec.access.0.images", ["*a" * 17], f"spec.access[0].images[0]: Forbidden: {STARS}"),
+    ("spec.secrets", [], "spec.secrets in body should have at least 1 items"),
+    ("spec.secrets.0.secretKeyRef", None, f"spec.secrets[0]: Forbidden: {ONE_SOURCE}"),
+    ("spec.secrets.0.sealed", f"rk1.{CANARY}", f"spec.secrets[0]: Forbidden: {ONE_SOURCE}"),
+    ("spec.secrets.0.scope", "Strict", f"spec.secrets[0]: Forbidden: {SCOPE_ALONE}"),
+    ("spec.secrets.1.scope", CANARY, "spec.secrets[1].scope: Forbidden: scope must be Strict or Namespace"),
+    ("spec.secrets.1.sealed", CANARY, f"spec.secrets[1].sealed: Forbidden: {SEALED}"),
+    (
+        "spec.owner",
+        {"username": "alice"},
+        "spec: Forbidden: scope: Namespace is for shared bindings; a value of",
+    ),
+    ("spec.owner", {"username": ""}, "spec.owner.username in body should be at least 1 chars long"),
+    ("spec.secrets.0.secretKeyRef.key", CANARY * 20, "spec.secrets[0].secretKeyRef.key: Too long"),
+    ("spec.maxLifetimeSeconds", 0, "spec.maxLifetimeSeconds in body should be greater than or equal to 1"),
+    ("spec.secrets.0.value", CANARY, 'unknown field "spec.secrets[0].value"'),
+    (
+        "spec.secrets.0.secretKeyRef.namespace",
+        CANARY,
+        'unknown field "spec.secrets[0].secretKeyRef.namespace"',
+    ),
+]
+BAD_REVEALS: list[tuple[str, Any, str]] = [
+    ("spec.binding", f"{CANARY}\n", f"spec.binding: Forbidden: {OBJECT_NAME}"),
+    ("spec.publicKey", CANARY, f"spec.publicKey: Forbidden: {PUBLIC_KEY}"),
+    ("spec.personal", True, f"spec: Forbidden: {EITHER_REVEAL}"),
+    ("spec.entry", "", "spec.entry in body should be at least 1 chars long"),
+    ("spec.value", CANARY, 'unknown field "spec.value"'),
+]
+
+
+def changed(example: Object, path: str, value: Any) -> Object:
+    """Return a copy of the example with one field set, or removed for None."""
+    made = copy.deepcopy(example)
+    place: Any = made
+    *steps, last = [int(step) if step.isdigit() else step for step in path.split(".")]
+    for step in steps:
+        place = place[step]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return made

@@ -1,0 +1,27 @@
+"""The operator with a planning function that raises, as a defect would have it: for runs that a file names.
+
+The text of the exception quotes a value, which nothing may repeat. ``python broken_operator.py FILE TEXT ARGUMENT…``
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+from runkeys.planning import task
+
+broken, text, sys.argv = Path(sys.argv[1]), sys.argv[2], sys.argv[2:]
+attempts_of = task.TaskPlanner.begun
+
+
+def raises(planner: Any) -> Any:
+    """Raise for the runs that the file names."""
+    if planner.obs.run.metadata.name in broken.read_text().split():
+        raise ValueError(f"cannot make sense of {text!r}")
+    return attempts_of(planner)
+
+
+task.TaskPlanner.begun = raises  # type: ignore[method-assign,assignment]
+runpy.run_module("runkeys_operator", run_name="__main__", alter_sys=True)
