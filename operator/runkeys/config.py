@@ -132,11 +132,21 @@ def _kubeconfig_document(file: str) -> dict[str, Any]:
         import yaml
     except ImportError:
         raise Unreachable(MISSING_LIBRARY) from None
+    # What the parser makes of texts that are none: `!!int` alone is an IndexError.
+    no_yaml = (
+        yaml.YAMLError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    )
     try:
         document = yaml.safe_load(decode(Path(file).read_bytes()))
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except no_yaml as error:
         mark = getattr(error, "problem_mark", None)
         problem = (
             f"this is not a kubeconfig, since it is not YAML{f' (line {mark.line + 1})' if mark else ''}"

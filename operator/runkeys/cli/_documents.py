@@ -104,7 +104,7 @@ def _guarded(path: str, read: Callable[[], T]) -> T:
         problem = (
             f"{path}{'' if mark is None else f', line {mark.line + 1}'}: this is not YAML; correct it first"
         )
-    except (ValueError, OverflowError, IndexError, AttributeError, TypeError):
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         # What the parser makes of some texts that are none, such as an escape beyond all characters.
         problem = f"{path}: this is not YAML; correct it first"
     raise Invalid(problem)

@@ -12,12 +12,18 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from runkeys import config
 from runkeys._text.text_files import decode
 from runkeys.cli._binding_files import BindingFile
 from runkeys.cli._documents import read_documents, read_json
 from runkeys.cli._env_file import read_env_file
+from runkeys.cli._framework import Settings
 from runkeys.cli.runs import read_manifest
+from runkeys.cli.seal import _keyring, _public_key
 from runkeys.client.submission import parse_run, take_secrets
+from runkeys.client.trusted_keys import TrustedKeys
+from runkeys.kv import FileValues
+from runkeys.mapping import parse_mapping
 from runkeys.problems import Invalid, NotFound, Problem
 from testing.namespace import canary
 
@@ -253,7 +259,13 @@ FRAGMENTS = st.lists(
     ),
     max_size=12,
 ).map("".join)
-FEW = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def as_json(document: Any) -> bytes:
+    return json.dumps(document).encode()
+
+
+FEW = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FEW
@@ -289,6 +301,60 @@ def test_any_manifest_is_taken_or_refused_with_its_field(document: dict[str, Any
         [made] = read_documents("a", json.dumps(made))
         rest, _ = take_secrets(made)
         parse_run({**rest, "metadata": {"name": "a", "namespace": "n"}})
+
+
+ENTRIES = st.dictionaries(
+    st.sampled_from(["name", "value", "valueFrom", "sealed", "scope", "file"]),
+    st.text(max_size=5)
+    | st.integers()
+    | st.none()
+    | st.dictionaries(st.just("file"), st.text(max_size=5), max_size=1),
+)
+BINDINGS = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["SecretBinding", "SecretBindingList", "List", 7, None]),
+        "metadata": st.dictionaries(st.sampled_from(["name", "namespace"]), NODES, max_size=2) | NODES,
+        "spec": st.dictionaries(st.sampled_from(["secrets", "owner"]), st.lists(ENTRIES, max_size=3) | NODES)
+        | NODES,
+        "items": NODES,
+    }
+)
+
+
+@FEW
+@given(BINDINGS)
+def test_any_binding_is_sealed_or_refused_with_its_place(document: dict[str, Any]) -> None:
+    for text in (json.dumps(document), json.dumps(document, indent="\t"), yaml.safe_dump(document)):
+        with contextlib.suppress(Problem):
+            file = BindingFile(Path("a"), text)
+            for entry in file.entries():
+                with contextlib.suppress(Problem):
+                    file.value(entry)
+            file.sealed(lambda item: "rk1.x" if item.source or item.text("sealed") is not None else None)
+
+
+@FEW
+@given(
+    st.binary(max_size=60)
+    | FRAGMENTS.map(lambda text: text.encode(errors="surrogatepass"))
+    | NODES.map(as_json)
+)
+def test_any_configuration_is_read_or_refused_as_what_it_is(
+    tmp_path_factory: pytest.TempPathFactory, raw: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz"
+    path.write_bytes(raw)
+    for read in (
+        lambda: config.read_kubeconfig(str(path)),
+        lambda: config._read(path),
+        lambda: TrustedKeys(path).all(),
+        lambda: _keyring(str(path)),
+        lambda: _public_key(Settings(), str(path)),
+        lambda: parse_mapping(raw.decode(errors="replace")),
+        lambda: FileValues(path).keys(),
+    ):
+        with contextlib.suppress(Problem):
+            read()
 
 
 def test_an_absent_file_is_absent() -> None:
