@@ -8,7 +8,7 @@ from datetime import datetime
 from testing.cluster.node import NodeCluster
 from testing.namespace import Team
 
-# The fake node writes the status of a pod twice: when it starts, and when it ends.
+# The fake node writes the status of a pod three times: when it has it, when it starts, and when it ends.
 _STEPS = {
     "create pods/binding": "bound",
     "create secrets": "made",

@@ -95,10 +95,21 @@ def _stages() -> list[dict[str, Any]]:
             {{ end }}
             """,
         ),
+        # As a kubelet does at once when it has a pod: before that there is no Secret for it.
+        _stage(
+            "pod-taken",
+            "Pod",
+            [(".metadata.deletionTimestamp", "DoesNotExist", []), (".status.startTime", "DoesNotExist", [])],
+            "startTime: {{ Now | Quote }}",
+        ),
         _stage(
             "pod-start",
             "Pod",
-            [(".metadata.deletionTimestamp", "DoesNotExist", []), (".status.phase", "In", ["Pending"])],
+            [
+                (".metadata.deletionTimestamp", "DoesNotExist", []),
+                (".status.startTime", "Exists", []),
+                (".status.phase", "In", ["Pending"]),
+            ],
             _pod_status("Running", f"running: {{{started}}}"),
             after=_START,
         ),

@@ -1,4 +1,7 @@
-"""Writes the table of values in the chart's README from values.yaml: `python -m scripts.chart_values`."""
+"""Writes from values.yaml the table of values in the chart's README, and the defaults that the chart fills in.
+
+`python -m scripts.chart_values`
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ import yaml
 
 CHART = Path(__file__).resolve().parents[1] / "helm" / "runkeys"
 _BEGIN, _END = "<!-- values: written by `make chart-docs` from values.yaml -->\n", "<!-- end of values -->\n"
+_PASSED_ON = ("resources", "runAsUser", "topologySpreadConstraints")
+"""Values that the chart passes on as they are: null says that Kubernetes or the cluster chooses."""
 _KEY = re.compile(r"( *)([A-Za-z]\w*):")
 
 
@@ -70,6 +75,16 @@ def written(readme: str, values: str) -> str:
     return before + _BEGIN + "\n" + table(values_of(values)) + "\n" + _END + rest.split(_END)[1]
 
 
+def defaults(values: str) -> str:
+    """What stands for a value that is missing (`files/defaults.yaml`)."""
+    found = {key: value for key, value in yaml.safe_load(values).items() if key not in _PASSED_ON}
+    return "# Generated from values.yaml by `make chart-docs`. Do not edit.\n" + yaml.safe_dump(
+        found, sort_keys=False
+    )
+
+
 if __name__ == "__main__":
     file = CHART / "README.md"
-    file.write_text(written(file.read_text(), (CHART / "values.yaml").read_text()))
+    values = (CHART / "values.yaml").read_text()
+    file.write_text(written(file.read_text(), values))
+    (CHART / "files" / "defaults.yaml").write_text(defaults(values))

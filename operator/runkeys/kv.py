@@ -26,12 +26,13 @@ from runkeys import config
 from runkeys._task import environment
 from runkeys._task.in_thread import in_thread
 from runkeys._text import documents
+from runkeys.names import KEY_VALUES
 from runkeys.problems import Conflict, Invalid, NotFound
 
 if TYPE_CHECKING:
     from runkeys.client import Client
 
-CONFIG_MAP = "runkeys-kv"
+CONFIG_MAP = KEY_VALUES
 FILE_VARIABLE = "RUNKEYS_KV_FILE"
 MAX_VALUE = 10_000
 """Maximum size of a value as JSON, in bytes."""

@@ -80,6 +80,9 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """The annotation in which `kubectl apply` keeps a copy of what it sent."""
 
 SERVICE_ACCOUNT = "system:serviceaccount:"
+
+KEY_VALUES = "runkeys-kv"
+"""ConfigMap of the key-value store of a namespace."""
 """Prefix of service accounts' usernames; namespace and name follow."""
 
 # A Job's pods are named after it with 6 more characters, and Kubernetes cuts what does not fit into 63.

@@ -52,6 +52,25 @@ def test_the_table_of_values_is_that_of_the_values() -> None:
     assert all(value.text for value in chart_values.values_of(values))
 
 
+def test_what_is_missing_is_filled_in_from_the_values() -> None:
+    """`make chart-docs` mends this."""
+    values = (CHART / "values.yaml").read_text()
+
+    assert (CHART / "files" / "defaults.yaml").read_text() == chart_values.defaults(values)
+
+
+def test_every_template_fills_it_in_first() -> None:
+    templates = [path for path in (CHART / "templates").rglob("*") if path.suffix in (".yaml", ".txt")]
+
+    without = [path.name for path in templates if '{{- include "runkeys.defaults" . -}}' not in first(path)]
+    assert (len(templates) > 10, without) == (True, [])
+
+
+def first(template: Path) -> str:
+    """What comes before anything that could ask for a value."""
+    return re.split(r"\.Values|\{\{-? *(?:if|with|range|\$)", template.read_text(), maxsplit=1)[0]
+
+
 def test_dockerfile_and_test_image_hold_the_same() -> None:
     dockerfile = (ROOT / "operator" / "Dockerfile").read_text()
     copied = re.findall(r"^COPY (?!--from)(\S+)", dockerfile, re.MULTILINE)

@@ -58,7 +58,7 @@ def test_every_command_in_a_message_is_made_in_one_place() -> None:
     assert found == [], "make these with runkeys._text.words"
 
 
-MADE = {"shell", "kubectl", "grant", "subject_of", "_grant"}
+MADE = {"shell", "kubectl", "grant", "granted", "bound_to_role", "subject_of", "_grant"}
 """What gives a command, or the rest of one; and what stands in capitals is a text of ours."""
 
 

@@ -1,3 +1,23 @@
+{{/*
+Sets the defaults of values that are missing: helm leaves out what `--set NAME=null` removes, and all that is newer than
+the values which `--reuse-values` keeps. Every template begins with this.
+*/}}
+{{- define "runkeys.defaults" -}}
+{{- include "runkeys.fill" (list .Values (.Files.Get "files/defaults.yaml" | fromYaml)) -}}
+{{- end }}
+
+{{/* Sets what of a map is missing from another one. Sprig's merge takes false and 0 for missing. */}}
+{{- define "runkeys.fill" -}}
+{{- $values := first . -}}
+{{- range $key, $default := last . -}}
+{{- if or (not (hasKey $values $key)) (kindIs "invalid" (get $values $key)) -}}
+{{- $_ := set $values $key $default -}}
+{{- else if kindIs "map" $default -}}
+{{- include "runkeys.fill" (list (get $values $key) $default) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* The name of all objects: the release's name, plus the chart's name unless the release's name contains it. */}}
 {{- define "runkeys.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
@@ -7,9 +27,18 @@
 {{- end -}}
 {{- end }}
 
+{{/*
+A name with a suffix for Jobs, Services and labels, which take 63 characters: "list . suffix". A release's name has at most
+53, so all of it stays.
+*/}}
+{{- define "runkeys.short" -}}
+{{- $suffix := last . -}}
+{{ include "runkeys.name" (first .) | trunc (int (sub 62 (len $suffix))) | trimSuffix "-" }}-{{ $suffix }}
+{{- end }}
+
 {{- define "runkeys.selector" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "runkeys.labels" -}}
@@ -22,6 +51,15 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{/* The labels with others, which win: "list . others". */}}
+{{- define "runkeys.labelsAnd" -}}
+{{- $labels := include "runkeys.labels" (first .) | fromYaml -}}
+{{- range $key, $value := last . -}}
+{{- $_ := set $labels $key $value -}}
+{{- end -}}
+{{ toYaml $labels }}
+{{- end }}
+
 {{- define "runkeys.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- with .Values.image.digest }}@{{ . }}{{ end }}
@@ -31,7 +69,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "runkeys.subjects" -}}
 - kind: ServiceAccount
   name: {{ include "runkeys.name" . }}
-  namespace: {{ .Release.Namespace }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end }}
 
 {{/*
@@ -88,7 +126,7 @@ sets none and does not use blockOwnerDeletion.
 {{/* Labels and annotations of objects that exist only for a hook: .at, .weight, .root. */}}
 {{- define "runkeys.hook" -}}
 labels:
-  {{- include "runkeys.labels" .root | replace (printf "app.kubernetes.io/name: %s" .root.Chart.Name) (printf "app.kubernetes.io/name: %s-hook" .root.Chart.Name) | nindent 2 }}
+  {{- include "runkeys.labelsAnd" (list .root (dict "app.kubernetes.io/name" (printf "%s-hook" .root.Chart.Name))) | nindent 2 }}
 annotations:
   helm.sh/hook: {{ .at }}
   helm.sh/hook-weight: {{ .weight | quote }}
@@ -107,7 +145,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 securityContext:
   runAsNonRoot: true
@@ -124,7 +162,7 @@ containers:
     {{- with .watchNamespaces }}
     env:
       - name: RUNKEYS_NAMESPACES
-        value: {{ join "," . }}
+        value: {{ join "," . | quote }}
     {{- end }}
     args:
       {{- toYaml $.args | nindent 6 }}
@@ -158,7 +196,7 @@ matchExpressions:
   operator: In
   values:
   {{- range sortAlpha .Values.watchNamespaces }}
-  - {{ . }}
+  - {{ . | quote }}
   {{- end }}
 {{- else -}}
 {}

@@ -194,7 +194,8 @@ class ExitCodes(ApiModel):
 
     container_name: str | None = Field(
         default=None,
-        description="Only exit codes of the container with this name count. Unset: those of any container.",
+        description="Only exit codes of the container with this name count. Unset: those of the task's own containers"
+        " (see containers); if none of these failed, those of others. Native sidecars count only if named.",
         min_length=1,
         max_length=63,
     )
@@ -212,7 +213,8 @@ class FailureRule(ApiModel):
 
     action: str = Field(
         description="FailJob: the task fails without another attempt. Ignore: the attempt does not count towards"
-        " backoffLimit, up to ten times. Count: the attempt counts, as without a rule.",
+        " backoffLimit, up to ten times, and is tried again after the same back-off. Count: the attempt counts, as"
+        " without a rule.",
         json_schema_extra=cel(
             ("self in ['FailJob', 'Ignore', 'Count']", "action must be FailJob, Ignore or Count")
         ),
@@ -291,7 +293,8 @@ class Task(ApiModel):
     backoff_limit: int = Field(
         default=0,
         description="How often the task is retried after a failure. Each attempt has a new pod and a new Secret."
-        " Disruptions by the cluster, such as a drained node or an eviction, do not count, up to ten times.",
+        " Disruptions by the cluster, such as a drained node, an eviction or a pod that its node refuses, do not"
+        " count, up to ten times.",
         ge=0,
         le=20,
     )
@@ -333,8 +336,9 @@ class Task(ApiModel):
     )
     start_deadline_seconds: int = Field(
         default=900,
-        description="If a pod has a node but starts no container within this many seconds, it fails and its"
-        " Secret is deleted.",
+        description="If a container of the task does not start within this many seconds, the attempt fails and its"
+        " Secret is deleted. The time counts from when the pod has a node, and again from the end of each init"
+        " container. While an init container runs it does not count.",
         ge=1,
         le=604800,
     )

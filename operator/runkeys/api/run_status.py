@@ -65,6 +65,11 @@ class AttemptStatus(StatusModel):
     reason: StatusReason = Field(
         default="", description="Reason for the outcome, for programs.", max_length=1024
     )
+    message: StatusMessage | None = Field(
+        default=None,
+        description="Reason for the outcome, for people. It never contains a secret's value.",
+        max_length=4096,
+    )
     release_policy: str = Field(
         default="",
         description="Release policy in effect when the values were delivered.",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from runkeys._text.words import line
+from runkeys._text.words import line, shell
 from runkeys.api import AttemptStatus, TaskStatus, WorkflowRun
 from runkeys.cli._framework import Settings
 from runkeys.cli._printing import data, echo, echo_line
@@ -103,11 +103,18 @@ def run_lines(run: WorkflowRun, now: datetime, *, wide: bool = False) -> list[st
     return lines
 
 
-def runs_table(runs: Sequence[WorkflowRun], now: datetime) -> tuple[list[str], list[list[str]]]:
-    """Return the header and one row for each run."""
-    header = ["NAME", "PHASE", "TASKS", "LIVE", "EXPOSED", "AGE"]
+def runs_table(
+    runs: Sequence[WorkflowRun], now: datetime, *, namespaces: bool = False
+) -> tuple[list[str], list[list[str]]]:
+    """Return the header and one row for each run.
+
+    :param namespaces: with the namespace of each.
+    """
+    first = ["NAMESPACE"] if namespaces else []
+    header = [*first, "NAME", "PHASE", "TASKS", "LIVE", "EXPOSED", "AGE"]
     rows = [
         [
+            *([run.metadata.namespace] if namespaces else []),
             run.metadata.name,
             run.status.phase or "Pending",
             run.status.tasks_done or f"0/{len(run.spec.tasks)}",
@@ -174,10 +181,13 @@ def _exposed(status: TaskStatus, moment: datetime) -> str:
 
 
 def _time(status: TaskStatus, moment: datetime) -> str:
-    last = status.attempts[-1] if status.attempts else None
-    if last is None or last.start_time is None:
-        return NOTHING
-    return duration(max(0.0, ((last.end_time or moment) - last.start_time).total_seconds()))
+    """How long its attempts took in all, without the pauses between them."""
+    taken = [
+        max(0.0, ((item.end_time or moment) - item.start_time).total_seconds())
+        for item in status.attempts
+        if item.start_time is not None
+    ]
+    return duration(sum(taken)) if taken else NOTHING
 
 
 def _released(run: WorkflowRun) -> str:
@@ -191,5 +201,8 @@ def _released(run: WorkflowRun) -> str:
             return "Released: yes, no secret was ever created"
         return f"Released: yes, after {run.status.exposed or '0.0s'} in total"
     if run.status.live == 0:
-        return "Released: nothing is in the cluster now; the run continues"
+        now = "Released: nothing is in the cluster now; the run"
+        if run.spec.suspend:
+            return f"{now} is suspended, to continue it: {shell('runkeys', 'resume', run.metadata.name)}"
+        return f"{now} has not finished"
     return f"Released: no, {condition.message or 'a Secret of this run may exist'}"

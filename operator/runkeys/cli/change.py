@@ -10,7 +10,7 @@ from runkeys._text.words import line
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import run_name
 from runkeys.cli._printing import echo
-from runkeys.cli.show import follow, judge, show
+from runkeys.cli.show import WAIT, follow, judge, show
 from runkeys.client.submission import again
 from runkeys.problems import Invalid, Usage
 
@@ -72,7 +72,7 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> None:
 @command()
 @click.argument("name")
 @click.option("--from-failed", is_flag=True, help="Leave out the tasks that succeeded, except Always tasks.")
-@click.option("--wait", is_flag=True, help="Wait until the new run finishes.")
+@click.option("--wait", is_flag=True, help=WAIT)
 @click.option("--timeout", type=click.FloatRange(0), help="Maximum seconds to wait.")
 def rerun(settings: Settings, name: str, *, from_failed: bool, wait: bool, timeout: float | None) -> None:
     """Start a new run like NAME. With --from-failed, leave out the tasks that succeeded, except Always tasks.

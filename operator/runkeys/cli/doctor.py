@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from runkeys import policies
-from runkeys._text.words import kubectl, shell
+from runkeys._text.words import kubectl, line, shell
 from runkeys._version import __version__
-from runkeys.api.common import API_VERSION, GROUP
+from runkeys.api.binding import SEALED
+from runkeys.api.common import API_VERSION
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import print_object, print_table
 from runkeys.cli._printing import echo
 from runkeys.client import Client
+from runkeys.client.rights import (
+    CLUSTER_ROLE,
+    OF_THE_ROLE,
+    OF_THE_STORE,
+    MissingRight,
+    Right,
+    bound_to_role,
+    granted,
+)
 from runkeys.client.trusted_keys import TrustedKeys
-from runkeys.planning.access import RECONCILED, subject_of
+from runkeys.names import KEY_VALUES
 from runkeys.policies import MUTATING, VALIDATING, Account
 from runkeys.problems import Denied, Invalid, NotFound, Problem, Unreachable
 
@@ -30,12 +42,9 @@ _POLICY_KINDS = {
     MUTATING: "mutatingadmissionpolicies",
     f"{MUTATING}Binding": "mutatingadmissionpolicybindings",
 }
-_RIGHTS = (
-    (GROUP, "workflowruns", ("create", "get", "list", "watch", "patch", "delete")),
-    (GROUP, "secretbindings", ("get", "list")),
-    ("", "pods", ("get", "list")),
-    ("", "pods/log", ("get",)),
-)
+_UNSEEN_SECONDS = 30
+"""Seconds after which a run without any status is one that the operator does not get to, or fails on."""
+_SHOWN = 5
 _READS = ("get", "list", "watch")
 _CHANGES = ("update", "patch", "delete", "deletecollection")
 
@@ -57,7 +66,7 @@ class Finding:
 
 @command()
 def doctor(settings: Settings) -> None:
-    """Check the cluster, kinds, operator, versions, keys, policies and your rights, to find out why something fails.
+    """Check the cluster, operator, keys, policies, sealed delivery, your rights and unfinished runs.
 
     The first problem found decides the exit code: 6 the cluster or the operator does not answer, 4 a right is missing
     or the cluster's key is not one that you trust, 5 another problem. A check that you lack the rights for is
@@ -106,7 +115,8 @@ def examine(client: Client) -> Iterator[Finding]:
         try:
             yield from check(client)
         except Denied as error:
-            yield Finding(name, UNKNOWN, f"you are not allowed to see this: {error}")
+            what = error.what if isinstance(error, MissingRight) else str(error)
+            yield Finding(name, UNKNOWN, f"you are not allowed to see this: {what}")
         except Problem as error:
             yield Finding(name, PROBLEM, str(error), kind=type(error))
 
@@ -138,9 +148,7 @@ def _kinds(client: Client) -> Iterator[Finding]:
 
 def _operator(client: Client) -> Iterator[Finding]:
     where = client.operator_namespace
-    deployments = client.items(
-        f"/apis/apps/v1/namespaces/{where}/deployments", labelSelector="app.kubernetes.io/name=runkeys"
-    )
+    deployments = _deployments(client)
     if not deployments:
         remedy = "install the chart, or say where it is with --operator-namespace"
         yield Finding("operator", PROBLEM, f"there is no operator in namespace {where}", remedy, Unreachable)
@@ -219,25 +227,128 @@ def _installed(client: Client) -> tuple[dict[tuple[str, str], dict[str, Any]], b
 
 
 def _rights(client: Client) -> Iterator[Finding]:
-    missing: dict[str, list[str]] = {}
-    for group, resource, verbs in _RIGHTS:
-        for verb in verbs:
-            if not client.may(verb, resource, group=group):
-                missing.setdefault(f"{resource}.{group}" if group else resource, []).append(verb)
-    user = client.requester["username"]
-    if not missing:
-        yield Finding("rights", OK, f"{user} may start and see runs in namespace {client.namespace}")
-        return
-    for resource, lacking in missing.items():
-        role = f"runkeys-{re.sub('[^a-z]+', '-', resource)}"
-        allow = ("create", "role", role, f"--verb={','.join(lacking)}", f"--resource={resource}")
-        bind = ("create", "rolebinding", role, f"--role={role}")
+    """Check the rights that the commands need: most of them are in the chart's ClusterRole for users."""
+    user, here = client.requester["username"], f"in namespace {client.namespace}"
+    missing = _missing(client, OF_THE_ROLE)
+    if missing:
+        role = _users_role(client)
         remedy = (
-            f"{kubectl(client.namespace, *allow)}{RECONCILED} &&"
-            f" {kubectl(client.namespace, *bind)} {subject_of(user)}{RECONCILED}"
+            bound_to_role(client.namespace, user, role)
+            if role is not None
+            else granted(client.namespace, user, CLUSTER_ROLE, OF_THE_ROLE)
         )
-        found = f"{user} may not {', '.join(lacking)} {resource} in namespace {client.namespace}"
-        yield Finding("rights", PROBLEM, found, remedy, Denied)
+        lacking = ", ".join(str(right) for right in missing)
+        yield Finding("rights", PROBLEM, f"{user} may not {here}: {lacking}", remedy, Denied)
+    else:
+        yield Finding("rights", OK, f"{user} may start and see runs, and set and read secrets, {here}")
+    missing = _missing(client, OF_THE_STORE)
+    if missing:
+        lacking = ", ".join(str(right) for right in missing)
+        remedy = f"only if you need `runkeys kv`: {granted(client.namespace, user, KEY_VALUES, OF_THE_STORE)}"
+        yield Finding("rights for kv", WARNING, f"{user} may not {here}: {lacking}", remedy)
+    else:
+        yield Finding("rights for kv", OK, f"{user} may store values {here}")
+
+
+def _missing(client: Client, rights: Iterable[Right]) -> list[Right]:
+    return [
+        right
+        for right in rights
+        if not client.may(right.verb, right.resource, group=right.group, name=right.name)
+    ]
+
+
+def _users_role(client: Client) -> str | None:
+    """Name of the chart's ClusterRole for users; None if the chart was told to install none."""
+    role = CLUSTER_ROLE
+    with suppress(Denied, NotFound):
+        role = next((f"{name}-user" for name in map(_name, _deployments(client))), role)
+    try:
+        client.read(f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{role}")
+    except Denied:
+        return role  # only administrators see that
+    except NotFound:
+        return None
+    return role
+
+
+def _sealed_delivery(client: Client) -> Iterator[Finding]:
+    """Check whether `delivery: Sealed` works here, and who asks for it."""
+    check = "sealed delivery"
+    arguments = [
+        argument
+        for deployment in _deployments(client)
+        for container in deployment["spec"]["template"]["spec"]["containers"]
+        for argument in container.get("args") or ()
+    ]
+    enabled = any(argument.startswith("--sealed-delivery-image=") for argument in arguments)
+    asking = [f"SecretBinding {i.metadata.name}" for i in client.bindings() if i.spec.delivery == SEALED]
+    asking += [
+        f"run {run.metadata.name}"
+        for run in client.runs()
+        if not run.status.finished and any(task.delivery == SEALED for task in run.spec.tasks)
+    ]
+    if not enabled:
+        if asking:
+            found = f"off, and in namespace {client.namespace} these ask for it: {', '.join(asking)}"
+            remedy = "install the chart with sealedDelivery.enabled=true, or choose `delivery: Secret` there"
+            yield Finding(check, PROBLEM, found, remedy)
+        else:
+            yield Finding(check, OK, "off (sealedDelivery.enabled of the chart)")
+        return
+    try:
+        served = {item["name"] for item in client.read("/apis/certificates.k8s.io/v1").get("resources") or []}
+    except NotFound:
+        served = set()
+    if "podcertificaterequests" not in served:
+        found = "on, and the API server does not serve PodCertificateRequests in v1"
+        remedy = "it takes Kubernetes 1.37 or later with the feature gate PodCertificateRequest on"
+        yield Finding(check, PROBLEM, found, remedy)
+    else:
+        yield Finding(check, OK, f"on; asked for here by: {', '.join(asking) or 'nobody'}")
+
+
+def _runs(client: Client) -> Iterator[Finding]:
+    """Check for runs that the operator did not look at, or cannot go on with."""
+    now = datetime.now(UTC)
+    runs = [run for run in client.runs() if not run.status.finished]
+    unseen = [
+        run.metadata.name
+        for run in runs
+        if run.status.observed_generation is None
+        and run.metadata.creation_timestamp is not None
+        and (now - run.metadata.creation_timestamp).total_seconds() > _UNSEEN_SECONDS
+    ]
+    if unseen:
+        found = f"the operator has given no status for more than {_UNSEEN_SECONDS} s to: {_some(unseen)}"
+        logs = kubectl(client.operator_namespace, "logs", "-l", "app.kubernetes.io/name=runkeys", "--tail=-1")
+        remedy = f"see what it says of {line(unseen[0])}: {logs} | grep {shell(unseen[0])}"
+        yield Finding("runs", PROBLEM, found, remedy, Unreachable)
+    stalled = [
+        (run.metadata.name, condition)
+        for run in runs
+        for condition in run.status.conditions
+        if condition.type == "Stalled" and condition.status == "True"
+    ]
+    if stalled:
+        found = f"these wait for somebody to act: {_some([name for name, _ in stalled])}"
+        name, condition = stalled[0]
+        yield Finding("runs", WARNING, found, f"{name}: {condition.reason}, {condition.message}")
+    if not unseen and not stalled:
+        yield Finding("runs", OK, f"{len(runs)} unfinished in namespace {client.namespace}, none stalled")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _deployments(client: Client) -> list[dict[str, Any]]:
+    path = f"/apis/apps/v1/namespaces/{client.operator_namespace}/deployments"
+    return client.items(path, labelSelector="app.kubernetes.io/name=runkeys")
+
+
+def _name(item: dict[str, Any]) -> str:
+    return str(item["metadata"]["name"])
 
 
 def _secrets(client: Client) -> Iterator[Finding]:
@@ -290,7 +401,9 @@ CHECKS: Mapping[str, Callable[[Client], Iterator[Finding]]] = {
     "operator": _operator,
     "keys": _keys,
     "policies": _policies,
+    "sealed delivery": _sealed_delivery,
     "rights": _rights,
+    "runs": _runs,
     "secrets": _secrets,
     "encryption at rest": _encryption,
 }

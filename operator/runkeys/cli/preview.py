@@ -13,17 +13,18 @@ import click
 from pydantic import ValidationError
 
 from runkeys._text.words import line
-from runkeys.api import SecretBinding, WorkflowRun
+from runkeys.api import AccessRule, SecretBinding, WorkflowRun
 from runkeys.api.common import GROUP, describe_invalid
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import NOTHING, print_object, print_table
 from runkeys.cli._printing import echo
 from runkeys.cli.runs import read_manifest
 from runkeys.client import Client
+from runkeys.client.rights import bound_to_role
 from runkeys.client.submission import LOCAL, parse_run, prepared, take_secrets
 from runkeys.planning.access import REVEAL, USE, grant, subject_of
 from runkeys.planning.actions import CreateJob
-from runkeys.planning.bindings import Bindings, bindings_of
+from runkeys.planning.bindings import Bindings, bindings_of, requester_of
 from runkeys.planning.memory import Finding, Memory
 from runkeys.planning.observation import Observation
 from runkeys.planning.plan import plan as plan_of
@@ -35,7 +36,7 @@ from runkeys.planning.requirements import (
     TaskRequirements,
     task_requirements,
 )
-from runkeys.problems import Denied, Invalid, NotFound, Problem
+from runkeys.problems import Denied, Invalid, NotFound, Problem, Usage
 
 Json = dict[str, Any]
 
@@ -46,6 +47,7 @@ BINDINGS = SecretBinding.CRD.plural
 class Preview:
     """Preview of a run.
 
+    :ivar told: what the operator says of the tasks of a run in the cluster.
     :ivar requirements: requirements by task, without tasks that are refused.
     :ivar jobs: Jobs of the tasks that would start at once.
     :ivar refusals: reasons that prevent the run.
@@ -54,6 +56,7 @@ class Preview:
     """
 
     run: WorkflowRun
+    told: list[str] = field(default_factory=list)
     requirements: dict[str, TaskRequirements] = field(default_factory=dict)
     jobs: list[Json] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
@@ -62,15 +65,23 @@ class Preview:
 
 
 @command()
-@click.option("-f", "--file", type=click.Path(), required=True, help="Manifest of a WorkflowRun.")
-def plan(settings: Settings, file: str) -> None:
+@click.argument("name", required=False)
+@click.option("-f", "--file", type=click.Path(), help="Manifest of a WorkflowRun.")
+def plan(settings: Settings, name: str | None, file: str | None) -> None:
     """Show every pod, variable and source of a run, and missing rights. It changes nothing.
+
+    The run is a manifest (-f), or NAME in the cluster, which is shown as if it began now.
 
     The plan is computed by the operator's own code, so it shows what the operator would do. Exit codes: 4 a right is
     missing, 5 something else prevents the run.
     """
+    if (name is None) == (file is None):
+        raise Usage("give either the name of a run, or a manifest with -f")
     client = settings.client()
-    found = preview(client, read_manifest(file))
+    if file is not None:
+        found = preview(client, read_manifest(file))
+    else:
+        found = _preview_of(client, client.read(client.path("workflowruns", str(name))))
     if settings.output in ("json", "yaml"):
         print_object(settings, _as_object(found))
     else:
@@ -93,6 +104,24 @@ def preview(client: Client, manifest: Json) -> Preview:
         }
     made = prepared(made, client.namespace, client.requester, client.published_key)
     run = parse_run({**made, "metadata": {**made["metadata"], "uid": str(uuid4()), "generation": 1}})
+    return _previewed(client, run, made)
+
+
+def _preview_of(client: Client, raw: Json) -> Preview:
+    """Return the plan for a run that is in the cluster, as if it began now."""
+    run = parse_run({key: value for key, value in raw.items() if key != "status"})
+    found = _previewed(client, run, None)
+    status = WorkflowRun.parse(raw).status
+    if not status.finished:
+        found.told = [f"{task.name}: {task.message}" for task in status.tasks if task.message]
+    return found
+
+
+def _previewed(client: Client, run: WorkflowRun, made: Json | None) -> Preview:
+    """Return the plan for a run.
+
+    :param made: the run as it would be sent; None: the API server has accepted it already.
+    """
     bindings = _read_bindings(client, run)
     found = Preview(run)
     for index, task in enumerate(run.spec.tasks):
@@ -117,7 +146,7 @@ def preview(client: Client, manifest: Json) -> Preview:
 def _read_bindings(client: Client, run: WorkflowRun) -> Bindings:
     found: dict[str, SecretBinding] = {}
     unreadable: dict[str, str] = {}
-    me = client.requester["username"]
+    me = requester_of(run)
     own: list[str] = []
     if any(reference.personal for reference in run.spec.bindings):
         for binding in client.bindings():
@@ -138,8 +167,13 @@ def _read_bindings(client: Client, run: WorkflowRun) -> Bindings:
 
 def _missing(client: Client, run: WorkflowRun, bindings: Bindings) -> Iterator[str]:
     user = client.requester["username"]
+    if user != requester_of(run):
+        return  # the operator asks for the rights of who created it
     if not client.may("create", "workflowruns"):
-        yield f"{user} may not create WorkflowRuns in namespace {client.namespace}"
+        yield (
+            f"{user} may not create WorkflowRuns in namespace {client.namespace}; an administrator of the namespace:"
+            f" {bound_to_role(client.namespace, user)}"
+        )
     for name in bindings_of(run, bindings):
         binding = bindings.found.get(name)
         if binding is not None and binding.spec.owner is None and not client.may(USE, BINDINGS, name=name):
@@ -147,14 +181,17 @@ def _missing(client: Client, run: WorkflowRun, bindings: Bindings) -> Iterator[s
             yield f"{user} may not use SecretBinding {name}; an administrator of the namespace can allow it: {command_}"
 
 
-def _refused_by_server(client: Client, made: Json, jobs: list[Json]) -> Iterator[str]:
+def _refused_by_server(client: Client, made: Json | None, jobs: list[Json]) -> Iterator[str]:
     """Return the API server's refusals of the run, and of a Job and a pod like those that would be created."""
     name = f"runkeys-plan-{uuid4().hex[:8]}"
-    sent = {**made, "metadata": {**made["metadata"], "name": name}}
-    # Fields that stand for sealed values are none that the policies or the operator would take apart here.
-    yield from _tried(client, client.path("workflowruns"), sent, "the run")
-    for manifest in jobs:
-        task = manifest["metadata"]["labels"][f"{GROUP}/task"]
+    if made is not None:
+        sent = {**made, "metadata": {**made["metadata"], "name": name}}
+        # Fields that stand for sealed values are none that the policies or the operator would take apart here.
+        yield from _tried(client, client.path("workflowruns"), sent, "the run")
+    for job_of_run in jobs:
+        task = job_of_run["metadata"]["labels"][f"{GROUP}/task"]
+        # The policies allow the name of a run's Secret to the pods of that run's Job alone, so another one stands here.
+        manifest = _renamed(job_of_run, job_of_run["metadata"]["name"], name)
         template, spec = manifest["spec"]["template"], manifest["spec"]
         plain = {**template, "metadata": {"annotations": template["metadata"].get("annotations") or {}}}
         meta = {"name": name, "namespace": client.namespace}
@@ -166,6 +203,15 @@ def _refused_by_server(client: Client, made: Json, jobs: list[Json]) -> Iterator
         if client.may("create", "pods", group=""):
             path = f"/api/v1/namespaces/{client.namespace}/pods"
             yield from _tried(client, path, pod, f"the pod of task {task}")
+
+
+def _renamed(value: Any, old: str, new: str) -> Any:
+    """A copy with another name wherever this one stands by itself."""
+    if isinstance(value, dict):
+        return {key: _renamed(item, old, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item, old, new) for item in value]
+    return new if value == old else value
 
 
 def _tried(client: Client, path: str, body: Json, what: str) -> Iterator[str]:
@@ -209,6 +255,8 @@ def _print(settings: Settings, found: Preview) -> None:
     print_table(settings, ["TASK", "AFTER", "GETS", "FROM", "RELEASE", "AT MOST"], list(_rows(found)))
     names = [job["metadata"]["labels"][f"{GROUP}/task"] for job in found.jobs]
     echo(f"Starts at once: {', '.join(names) or 'nothing'}")
+    for text in found.told:
+        echo(line(f"The operator says: {text}"))
     for refusal in found.refusals:
         echo(line(f"Problem: {refusal} ({'needs a new run' if refusal.permanent else 'the run would wait'})"))
     for text in (*found.missing, *found.server):
@@ -270,10 +318,27 @@ def who_can(settings: Settings, verb: str, binding: str) -> None:
     else:
         echo(f"no role allows anybody to {verb} {binding}")
     echo(f"To allow it: {grant(verb, client.namespace, binding, '--user=USER')}")
-    for rule in found.to_wire()["spec"].get("access", []):
-        echo(f"Admits runs: {rule}")
+    for rule in found.spec.access:
+        echo(line(f"Admits runs: {_admits(rule)}"))
     if not found.spec.access:
         echo("Admits no run: spec.access is empty")
+
+
+def _admits(rule: AccessRule) -> str:
+    """An access rule in words. All its parts must match."""
+    parts = []
+    if rule.run_selector is not None:
+        labels = [f"{key}={value}" for key, value in rule.run_selector.match_labels.items()]
+        labels += [
+            f"{item.key} {item.operator}{f' ({chr(44).join(item.values)})' if item.values else ''}"
+            for item in rule.run_selector.match_expressions
+        ]
+        parts.append(f"with labels {', '.join(labels)}" if labels else "with any labels")
+    if rule.service_account_names is not None:
+        parts.append(f"with service account {' or '.join(rule.service_account_names)}")
+    if rule.images is not None:
+        parts.append(f"with images {' or '.join(rule.images)}")
+    return "; ".join(parts) or "none, the rule is empty"
 
 
 def _subjects(client: Client, verb: str, binding: str) -> Iterator[list[str]]:

@@ -15,7 +15,7 @@ from runkeys.cli._framework import AFTER_DASHES, INTERRUPTED, ProgramCommand, Se
 from runkeys.cli._input import read_text
 from runkeys.cli._output import print_object, run_name
 from runkeys.cli._printing import echo
-from runkeys.cli.show import follow, judge, show
+from runkeys.cli.show import WAIT, follow, judge, show
 from runkeys.client import Client
 from runkeys.client.submission import TTL, assignments, check_shape, from_command, parse_run
 from runkeys.mapping import SECRETS, add_mapping
@@ -60,7 +60,7 @@ Json = dict[str, Any]
     metavar="[TASK=]MAPPING",
     help=f'Fields of {SECRETS} for a task: {{ "parameter": secret_value("field") }}.',
 )
-@click.option("--wait", is_flag=True, help="Wait until the run finishes, and exit with its exit code.")
+@click.option("--wait", is_flag=True, help=WAIT)
 @click.option("--timeout", type=click.FloatRange(0), help="Maximum seconds to wait.")
 @click.option("--dry-run", is_flag=True, help="Print the run that would be sent, and start nothing.")
 @click.option("--local", is_flag=True, help="Run the tasks as processes on this machine, without a cluster.")
@@ -172,7 +172,7 @@ def _start(
         judge(follow(settings, client, name, timeout))
     except KeyboardInterrupt:
         stop = shell("runkeys", "cancel", name)
-        echo(f"\nInterrupted. Run {name} continues; to stop it: {stop}", err=True)
+        echo(f"\nInterrupted. Run {name} is not stopped by that; to stop it: {stop}", err=True)
         sys.exit(INTERRUPTED)
 
 

@@ -13,7 +13,10 @@ from runkeys.cli._output import NOTHING, print_object, print_table
 from runkeys.cli._printing import echo
 from runkeys.client.binding_secrets import BindingSecrets, check_name
 from runkeys.names import is_variable_name
+from runkeys.planning.access import USE
 from runkeys.problems import Usage
+
+_READY = {True: "True", False: "False", None: "Unknown"}
 
 
 def _binding(function: Function) -> Function:
@@ -48,8 +51,14 @@ def set_secret(settings: Settings, name: str, binding: str | None, from_file: st
 
 @command(name="list")
 @_binding
-def list_secrets(settings: Settings, binding: str | None) -> None:
+@click.option("--shared", is_flag=True, help="List the secrets of all shared bindings of the namespace.")
+def list_secrets(settings: Settings, binding: str | None, *, shared: bool) -> None:
     """List the secrets' names, never their values."""
+    if shared:
+        if binding is not None:
+            raise Usage("give either --binding, or --shared for all shared bindings")
+        _list_shared(settings)
+        return
     vault = BindingSecrets(settings.client(), binding)
     found = vault.items()
     if settings.output in ("json", "yaml"):
@@ -68,15 +77,40 @@ def list_secrets(settings: Settings, binding: str | None) -> None:
         for item in found:
             echo(item.name)
     elif found:
-        words = {True: "True", False: "False", None: "Unknown"}
         rows = [
-            [item.name, item.origin, words[item.ready], item.reason or NOTHING, item.changed or NOTHING]
+            [item.name, item.origin, _READY[item.ready], item.reason or NOTHING, item.changed or NOTHING]
             for item in found
         ]
         print_table(settings, ["NAME", "FROM", "READY", "REASON", "CHANGED"], rows)
         settings.say(f"in {vault.what}")
     else:
         settings.say(f"no secrets in {vault.what}")
+
+
+def _list_shared(settings: Settings) -> None:
+    client = settings.client()
+    bindings = [item for item in client.bindings() if item.spec.owner is None]
+    rows = []
+    for item in sorted(bindings, key=lambda item: item.metadata.name):
+        name = item.metadata.name
+        usable = client.may(USE, item.CRD.plural, name=name)
+        rows += [(name, usable, secret) for secret in BindingSecrets(client, name).items()]
+    if settings.output in ("json", "yaml"):
+        items = [{"binding": name, "name": secret.name, "use": usable} for name, usable, secret in rows]
+        print_object(settings, {"items": items})
+    elif settings.output == "name":
+        for name, _, secret in rows:
+            echo(f"{name}/{secret.name}")
+    elif rows:
+        cells = [
+            [name, secret.name, secret.origin, _READY[secret.ready], "yes" if usable else "no"]
+            for name, usable, secret in rows
+        ]
+        print_table(settings, ["BINDING", "NAME", "FROM", "READY", "YOU MAY USE IT"], cells)
+        if not all(usable for _, usable, _ in rows):
+            settings.say(f"who may use a binding: {shell('runkeys', 'who-can', 'use')} BINDING")
+    else:
+        settings.say(f"no secrets in shared bindings of namespace {client.namespace}")
 
 
 @command(name="get")

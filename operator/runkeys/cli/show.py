@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runkeys._text.words import line
+from runkeys._text.words import line, shell
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import (
     as_list,
@@ -22,30 +22,42 @@ from runkeys.cli._output import (
 )
 from runkeys.cli._printing import colored, echo, log
 from runkeys.client import Client, released
-from runkeys.problems import NotReleased, RunFailed, TimedOut
+from runkeys.problems import NotReleased, RunFailed, TimedOut, Usage
 
 if TYPE_CHECKING:
     from runkeys.api import WorkflowRun
 
 
+WAIT = (
+    "Wait until the run finishes. Exit code: 0 it succeeded, 1 it failed or was cancelled, 7 --timeout was reached,"
+    " 8 a Secret of it may still exist."
+)
+
+
 @command()
 @click.argument("name", required=False)
-def status(settings: Settings, name: str | None) -> None:
-    """Show the tasks of run NAME and the exposure of their secrets. Without NAME, list all runs."""
+@click.option("-A", "--all-namespaces", is_flag=True, help="List the runs of all namespaces.")
+def status(settings: Settings, name: str | None, *, all_namespaces: bool) -> None:
+    """Show the tasks of run NAME and the exposure of their secrets. Without NAME, list all runs.
+
+    TIME is how long a task's attempts took in all, EXPOSED how long its values were in the cluster.
+    """
+    if name is not None and all_namespaces:
+        raise Usage("give either the name of a run, or -A for the runs of all namespaces")
     client = settings.client()
     if name is not None:
         show(settings, client.get(name))
         return
-    runs = client.runs()
+    runs = client.runs(all_namespaces=all_namespaces)
     if settings.output == "name":
         for run in runs:
             echo(run_name(run))
     elif settings.output in ("json", "yaml"):
         print_object(settings, as_list([run.to_wire() for run in runs]))
     elif runs:
-        print_table(settings, *runs_table(runs, now()))
+        print_table(settings, *runs_table(runs, now(), namespaces=all_namespaces))
     else:
-        settings.say(f"no runs in namespace {client.namespace}")
+        settings.say("no runs" if all_namespaces else f"no runs in namespace {client.namespace}")
 
 
 def show(settings: Settings, run: WorkflowRun) -> None:
@@ -69,7 +81,10 @@ def wire(run: WorkflowRun) -> dict[str, object]:
 @click.argument("name")
 @click.option("--timeout", type=click.FloatRange(0), help="Maximum seconds to follow it.")
 def watch(settings: Settings, name: str, timeout: float | None) -> None:
-    """Follow run NAME until it finishes. Exit codes: 1 the run failed, 8 one of its Secrets may still exist."""
+    """Follow run NAME until it finishes, and say what keeps it waiting.
+
+    Exit codes: 0 it succeeded, 1 it failed or was cancelled, 7 timeout, 8 a Secret of it may still exist.
+    """
     client = settings.client()
     judge(follow(settings, client, name, timeout))
 
@@ -90,17 +105,32 @@ def _follow_lines(
     settings: Settings, client: Client, name: str, timeout: float | None, *, silent: bool
 ) -> WorkflowRun:
     told: dict[str, str] = {}
+
+    def say(of: str, words: str) -> None:
+        """Print it once, and again when it is another."""
+        if not silent and told.get(of) != words:
+            told[of] = words
+            echo(line(words))
+
     for run in client.watch(name, timeout=timeout):
         for task in run.status.tasks:
-            words = f"{task.state}{f' ({task.reason})' if task.reason and task.reason != task.state else ''}"
-            if not silent and told.get(task.name) != words:
-                told[task.name] = words
-                echo(line(f"{task.name}: {words}"))
+            reason = f" ({task.reason})" if task.reason and task.reason != task.state else ""
+            say(task.name, f"{task.name}: {task.state}{reason}")
+            # At the end the table has them all.
+            if task.message and not run.status.finished:
+                say(f"{task.name}/", f"{task.name}: {task.message}")
+        if not run.status.finished:
+            say("/", _at_rest(run)) if run.spec.suspend else told.pop("/", None)
         if run.status.finished:
             if not silent:
                 show(settings, run)
             return run
     raise TimedOut(f"run {name} has not finished")
+
+
+def _at_rest(run: WorkflowRun) -> str:
+    name = run.metadata.name
+    return f"run {name} is suspended; to continue it: {shell('runkeys', 'resume', name)}"
 
 
 def _follow_live(settings: Settings, client: Client, name: str, timeout: float | None) -> WorkflowRun:
@@ -140,10 +170,13 @@ def logs(settings: Settings, name: str, task: str | None, container: str | None,
     """Print the logs of the tasks of run NAME."""
     client = settings.client()
     run = client.get(name)
-    if any(item.secrets for item in run.spec.tasks if task in (None, item.name)):
-        settings.say(
-            "This is what the pods wrote: values are masked only in programs that read them with the runkeys library."
-        )
+    unmasked = any(item.secrets for item in run.spec.tasks if task in (None, item.name))
     several = task is None and len(run.spec.tasks) > 1
     for said in client.logs(name, task=task, container=container, follow=follow):
+        if unmasked:
+            settings.say(
+                "This is what the pods wrote: values are masked only in programs that read them with the runkeys"
+                " library."
+            )
+            unmasked = False
         log(f"[{said.task}] {said.text}" if several else said.text)

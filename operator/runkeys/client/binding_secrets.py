@@ -110,7 +110,7 @@ class BindingSecrets:
             raw = self._read()
             entries = raw["spec"]["secrets"] if raw is not None else []
             if raw is None or name not in [item["name"] for item in entries]:
-                raise NotFound(f"there is no secret {name!r} in {self.what}")
+                raise self._unknown(name)
             left = [item for item in entries if item["name"] != name]
             try:
                 if left:
@@ -152,10 +152,21 @@ class BindingSecrets:
         )
         status = self._answer(made)
         if "sealed" not in status:
-            kind = NotFound if status.get("reason") in ("BindingNotFound", "SecretNotFound") else Denied
-            raise kind(str(status.get("message") or status.get("reason")))
+            if status.get("reason") in ("BindingNotFound", "SecretNotFound"):
+                raise self._unknown(name)
+            raise Denied(str(status.get("message") or status.get("reason")))
         place = sealing.RevealAnswer(self._client.namespace, made["metadata"]["uid"])
         return sealing.Keyring(key).open(status["sealed"], place)
+
+    def _unknown(self, name: str) -> NotFound:
+        """A secret that is not there, with those that are."""
+        try:
+            names = [item.name for item in self.items()]
+        except NotFound as error:
+            return error
+        except Denied:  # whoever may only reveal
+            return NotFound(f"there is no secret {name!r} in {self.what}")
+        return NotFound(f"there is no secret {name!r} in {self.what}; it has: {', '.join(names) or 'none'}")
 
     def _answer(self, made: dict[str, Any]) -> dict[str, Any]:
         until = time.monotonic() + _ANSWER_SECONDS

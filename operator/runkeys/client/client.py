@@ -24,7 +24,7 @@ from runkeys.client.http import MERGE_PATCH, Api, Json
 from runkeys.client.logs import LogLine, read_logs
 from runkeys.client.submission import parse_run, prepared, refusals
 from runkeys.config import choose
-from runkeys.names import OPERATOR_NAMESPACE, PUBLIC_KEYS
+from runkeys.names import API_VERSION, OPERATOR_NAMESPACE, PUBLIC_KEYS
 from runkeys.problems import Invalid, NotFound, TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -98,9 +98,10 @@ class Client(Api):
         """Return the run as it is now. Raises NotFound."""
         return self._parse(self.read(self.path("workflowruns", name)))
 
-    def runs(self) -> list[WorkflowRun]:
-        """Return all runs of the namespace, oldest first."""
-        runs = [self._parse(item) for item in self.items(self.path("workflowruns"))]
+    def runs(self, *, all_namespaces: bool = False) -> list[WorkflowRun]:
+        """Return all runs of the namespace, or of all namespaces, oldest first."""
+        path = f"/apis/{API_VERSION}/workflowruns" if all_namespaces else self.path("workflowruns")
+        runs = [self._parse(item) for item in self.items(path)]
         return sorted(runs, key=lambda run: (str(run.metadata.creation_timestamp or ""), run.metadata.name))
 
     def watch(self, name: str, *, timeout: float | None = None) -> Iterator[WorkflowRun]:
@@ -142,7 +143,8 @@ class Client(Api):
     ) -> Iterator[LogLine]:
         """Yield the log lines of the run's pods, task by task. With ``follow``, continue until the run has finished.
 
-        :raises NotFound: the run or the task does not exist, or the Jobs and their logs are already deleted.
+        :raises NotFound: the run or the task does not exist, no pod of it has started, or the Jobs and their logs are
+            already deleted.
         """
         return read_logs(self, name, task, container, follow=follow)
 
@@ -251,9 +253,7 @@ class Client(Api):
     def _events(self, name: str, version: str, until: float | None) -> Iterator[Json]:
         left = _WATCH_SECONDS if until is None else min(_WATCH_SECONDS, until - time.monotonic())
         if left <= 0:
-            raise TimedOut(
-                f"run {name} has not finished yet and continues; see: {shell('runkeys', 'status', name)}"
-            )
+            raise TimedOut(f"run {name} has not finished yet; see: {shell('runkeys', 'status', name)}")
         query = {
             "watch": "true",
             "fieldSelector": f"metadata.name={name}",

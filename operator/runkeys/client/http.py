@@ -248,7 +248,11 @@ def _problem(status: int | None, body: Any, path: str) -> Problem:
                 "the cluster does not know WorkflowRun and SecretBinding; install Runkeys in it"
             )
         return NotFound(message)
-    if status in (401, 403):
+    if status == 403:
+        from runkeys.client.rights import refusal
+
+        return refusal(message)
+    if status == 401:
         return Denied(message)
     if status == 409 and reason == "AlreadyExists" and path.endswith("/workflowruns"):
         return Conflict(f"{message}. {TAKEN}")

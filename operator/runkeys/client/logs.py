@@ -47,12 +47,32 @@ def read_logs(
             break
         run = client.after_next_change(run)
     started = any(attempt.start_time for item in run.status.tasks for attempt in item.attempts)
-    if not seen and run.status.finished and started:
+    if seen:
+        return
+    if run.status.finished and started:
         raise NotFound(
             f"the pods of run {name} and their logs no longer exist: they are kept for"
             f" {run.spec.job_ttl_seconds_after_finished} s after a Job finishes"
             " (spec.jobTtlSecondsAfterFinished)"
         )
+    of = f"run {name}" if task is None else f"task {task} of run {name}"
+    raise NotFound(f"no pod of {of} has started, so there are no logs: {_why(client, run, task, names)}")
+
+
+def _why(client: Client, run: WorkflowRun, task: str | None, names: list[str]) -> str:
+    """What keeps the pods from starting: as the status says, or as the kubelet does."""
+    told = [
+        " ".join(part for part in (f"{item.name}:", item.state, item.reason, item.message) if part)
+        for item in run.status.tasks
+        if task in (None, item.name)
+    ]
+    told += [
+        f"pod {pod['metadata']['name']}: {waiting.get('reason', 'waiting')} {waiting.get('message', '')}".rstrip()
+        for pod in _pods(client, run, task, names)
+        for item in (pod.get("status") or {}).get("containerStatuses") or []
+        if (waiting := (item.get("state") or {}).get("waiting")) is not None
+    ]
+    return "; ".join(told) or "the operator has not looked at the run yet"
 
 
 def _pods(client: Client, run: WorkflowRun, task: str | None, names: list[str]) -> list[Json]:

@@ -18,7 +18,7 @@ from uuid import uuid4
 from runkeys.local.process import Process
 from runkeys.local.volumes import POOLS, Volumes, field_of
 from runkeys.names import FOLDER_VARIABLES, RUNTIME, RUNTIME_VARIABLE, SECRETS_VARIABLE, TASK_VARIABLE
-from runkeys.planning.observation import ContainerView, PodView
+from runkeys.planning.observation import ContainerView, PodView, Role
 from runkeys.planning.readers import shape_of
 
 Json = dict[str, Any]
@@ -71,8 +71,9 @@ class LocalPod:
             "Pending",
             spec["serviceAccountName"],
             tuple(
-                ContainerView(item["name"], str(item.get("image", "")))
-                for item in (*self._waiting, *self._main)
+                ContainerView(item["name"], str(item.get("image", "")), role=role)
+                for role, found in ((Role.INIT, self._waiting), (Role.MAIN, self._main))
+                for item in found
             ),
             shape=shape_of(spec),
             deadline_seconds=spec.get("activeDeadlineSeconds"),

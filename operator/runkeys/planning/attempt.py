@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from runkeys.api import AttemptStatus, Exposure, Task
 from runkeys.api.binding import ON_START, SEALED
 from runkeys.names import object_labels
-from runkeys.planning import certificate_requests, manifests
+from runkeys.planning import certificate_requests, manifests, waiting
 from runkeys.planning.access import Subject
 from runkeys.planning.actions import Action, DeleteSecret, Deliver, Diagnose, EnsureSecret
 from runkeys.planning.bindings import access_refusal, requester_of
@@ -144,6 +144,8 @@ class AttemptPlanner:
             return self._finished(attempt)
         if stop is not None:
             return AttemptStep(attempt, ended=stop)
+        if self._lacks_its_pod():
+            return AttemptStep(attempt, self._state(), refresh=True)
         lost, again = self._key_lost(attempt)
         due = (*due, *again)
         if lost is not None:
@@ -166,8 +168,10 @@ class AttemptPlanner:
         )
 
     def _awaits_values(self, attempt: AttemptStatus) -> bool:
-        """Whether a pod with a node waits for values that this process has not given it yet.
+        """Whether a pod waits for values that this process has not given it yet, and a kubelet is there to read them.
 
+        The kubelet says that it has a pod before it looks for the Secret, but not so long before that the Secret would
+        come in time. So that a scheduler chose the node is believed, and for how long: see :mod:`.waiting`.
         A deleted Secret is not created again: its time has passed. If the containers have started, the Secret
         existed, even if this process does not remember it (because it started later).
         """
@@ -176,10 +180,10 @@ class AttemptPlanner:
         known = secret.made_at or secret.gone_at or secret.held_by
         if not self.task.secrets or self.job.deleting or over or known:
             return False
-        waiting = [pod for pod in self._pods if pod.awaits(self._secret_containers)]
+        pods = [pod for pod in self._pods if pod.awaits(self._secret_containers)]
         if self.job.sealed:
-            return any(certificate_requests.due(self.obs, pod, attempt) for pod in waiting)
-        return bool(waiting)
+            return any(certificate_requests.due(self.obs, pod, attempt) for pod in pods)
+        return any(pod.taken or pod.scheduled for pod in pods)
 
     # its values
 
@@ -305,10 +309,12 @@ class AttemptPlanner:
 
     def _stop(self) -> tuple[Ended | None, Due]:
         """How and why the operator has to end the attempt, if it has to; else when that may be."""
-        asked = self._asked_to_stop() or self._replaced()
+        asked = self._asked_to_stop() or self._suspended() or self._replaced() or self._bereft()
         if asked is not None:
             return asked, ()
-        late, due = self._late_start()
+        late, due = waiting.late_start(
+            self.task, self._current, self.now, given=bool(self._recorded.exposures)
+        )
         if late is not None:
             return late, ()
         limit = self._lifetime()
@@ -325,11 +331,26 @@ class AttemptPlanner:
             return Ended(Outcome.FAILED, Reason.RUN_DEADLINE_EXCEEDED, message)
         return _asked_to_end(self.obs, self.task)
 
+    def _had_a_pod(self) -> bool:
+        return bool(self._pods) or self._recorded.pod_uid is not None
+
+    def _suspended(self) -> Ended | None:
+        """Somebody suspends the Job, which ends its pod. Another one would come, without what this one was given."""
+        well = any(pod.phase == "Succeeded" for pod in self._pods)
+        if not self.job.suspended or self.job.deleting or well or not self._had_a_pod():
+            return None
+        message = f"Job {self.job.name} was suspended (its spec.suspend), which ended its pod"
+        return Ended(Outcome.DISRUPTED, Reason.JOB_SUSPENDED, message)
+
     def _replaced(self) -> Ended | None:
-        """A Job has only one pod at a time, so the pod that has the values is no longer the Job's."""
+        """A Job has only one pod at a time, so the pod that has the values, or had its turn, is no longer the Job's."""
         uid = self._recorded.pod_uid
         second = next((pod for pod in self._current if uid not in (None, pod.uid)), None)
-        if second is None or not (self._recorded.exposures or self._recorded.sealed is not None):
+        if second is None:
+            return None
+        own = next((pod for pod in self.obs.pods if pod.uid == uid), None)
+        given = bool(self._recorded.exposures) or self._recorded.sealed is not None
+        if own is not None and not own.over and not given:
             return None
         message = f"pod {second.name} was created next to the pod that got the secrets, or in its place"
         return Ended(Outcome.DISRUPTED, Reason.POD_REPLACED, message)
@@ -353,21 +374,22 @@ class AttemptPlanner:
             return Ended(Outcome.DISRUPTED, Reason.DISRUPTED, message), ()
         return None, ()
 
-    def _late_start(self) -> tuple[Ended | None, Due]:
-        current, seconds = self._current, self.task.start_deadline_seconds
-        if not current or any(pod.started for pod in current):
-            return None, ()
-        bound = min((pod.bound_at for pod in current if pod.bound_at is not None), default=self.now)
-        deadline = bound + timedelta(seconds=seconds)
-        if deadline > self.now:
-            return None, (deadline,)
-        seen = next((c for pod in current for c in pod.containers if c.waiting), None)
-        found = f" (container {seen.name}: {seen.waiting})" if seen else ""
-        message = (
-            f"no container started within {seconds} s after the pod got a node{found}; raise"
-            " startDeadlineSeconds, or fix the cause"
+    def _lacks_its_pod(self) -> bool:
+        """Whether its pod is gone, and the Job controller has not counted it: then the Job ends by no fault of it."""
+        job = self.job
+        passive = job.state is not JobState.ACTIVE or job.deleting or job.suspended or job.counted
+        return (
+            not passive
+            and self._had_a_pod()
+            and all(pod.gone and pod.phase != "Succeeded" for pod in self._pods)
         )
-        return Ended(*at_fault(current, Reason.START_DEADLINE_EXCEEDED, message)), ()
+
+    def _bereft(self) -> Ended | None:
+        """The end of an attempt whose pod is gone while its Job goes on, as read by name."""
+        if not self.obs.fresh or not self._lacks_its_pod():
+            return None
+        message = f"the pod of Job {self.job.name} is gone, and the Job continues as if it had had none"
+        return Ended(Outcome.DISRUPTED, Reason.POD_GONE, message)
 
     def _lifetime(self) -> datetime | None:
         """Until when the values may be there: as long as the pod's own deadline.
@@ -397,31 +419,29 @@ class AttemptPlanner:
     # how it stands
 
     def _state(self) -> Verdict:
-        blocked = next(
-            (
-                container
-                for pod in self._current
-                if not pod.started
-                for container in pod.containers
-                if _is_trouble(container.waiting)
-            ),
-            None,
-        )
+        if self.job.suspended and not self._had_a_pod():
+            found = waiting.suspended(self.job)
+            return Verdict(State.WAITING, found.reason, str(found), found)
+        unreachable, _ = waiting.not_taken(self._current, self.now)
+        if unreachable is not None:
+            return Verdict(State.WAITING, unreachable.reason, str(unreachable), unreachable)
+        blocked = waiting.trouble(self._current, self._secret_containers)
         if blocked is not None:
-            reason = "ImagePullBackOff" if blocked.waiting == "ErrImagePull" else blocked.waiting
-            message = f"container {blocked.name} of pod {self._current[0].name} waits"
-            return Verdict(State.WAITING, reason, message)
+            return blocked
         if self._pods:
             return _RUNNING
-        found = self._memory.waiting
-        if found is not None and found.refusal is not None and found.at >= self.job.created:
-            return Verdict(State.WAITING, found.refusal.reason, str(found.refusal), found.refusal)
+        last = self._memory.waiting
+        if last is not None and last.refusal is not None and last.at >= self.job.created:
+            return Verdict(State.WAITING, last.refusal.reason, str(last.refusal), last.refusal)
         return Verdict(State.WAITING, "NoPod", "waiting for the pod to be created and to get a node")
 
     def _diagnosis(self) -> tuple[tuple[Action, ...], Due]:
-        """The diagnosis of a missing pod, if one is due; else when it is due."""
+        """The diagnosis of a missing pod, if one is due; else when it is due, or when there is something to say."""
         if self._pods:
-            return (), ()
+            _, due = waiting.not_taken(self._current, self.now)
+            return (), ((due,) if due is not None else ())
+        if self.job.suspended:
+            return (), (self.now + DIAGNOSE_EVERY,)
         last = self._memory.waiting
         if last is None or last.at < self.job.created:
             next_time = self.job.created + PATIENCE
@@ -468,7 +488,3 @@ def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
 def _too_long(pods: list[PodView]) -> Ended:
     message = "the pod still existed after the longest time that its run and bindings allow"
     return Ended(*at_fault(pods, Reason.LIFETIME_EXCEEDED, message))
-
-
-def _is_trouble(waiting: str) -> bool:
-    return bool(waiting) and waiting not in ("ContainerCreating", "PodInitializing")

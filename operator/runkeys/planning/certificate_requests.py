@@ -19,7 +19,7 @@ from runkeys.planning.observation import NOTHING_LEFT, Observation, PodView, Req
 from runkeys.planning.refusal import listed
 
 _OTHER_POD = (
-    "another pod of this attempt has got the values, and each attempt gets them once; create a new run"
+    "another pod of this attempt has got the values, and each attempt gets them once; see the next attempt"
 )
 _NEWER = "the kubelet has created a newer request for this pod, which is answered instead"
 _NOT_SEALED = "this pod gets its secrets by a Secret; set delivery: Sealed in the run"

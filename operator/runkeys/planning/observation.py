@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -14,10 +14,14 @@ from runkeys.planning.bindings import Bindings
 from runkeys.planning.memory import Memory
 from runkeys.planning.pod_template import volume_images
 from runkeys.planning.readers import NO_SHAPE, Shape, is_key, readers, shape_of
+from runkeys.planning.refusal import shortened
 from runkeys.planning.requirements import NO_SUPPORT, SealedSupport
 
 LABEL_JOB_UID = "batch.kubernetes.io/controller-uid"
 """Label by which a Job counts its pods: those that have its uid here, and that it owns."""
+
+_MOST_MESSAGE = 400
+"""Limit on what is kept of a message that Kubernetes wrote into a status."""
 
 
 NOTHING_LEFT = "NothingToDeliver"
@@ -42,6 +46,8 @@ class JobView:
     :ivar ttl_seconds: how long after its end Kubernetes removes it, and with it its Secret.
     :ivar gone: it was deleted.
     :ivar sealed: its pod gets its values by sealed delivery: no Secret is ever created for it.
+    :ivar suspended: it has no pod and makes none until somebody resumes it.
+    :ivar counted: it has counted a pod as ended, so that it will finish by itself.
     """
 
     name: str
@@ -58,10 +64,16 @@ class JobView:
     gone: bool = False
     sealed: bool = False
     run_uid: str = ""
+    suspended: bool = False
+    counted: bool = False
 
     def vanished(self) -> JobView:
         """It is gone, and its deletion was not seen."""
         return replace(self, gone=True)
+
+    def after(self, _before: JobView) -> JobView:
+        """With what was known before: nothing of that is lost in a newer version."""
+        return self
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> JobView:
@@ -87,7 +99,22 @@ class JobView:
             ttl_seconds=raw["spec"].get("ttlSecondsAfterFinished"),
             sealed=any(is_key(volume) for volume in raw["spec"]["template"]["spec"].get("volumes") or []),
             run_uid=run_uid_of(metadata),
+            suspended=bool(raw["spec"].get("suspend")),
+            counted=_has_counted(status),
         )
+
+
+class Role(StrEnum):
+    """What a container is to its pod."""
+
+    MAIN = "Main"
+    INIT = "Init"
+    SIDECAR = "Sidecar"
+    """An init container that runs beside the others, and that the kubelet stops after them."""
+    EPHEMERAL = "Ephemeral"
+
+
+_RUN_ONCE = (Role.INIT, Role.MAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +124,8 @@ class ContainerView:
     :ivar restartable: it may start again after it ended (a sidecar), so that its end says nothing.
     :ivar reads: it can read the run's values as soon as they exist.
     :ivar waiting: why it does not run yet, e.g. ``ImagePullBackOff``; empty if it is not waiting.
-    :ivar output: its termination message.
+    :ivar message: the kubelet's words on that. :ivar reason: its word for how it ended, e.g. ``OOMKilled``.
+    :ivar output: its termination message: what the task wrote, unless it never ran.
     """
 
     name: str
@@ -111,6 +139,13 @@ class ContainerView:
     output: str = ""
     ended_at: datetime | None = None
     reads: bool = False
+    role: Role = Role.MAIN
+    reason: str = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs, as far as can be told of one that may start again."""
+        return self.started and not self.ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +153,12 @@ class PodView:
     """The fields of a pod with a node that planning uses.
 
     :ivar job_uid: uid of the Job that controls it, empty if none does.
+    :ivar reason: the kubelet's word for why the pod as a whole ended. :ivar message: its words.
+    :ivar disruption: why it was to leave its node, in Kubernetes' words.
     :ivar gone: it was deleted; nothing of it runs any more, or will.
+    :ivar deleted_at: when its deletion was asked for.
+    :ivar taken: the kubelet of its node has it, as its status shows.
+    :ivar scheduled: a scheduler gave it its node, one that is there and was Ready; not whoever named the node in it.
     :ivar volume_images: images that are mounted as volumes.
     :ivar shape: what decides who reads in it. :ivar deadline_seconds: its ``activeDeadlineSeconds``.
     :ivar grace_seconds: how long after that its containers may take to end.
@@ -139,6 +179,11 @@ class PodView:
     shape: Shape = NO_SHAPE
     deadline_seconds: int | None = None
     grace_seconds: int = 0
+    message: str = ""
+    disruption: str = ""
+    deleted_at: datetime | None = None
+    taken: bool = True
+    scheduled: bool = True
 
     @property
     def over(self) -> bool:
@@ -150,9 +195,32 @@ class PodView:
         """Whether any container has started."""
         return any(container.started for container in self.containers)
 
+    def stuck_since(self, names: Sequence[str]) -> datetime | None:
+        """Since when it does nothing although a container has yet to start; None if something goes on.
+
+        ``names``: the containers that the task is about. While one of them has yet to start, only init containers and
+        others of them are progress; a sidecar never is.
+        """
+        missing = [item for item in self.containers if not item.started and item.role is not Role.EPHEMERAL]
+        if self.over or not missing:
+            return None
+        any_will_do = not any(item.name in names for item in missing)
+        if any(
+            item.running
+            and (item.role is Role.INIT or (item.role is Role.MAIN and (any_will_do or item.name in names)))
+            for item in self.containers
+        ):
+            return None
+        moments = [self.bound_at, *(item.ended_at for item in self.containers if item.role in _RUN_ONCE)]
+        return max((moment for moment in moments if moment is not None), default=None)
+
     def vanished(self) -> PodView:
         """It is gone, and its deletion was not seen: how it ended is unknown."""
         return replace(self, gone=True, phase=self.phase if self.over else "Unknown")
+
+    def after(self, before: PodView) -> PodView:
+        """With when its deletion was asked for first: at the end the kubelet asks for it once more."""
+        return replace(self, deleted_at=before.deleted_at or self.deleted_at)
 
     def awaits(self, names: list[str]) -> bool:
         """Whether a container called one of ``names`` has yet to start."""
@@ -178,7 +246,9 @@ class PodView:
         if job_uid_of(metadata) != job_uid:
             job_uid = ""  # the Job controller labels its pods and disowns others: an owner reference alone is a claim
         conditions = {item["type"]: item for item in status.get("conditions") or []}
-        bound = conditions.get("PodScheduled", {})
+        bound, disruption = conditions.get("PodScheduled", {}), conditions.get("DisruptionTarget", {})
+        disrupted = disruption.get("status") == "True"
+        statuses = [status.get(f"{kind}Statuses") for kind in ("container", "initContainer")]
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
@@ -188,12 +258,17 @@ class PodView:
             service_account=spec.get("serviceAccountName", "default"),
             containers=tuple(_containers(spec, status)),
             reason=status.get("reason", ""),
-            disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
+            disrupted=disrupted,
             node=spec.get("nodeName", ""),
             volume_images=tuple(volume_images(spec)),
             shape=shape_of(spec),
             deadline_seconds=spec.get("activeDeadlineSeconds"),
             grace_seconds=spec.get("terminationGracePeriodSeconds", 0),
+            message=shortened(status.get("message", ""), _MOST_MESSAGE),
+            disruption=_words(disruption) if disrupted else "",
+            deleted_at=_deletion(metadata),
+            scheduled=bound.get("status") == "True",
+            taken="startTime" in status or any(statuses) or status.get("phase", "Pending") != "Pending",
         )
 
 
@@ -291,14 +366,39 @@ def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[Cont
                     ended=terminated is not None,
                     restartable="restartPolicy" in container or "restartPolicyRules" in container,
                     waiting=waiting.get("reason", ""),
-                    message=waiting.get("message", ""),
+                    message=shortened(waiting.get("message", ""), _MOST_MESSAGE),
                     exit_code=terminated.get("exitCode") if terminated else None,
                     output=terminated.get("message", "") if terminated else "",
                     ended_at=_moment(terminated.get("finishedAt")) if terminated else None,
                     reads=container["name"] in reading,
+                    role=_role(kind, container),
+                    reason=terminated.get("reason", "") if terminated else "",
                 )
             )
     return views
+
+
+def _role(kind: str, container: Mapping[str, Any]) -> Role:
+    if kind == "initContainer":
+        return Role.SIDECAR if container.get("restartPolicy") == "Always" else Role.INIT
+    return Role.MAIN if kind == "container" else Role.EPHEMERAL
+
+
+def _has_counted(status: Mapping[str, Any]) -> bool:
+    """Whether a Job has seen its pod end: the Job controller notes that before it lets the pod go."""
+    uncounted = status.get("uncountedTerminatedPods") or {}
+    return any(of.get(how) for of in (status, uncounted) for how in ("failed", "succeeded"))
+
+
+def _deletion(metadata: Mapping[str, Any]) -> datetime | None:
+    """When a deletion was asked for; the object says when it has to be carried out."""
+    latest = _moment(metadata.get("deletionTimestamp"))
+    return latest - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0) if latest else None
+
+
+def _words(condition: Mapping[str, Any]) -> str:
+    words = (condition.get("reason", ""), condition.get("message", ""))
+    return shortened(": ".join(word for word in words if word), _MOST_MESSAGE)
 
 
 def _controller(metadata: Mapping[str, Any], kind: str) -> str:

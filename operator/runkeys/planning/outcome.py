@@ -8,9 +8,12 @@ from typing import Any
 
 from runkeys._text import documents
 from runkeys.api import Task
-from runkeys.planning.observation import JobState, JobView, PodView
-from runkeys.planning.refusal import Reason
+from runkeys.planning.observation import ContainerView, JobState, JobView, PodView, Role
+from runkeys.planning.refusal import Reason, shortened
 from runkeys.planning.status import Outcome
+
+_MOST_SAID = 400
+"""Limit on what is repeated of a container runtime's message."""
 
 MAX_OUTPUT_BYTES = 4095
 """The kubelet cuts a termination message at 4096 bytes, and those of all containers of a pod at 12 KiB."""
@@ -30,14 +33,36 @@ def outcome_of(task: Task, job: JobView, pods: list[PodView]) -> Ended:
     """Outcome of the attempt whose ``job`` has finished. Pods that are gone count as they were last seen."""
     if job.state is JobState.SUCCEEDED:
         return _output(task, pods) if task.record_output else Ended(Outcome.SUCCEEDED)
-    if any(pod.disrupted for pod in pods) or job.reason == "PodFailurePolicy":
-        return Ended(Outcome.DISRUPTED, Reason.DISRUPTED, f"the pod was taken off its node: {job.message}")
+    return _failed(task, job, pods)
+
+
+def _failed(task: Task, job: JobView, pods: list[PodView]) -> Ended:
+    off = next((pod for pod in pods if pod.disrupted), None)
+    if off is not None or job.reason == "PodFailurePolicy":
+        why = off.disruption if off is not None else ""
+        return Ended(
+            Outcome.DISRUPTED, Reason.DISRUPTED, f"the pod was taken off its node: {why or job.message}"
+        )
     if any(pod.reason == "DeadlineExceeded" for pod in pods):
         message = "the pod was active for longer than its activeDeadlineSeconds"
         return Ended(Outcome.FAILED, Reason.DEADLINE_EXCEEDED, message)
-    codes = exit_codes(pods)
-    told = "; ".join(f"container {name} exited with code {code}" for name, code in codes) or job.message
-    match _policy_says(task, codes):
+    refused = next((pod for pod in pods if pod.phase == "Failed" and pod.reason not in ("", _EVICTED)), None)
+    if refused is not None:
+        message = f"node {refused.node} did not take pod {refused.name}, or gave it up: {_said_of(refused)}"
+        return Ended(Outcome.DISRUPTED, Reason.DISRUPTED, message)
+    ended = _ended_badly(pods)
+    known = [item for item in ended if item.reason != _UNKNOWN]
+    deleted = next((pod for pod in pods if pod.deleted_at is not None and not _ended_before(pod)), None)
+    if ended and not known and deleted is None:
+        what = f"container {ended[0].name} ended, and its node does not know how ({_UNKNOWN})"
+        return Ended(Outcome.DISRUPTED, Reason.DISRUPTED, what)
+    told = "; ".join(_how(item) for item in ended) or _unseen(job, pods)
+    if deleted is not None:
+        told = f"pod {deleted.name} was deleted while it ran (kubectl delete pod, or another client): {told}"
+    evicted = next((pod for pod in pods if pod.reason == _EVICTED), None)
+    if evicted is not None:
+        told = f"pod {evicted.name} exceeded its limits: {_said_of(evicted)}"
+    match _policy_says(task, pods, known):
         case "FailJob":
             message = f"{told}, and by podFailurePolicy there is no further attempt"
             return Ended(Outcome.FAILED, Reason.FAILED_FOR_GOOD, message)
@@ -82,24 +107,75 @@ def counted_instead(own: list[PodView], of_job: list[PodView]) -> str:
     )
 
 
-def exit_codes(pods: list[PodView]) -> list[tuple[str, int]]:
-    """Containers that ended with an exit code other than 0."""
-    return [
-        (container.name, container.exit_code)
+_EVICTED = "Evicted"
+"""Reason of a pod that took more than its own limits allow, unless it bears the mark of a disruption."""
+
+_UNKNOWN = "ContainerStatusUnknown"
+"""Reason of a container that the kubelet has lost sight of: exit code 137 is the kubelet's, not the container's."""
+
+_NEVER_RAN = ("StartError", "ContainerCannotRun")
+"""Reasons of a container whose program never ran, so that its message is the runtime's. Of all others the task may
+have written the message, with anything in it."""
+
+
+def _ended_badly(pods: list[PodView]) -> list[ContainerView]:
+    """Containers whose exit code is the failure of their pod, the task's own if there are any.
+
+    Sidecars are none: the kubelet ends them when the pod is over, and their exit codes decide nothing in Kubernetes.
+    """
+    failed = [
+        item
         for pod in pods
-        for container in pod.containers
-        if container.exit_code
+        for item in pod.containers
+        if item.exit_code and item.role in (Role.INIT, Role.MAIN)
     ]
+    return [item for item in failed if item.reason != _UNKNOWN] or failed
 
 
-def _policy_says(task: Task, codes: list[tuple[str, int]]) -> str:
-    """The action of the first rule that matches the exit codes."""
+def _ended_before(pod: PodView) -> bool:
+    """Whether a container of a pod had failed by itself before somebody deleted the pod."""
+    return any(
+        pod.deleted_at is not None and item.ended_at is not None and item.ended_at < pod.deleted_at
+        for item in _ended_badly([pod])
+    )
+
+
+def _unseen(job: JobView, pods: list[PodView]) -> str:
+    """What can be said of a failure without any container that failed."""
+    if all(pod.gone for pod in pods):
+        return f"its pod is gone, and how it ended is not known: {job.message}"
+    return job.message
+
+
+def _said_of(pod: PodView) -> str:
+    return ": ".join(text for text in (pod.reason, pod.message) if text)
+
+
+def _how(container: ContainerView) -> str:
+    """How a container ended, without anything that the task wrote."""
+    name, code, reason = container.name, container.exit_code, container.reason
+    if reason in _NEVER_RAN:
+        return f"container {name} did not start ({reason}): {shortened(container.output, _MOST_SAID)}"
+    if reason in ("", "Error", "Completed"):
+        return f"container {name} exited with code {code}"
+    return f"container {name} exited with code {code} ({reason})"
+
+
+def _policy_says(task: Task, pods: list[PodView], ended: list[ContainerView]) -> str:
+    """The action of the first rule that matches the exit codes.
+
+    A rule that names no container looks at those that the task is about, if one of them failed.
+    """
+    own = [item for item in ended if item.name in task.secret_containers]
+    everything = [
+        item for pod in pods for item in pod.containers if item.exit_code and item.reason != _UNKNOWN
+    ]
     policy = task.pod_failure_policy
     for rule in policy.rules if policy is not None else ():
         wanted = rule.on_exit_codes
-        for name, code in codes:
-            listed = code in wanted.values
-            if wanted.container_name in (None, name) and listed == (wanted.operator == "In"):
+        named = [item for item in everything if item.name == wanted.container_name]
+        for item in named if wanted.container_name is not None else own or ended:
+            if (item.exit_code in wanted.values) == (wanted.operator == "In"):
                 return rule.action
     return ""
 

@@ -63,6 +63,8 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     AMBIGUOUS_PODS = "AmbiguousPods"
     POD_CHANGED = "PodChanged"
+    JOB_SUSPENDED = "JobSuspended"
+    NODE_UNREACHABLE = "NodeUnreachable"
     POLICIES_MISSING = "PoliciesMissing"
     # how an attempt ended
     JOB_FAILED = "JobFailed"
@@ -70,6 +72,7 @@ class Reason(StrEnum):
     START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
     LIFETIME_EXCEEDED = "LifetimeExceeded"
     POD_REPLACED = "PodReplaced"
+    POD_GONE = "PodGone"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     DISRUPTED = "Disrupted"
     FAILED_FOR_GOOD = "FailedForGood"

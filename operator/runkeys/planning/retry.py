@@ -16,20 +16,45 @@ RETRY_AFTER = timedelta(seconds=30)
 FIRST_BACKOFF, LONGEST_BACKOFF = timedelta(seconds=10), timedelta(minutes=6)
 """Delay before the next attempt, doubled with each failure, as for the pods of a batch/v1 Job."""
 
-MOST_DISRUPTIONS = 10
+MOST_UNCOUNTED = 10
+"""Disruptions, and failures that the podFailurePolicy ignores: so many of each. Kubernetes has no limit for these; here
+each attempt stays in the status."""
 
 MOST_ATTEMPTS = 100
 """Only those that are ended by suspend do not count otherwise. A status can tell of 128."""
 
 
 def next_start(attempts: Sequence[AttemptStatus]) -> datetime | None:
-    """When the next attempt may start, after the back-off of those that failed; None: at once."""
+    """When the next attempt may start, after the back-off of those that failed; None: at once.
+
+    As for a Job's pods, those that do not count wait, too. Only after its first disruption a task goes on at once.
+    """
     last = attempts[-1] if attempts else None
-    if last is None or last.end_time is None or not Outcome(last.outcome).counts:
+    if last is None or last.end_time is None:
         return None
-    failures = sum(Outcome(item.outcome).counts for item in attempts)
+    failures = _alike(attempts) - (_is_disruption(last))
+    if Outcome(last.outcome) in _NO_FAILURE or failures < 1:
+        return None
     pause: timedelta = FIRST_BACKOFF * 2 ** min(failures - 1, 16)
     return last.end_time + min(LONGEST_BACKOFF, pause)
+
+
+_NO_FAILURE = (Outcome.SUCCEEDED, Outcome.SUSPENDED, Outcome.CANCELLED)
+
+
+def _is_disruption(attempt: AttemptStatus) -> bool:
+    """Whether the cluster ended it. Of a failure that the podFailurePolicy ignores the reason says so."""
+    return attempt.outcome == Outcome.DISRUPTED and attempt.reason != Reason.JOB_FAILED
+
+
+def _alike(attempts: Sequence[AttemptStatus]) -> int:
+    """How many attempts ended like the last one: disrupted, with a failure that is ignored, or with one that counts."""
+    last = attempts[-1]
+    if Outcome(last.outcome).counts:
+        return sum(Outcome(item.outcome).counts for item in attempts)
+    return sum(
+        item.outcome == last.outcome and _is_disruption(item) == _is_disruption(last) for item in attempts
+    )
 
 
 def verdict_of(task: Task, attempts: Sequence[AttemptStatus], message: str) -> Verdict | None:
@@ -46,11 +71,10 @@ def verdict_of(task: Task, attempts: Sequence[AttemptStatus], message: str) -> V
     if outcome is Outcome.CANCELLED:
         return Verdict(State.CANCELLED, last.reason, message)
     failures = sum(Outcome(item.outcome).counts for item in attempts)
-    disruptions = sum(item.outcome == Outcome.DISRUPTED for item in attempts)
     if (
         last.reason in (Reason.RUN_DEADLINE_EXCEEDED, Reason.FAILED_FOR_GOOD)
         or (outcome.counts and failures > task.backoff_limit)
-        or (outcome is Outcome.DISRUPTED and disruptions > MOST_DISRUPTIONS)
+        or (outcome is Outcome.DISRUPTED and _alike(attempts) > MOST_UNCOUNTED)
     ):
         return Verdict(State.FAILED, last.reason, message)
     if len(attempts) >= MOST_ATTEMPTS:

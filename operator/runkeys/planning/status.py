@@ -244,6 +244,7 @@ def _conditions(
     waits = refusal is not None and not final and not verdict.state.final
     # A queue, an autoscaler or another pod's end brings a node: nobody has to do anything, so nothing is stalled.
     queued = waits and refusal is not None and refusal.reason is Reason.UNSCHEDULABLE
+    goes_on = queued or (refusal is None and not final and not verdict.state.final)
     stuck = waits and not queued
     used = _input_used(run)
     before = next((item for item in run.status.conditions if item.type == REQUESTS_REFUSED), None)
@@ -256,7 +257,7 @@ def _conditions(
         condition("SecretsReleased", *_released(tasks, live, final=final)),
         condition("Complete", phase == State.SUCCEEDED, why),
         condition("Failed", failed, why, text if failed else ""),
-        condition("Reconciling", not final and not stuck, why, text if queued else ""),
+        condition("Reconciling", not final and not stuck, why, text if goes_on else ""),
         condition("Stalled", stuck or phase == State.FAILED, why, text if stuck or failed else ""),
         *([condition("InputUsed", *used)] if used is not None else []),
         *([condition(REQUESTS_REFUSED, troubles, "RequestRefused", told[:4000])] if told else []),
@@ -294,4 +295,4 @@ def _released(tasks: Sequence[TaskResult], live: int, *, final: bool) -> tuple[b
     if final:
         made = any(attempt.exposures for task in tasks for attempt in task.attempts)
         return True, "Released" if made else "NeverMade", ""
-    return False, "NotFinished", "no Secret exists now; the run continues"
+    return False, "NotFinished", "no Secret exists now; the run has not finished"

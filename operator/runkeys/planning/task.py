@@ -16,10 +16,13 @@ from runkeys.planning.exposure import clean_up, job_of
 from runkeys.planning.graph import inputs_of
 from runkeys.planning.observation import JobView, Observation
 from runkeys.planning.outcome import Ended
-from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.refusal import Reason, Refusal, shortened
 from runkeys.planning.requirements import TaskRequirements, support_refusal, task_requirements
 from runkeys.planning.retry import RETRY_AFTER, next_start, refused_lately, verdict_of
 from runkeys.planning.status import PATIENCE, Outcome, State, TaskResult, Verdict
+
+_MOST_MESSAGE = 500
+"""Limit on what is kept of why an attempt ended."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +123,7 @@ class TaskPlanner:
         again = next_start(self._over.attempts)
         if again is not None and again > self.now:
             last = self._over.attempts[-1]
-            message = (
-                f"attempt {last.number} failed ({last.reason}); the next one starts at {again:%H:%M:%S} UTC"
-            )
+            message = f"{_how(last)}; the next one starts at {again:%H:%M:%S} UTC"
             return self._step(Verdict(State.WAITING, Reason.BACK_OFF, message), due=(again,), urgent=True)
         if not self.obs.fresh:
             return self._step(Verdict(State.PENDING), refresh=True)
@@ -219,6 +220,7 @@ class TaskPlanner:
                 "end_time": attempt.end_time or at.replace(microsecond=0),
                 "outcome": ended.outcome.value,
                 "reason": str(ended.reason),
+                "message": shortened(ended.message, _MOST_MESSAGE) or None,
             }
         )
         told = ended.message or (self._status.message if self._status is not None else "")
@@ -280,6 +282,13 @@ class TaskPlanner:
             urgent,
             patience,
         )
+
+
+def _how(attempt: AttemptStatus) -> str:
+    """How a finished attempt ended, for the message while the next one waits."""
+    why = attempt.message or attempt.reason
+    failed = attempt.outcome != Outcome.DISRUPTED or attempt.reason == Reason.JOB_FAILED
+    return f"attempt {attempt.number} {'failed' if failed else 'was disrupted'}: {why}"
 
 
 def attempts_of(run: WorkflowRun, task: str) -> tuple[AttemptStatus, ...]:

@@ -46,7 +46,7 @@ def chart_template_for_pods() -> str:
 
 
 def _template(condition: str, items: Sequence[Object]) -> str:
-    text = f"{HEADER}{{{{- if {condition} }}}}\n"
+    text = HEADER + '{{- include "runkeys.defaults" . -}}\n' + f"{{{{- if {condition} }}}}\n"
     for item in items:
         served_here = _SELECTOR.sub(_served_by_the_release, _yaml(item))
         labels = '  labels:\n    {{- include "runkeys.labels" $ | nindent 4 }}\n'

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from testing.cluster.base import wait_until
 from testing.namespace import Team
+from testing.operators import CHART
 from testing.people import public_key
 from tests.e2e.runs.conftest import TeamMaker, new_team
 from tests.unit.cli.terminal import Terminal
@@ -79,6 +81,26 @@ def user(team: Team, tmp_path: Path) -> UserMaker:
         return terminal
 
     return make
+
+
+def charts_role(team: Team, which: str) -> str:
+    """Make the chart's ClusterRole ``view``, ``edit`` or ``user`` under a name of the team's own, and return that."""
+    printed = team.cluster.helm("template", "runkeys", str(CHART), "--show-only=templates/roles.yaml")
+    [role] = [item for item in yaml.safe_load_all(printed) if item["metadata"]["name"] == f"runkeys-{which}"]
+    # Without the labels by which it would become part of everybody's roles in the shared cluster.
+    name = f"{team.namespace}-{which}"
+    team.client.apply(
+        {**role, "metadata": {"name": name, "labels": {"runkeys.test/namespace": team.namespace}}}
+    )
+    return name
+
+
+def bind(team: Team, account: str, role: str) -> None:
+    """Give a service account of the team a ClusterRole in the team's namespace."""
+    team.cluster.kubectl(
+        *("-n", team.namespace, "create", "rolebinding", f"{account}-{role}", f"--clusterrole={role}"),
+        f"--serviceaccount={team.namespace}:{account}",
+    )
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_what_is_refused_is_not_sent(team: Team, client: Client) -> None:
 def test_without_the_right(team: Team, user: UserMaker) -> None:
     mallory = user("mallory", may=False)
     client = Client(kubeconfig=mallory.more["KUBECONFIG"], operator_namespace=team.namespace)
-    with pytest.raises(Denied, match="cannot create resource"):
+    with pytest.raises(Denied, match="may not create "):
         client.submit(run(team.namespace))
 
 

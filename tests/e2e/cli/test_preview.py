@@ -98,7 +98,7 @@ def test_who_can(team: Team, user: UserMaker, tmp_path: Path) -> None:
     admin = Terminal(tmp_path, {"KUBECONFIG": str(team.cluster.kubeconfig)})
     out = admin.ok("-n", team.namespace, "who-can", "use", "keys")
     assert any(line.split()[:2] == ["ServiceAccount", f"{team.namespace}:bob"] for line in out.splitlines())
-    assert "Admits runs: {'runSelector': {" in out
+    assert "Admits runs: with any labels\n" in out
     assert admin.run("-n", team.namespace, "who-can", "use", "absent").code == 3
 
 
@@ -123,7 +123,7 @@ def deployment(team: Team, *, version: str) -> dict[str, object]:
     }
 
 
-def test_doctor_finds_each_thing(team: Team, user: UserMaker, tmp_path: Path) -> None:
+def test_doctor_finds_each_thing(team: Team, tmp_path: Path) -> None:
     more = {"KUBECONFIG": str(team.cluster.kubeconfig), "RUNKEYS_OPERATOR_NAMESPACE": team.namespace}
     admin = Terminal(tmp_path, more)
     found = checks(admin)
@@ -138,18 +138,6 @@ def test_doctor_finds_each_thing(team: Team, user: UserMaker, tmp_path: Path) ->
     found = checks(admin)
     assert "describe deploy runkeys" in found["operator"][1]
     assert found["versions"][0] == "warning"
-    bob = user("bob", may=False)
-    found = checks(bob)
-    assert found["operator"][0] == "unknown"
-    assert found["rights"][0] == "problem"
-    done = bob.run("doctor")
-    assert done.code in (4, 5)
-    commands = [
-        line.partition(": ")[2] for line in done.out.splitlines() if line.startswith("rights: kubectl")
-    ]
-    for command in commands:
-        team.cluster.run("sh", "-c", command)
-    assert checks(bob)["rights"][0] == "ok"
 
 
 def test_doctor_says_that_who_may_change_secrets_reads_them(team: Team, user: UserMaker) -> None:

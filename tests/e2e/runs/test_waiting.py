@@ -83,7 +83,7 @@ def test_a_pod_that_cannot_start_loses_its_secret_at_the_start_deadline(
     found = team.wait_phase("job", "Failed", "Succeeded")
     (task,) = found["status"]["tasks"]
     assert (task["state"], task["reason"]) == ("Failed", "StartDeadlineExceeded")
-    assert "container main: ErrImageNeverPull" in task["message"]
+    assert "container main did not start within 20 s (ErrImageNeverPull: " in task["message"]
     assert condition(found, "SecretsReleased")["status"] == "True"
     assert team.secret_story() == ["made", "gone"]
 

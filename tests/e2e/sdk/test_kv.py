@@ -100,4 +100,4 @@ def test_row_44_without_the_right_the_reason_is_told(team: Team, user: UserMaker
     done = python(user("reader"), "from runkeys import kv; kv.set_key_value('k', 1)")
     assert done.code == 1
     assert f"system:serviceaccount:{team.namespace}:reader" in done.err
-    assert 'cannot patch resource "configmaps"' in done.err
+    assert "may not patch configmaps runkeys-kv in namespace" in done.err

@@ -290,14 +290,7 @@ stringData:
             "w.yaml:3: sealedInput of WorkflowRun w is not sealed",
         ),
     ],
-    ids=[
-        "run",
-        "list",
-        "secret",
-        "data",
-        "input",
-        "sealed-input",
-    ],  # a canary in an id differs in each worker
+    ids=["run", "list", "Secret", "data", "input", "sealedInput"],
 )
 def test_what_is_in_the_clear_besides_bindings_is_found(
     terminal: Terminal, public: str, name: str, text: str, says: str

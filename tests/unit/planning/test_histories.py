@@ -9,16 +9,24 @@ from hypothesis import strategies as st
 
 from runkeys.planning.actions import CreateJob, EnsureSecret, PatchStatus
 from runkeys.planning.observation import JobState
+from runkeys.planning.waiting import UNREAD
 from tests.unit.planning.objects import make_run, task
 from tests.unit.planning.world import World, check_answers, check_exposures
 
 EVENTS: dict[str, Callable[[World], None]] = {
     "reconcile": World.reconcile,
     "pod gets a node": World.bind_pod,
+    "pod has a node past the scheduler": lambda world: world.bind_pod(scheduled=False),
     "container starts": World.start_pod,
     "container ends": World.end_pod,
     "container fails": lambda world: world.end_pod(well=False),
     "pod deleted": World.remove_pod,
+    "pod gone, and its Job goes on": World.take_pods_away,
+    "pod refused by its node": World.refuse_pod,
+    "Job suspended": World.suspend_jobs,
+    "Job resumed": lambda world: world.suspend_jobs(on=False),
+    "kubelet away": World.lose_kubelet,
+    "kubelet there again": World.start_kubelet,
     "Job finishes": World.finish_jobs,
     "Job deleted": World.remove_jobs,
     "operator crashes": World.crash,
@@ -150,6 +158,21 @@ def test_a_sealed_task_has_one_answer_for_each_pod_and_never_a_secret(history: l
     assert not any(isinstance(action, EnsureSecret) for action in world.history)
 
 
+@given(histories)
+def test_no_secret_waits_for_a_kubelet_for_long(history: list[str]) -> None:
+    world = World()
+    for name in ["reconcile", *history]:
+        EVENTS[name](world)
+        world.reconcile()
+        for secret in world.secrets:
+            mine = [
+                pod for pod in world.pods.values() if pod.job_uid == world.jobs[secret].uid and not pod.over
+            ]
+            assert all(
+                pod.taken or pod.bound_at is None or world.now < pod.bound_at + UNREAD for pod in mine
+            ), "nobody reads it"
+
+
 @given(histories, histories)
 def test_events_between_two_passes_may_come_in_any_order(first: list[str], second: list[str]) -> None:
     """A pass looks at the state and never at the event: reconciling more often changes nothing at the end."""
@@ -179,4 +202,7 @@ def test_no_secret_before_a_pod_has_a_node_and_none_after_it_ended(history: list
             if isinstance(action, EnsureSecret):
                 mine = [pod for pod in pods.values() if pod.job_uid == action.job_uid]
                 assert any(not pod.over and not pod.started for pod in mine), "no pod waits for this Secret"
+                assert any(pod.taken or pod.scheduled for pod in mine), (
+                    "no kubelet may be there for this Secret"
+                )
                 assert jobs[action.name].state is JobState.ACTIVE

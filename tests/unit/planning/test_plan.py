@@ -18,7 +18,7 @@ from runkeys.planning.actions import (
     PatchStatus,
     Refresh,
 )
-from runkeys.planning.observation import ContainerView, JobState, PodView
+from runkeys.planning.observation import ContainerView, JobState, PodView, Role
 from runkeys.planning.plan import plan
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.status import Outcome
@@ -241,7 +241,11 @@ def test_a_running_init_container_stops_the_start_deadline() -> None:
     world.bind_pod()
     ((uid, pod),) = world.pods.items()
     world.pods[uid] = replace(
-        pod, containers=(ContainerView("init", "ghcr.io/acme/init:1", started=True), *pod.containers)
+        pod,
+        containers=(
+            ContainerView("init", "ghcr.io/acme/init:1", started=True, role=Role.INIT),
+            *pod.containers,
+        ),
     )
     world.reconcile()
     world.tick(120)

@@ -11,7 +11,7 @@ import pytest
 
 from runkeys.names import ENVIRONMENT_VOLUME, RECIPIENT_VOLUME
 from runkeys.planning.kubelet import SECRETS_VOLUME
-from runkeys.planning.observation import PodView
+from runkeys.planning.observation import PodView, Role
 from runkeys.planning.readers import shape_of
 from runkeys.planning.refusal import Reason
 from tests.unit.planning.objects import bound_to, make_binding, make_run, task
@@ -259,11 +259,11 @@ def ended_as(world: World) -> tuple[str, str]:
 
 
 def test_one_that_waits_without_a_deadline_is_ended_all_the_same() -> None:
-    """A container that was added runs, so that the start deadline does not end it."""
+    """An init container that was added runs, so that the start deadline does not end it."""
     world = waits("Secret")
     pod = without_a_deadline(world)
-    agent = replace(pod.containers[0], name="agent", started=True)
-    change(world, containers=(*pod.containers, agent), phase="Running")
+    agent = replace(pod.containers[0], name="agent", started=True, role=Role.INIT)
+    change(world, containers=(agent, *pod.containers), phase="Running")
     world.reconcile()
     world.tick(3600 + 29)
     assert ended_as(world) == ("", "")

@@ -220,6 +220,8 @@ def test_what_the_cluster_does_to_a_pod_does_not_count_up_to_ten_times() -> None
         world.drain()
         world.finish_jobs()
         world.reconcile()
+        world.tick(min(360, 10 * 2 ** (number - 1)) if number else 0)
+        world.reconcile()
     assert outcomes(world) == ["Disrupted"] * 11
     assert states(world) == {"a": "Failed"}
     assert not world.secrets

@@ -42,6 +42,7 @@ from runkeys.planning.observation import (
     Observation,
     PodView,
     RequestView,
+    Role,
 )
 from runkeys.planning.plan import plan, plan_deletion
 from runkeys.planning.readers import shape_of
@@ -80,6 +81,7 @@ class World:
     crashes: int = 0
     history: list[Action] = field(default_factory=list)
     lose_answer_in: int | None = None
+    kubelet_there: bool = True
     fresh: bool = False
     task_of: dict[str, str] = field(default_factory=dict)
     """By the name of a Job, the task that it is an attempt of."""
@@ -247,13 +249,16 @@ class World:
 
     # the cluster
 
-    def bind_pod(self, task: str = "") -> None:
-        """The scheduler gives the pod of each Job (of that task) a node."""
+    def bind_pod(self, task: str = "", *, scheduled: bool = True) -> None:
+        """The scheduler gives the pod of each Job (of that task) a node; or whoever made the template has done so."""
         for job in self._jobs(task):
-            if job.state is JobState.ACTIVE and not any(pod.job_uid == job.uid for pod in self.pods.values()):
+            mine = [pod for pod in self.pods.values() if pod.job_uid == job.uid]
+            # after a pod that was not counted another one comes
+            more = not job.counted and all(pod.gone for pod in mine)
+            if job.state is JobState.ACTIVE and not job.suspended and more:
                 uid = f"pod-{next(self._uids)}"
                 self.pods[uid] = PodView(
-                    name=f"{job.name}-abcde",
+                    name=f"{job.name}-{len(mine):05}",
                     uid=uid,
                     job_uid=job.uid,
                     bound_at=self.now,
@@ -263,14 +268,64 @@ class World:
                     node="node1",
                     shape=shape_of(self.specs[job.name]),
                     deadline_seconds=self.specs[job.name].get("activeDeadlineSeconds"),
+                    taken=self.kubelet_there,
+                    scheduled=scheduled,
                 )
-                if job.sealed:
+                if job.sealed and self.kubelet_there:
                     self.ask(self.pods[uid])
+
+    def lose_kubelet(self) -> None:
+        """The kubelet of the node does not run: pods that are bound to it from now on are taken by nobody."""
+        self.kubelet_there = False
+
+    def start_kubelet(self) -> None:
+        """It is there again, and takes the pods that wait for it."""
+        self.kubelet_there = True
+        for uid, pod in self.pods.items():
+            job = next((job for job in self.jobs.values() if job.uid == pod.job_uid), None)
+            if not pod.taken and not pod.over:
+                self.pods[uid] = replace(pod, taken=True)
+                if job is not None and job.sealed:
+                    self.ask(pod)
+
+    def refuse_pod(self, task: str = "") -> None:
+        """The kubelet does not admit a pod that has its node, or loses it: no container of it runs (any more)."""
+        mine = {job.uid for job in self._jobs(task)}
+        for uid, pod in self.pods.items():
+            if not pod.over and pod.taken and pod.job_uid in mine:
+                self.pods[uid] = replace(pod, phase="Failed", reason="OutOfcpu", message="no room")
+
+    def suspend_jobs(self, *, on: bool = True) -> None:
+        """Somebody suspends the Jobs, and the Job controller takes their pods away uncounted; or resumes them."""
+        active = {job.uid for job in self.jobs.values() if job.state is JobState.ACTIVE}
+        self.jobs = {
+            name: replace(job, suspended=on) if job.uid in active else job for name, job in self.jobs.items()
+        }
+        if on:
+            self._take_pods_away(active)
+
+    def take_pods_away(self) -> None:
+        """The pods are gone, and their Jobs do not know how they ended and go on."""
+        self._take_pods_away(
+            {job.uid for job in self.jobs.values() if job.state is JobState.ACTIVE and not job.counted}
+        )
+
+    def _take_pods_away(self, jobs: set[str]) -> None:
+        self.pods = {
+            uid: replace(pod, gone=True)
+            if pod.job_uid in jobs and pod.phase not in ("Succeeded", "Failed")
+            else pod
+            for uid, pod in self.pods.items()
+        }
 
     def _unsealer(self, job: JobView) -> tuple[ContainerView, ...]:
         if not job.sealed:
             return ()
-        return (ContainerView(UNSEALER, self.specs[job.name]["initContainers"][0]["image"], reads=True),)
+        return (
+            ContainerView(
+                UNSEALER, self.specs[job.name]["initContainers"][0]["image"], reads=True, role=Role.INIT
+            ),
+        )
 
     def ask(self, pod: PodView) -> None:
         """The kubelet makes a key for the pod and asks for what is sealed to it."""
@@ -321,6 +376,7 @@ class World:
             if (
                 job is None
                 or pod.over
+                or not pod.taken
                 or any(item.name != UNSEALER and item.started for item in pod.containers)
             ):
                 continue
@@ -341,7 +397,7 @@ class World:
         """The unseal container of every pod that has its certificate has ended, and no other has started yet."""
         for uid, pod in self.pods.items():
             sealed = any(job.uid == pod.job_uid and job.sealed for job in self._jobs(task))
-            if sealed and not pod.over and not pod.started and self._has_its_volume(pod):
+            if sealed and pod.taken and not pod.over and not pod.started and self._has_its_volume(pod):
                 first, *rest = pod.containers
                 ended = replace(first, started=True, ended=True, exit_code=0, ended_at=self.now)
                 self.pods[uid] = replace(pod, containers=(ended, *rest))
@@ -381,15 +437,21 @@ class World:
         return [job for job in self.jobs.values() if not task or self.task_of[job.name] == task]
 
     def remove_pod(self) -> None:
-        """Somebody deletes the pod."""
+        """Somebody deletes the pod: the Job counts it, and then it is gone."""
         self.pods = {uid: replace(pod, gone=True) for uid, pod in self.pods.items()}
+        mine = {pod.job_uid for pod in self.pods.values()}
+        self.jobs = {
+            name: replace(job, counted=True) if job.uid in mine and not job.suspended else job
+            for name, job in self.jobs.items()
+        }
 
     def finish_jobs(self) -> None:
         """The Job controller sees pods that ended."""
         for name, job in self.jobs.items():
             mine = [pod for pod in self.pods.values() if pod.job_uid == job.uid]
-            if job.state is JobState.ACTIVE and mine and all(pod.over for pod in mine):
-                well = all(pod.phase == "Succeeded" for pod in mine)
+            ended = [pod for pod in mine if job.counted or not pod.gone]
+            if job.state is JobState.ACTIVE and ended and all(pod.over for pod in mine):
+                well = all(pod.phase == "Succeeded" for pod in ended)
                 state = JobState.SUCCEEDED if well else JobState.FAILED
                 self.jobs[name] = replace(job, state=state, finished_at=self.now)
 
@@ -440,6 +502,8 @@ class World:
         self.source_there = True
         self.lose_answer_in = None
         self.suspend(on=False)
+        self.suspend_jobs(on=False)
+        self.start_kubelet()
         self.restore_bindings()
         for _ in range(8 * len(self.run.spec.tasks)):
             for event in (self.bind_pod, self.start_pod, self.end_pod, self.finish_jobs):

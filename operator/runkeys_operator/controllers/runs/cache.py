@@ -43,6 +43,8 @@ class Cache(Generic[View]):
         view = replace(self._parse(raw), gone=deleted)
         if known is None and deleted:
             return None  # it was never counted on
+        if known is not None:
+            view = view.after(known.view)
         self._runs.setdefault(key, {})[uid] = _Seen(version, view)
         return key if known is None or known.view != view else None
 

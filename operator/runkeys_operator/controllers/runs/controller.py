@@ -141,7 +141,7 @@ class RunController:
         if key is None:
             return
         job = next(job for job in self._owned.jobs.of(key) if job.uid == uid)
-        if job.state is not JobState.ACTIVE or job.deleting or job.gone:
+        if job.state is not JobState.ACTIVE or job.deleting or job.gone or job.suspended:
             self._queue.add(key, urgency=Urgency.EVENT)
 
     def policies_restored(self) -> None:

@@ -145,6 +145,15 @@ class Observer:
             )
             for pod in listed
         }
+        # A pod that no watch shows any more may have been ended by the Job, or taken from it.
+        for job, listed in zip(
+            bereft := _bereft(run, found, pods.values()),
+            await asyncio.gather(*(_pods_of(self._kube, namespace, job) for job in bereft)),
+            strict=True,
+        ):
+            pods |= {pod.uid: pod for pod in listed if pod.node}
+            again = await _job(self._kube, namespace, job.name)
+            found[job.name] = again if again is not None and again.uid == job.uid else job.vanished()
         return Observation(
             run,
             read,
@@ -255,6 +264,22 @@ def _unexplained(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[P
     ]
 
 
+def _bereft(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodView]) -> list[JobView]:
+    """Active Jobs that had a pod, and of which none is seen now."""
+    recorded = {
+        attempt.job_uid
+        for task in run.status.tasks
+        for attempt in task.attempts
+        if attempt.pod_uid is not None and not attempt.outcome
+    }
+    had, have = recorded | {pod.job_uid for pod in pods}, {pod.job_uid for pod in pods if not pod.gone}
+    return [
+        job
+        for job in jobs.values()
+        if job.state is JobState.ACTIVE and not job.gone and not job.deleting and job.uid in had - have
+    ]
+
+
 async def _pods_of(kube: Kube, namespace: str, job: JobView) -> list[PodView]:
     """Return all pods with the Job's label: those that the Job counts, or would count."""
     found = await kube.list(PODS, namespace, label_selector=f"{LABEL_JOB_UID}={job.uid}")
@@ -268,4 +293,4 @@ async def _pod(kube: Kube, namespace: str, seen: PodView) -> PodView:
     except NotFound:
         return seen.vanished()
     fresh = PodView.parse(raw)
-    return fresh if fresh.uid == seen.uid else seen.vanished()
+    return fresh.after(seen) if fresh.uid == seen.uid else seen.vanished()
