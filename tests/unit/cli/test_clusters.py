@@ -108,7 +108,7 @@ def test_no_kubeconfig_at_all_is_said_and_doctor_prints_its_rows(terminal: Termi
     assert f"there is no kubeconfig: {place} does not exist" in done.err
     done = terminal.run("doctor")
     assert done.code == 6
-    rows = {line[:20].strip(): line[20:].split()[0] for line in done.out.splitlines()[1:10]}
+    rows = {line[:20].strip(): line[20:].split()[0] for line in done.out.splitlines()[1:12]}
     assert rows.pop("configuration") == "problem"
     assert set(rows) >= {"cluster", "kinds", "operator", "keys", "policies", "rights", "secrets"}
     assert set(rows.values()) == {"unknown"}
