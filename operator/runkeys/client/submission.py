@@ -62,27 +62,6 @@ def check_shape(manifest: Mapping[str, Any]) -> None:
             raise Invalid(f"spec.tasks[{number}]: must be an object")
         if not isinstance(task.get("secrets"), list | None):
             raise Invalid(f"spec.tasks[{number}].secrets: must be a list")
-    _check_sources(manifest.get("spec") or {})
-
-
-def _check_sources(spec: Mapping[str, Any]) -> None:
-    """Name what a source without its prefix was meant to be. Others are refused with the rest of the run."""
-    tasks = spec.get("tasks") or []
-    names, keys = [task.get("name") for task in tasks], spec.get("input") or {}
-    for index, task in enumerate(tasks):
-        items = task.get("input") if isinstance(task.get("input"), list) else []
-        for position, item in enumerate(items):
-            source = item.get("from") if isinstance(item, Mapping) else None
-            if not isinstance(source, str) or source.startswith(("input.", "tasks.")):
-                continue
-            near = (
-                f"input.{source}" if source in keys else f"tasks.{source}.output" if source in names else ""
-            )
-            if near:
-                raise Invalid(
-                    f"spec.tasks[{index}].input[{position}].from: from must be input.<key> or tasks.<task>.output; did"
-                    f" you mean {near}?"
-                )
 
 
 def take_secrets(manifest: Mapping[str, Any]) -> tuple[Json, dict[str, str]]:
