@@ -21,7 +21,7 @@ import os
 import queue
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 from runkeys.api import WorkflowRun, offline
-from runkeys.client.submission import LOCAL, assumed_bindings, parse_run, take_secrets
+from runkeys.client.submission import LOCAL, assumed_bindings, parse_run, refusals, take_secrets
 from runkeys.local import limits
 from runkeys.local.pod import Json, LocalPod, now
 from runkeys.local.values import Values, resolve
@@ -340,7 +340,18 @@ def _named(metadata: Any) -> Any:
 def _check(made: Mapping[str, Any]) -> None:
     problems = [_with_hint(item, made) for item in offline.refusals(WorkflowRun, made)]
     if problems:
-        raise Invalid("the API server would refuse the run:\n" + "\n".join(f"  {item}" for item in problems))
+        lines = [*problems, *_hints(made, problems)]
+        raise Invalid("the API server would refuse the run:\n" + "\n".join(f"  {item}" for item in lines))
+
+
+def _hints(made: Mapping[str, Any], problems: Sequence[str]) -> list[str]:
+    """What the operator would say of the same fields: it knows the whole run, and may know what was meant."""
+    try:
+        run = parse_run({**made, "status": {}})
+    except Invalid:
+        return []
+    fields = {item.partition(": ")[0] for item in problems}
+    return [str(item) for item in refusals(run) if item.field in fields]
 
 
 _SOURCE = re.compile(r"spec\.tasks\[(\d+)\]\.input\[(\d+)\]\.from: Forbidden")
