@@ -125,17 +125,21 @@ def _end_all(group: int) -> None:
 
 
 def _descendants() -> set[int]:
-    """Processes below this one, and no zombies that others have to collect."""
+    """Processes below this one, without zombies: those whose parent cannot be ended may stay for ever."""
     parents: dict[int, int] = {}
+    zombies: set[int] = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError, ValueError), open(f"/proc/{entry}/stat", "rb") as file:
-                parents[int(entry)] = int(file.read().rpartition(b")")[2].split()[1])
+                state, parent, *_ = file.read().rpartition(b")")[2].split()
+                parents[int(entry)] = int(parent)
+                if state == b"Z":
+                    zombies.add(int(entry))
     found, level = set(), {os.getpid()}
     while level:
         level = {number for number, parent in parents.items() if parent in level}
         found |= level
-    return found
+    return found - zombies
 
 
 if __name__ == "__main__":

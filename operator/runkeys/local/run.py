@@ -19,9 +19,8 @@ import copy
 import json
 import os
 import queue
-import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 from runkeys.api import WorkflowRun, offline
-from runkeys.client.submission import LOCAL, assumed_bindings, parse_run, take_secrets
+from runkeys.client.submission import LOCAL, assumed_bindings, parse_run, refusals, take_secrets
 from runkeys.local import limits
 from runkeys.local.pod import Json, LocalPod, now
 from runkeys.local.values import Values, resolve
@@ -49,7 +48,6 @@ from runkeys.planning.actions import (
     PatchStatus,
     PurgeInput,
 )
-from runkeys.planning.graph import meant
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import JobState, JobView, Observation
 from runkeys.planning.plan import plan
@@ -338,22 +336,20 @@ def _named(metadata: Any) -> Any:
 
 
 def _check(made: Mapping[str, Any]) -> None:
-    problems = [_with_hint(item, made) for item in offline.refusals(WorkflowRun, made)]
+    problems = offline.refusals(WorkflowRun, made)
     if problems:
-        raise Invalid("the API server would refuse the run:\n" + "\n".join(f"  {item}" for item in problems))
+        lines = [*problems, *_hints(made, problems)]
+        raise Invalid("the API server would refuse the run:\n" + "\n".join(f"  {item}" for item in lines))
 
 
-_SOURCE = re.compile(r"spec\.tasks\[(\d+)\]\.input\[(\d+)\]\.from: Forbidden")
-
-
-def _with_hint(problem: str, made: Mapping[str, Any]) -> str:
-    """A refusal in the API server's words, and what a reference without its prefix may mean."""
-    found = _SOURCE.match(problem)
-    if found is None:
-        return problem
-    spec = made["spec"]
-    source = spec["tasks"][int(found[1])]["input"][int(found[2])]["from"]
-    return problem + meant(source, spec.get("input") or {}, [task["name"] for task in spec["tasks"]])
+def _hints(made: Mapping[str, Any], problems: Sequence[str]) -> list[str]:
+    """What the operator would say of the same fields: it knows the whole run, and may know what was meant."""
+    try:
+        run = parse_run({**made, "status": {}})
+    except Invalid:
+        return []
+    fields = {item.partition(": ")[0] for item in problems}
+    return [str(item) for item in refusals(run) if item.field in fields]
 
 
 def _without_delivery(run: WorkflowRun) -> WorkflowRun:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runkeys._text.documents import TOO_DEEP, compact
@@ -54,7 +54,8 @@ def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
                     permanent=True,
                 )
         elif not (item.source.startswith("tasks.") and item.source.endswith(".output")):
-            near = meant(item.source, run.spec.input, everywhere)
+            near = f"; did you mean input.{item.source}?" if item.source in run.spec.input else ""
+            near = f"; did you mean tasks.{item.source}.output?" if item.source in everywhere else near
             yield _refusal(where, f"must be input.<key> or tasks.<task>.output{near}")
         else:
             before = _ancestors(run, task.name) if before is None else before
@@ -67,13 +68,6 @@ def graph_refusals(run: WorkflowRun, index: int) -> Iterator[Refusal]:
             f"has {size} bytes in total; a task can get at most {MAX_INPUT_BYTES}: use a data pool for more",
             permanent=True,
         )
-
-
-def meant(source: str, inputs: Collection[str], tasks: Collection[str]) -> str:
-    """What a reference without its prefix may mean, for a message; empty if there is nothing of that name."""
-    if source in tasks:
-        return f"; did you mean tasks.{source}.output?"
-    return f"; did you mean input.{source}?" if source in inputs else ""
 
 
 def output_of(source: str) -> str:
