@@ -106,9 +106,9 @@ def test_no_kubeconfig_at_all_is_said_and_doctor_prints_its_rows(terminal: Termi
     done = terminal.run("status")
     assert done.code == 6
     assert f"there is no kubeconfig: {place} does not exist" in done.err
-    done = terminal.run("doctor")
+    done = terminal.run("doctor", "-o", "json")
     assert done.code == 6
-    rows = {line[:20].strip(): line[20:].split()[0] for line in done.out.splitlines()[1:12]}
+    rows = {item["check"]: item["state"] for item in json.loads(done.out)["findings"]}
     assert rows.pop("configuration") == "problem"
     assert set(rows) >= {"cluster", "kinds", "operator", "keys", "policies", "rights", "secrets"}
     assert set(rows.values()) == {"unknown"}
