@@ -161,16 +161,17 @@ def asking(account: Account, support: SealedSupport) -> Object:
     mounts = [f"{item['name']}:{item['mountPath']}" for item in opener["volumeMounts"]]
     file_mount = f"{SECRETS_VOLUME}:{unseal.FILES}"
     fields = [f"{item['name']}={item['valueFrom']['fieldRef']['fieldPath']}" for item in opener["env"]]
-    stamp = "s.podCertificate.?userAnnotations"
+    first = "v.projected.sources[0].?podCertificate"
+    stamp = f"{first}.?userAnnotations"
     certificate = manifests.certificate_source()
     variables = {
         **_ASKED,
-        "bindings": "variables.entries.map(e, e.split('/')[0]).distinct()",
-        "sources": "object.spec.?volumes.orValue([]).map(v, v.?projected.?sources.orValue([])"
-        f".filter(s, {_CERTIFICATE}).map(s, [string(v.name), string(size(v.projected.sources)),"
-        " string(s.podCertificate.keyType), string(s.podCertificate.?credentialBundlePath.orValue('')),"
+        **_each_binding(),
+        "holders": f"object.spec.?volumes.orValue([]).filter(v, {_HAS_SOURCE})",
+        "sources": "variables.holders.map(v, [string(v.name), string(size(v.projected.sources)),"
+        f" string({first}.?keyType.orValue('')), string({first}.?credentialBundlePath.orValue('')),"
         f" string({stamp}[?{text(STAMP_ASKED)}].orValue('')), string({stamp}[?{text(STAMP_CREATED_BY)}].orValue('')),"
-        f" string(size({stamp}.orValue({{}}))), string({stamp}[?{text(STAMP_CONTAINERS)}].orValue(''))])).flatten()",
+        f" string(size({stamp}.orValue({{}}))), string({stamp}[?{text(STAMP_CONTAINERS)}].orValue(''))])",
         # As it was when the pod was stamped: other policies may have added containers since.
         "wanted": "size(variables.sources) == 1 ? variables.sources[0][7].split(',').filter(n, n != '') : []",
         "openers": f"object.spec.?initContainers.orValue([]).filter(c, c.name == {text(UNSEALER)})",
@@ -195,7 +196,7 @@ def asking(account: Account, support: SealedSupport) -> Object:
         ),
         check(
             f"size(variables.asked) <= {LONGEST_ASK} && size(variables.entries) > 0"
-            f" && size(variables.entries) <= {MOST_ENTRIES} && size(variables.bindings) <= {MOST_BINDINGS}"
+            f" && size(variables.entries) <= {MOST_ENTRIES} && size(variables.more{MOST_BINDINGS}) == 0"
             f" && variables.entries.all(e, e.matches({text(GRAMMAR)}))",
             f"annotation {ASK} must list what the pod asks for, separated by commas, as binding/entry,"
             f" binding/entry=VARIABLE or binding/entry@file; at most {MOST_ENTRIES} entries of {MOST_BINDINGS}"
@@ -209,8 +210,8 @@ def asking(account: Account, support: SealedSupport) -> Object:
             ),
         ),
         check(
-            "size(variables.names.distinct()) == size(variables.names)"
-            " && size(variables.files.distinct()) == size(variables.files)"
+            "variables.names.all(n, variables.names.filter(m, m == n).size() == 1)"
+            " && variables.files.all(f, variables.files.filter(g, g == f).size() == 1)"
             f" && variables.names.all(n, !({reserved}))",
             f"annotation {ASK} gives two entries the same variable or file, or a variable that decides which program"
             " runs (PATH, LD_*, KUBERNETES_*, PYTHON*); give one of them another name: binding/entry=VARIABLE",
@@ -222,10 +223,10 @@ def asking(account: Account, support: SealedSupport) -> Object:
             f" pod brings the volume {RECIPIENT_VOLUME} itself; leave it out",
         ),
         check(
-            "variables.sources.all(s, s.slice(0, 7) == ["
+            "variables.sources.all(s, s == ["
             f"{text(RECIPIENT_VOLUME)}, '1', {text(certificate['keyType'])},"
             f" {text(certificate['credentialBundlePath'])},"
-            f" variables.asked, {WHO}, '3']"
+            f" variables.asked, {WHO}, '3', s[7]]"
             f" && s[7] == object.metadata.?annotations[?{text(ASK_CONTAINERS)}].orValue(s[7])"
             ".split(',').map(n, n.trim()).filter(n, n != '').join(','))",
             f"the certificate source in volume {RECIPIENT_VOLUME} is not the one that admission adds for this request;"
@@ -287,10 +288,23 @@ def asking(account: Account, support: SealedSupport) -> Object:
     return policy([rule("CREATE", "pods")], checks, variables, condition)
 
 
+def _each_binding() -> dict[str, str]:
+    """Each binding that is asked for, once, in a variable of its own; '' where there are no more.
+
+    Kubernetes 1.34 does not know ``distinct`` in a policy that is created there.
+    """
+    found = {"more0": "variables.entries.map(e, e.split('/')[0])"}
+    for index in range(MOST_BINDINGS):
+        more, one = f"variables.more{index}", f"variables.binding{index}"
+        found[f"binding{index}"] = f"size({more}) > 0 ? {more}[0] : ''"
+        found[f"more{index + 1}"] = f"{more}.filter(b, b != {one})"
+    return found
+
+
 def _may_use(index: int) -> Object:
-    name = f"variables.bindings[{index}]"
+    name = f"variables.binding{index}"
     return check(
-        f"size(variables.bindings) <= {index} || variables.account.group({text(GROUP)}).resource('secretbindings')"
+        f"{name} == '' || variables.account.group({text(GROUP)}).resource('secretbindings')"
         f".namespace(request.namespace).name({name}).check({text(USE)}).allowed()",
         f"the pod's service account may not use SecretBinding number {index + 1} of annotation {ASK}",
         filled(
