@@ -16,6 +16,7 @@ from testing.cluster.proxy import ApiProxy
 from testing.namespace import Team, make_namespace, team_in
 from testing.operators import Operator, install_crds
 from testing.people import public_key
+from tests.e2e.pods.conftest import ARGUMENTS, SETS, wait_asking
 
 from .allowed import ALLOWED, Allowance
 from .canaries import Mint
@@ -87,8 +88,7 @@ class World:
         sets: tuple[str, ...] = ()
         if stage is Stage.SEALED:
             self.node.load_image(images.operator_image())
-            arguments += ("--sealed-delivery-image", images.OPERATOR_IMAGE)
-            sets = ("sealedDelivery.enabled=true",)
+            arguments, sets = (*arguments, *ARGUMENTS), SETS
         scope = team_in(
             self.node,
             make_namespace(self.node.client, f"load-{stage}"),
@@ -103,6 +103,8 @@ class World:
         self.operators[port] = team.operator
         team.operator.start()
         public_key(team)
+        if sets:
+            wait_asking(team)
         return team
 
     def search(self, allowed: Sequence[Allowance] = ALLOWED) -> Report:

@@ -63,21 +63,9 @@ def furnish(team: Team) -> None:
 
 def wait_asking(team: Team) -> None:
     """Wait until the API server goes by the policies on pods that ask."""
-
-    def in_force() -> bool:
-        try:
-            found = team.client.create(asking(team, "probe"), dryRun="All")
-        except ApiError as error:
-            if error.status != 403:  # the policy that changes it is not in force yet, and the other one is
-                raise
-            return False
-        return any(item["name"] == "runkeys-open" for item in found["spec"].get("initContainers") or [])
-
-    wait_until(
-        "pods that ask to be changed by the policy",
-        lambda: bool(refusal(team, asking(team, "probe", asked=""))),
-    )
-    wait_until("pods that ask to be given what they need", in_force)
+    # Once it has what admission adds, all that is wrong with this pod is its account.
+    probe = asking(team, "probe", asked="no-such-binding/token", serviceAccountName="default")
+    wait_until("the policies on pods that ask", lambda: "may not use SecretBinding" in refusal(team, probe))
     wait_believed(team.cluster, team.namespace)
 
 
