@@ -18,7 +18,8 @@ from runkeys.api.common import GROUP, describe_invalid
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import NOTHING, print_object, print_table
 from runkeys.cli._printing import echo
-from runkeys.cli.runs import read_manifest
+from runkeys.cli.preview_pods import asking_templates, preview_pods, print_previews
+from runkeys.cli.runs import only_run, read_manifests
 from runkeys.client import Client
 from runkeys.client.rights import bound_to_role
 from runkeys.client.submission import LOCAL, parse_run, prepared, take_secrets
@@ -66,20 +67,31 @@ class Preview:
 
 @command()
 @click.argument("name", required=False)
-@click.option("-f", "--file", type=click.Path(), help="Manifest of a WorkflowRun.")
+@click.option(
+    "-f",
+    "--file",
+    type=click.Path(),
+    help="Manifest of a WorkflowRun, or of pods that ask for secrets themselves.",
+)
 def plan(settings: Settings, name: str | None, file: str | None) -> None:
     """Show every pod, variable and source of a run, and missing rights. It changes nothing.
 
-    The run is a manifest (-f), or NAME in the cluster, which is shown as if it began now.
+    The run is a manifest (-f), or NAME in the cluster, which is shown as if it began now. A manifest of a Pod, Job,
+    CronJob, Deployment or similar with the label runkeys.dev/secrets shows what each pod would get.
 
     The plan is computed by the operator's own code, so it shows what the operator would do. Exit codes: 4 a right is
     missing, 5 something else prevents the run.
     """
     if (name is None) == (file is None):
         raise Usage("give either the name of a run, or a manifest with -f")
+    documents = read_manifests(file) if file is not None else []
+    asking = asking_templates(documents)
+    if asking and not any(isinstance(item, dict) and item.get("kind") == "WorkflowRun" for item in documents):
+        _plan_pods(settings, asking)
+        return
     client = settings.client()
     if file is not None:
-        found = preview(client, read_manifest(file))
+        found = preview(client, only_run(file, documents))
     else:
         found = _preview_of(client, client.read(client.path("workflowruns", str(name))))
     if settings.output in ("json", "yaml"):
@@ -89,6 +101,14 @@ def plan(settings: Settings, name: str | None, file: str | None) -> None:
     if found.missing:
         raise Denied("")
     if found.refusals or found.server:
+        raise Invalid("")
+
+
+def _plan_pods(settings: Settings, asking: list[tuple[Json, Json]]) -> None:
+    client = settings.client()
+    found = [preview_pods(client, manifest, template) for manifest, template in asking]
+    print_previews(settings, found)
+    if any(item.problems for item in found):
         raise Invalid("")
 
 

@@ -176,11 +176,20 @@ def _start(
         sys.exit(INTERRUPTED)
 
 
-def read_manifest(path: str) -> Json:
-    """Return the only WorkflowRun in a file, in a list in it, or in a folder's files."""
-    documents = [
+def read_manifests(path: str) -> list[Any]:
+    """Return the documents of a file, of lists in it, or of a folder's files."""
+    return [
         item for file in _files_of(path) for found in _documents_of(file, path) for item in _items_of(found)
     ]
+
+
+def read_manifest(path: str) -> Json:
+    """Return the only WorkflowRun in a file, in a list in it, or in a folder's files."""
+    return only_run(path, read_manifests(path))
+
+
+def only_run(path: str, documents: list[Any]) -> Json:
+    """Return the only WorkflowRun among the documents of a path."""
     runs = [item for item in documents if isinstance(item, dict) and item.get("kind") == "WorkflowRun"]
     if len(runs) == 1:
         return dict(runs[0])

@@ -185,26 +185,25 @@ def references_of(pod: AskingPod, bindings: Bindings) -> list[SecretReference] |
                 f"there is no SecretBinding {item.binding} in namespace {pod.namespace}; create it, and the pod"
                 " continues",
             )
-        entry = binding.entry(item.entry)
-        if entry is None:
-            return _open(
-                Reason.SECRET_NOT_FOUND,
-                f"SecretBinding {item.binding} has no entry {item.entry!r}; it has:"
-                f" {listed(sorted(binding.spec.by_name)) or 'none'}",
-            )
-        refused = _binding_refusal(pod, binding)
+        refused = binding_problem(binding, item.entry, pod.subject)
         if refused is not None:
             return refused
-        source = source_of(pod.namespace, binding, entry)
+        source = source_of(pod.namespace, binding, binding.spec.by_name[item.entry])
         found.append(
-            SecretReference(item.variable, item.file, source, item.binding, entry.name, where, sealed=True)
+            SecretReference(item.variable, item.file, source, item.binding, item.entry, where, sealed=True)
         )
     return found
 
 
-def _binding_refusal(pod: AskingPod, binding: SecretBinding) -> Refusal | None:
+def binding_problem(binding: SecretBinding, entry: str, subject: PodSubject) -> Refusal | None:
+    """Why a binding does not give an entry to a pod; None if it does. Its owner can mend it."""
     name = binding.metadata.name
-    reason = pod_denial(binding, pod.subject)
+    if binding.entry(entry) is None:
+        return _open(
+            Reason.SECRET_NOT_FOUND,
+            f"SecretBinding {name} has no entry {entry!r}; it has: {listed(sorted(binding.spec.by_name)) or 'none'}",
+        )
+    reason = pod_denial(binding, subject)
     if reason is not None:
         return _open(Reason.ACCESS_DENIED, f"{reason}; its owner can admit the pod in spec.access")
     if binding.spec.delivery != SEALED:

@@ -1,0 +1,189 @@
+"""`runkeys plan` of manifests whose pods ask for secrets themselves: Pods, Jobs, CronJobs, Deployments and others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from runkeys._text.words import line
+from runkeys.api import SecretBinding
+from runkeys.api.common import describe_invalid
+from runkeys.cli._framework import Settings
+from runkeys.cli._output import NOTHING, print_object, print_table
+from runkeys.cli._printing import echo
+from runkeys.client import Client
+from runkeys.names import ASK, ASK_CONTAINERS, ASK_VALUE
+from runkeys.planning.access import PodSubject
+from runkeys.planning.asking_pod import Asked, binding_problem, parse_asked
+from runkeys.planning.pod_template import images
+from runkeys.problems import NotFound, Problem
+
+Json = dict[str, Any]
+
+_CONTROLLERS = {
+    "Job": ("job-controller", "batch", "Job"),
+    "CronJob": ("job-controller", "batch", "Job"),
+    "Deployment": ("replicaset-controller", "apps", "ReplicaSet"),
+    "ReplicaSet": ("replicaset-controller", "apps", "ReplicaSet"),
+    "StatefulSet": ("statefulset-controller", "apps", "StatefulSet"),
+    "DaemonSet": ("daemon-set-controller", "apps", "DaemonSet"),
+}
+"""By kind: what creates the pods, and the group and kind of the object that controls them."""
+
+_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+
+
+@dataclass
+class PodPreview:
+    """Preview of the pods of one manifest.
+
+    :ivar name: kind and name of the manifest. :ivar asked: what the pods ask for; empty if that cannot be read.
+    :ivar containers: those that get the secrets. :ivar problems: what keeps the pods from being created, or waiting.
+    """
+
+    name: str
+    asked: tuple[Asked, ...] = ()
+    containers: tuple[str, ...] = ()
+    problems: list[str] = field(default_factory=list)
+
+
+def asking_templates(documents: list[Any]) -> list[tuple[Json, Json]]:
+    """The manifests that have a pod template with the label, each with that template."""
+    found = []
+    for document in documents:
+        template = _template_of(document)
+        labels = ((template or {}).get("metadata") or {}).get("labels") or {}
+        if template is not None and isinstance(labels, dict) and labels.get(ASK) == ASK_VALUE:
+            found.append((dict(document), dict(template)))
+    return found
+
+
+def _template_of(document: Any) -> Json | None:
+    """The pod itself, or what a workload makes its pods from."""
+    if not isinstance(document, dict) or not isinstance(document.get("spec"), dict):
+        return None
+    spec = document["spec"]
+    if isinstance(spec.get("containers"), list):
+        return dict(document)
+    inner = spec.get("jobTemplate") if document.get("kind") == "CronJob" else document
+    template = ((inner or {}).get("spec") or {}).get("template") if isinstance(inner, dict) else None
+    is_one = isinstance(template, dict) and isinstance((template.get("spec") or {}).get("containers"), list)
+    return template if is_one else None
+
+
+def preview_pods(client: Client, manifest: Json, template: Json) -> PodPreview:
+    """Return what the pods of a manifest would get and what is missing, without creating one."""
+    kind, metadata = str(manifest.get("kind")), template.get("metadata") or {}
+    name = (manifest.get("metadata") or {}).get("name") or (manifest.get("metadata") or {}).get(
+        "generateName"
+    )
+    notes = metadata.get("annotations") or {}
+    found = PodPreview(f"{kind}/{name or 'unnamed'}")
+    found.asked = parse_asked(str(notes.get(ASK, ""))) or ()
+    found.containers = _containers(template, notes)
+    subject = _subject(client, kind, template)
+    for binding_name in dict.fromkeys(item.binding for item in found.asked):
+        entries = [item.entry for item in found.asked if item.binding == binding_name]
+        found.problems += _problems(client, binding_name, entries, subject)
+    if client.may("create", "pods", group=""):
+        found.problems += _refused(client, template)
+    else:
+        found.problems.append(
+            "you may not create pods here, so the API server cannot be asked whether it would take this one"
+        )
+    return found
+
+
+def _containers(template: Json, notes: Mapping[str, str]) -> tuple[str, ...]:
+    containers = [str(item.get("name")) for item in template["spec"]["containers"] if isinstance(item, dict)]
+    named = notes.get(
+        ASK_CONTAINERS, notes.get(_DEFAULT_CONTAINER, containers[0] if len(containers) == 1 else "")
+    )
+    return tuple(part.strip() for part in str(named).split(",") if part.strip())
+
+
+def _subject(client: Client, kind: str, template: Json) -> PodSubject:
+    controller, group, owner = _CONTROLLERS.get(kind, ("", "", ""))
+    account = f"system:serviceaccount:kube-system:{controller}"
+    return PodSubject(
+        labels=(template.get("metadata") or {}).get("labels") or {},
+        service_account=str(template["spec"].get("serviceAccountName") or "default"),
+        images=images(template),
+        created_by=account if controller else str(client.requester["username"]),
+        owner=(group, owner) if controller else None,
+    )
+
+
+def _problems(client: Client, name: str, entries: list[str], subject: PodSubject) -> Iterator[str]:
+    try:
+        binding = SecretBinding.parse(client.read(client.path("secretbindings", name)))
+    except NotFound:
+        yield f"there is no SecretBinding {name} in namespace {client.namespace}; create it, and the pod continues"
+        return
+    except ValidationError as error:
+        yield f"SecretBinding {name} cannot be read: {describe_invalid(error)}"
+        return
+    for entry in entries:
+        refusal = binding_problem(binding, entry, subject)
+        if refusal is not None:
+            yield refusal.message
+
+
+def _refused(client: Client, template: Json) -> Iterator[str]:
+    """What the API server says of such a pod: the policies check what it asks for, and its account's rights."""
+    pod = copy.deepcopy(template)
+    metadata = {
+        key: value for key, value in (pod.get("metadata") or {}).items() if key in ("labels", "annotations")
+    }
+    metadata |= {"name": f"runkeys-plan-{uuid4().hex[:8]}", "namespace": client.namespace}
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod["spec"]}
+    try:
+        client.create(f"/api/v1/namespaces/{client.namespace}/pods", body, dryRun="All")
+    except Problem as error:
+        yield f"the API server refuses such a pod: {error}"
+
+
+def print_previews(settings: Settings, found: list[PodPreview]) -> None:
+    """Print them as a table with the problems below it, or as JSON or YAML."""
+    if settings.output in ("json", "yaml"):
+        print_object(settings, {"pods": [_as_object(item) for item in found]})
+        return
+    rows = []
+    for item in found:
+        begin = [item.name, ", ".join(item.containers) or NOTHING]
+        for asked in item.asked or (None,):
+            gets, source = (
+                (NOTHING, NOTHING) if asked is None else (_carrier(asked), f"{asked.binding}/{asked.entry}")
+            )
+            rows.append([*begin, gets, source])
+            begin = ["", ""]
+    print_table(settings, ["PODS OF", "CONTAINERS", "GETS", "FROM"], rows)
+    for item in found:
+        for problem in dict.fromkeys(item.problems):
+            echo(line(f"Problem: {item.name}: {problem}"))
+
+
+def _carrier(asked: Asked) -> str:
+    return asked.variable or f"file {asked.file}"
+
+
+def _as_object(item: PodPreview) -> Json:
+    secrets = [
+        {
+            "variable": asked.variable or None,
+            "file": asked.file or None,
+            "from": f"{asked.binding}/{asked.entry}",
+        }
+        for asked in item.asked
+    ]
+    return {
+        "name": item.name,
+        "containers": list(item.containers),
+        "secrets": secrets,
+        "problems": list(dict.fromkeys(item.problems)),
+    }
