@@ -243,6 +243,11 @@ def asking(account: Account, support: SealedSupport) -> Object:
             " webhooks of the cluster leave it as it is",
         ),
         check(
+            f"object.spec.?volumes.orValue([]).all(v, !(v.name in {listed(_VOLUMES[1:])})"
+            " || v.?emptyDir.?medium.orValue('') == 'Memory')",
+            f"the volumes {' and '.join(_VOLUMES[1:])} are in memory; leave them out, since admission adds them",
+        ),
+        check(
             f"variables.others.all(c, c.?volumeMounts.orValue([]).all(m, !(m.name in {listed(_VOLUMES)})"
             f" || (m.name == {text(SECRETS_VOLUME)} && {wanted_here} && m.mountPath == {text(f'{RUNTIME}/secrets')}"
             " && m.?readOnly.orValue(false)))"
@@ -274,7 +279,7 @@ def asking(account: Account, support: SealedSupport) -> Object:
         ),
         check(
             "!(object.spec.?hostPID.orValue(false) || object.spec.?shareProcessNamespace.orValue(false))"
-            f" || object.spec.containers.all(c, {wanted_here})",
+            f" || variables.others.all(c, {wanted_here})",
             "hostPID and shareProcessNamespace let the other containers read the secrets from processes; remove them,"
             f" or name all containers in annotation {ASK_CONTAINERS}",
         ),

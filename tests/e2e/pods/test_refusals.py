@@ -86,6 +86,14 @@ def test_every_refusal_names_what_is_wrong(team: Team) -> None:
             ),
             "shareProcessNamespace",
         ),
+        "processes are shared with a sidecar": (
+            with_spec(
+                plain,
+                initContainers=[{**two[1], "restartPolicy": "Always"}],
+                shareProcessNamespace=True,
+            ),
+            "shareProcessNamespace",
+        ),
         "a value in the arguments": (
             container(plain, args=["--token=$(SECRET_API_TOKEN)"]),
             "may not have $(NAME)",
@@ -128,7 +136,13 @@ def test_what_admission_adds_cannot_be_brought_or_changed(team: Team) -> None:
     two_sources = copy.deepcopy(brought)
     volume = next(item for item in two_sources["spec"]["volumes"] if item["name"] == "runkeys-recipient")
     two_sources["spec"]["volumes"].append({**copy.deepcopy(volume), "name": "another"})
+    on_disk = copy.deepcopy(brought)
+    on_disk["spec"]["volumes"] = [
+        {"name": item["name"], "emptyDir": {}} if item["name"] == "runkeys-env" else item
+        for item in brought["spec"]["volumes"]
+    ]
     told = {
+        "values on disk": (on_disk, "are in memory"),
         "created by another": (other_stamp, "is not the one that admission adds for this request"),
         "asks for more": (more_asked, "is not the one that admission adds for this request"),
         "another image": (other_image, "the init container runkeys-open is not the one"),
