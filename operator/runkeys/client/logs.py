@@ -72,7 +72,7 @@ def _why(client: Client, run: WorkflowRun, task: str | None, names: list[str]) -
         for item in (pod.get("status") or {}).get("containerStatuses") or []
         if (waiting := (item.get("state") or {}).get("waiting")) is not None
     ]
-    return "; ".join(told) or "the operator has not looked at the run yet"
+    return "; ".join(told) or "the run's status does not say why yet"
 
 
 def _pods(client: Client, run: WorkflowRun, task: str | None, names: list[str]) -> list[Json]:

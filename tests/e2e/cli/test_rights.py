@@ -57,7 +57,7 @@ class TestPlan:
         person = with_roles(which)
         done = person.run("plan", "-f", write(person, run(team.namespace, task={"delivery": delivery})))
 
-        assert (done.code, "In the way" in done.out) == (0, False), done
+        assert (done.code, "Problem" in done.out) == (0, False), done
 
     @pytest.mark.parametrize("delivery", ["Secret", "Sealed"])
     def test_works_as_administrator_of_the_cluster(self, team: Team, tmp_path: Path, delivery: str) -> None:
@@ -65,7 +65,7 @@ class TestPlan:
         file = write(admin, run(team.namespace, task={"delivery": delivery}))
         done = admin.run("-n", team.namespace, "plan", "-f", file)
 
-        assert (done.code, "In the way" in done.out) == (0, False), done
+        assert (done.code, "Problem" in done.out) == (0, False), done
 
     def test_the_api_server_still_has_its_say(
         self, team: Team, with_roles: Callable[[str], Terminal]
@@ -103,7 +103,7 @@ class TestPlan:
         assert waits.code == 5
         [told] = [text for text in waits.out.splitlines() if text.startswith("The operator says: work: ")]
         assert "SecretBinding keys does not admit this run" in told
-        assert "In the way: " in waits.out
+        assert "Problem: " in waits.out
         assert goes.code == 0, goes
         assert "Starts at once: work" in goes.out
         assert team.run()["spec"] == before["spec"]

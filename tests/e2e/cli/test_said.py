@@ -53,7 +53,7 @@ class TestFollowed:
 class TestLogs:
     def test_of_a_pod_that_never_started(self, team: Team, alice: Terminal) -> None:
         alice.ok("run", "-f", write(alice, run(team.namespace, pod=HELD_BACK)))
-        team.pod(team.run())
+        team.wait_run("job", lambda found: found.get("status", {}).get("tasks"))
 
         waiting = alice.run("logs", "job")
         alice.ok("cancel", "job")
