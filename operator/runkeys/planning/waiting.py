@@ -12,7 +12,7 @@ from runkeys.planning.outcome import Ended, at_fault
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.status import Outcome, State, Verdict
 
-NODE_PATIENCE = timedelta(seconds=10)
+NODE_PATIENCE = timedelta(seconds=30)
 """How long a pod may be bound to a node before the run says that the kubelet there does not take it."""
 
 UNREAD = timedelta(seconds=60)

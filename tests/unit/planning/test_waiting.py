@@ -154,7 +154,7 @@ def test_no_secret_for_a_pod_that_no_scheduler_gave_its_node_before_a_kubelet_ha
     world.bind_pod(scheduled=False)
     world.reconcile()
     assert not any(isinstance(action, EnsureSecret) for action in world.history)
-    world.tick(10)
+    world.tick(30)
     world.reconcile()
     world.tick(2)
     world.reconcile()
@@ -177,12 +177,12 @@ def test_a_secret_for_which_no_kubelet_comes_goes_after_a_minute() -> None:
     world.bind_pod()
     world.reconcile()
     assert world.secrets
-    world.tick(12)
+    world.tick(32)
     world.reconcile()
     world.tick(2)
     world.reconcile()
     assert world.run.status.tasks[0].reason == Reason.NODE_UNREACHABLE
-    world.tick(45)
+    world.tick(25)
     world.reconcile()
     assert world.secrets
     world.tick(1)
