@@ -79,6 +79,13 @@ BINDING: Object = {
                 "images": ["ghcr.io/acme/*"],
             },
             {"runSelector": {}},
+            {
+                "pods": {
+                    "selector": {"matchLabels": {"app": "nightly"}},
+                    "createdBy": ["system:serviceaccount:argo:argo"],
+                    "ownedBy": [{"apiGroup": "argoproj.io", "kind": "Workflow"}],
+                }
+            },
         ],
         "releasePolicy": "OnCompletion",
         "delivery": "Sealed",
@@ -123,6 +130,9 @@ OWNER = "owner is immutable once a binding exists: create a new binding"
 SCOPE_ALONE = "scope applies only to a sealed value: give sealed, or leave scope out"
 OPERATOR = "operator must be In, NotIn, Exists or DoesNotExist"
 STARS = "an image pattern may hold at most 16 stars; write several patterns"
+RUNS_OR_PODS = (
+    "an access rule is for runs or for pods: give runSelector or pods, and write two rules for both"
+)
 ACCESS = "an access rule must give runSelector, serviceAccountNames or images"
 RUN_NAME = "metadata.name of a WorkflowRun may have at most 63 characters"
 
@@ -233,6 +243,7 @@ BAD_BINDINGS: list[tuple[str, Any, str]] = [
         f"spec.access[0].runSelector.matchExpressions[0].operator: Forbidden: {OPERATOR}",
     ),
     ("spec.access.1", {}, f"spec.access[1]: Forbidden: {ACCESS}"),
+    ("spec.access.1.pods", {}, f"spec.access[1]: Forbidden: {RUNS_OR_PODS}"),
     ("spec.access.0.images", [], "spec.access[0].images in body should have at least 1 items"),
     ("spec.access.0.images", ["*a" * 17], f"spec.access[0].images[0]: Forbidden: {STARS}"),
     ("spec.secrets", [], "spec.secrets in body should have at least 1 items"),

@@ -237,6 +237,8 @@ def _our_errors() -> Iterator[None]:
         yield
     except Problem as error:
         kind = ours.get(type(error))
+        if kind is None and isinstance(error, Denied) and not isinstance(error, UnauthorizedError):
+            kind = UnauthorizedError
         if kind is None:
             raise
         raise kind(str(error)) from None

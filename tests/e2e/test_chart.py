@@ -36,7 +36,7 @@ TWO_NAMESPACES = (
 # Values with tests of their own.
 ELSEWHERE = {
     *("sources", "crds", "drain", "podDisruptionBudget", "networkPolicy", "serviceMonitor", "prometheusRule"),
-    *("installPolicies", "installRoles", "sealedDelivery"),
+    *("installPolicies", "installRoles", "sealedDelivery", "pods"),
     *("commonLabels", "deploymentAnnotations", "serviceAccountAnnotations"),
 }
 EVERYTHING = tuple(
@@ -192,6 +192,21 @@ class TestRendered:
             *("runkeys-system", "team-a", "team-b")
         }
         assert {m["kind"] for m in manifests if "namespace" not in m["metadata"]} <= {CRD, *CLUSTER_WIDE}
+
+    def test_pods_that_ask_need_sealed_delivery_and_policies_of_their_own(self, cluster: Cluster) -> None:
+        with pytest.raises(ClusterError, match=r"needs sealedDelivery\.enabled: set it to true as well"):
+            template(cluster, "--set=pods.enabled=true")
+
+        def names(*more: str) -> set[str]:
+            found = template(cluster, SEALED_DELIVERY, *EVERYWHERE, *more)
+            return {item["metadata"]["name"] for item in found if item["kind"].endswith("AdmissionPolicy")}
+
+        added = names("--set=pods.enabled=true") - names()
+        assert {name.partition(".")[0] for name in added} >= {
+            *("runkeys-asking", "runkeys-asking-shown", "runkeys-asking-frozen")
+        }
+        deployment = one(template(cluster, SEALED_DELIVERY, "--set=pods.enabled=true"), "Deployment")
+        assert "--pods" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
 
     def test_every_value_reaches_the_pod(self, cluster: Cluster) -> None:
         digest = "sha256:" + "0" * 64

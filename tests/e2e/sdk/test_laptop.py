@@ -80,7 +80,8 @@ def test_row_26_without_the_right_the_reason_is_told(team: Team, user: UserMaker
     for call in ("get('n')", "list()", "set('n', 'canary')", "delete('n')"):
         message = failed(mallory, call, "UnauthorizedError")
         assert f"system:serviceaccount:{team.namespace}:mallory" in message, call
-        assert "cannot" in message
+        assert "may not" in message
+        assert "kubectl" in message, "the command that grants the right"
 
 
 def test_another_public_key_than_before_stops_it(team: Team, alice: Terminal) -> None:
