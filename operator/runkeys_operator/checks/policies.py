@@ -335,7 +335,7 @@ class PolicyCheck:
             left_out = sorted(set(self._namespaces) - set(namespaces))
             if left_out or not self._namespaces:
                 what = ", ".join(left_out) or "all namespaces"
-                return self._refuse(kind, name, f"is not for {what}, which the operator serves")
+                return self._refuse(kind, name, f"does not cover {what}, which the operator serves")
         expected = built(tuple(namespaces or ()))[kind, name]
         different = policies.difference(expected, found.get("spec"))
         if different is not None:

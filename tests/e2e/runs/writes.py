@@ -57,8 +57,9 @@ def calls_of(team: Team, node: NodeCluster, mark: int) -> dict[str, list[AuditEv
     for event in node.audit.events(
         mark, verb=("create", "update", "patch", "delete"), namespace=team.namespace
     ):
-        # A review is a question, and the lease is no run's.
-        if event.user.startswith(account) and not event.resource.endswith(("reviews", "leases")):
+        # A review is a question, and the lease is no run's. An Event tells people that something takes long, as it may
+        # on a busy machine.
+        if event.user.startswith(account) and not event.resource.endswith(("reviews", "leases", "events")):
             found[event.name or _name_sent(event)].append(event)
     return found
 
