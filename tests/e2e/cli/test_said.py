@@ -78,7 +78,7 @@ class TestLogs:
 
         def pulls() -> bool:
             return any(
-                "waiting" in item["state"]
+                "Image" in item["state"].get("waiting", {}).get("reason", "")
                 for pod in team.client.list("pods", team.namespace, **job)
                 for item in pod["status"].get("containerStatuses") or []
             )
