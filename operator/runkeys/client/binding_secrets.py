@@ -164,7 +164,7 @@ class BindingSecrets:
             names = [item.name for item in self.items()]
         except NotFound as error:
             return error
-        except Denied:  # whoever may only reveal
+        except Denied:  # a user who may only reveal
             return NotFound(f"there is no secret {name!r} in {self.what}")
         return NotFound(f"there is no secret {name!r} in {self.what}; it has: {', '.join(names) or 'none'}")
 

@@ -158,7 +158,7 @@ class PodView:
     :ivar gone: it was deleted; nothing of it runs any more, or will.
     :ivar deleted_at: when its deletion was asked for.
     :ivar taken: the kubelet of its node has it, as its status shows.
-    :ivar scheduled: a scheduler gave it its node, one that is there and was Ready; not whoever named the node in it.
+    :ivar scheduled: a scheduler gave it its node, one that is there and was Ready; not the author of its spec.
     :ivar volume_images: images that are mounted as volumes.
     :ivar shape: what decides who reads in it. :ivar deadline_seconds: its ``activeDeadlineSeconds``.
     :ivar grace_seconds: how long after that its containers may take to end.
