@@ -315,7 +315,8 @@ def _runs(client: Client) -> Iterator[Finding]:
     unseen = [
         run.metadata.name
         for run in runs
-        if run.status.observed_generation is None
+        # The API server itself writes -1 into a status that nobody has written yet.
+        if (run.status.observed_generation or 0) <= 0
         and run.metadata.creation_timestamp is not None
         and (now - run.metadata.creation_timestamp).total_seconds() > _UNSEEN_SECONDS
     ]

@@ -250,6 +250,19 @@ class TestDoctor:
         team.client.wait_gone("workflowruns", "job", team.namespace)
         assert said(alice, "runs")["state"] == "ok"
 
+    def test_it_speaks_of_runs_that_the_operator_says_nothing_of(self, team: Team, alice: Terminal) -> None:
+        team.operator.kill()
+        alice.ok("run", "-f", write(alice, run(team.namespace)))
+        assert said(alice, "runs")["state"] == "ok", "a run that was just created may have none"
+        wait_until("doctor to name it", lambda: said(alice, "runs")["state"] == "problem", every=1)
+        found = said(alice, "runs")
+        assert "no status for more than 30 s to: job" in found["found"]
+        assert "| grep job" in found["remedy"]
+
+        team.operator.start()
+        team.wait_phase("job", "Succeeded", "Failed")
+        assert said(alice, "runs")["state"] == "ok"
+
 
 def said(user: Terminal, check: str, *words: str) -> dict[str, str]:
     """What doctor says of this check."""

@@ -250,7 +250,7 @@ class World:
     # the cluster
 
     def bind_pod(self, task: str = "", *, scheduled: bool = True) -> None:
-        """The scheduler gives the pod of each Job (of that task) a node; or whoever made the template has done so."""
+        """The scheduler gives the pod of each Job (of that task) a node; or the author of the template named it."""
         for job in self._jobs(task):
             mine = [pod for pod in self.pods.values() if pod.job_uid == job.uid]
             # after a pod that was not counted another one comes
@@ -359,7 +359,7 @@ class World:
         return job is not None and not pod.over and not opened and not ended and not self.over
 
     def _has_its_volume(self, pod: PodView) -> bool:
-        """Whether the kubelet goes on with a pod: it does nothing for one of which a certificate is outstanding."""
+        """Whether the kubelet goes on with a pod: it does nothing for a pod that waits for a certificate."""
         request = self.newest_of(pod.uid)
         return request is None or request.state == "Issued"
 

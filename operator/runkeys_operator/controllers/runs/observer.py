@@ -265,7 +265,7 @@ def _unexplained(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[P
 
 
 def _bereft(run: WorkflowRun, jobs: Mapping[str, JobView], pods: Iterable[PodView]) -> list[JobView]:
-    """Active Jobs that had a pod, and of which none is seen now."""
+    """Active Jobs that had a pod and have none that is seen now."""
     recorded = {
         attempt.job_uid
         for task in run.status.tasks
