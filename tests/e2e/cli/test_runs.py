@@ -166,7 +166,7 @@ def test_interrupted_the_run_goes_on_and_it_is_said_how_to_stop_it(team: Team, a
         process.wait()
     assert process.returncode == 130
     assert "Run job is not stopped by that; to stop it: runkeys cancel job" in err
-    assert phase(team.run()) == "Running"
+    team.wait_phase("job", "Running")
     team.tell_to_finish(team.run())
     shown = alice.typed("watch", "job", answers={})
     assert shown.code == 0, shown
