@@ -46,6 +46,11 @@ test-1.34: build-cluster ## kinds, policies and who may what, on an API server o
 	@$(CLUSTER) build-oldest
 	@$(PYTEST) $(BOUND) tests/oldest $(ARGS)
 
+.PHONY: test-engines
+test-engines: build-cluster ## Argo Workflows and Tekton with pods that ask for secrets (builds both)
+	@$(CLUSTER) build-engines
+	@$(PYTEST) $(BOUND) tests/engines $(ARGS)
+
 .PHONY: proof
 proof: test-1.34 ## the long proofs in their full size (hours)
 	@RUNKEYS_PROOF=full $(PYTEST) -n $(WORKERS) $(DIST) -m proof -rP $(ARGS)

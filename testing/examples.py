@@ -84,3 +84,21 @@ def workflow(namespace: str, value: str) -> tuple[Object, Object, Object]:
         for container in task["template"]["spec"]["containers"]:
             container["image"] = TASK_IMAGE
     return source, binding, run
+
+
+def of_engine(path: str, namespace: str, swaps: dict[str, str]) -> list[Object]:
+    """Return the objects of a file such as ``tekton/taskrun.yaml``, with other images.
+
+    :param swaps: from a text of the file to the one in its place.
+    """
+    text = (EXAMPLES / path).read_text()
+    for old, new in {
+        "busybox:1.37": TASK_IMAGE,
+        "busybox:*": TASK_IMAGE.replace(":1", ":*"),
+        **swaps,
+    }.items():
+        text = text.replace(old, new)
+    manifests: list[Object] = [item for item in yaml.safe_load_all(text) if item]
+    for manifest in manifests:
+        manifest["metadata"]["namespace"] = namespace
+    return manifests

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from testing.cluster import build, images, providers
+from testing.cluster import build, engines, images, providers
 from testing.cluster.base import Cluster, ClusterError
 from testing.cluster.client import ApiError
 from testing.cluster.golang import GoMissing
@@ -111,6 +111,12 @@ def build_oldest(_: str) -> int:
     return 0
 
 
+def build_engines(_: str) -> int:
+    """Build the workflow engines that ``make test-engines`` runs."""
+    engines.ensure()
+    return 0
+
+
 def _running(name: str) -> Cluster | None:
     cluster = providers.attach(name)
     if cluster is None:
@@ -140,6 +146,7 @@ VERBS: dict[str, Callable[[str], int]] = {
     "shell": shell,
     "build": build_all,
     "build-oldest": build_oldest,
+    "build-engines": build_engines,
 }
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def _text(version: Version) -> str:
     return ".".join(str(part) for part in version)
 
 
-_ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
+GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
 
 
 MODULE_GO = (1, 26)
@@ -95,7 +95,7 @@ def build_module(source: Path) -> Path:
 
     def make(unfinished: Path) -> None:
         command = [str(go), "build", "-trimpath", "-buildvcs=false", "-o", str(unfinished), "."]
-        subprocess.run(command, cwd=source, env=os.environ | _ENVIRONMENT, check=True, timeout=1800)
+        subprocess.run(command, cwd=source, env=os.environ | GO_ENVIRONMENT, check=True, timeout=1800)
 
     key = content_key(str(go_version(go)), *(file.name for file in files), *files)
     return made_once(cache_dir() / "programs" / f"{source.name}-{key}", make)
@@ -107,7 +107,7 @@ def module_folder(source: Path, module: str) -> Path:
     done = subprocess.run(
         command,
         cwd=source,
-        env=os.environ | _ENVIRONMENT,
+        env=os.environ | GO_ENVIRONMENT,
         check=True,
         timeout=1800,
         stdout=subprocess.PIPE,

@@ -100,6 +100,20 @@ def sdk_image() -> Path:
     return _archive(image, [_base_layer(), *layers])
 
 
+def program_image(tag: str, program: Path, path: str, user: str = f"{USER}:{USER}") -> Path:
+    """Return the archive of an image with one static program, whose name says what it was built from, and no shell."""
+
+    def fill(root: Path) -> None:
+        for folder in ("etc", "tmp"):
+            (root / folder).mkdir()
+        (root / "etc/passwd").write_text(_PASSWD)
+        (root / "etc/group").write_text(_GROUP)
+        _copy(program, root / path)
+
+    image = Image(tag, environment={"PATH": "/bin"}, entrypoint=(f"/{path}",), user=user)
+    return _archive(image, [_layer(program.name.rpartition("-")[0], [program.name, path], fill)])
+
+
 def _environment() -> dict[str, str]:
     return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}
 

@@ -70,6 +70,8 @@ KNOWN = (
         "runkeys.dev/v1alpha1",
         {"WorkflowRun": "workflowruns", "SecretBinding": "secretbindings", "SecretReveal": "secretreveals"},
     ),
+    *_table("argoproj.io/v1alpha1", {"Workflow": "workflows"}),
+    *_table("tekton.dev/v1", {"TaskRun": "taskruns"}),
 )
 
 
