@@ -68,6 +68,7 @@ BINDING: Object = {
         "secrets": [
             {"name": "any name?", "secretKeyRef": {"name": "db", "key": "password"}},
             {"name": "token", "sealed": "rk1.x", "scope": "Namespace"},
+            {"name": "url", "template": 'x://{{ token | url }}@db/{"a":{"b":1}}{{ "{{" }}'},
         ],
         "access": [
             {
@@ -125,7 +126,9 @@ EITHER_REVEAL = "a binding is either named (binding) or the requester's own (per
 PUBLIC_KEY = "publicKey must be a public key of Runkeys, which begins with rkpub1."
 REVEAL_FIXED = "a SecretReveal cannot be changed: create a new one"
 SEALED = "a sealed value begins with rk1.; this one does not, and may be a secret in the clear: seal it"
-ONE_SOURCE = "an entry has exactly one source: give secretKeyRef or sealed"
+ONE_SOURCE = "an entry has exactly one source: give secretKeyRef, sealed or template"
+NO_REFERENCE = "a template refers to other entries, as in {{ db-password }}; this one refers to none"
+UNCLOSED = "each {{ of a template needs a name and }}"
 OWNER = "owner is immutable once a binding exists: create a new binding"
 SCOPE_ALONE = "scope applies only to a sealed value: give sealed, or leave scope out"
 OPERATOR = "operator must be In, NotIn, Exists or DoesNotExist"
@@ -252,6 +255,12 @@ BAD_BINDINGS: list[tuple[str, Any, str]] = [
     ("spec.secrets.0.scope", "Strict", f"spec.secrets[0]: Forbidden: {SCOPE_ALONE}"),
     ("spec.secrets.1.scope", CANARY, "spec.secrets[1].scope: Forbidden: scope must be Strict or Namespace"),
     ("spec.secrets.1.sealed", CANARY, f"spec.secrets[1].sealed: Forbidden: {SEALED}"),
+    ("spec.secrets.1.template", f"{{{{ {CANARY} }}}}", f"spec.secrets[1]: Forbidden: {ONE_SOURCE}"),
+    ("spec.secrets.2.scope", "Strict", f"spec.secrets[2]: Forbidden: {SCOPE_ALONE}"),
+    ("spec.secrets.2.template", CANARY, f"spec.secrets[2].template: Forbidden: {NO_REFERENCE}"),
+    ("spec.secrets.2.template", f"{{{{ {CANARY}", f"spec.secrets[2].template: Forbidden: {UNCLOSED}"),
+    ("spec.secrets.2.template", f"{{{{}}}}{CANARY}", f"spec.secrets[2].template: Forbidden: {UNCLOSED}"),
+    ("spec.secrets.2.template", "{{ a }}" + CANARY * 260, "spec.secrets[2].template: Too long"),
     (
         "spec.owner",
         {"username": "alice"},

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from runkeys._text.templates import LONGEST
 from runkeys.api.common import (
     API_VERSION,
     OBJECT_NAME,
@@ -63,6 +64,19 @@ MAX_SEALED = 701_000
 MAX_ENTRIES = 512
 """More would not fit into an object anyway: each sealed entry has at least 1,600 characters."""
 
+TEMPLATE = cel(
+    (
+        "self.contains('{{')",
+        "a template refers to other entries, as in {{ db-password }}; this one refers to none, and may be a secret in"
+        " the clear",
+    ),
+    (
+        "self.matches('^([^{]|[{][^{]|[{][{][^}]+[}][}])*[{]?$')",
+        'each {{ of a template needs a name and }}; write {{ "{{" }} for a literal {{',
+    ),
+)
+"""Cheap enough for every entry of the longest binding. :mod:`runkeys._text.templates` is exact."""
+
 STRICT, NAMESPACE = "Strict", "Namespace"
 
 PERSONAL_SCOPE = (
@@ -77,8 +91,8 @@ class BindingEntry(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "has(self.secretKeyRef) != has(self.sealed)",
-                "an entry has exactly one source: give secretKeyRef or sealed",
+                "[has(self.secretKeyRef), has(self.sealed), has(self.template)].filter(s, s).size() == 1",
+                "an entry has exactly one source: give secretKeyRef, sealed or template",
             ),
             (
                 "!has(self.scope) || has(self.sealed)",
@@ -103,6 +117,16 @@ class BindingEntry(ApiModel):
         " only in this cluster, and only where scope says.",
         max_length=MAX_SEALED,
         json_schema_extra=SEALED_TEXT,
+    )
+    template: str | None = Field(
+        default=None,
+        description="Makes the value from other entries of this binding, e.g."
+        " postgresql://{{ db-user | url }}:{{ db-password | url }}@db/app. {{ name }} stands for the value of an entry,"
+        " {{ name | url }}, {{ name | json }} and {{ name | base64 }} for the value in that encoding; json includes the"
+        " quotes. {{ a:b | base64 }} joins two values with a colon, as basic authentication does. An entry that is a"
+        ' template itself cannot be referred to. {{ "{{" }} is a literal {{. The text of the template is not secret.',
+        max_length=LONGEST,
+        json_schema_extra=TEMPLATE,
     )
     scope: str | None = Field(
         default=None,

@@ -35,6 +35,7 @@ from runkeys.planning.requirements import (
     SealedValue,
     SecretReference,
     TaskRequirements,
+    TemplateValue,
     task_requirements,
 )
 from runkeys.problems import Denied, Invalid, NotFound, Problem, Usage
@@ -245,6 +246,9 @@ def _source(reference: SecretReference) -> str:
     if isinstance(reference.source, SealedValue):
         kind = "sealed" if reference.binding else "sent with the run"
         return f"{reference.binding or 'sealedInput'}/{reference.entry} ({kind})"
+    if isinstance(reference.source, TemplateValue):
+        parts = ", ".join(part.entry for part in reference.source.parts)
+        return f"{reference.binding}/{reference.entry} (template of {parts})"
     return (
         f"{reference.binding}/{reference.entry} (Secret {reference.source.name}, key {reference.source.key})"
     )

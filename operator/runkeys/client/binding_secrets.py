@@ -18,7 +18,7 @@ from runkeys import sealing
 from runkeys._text import documents
 from runkeys._text.times import to_seconds
 from runkeys._text.words import kubectl
-from runkeys.api import SecretBinding
+from runkeys.api import BindingEntry, SecretBinding
 from runkeys.api.common import API_VERSION, GROUP, describe_invalid
 from runkeys.client import MERGE_PATCH, Client
 from runkeys.problems import Conflict, Denied, Invalid, NotFound, TimedOut
@@ -74,9 +74,7 @@ class BindingSecrets:
             (
                 Item(
                     entry.name,
-                    "sealed"
-                    if entry.secret_key_ref is None
-                    else f"Secret {entry.secret_key_ref.name}, key {entry.secret_key_ref.key}",
+                    _source(entry),
                     told[entry.name].ready if entry.name in told else None,
                     told[entry.name].reason if entry.name in told else "",
                     changed.get(entry.name, ""),
@@ -234,6 +232,12 @@ class BindingSecrets:
 
     def _path(self, raw: dict[str, Any]) -> str:
         return self._client.path("secretbindings", raw["metadata"]["name"])
+
+
+def _source(entry: BindingEntry) -> str:
+    if entry.secret_key_ref is not None:
+        return f"Secret {entry.secret_key_ref.name}, key {entry.secret_key_ref.key}"
+    return "template" if entry.template is not None else "sealed"
 
 
 def check_name(name: str) -> None:

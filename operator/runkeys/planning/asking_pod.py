@@ -31,7 +31,8 @@ from runkeys.planning.observation import PodView
 from runkeys.planning.pod_template import images
 from runkeys.planning.readers import readers
 from runkeys.planning.refusal import Reason, Refusal, listed
-from runkeys.planning.requirements import SecretReference, source_of
+from runkeys.planning.requirements import SecretReference, reference_to
+from runkeys.planning.templates import template_of
 
 MOST_BINDINGS, MOST_ENTRIES, LONGEST_ASK = 8, 32, 8192
 """Limits on what one pod can ask for: SecretBindings, entries, and characters of the annotation."""
@@ -188,17 +189,20 @@ def references_of(pod: AskingPod, bindings: Bindings) -> list[SecretReference] |
         refused = binding_problem(binding, item.entry, pod.subject)
         if refused is not None:
             return refused
-        source = source_of(pod.namespace, binding, binding.spec.by_name[item.entry])
-        found.append(
-            SecretReference(item.variable, item.file, source, item.binding, item.entry, where, sealed=True)
+        entry = binding.spec.by_name[item.entry]
+        reference = reference_to(
+            pod.namespace, binding, entry, where, variable=item.variable, file=item.file, sealed=True
         )
+        if isinstance(reference, Refusal):
+            return reference
+        found.append(reference)
     return found
 
 
 def binding_problem(binding: SecretBinding, entry: str, subject: PodSubject) -> Refusal | None:
     """Why a binding does not give an entry to a pod; None if it does. Its owner can mend it."""
-    name = binding.metadata.name
-    if binding.entry(entry) is None:
+    name, found = binding.metadata.name, binding.entry(entry)
+    if found is None:
         return _open(
             Reason.SECRET_NOT_FOUND,
             f"SecretBinding {name} has no entry {entry!r}; it has: {listed(sorted(binding.spec.by_name)) or 'none'}",
@@ -212,7 +216,8 @@ def binding_problem(binding: SecretBinding, entry: str, subject: PodSubject) -> 
             f"SecretBinding {name} has delivery: {binding.spec.delivery}, and a pod that is not of a run can only get"
             f" sealed values; its owner can set delivery: {SEALED}",
         )
-    return None
+    template = template_of(binding, found, FIELD) if found.template is not None else None
+    return template if isinstance(template, Refusal) else None
 
 
 def _final(message: str) -> Refusal:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from runkeys import sealing
+from runkeys._text.templates import Template
 from runkeys.api import BindingEntry, SecretBinding, SecretKeySelector, Task, TaskSecret, WorkflowRun
 from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START, SEALED, SECRET
 from runkeys.names import is_reserved_variable, is_variable_name, secret_variable
@@ -20,6 +21,7 @@ from runkeys.planning.pod_template import (
     template_refusals,
 )
 from runkeys.planning.refusal import Reason, Refusal, listed
+from runkeys.planning.templates import template_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,17 @@ class SealedValue:
 
     text: str
     context: sealing.Context
+
+
+@dataclass(frozen=True)
+class TemplateValue:
+    """A value that is put together from others.
+
+    :ivar parts: one for each entry that the template refers to. They are read, and are not delivered by themselves.
+    """
+
+    template: Template
+    parts: tuple[SecretReference, ...]
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,7 @@ class SecretReference:
 
     variable: str
     file: str
-    source: SecretKeySelector | SealedValue
+    source: SecretKeySelector | SealedValue | TemplateValue
     binding: str
     entry: str
     field: str
@@ -61,6 +74,15 @@ class SecretReference:
     def key(self) -> str:
         """The key in the attempt's Secret. No variable has a dot in its name."""
         return self.variable or f"file.{self.file}"
+
+
+def read_by(references: Iterable[SecretReference]) -> Iterator[SecretReference]:
+    """What has to be read for ``references``: in place of a template its parts."""
+    for reference in references:
+        if isinstance(reference.source, TemplateValue):
+            yield from reference.source.parts
+        else:
+            yield reference
 
 
 INPUT_LIFETIME = 3600
@@ -129,7 +151,7 @@ def support_refusal(
 
 
 def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> SecretKeySelector | SealedValue:
-    """Where the value of a binding's entry comes from.
+    """Where the value of a binding's entry comes from, which is no template.
 
     Anybody may give a personal binding any name, so neither its name nor a ``scope`` opens anything there: its owner
     does, who alone may write it.
@@ -144,6 +166,37 @@ def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> Se
     else:
         context = sealing.BindingEntry(namespace, binding.metadata.name, entry.name)
     return SealedValue(entry.sealed or "", context)
+
+
+def reference_to(
+    namespace: str,
+    binding: SecretBinding,
+    entry: BindingEntry,
+    field: str,
+    *,
+    variable: str = "",
+    file: str = "",
+    sealed: bool = False,
+) -> SecretReference | Refusal:
+    """The reference to an entry of a binding, or what is wrong with its template.
+
+    :param field: path of what asks for it, for messages.
+    """
+    name = binding.metadata.name
+    source: SecretKeySelector | SealedValue | TemplateValue
+    if entry.template is None:
+        source = source_of(namespace, binding, entry)
+    else:
+        template = template_of(binding, entry, field)
+        if isinstance(template, Refusal):
+            return template
+        entries = [binding.spec.by_name[part] for part in template.names]
+        parts = [
+            SecretReference("", "", source_of(namespace, binding, part), name, part.name, field)
+            for part in entries
+        ]
+        source = TemplateValue(template, tuple(parts))
+    return SecretReference(variable, file, source, name, entry.name, field, sealed)
 
 
 def task_requirements(
@@ -292,10 +345,9 @@ def _resolve(run: WorkflowRun, item: TaskSecret, where: str, entries: _Entries) 
     found = _look_up(run, item.secret or "", f"{where}.secret", entries)
     if isinstance(found, Refusal):
         return found
-    binding, entry = found
-    name = binding.metadata.name
-    value = source_of(run.metadata.namespace, binding, entry)
-    return SecretReference(variable_of(item), item.file or "", value, name, entry.name, f"{where}.secret")
+    return reference_to(
+        run.metadata.namespace, *found, f"{where}.secret", variable=variable_of(item), file=item.file or ""
+    )
 
 
 def _input_source(run: WorkflowRun, field: str, where: str) -> SealedValue | Refusal:

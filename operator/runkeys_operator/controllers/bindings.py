@@ -9,8 +9,8 @@ from datetime import datetime
 from runkeys.api import Condition, SecretBinding
 from runkeys.api.binding import EntryStatus, SecretBindingStatus
 from runkeys.api.conditions import next_condition
-from runkeys.planning.refusal import Reason
-from runkeys.planning.requirements import SecretReference, source_of
+from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.requirements import reference_to
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.reading import UnreadableError, parse, report_unreadable
 from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
@@ -104,15 +104,12 @@ class BindingController:
 
     async def _check(self, binding: SecretBinding, index: int) -> EntryStatus:
         entry = binding.spec.secrets[index]
-        reference = SecretReference(
-            variable="",
-            file=entry.name,  # whether it is fit for a variable is for a task to say
-            source=source_of(binding.metadata.namespace, binding, entry),
-            binding=binding.metadata.name,
-            entry=entry.name,
-            field=f"spec.secrets[{index}].{'sealed' if entry.secret_key_ref is None else 'secretKeyRef'}",
+        namespace, field = binding.metadata.namespace, f"spec.secrets[{index}]"
+        # As a file: whether it is fit for a variable is for a task to say.
+        reference = reference_to(namespace, binding, entry, field, file=entry.name)
+        refusal = (
+            reference if isinstance(reference, Refusal) else await self._sources.check(namespace, [reference])
         )
-        refusal = await self._sources.check(binding.metadata.namespace, [reference])
         return EntryStatus(
             name=entry.name,
             ready=refusal is None,

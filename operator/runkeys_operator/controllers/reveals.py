@@ -20,7 +20,7 @@ from runkeys.api.common import describe_invalid
 from runkeys.api.reveal import SecretReveal, SecretRevealStatus
 from runkeys.planning.access import REVEAL
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import SecretReference, source_of
+from runkeys.planning.requirements import reference_to
 from runkeys_operator.checks.access_review import Authorizer
 from runkeys_operator.checks.policies import REMEDY, PolicyCheck
 from runkeys_operator.controllers.key import Key, Kind
@@ -140,14 +140,9 @@ class RevealController:
             there = ", ".join(item.name for item in binding.spec.secrets)
             message = f"SecretBinding {name} has no entry {entry_name!r}; it has: {there}"
             raise _DeniedError(Refusal(Reason.SECRET_NOT_FOUND, "spec.entry", message, permanent=True))
-        reference = SecretReference(
-            variable="",
-            file="value",
-            source=source_of(namespace, binding, entry),
-            binding=name,
-            entry=entry_name,
-            field="spec.entry",
-        )
+        reference = reference_to(namespace, binding, entry, "spec.entry", file="value")
+        if isinstance(reference, Refusal):
+            raise _DeniedError(reference)
         values = await self._sources.resolve(namespace, [reference])
         await self._tell(reveal, binding)
         return asker.seal(values, namespace, reveal.metadata.uid)

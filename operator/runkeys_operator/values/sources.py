@@ -7,13 +7,15 @@ import base64
 import binascii
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from runkeys import sealing
+from runkeys._text.templates import NotTextError, TooLongError
 from runkeys._text.words import kubectl, shell
 from runkeys.api import SecretKeySelector
 from runkeys.planning.access import subject_of
 from runkeys.planning.refusal import Reason, Refusal, listed
-from runkeys.planning.requirements import SealedValue, SecretReference
+from runkeys.planning.requirements import SealedValue, SecretReference, TemplateValue, read_by
 from runkeys.sealing import issuer
 from runkeys_operator.errors import ApiError, Forbidden, NotFound
 from runkeys_operator.kube import SECRETS, Kube
@@ -25,6 +27,9 @@ MAX_VALUE_BYTES = 120 * 1024
 
 MAX_ATTEMPT_BYTES = 512 * 1024
 """Limit for all values of an attempt together; a Secret may hold 1 MiB."""
+
+
+_Origin = SealedValue | tuple[str, ...]
 
 
 class SourceRefusedError(Exception):
@@ -50,22 +55,19 @@ class Sources:
         :raises ApiError: if the API server could not be asked.
         """
         names = sorted(
-            {item.source.name for item in references if isinstance(item.source, SecretKeySelector)}
+            {item.source.name for item in read_by(references) if isinstance(item.source, SecretKeySelector)}
         )
         found = dict(
             zip(names, await asyncio.gather(*(self._read(namespace, name) for name in names)), strict=True)
         )
         values: dict[str, bytes] = {}
-        # Thousands of references may name the same few sources, each of which may be large and take a while to open.
-        had: dict[SealedValue | tuple[str, str], bytes] = {}
+        # Thousands of references may name the same few entries, each of which may be large and take a while to open.
+        had: dict[_Origin, bytes] = {}
         totals: Counter[str] = Counter()
         for reference in references:
-            origin = reference.source
-            source = origin if isinstance(origin, SealedValue) else (origin.name, origin.key)
-            if source not in had:
-                had[source] = await self._value(namespace, reference, found)
-                await asyncio.sleep(0)  # let other tasks run
-            value = values[reference.key] = _fit(reference, had[source])
+            value = values[reference.key] = _fit(
+                reference, await self._once(namespace, reference, found, had)
+            )
             field = reference.field.rsplit("[", 1)[0]
             totals[field] += len(value)
             if totals[field] > MAX_ATTEMPT_BYTES:
@@ -81,15 +83,45 @@ class Sources:
         _check_sealed(references, values)
         return Values(values)
 
-    async def _value(
-        self, namespace: str, reference: SecretReference, found: Mapping[str, Mapping[str, str] | ApiError]
+    async def _once(
+        self,
+        namespace: str,
+        reference: SecretReference,
+        found: Mapping[str, Mapping[str, str] | ApiError],
+        had: dict[_Origin, bytes],
     ) -> bytes:
-        if isinstance(reference.source, SealedValue):
-            return await self._open(reference, reference.source)
-        data = found[reference.source.name]
+        """The value, which ``had`` keeps for others with the same source: a template's too, and its parts'."""
+        origin = _origin(reference)
+        if origin in had:
+            return had[origin]
+        if isinstance(reference.source, TemplateValue):
+            parts = {}
+            for part in reference.source.parts:
+                try:
+                    parts[part.entry] = await self._once(namespace, part, found, had)
+                except SourceRefusedError as error:
+                    raise SourceRefusedError(_of_template(reference, error.refusal)) from None
+            value = _rendered(reference, reference.source, parts)
+        elif isinstance(reference.source, SealedValue):
+            value = await self._open(reference, reference.source)
+        else:
+            value = await self._from_secret(
+                namespace, reference, reference.source, found[reference.source.name]
+            )
+        had[origin] = value
+        await asyncio.sleep(0)  # let other tasks run
+        return value
+
+    async def _from_secret(
+        self,
+        namespace: str,
+        reference: SecretReference,
+        source: SecretKeySelector,
+        data: Mapping[str, str] | ApiError,
+    ) -> bytes:
         if isinstance(data, ApiError):
-            raise SourceRefusedError(await self._unreadable(namespace, reference, reference.source, data))
-        return _value_at(namespace, reference, reference.source, data)
+            raise SourceRefusedError(await self._unreadable(namespace, reference, source, data))
+        return _value_at(namespace, reference, source, data)
 
     async def check(self, namespace: str, references: Sequence[SecretReference]) -> Refusal | None:
         """Why some value cannot be read now, or None. Keeps no value."""
@@ -156,6 +188,40 @@ class Sources:
             answer = await self._kube.who_am_i()
             self._username = str(answer["status"]["userInfo"]["username"])
         return self._username
+
+
+def _origin(reference: SecretReference) -> _Origin:
+    """What two references have in common that have one value."""
+    source = reference.source
+    if isinstance(source, TemplateValue):
+        return ("template", reference.binding, reference.entry)
+    return (source.name, source.key) if isinstance(source, SecretKeySelector) else source
+
+
+def _of_template(reference: SecretReference, refusal: Refusal) -> Refusal:
+    """Why a part of a template cannot be read."""
+    message = f"{refusal.message} (the template of entry {reference.entry!r} needs it)"
+    return replace(refusal, message=message)
+
+
+def _rendered(reference: SecretReference, source: TemplateValue, parts: Mapping[str, bytes]) -> bytes:
+    """The value of a template."""
+    try:
+        return source.template.render(parts, MAX_ATTEMPT_BYTES)
+    except NotTextError as error:
+        reason, message = (
+            Reason.VALUE_NOT_TEXT,
+            f"the value of {error.name!r} is not text, and {{{{ {error.name} | json }}}} takes UTF-8 text; use"
+            " | base64",
+        )
+    except TooLongError:
+        reason, message = (
+            Reason.VALUE_TOO_LARGE,
+            f"the result has more than {MAX_ATTEMPT_BYTES} bytes, the most that the secrets of a task can have; shorten"
+            " the template, or split it",
+        )
+    refusal = Refusal(reason, reference.field, f"template of {reference.what}: {message}", permanent=False)
+    raise SourceRefusedError(refusal)
 
 
 def _value_at(

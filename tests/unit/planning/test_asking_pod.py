@@ -232,6 +232,10 @@ def test_a_personal_binding_admits_no_pod() -> None:
             Reason.SECRET_NOT_FOUND,
         ),
         (Bindings({"keys": binding({"runSelector": {}})}, {}), Reason.ACCESS_DENIED),
+        (
+            Bindings({"keys": binding({"pods": {}}, secrets=[{"name": "token", "template": "{{ x }}"}])}, {}),
+            Reason.BINDING_INVALID,
+        ),
         (Bindings({"keys": binding({"pods": {}}, delivery="Secret")}, {}), Reason.SEALED_UNAVAILABLE),
     ],
 )
