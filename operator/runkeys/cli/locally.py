@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,19 @@ from runkeys.local import LocalRun, as_stored
 from runkeys.problems import RunFailed
 
 
-def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | None, *, dry_run: bool) -> None:
+def run_locally(
+    settings: Settings,
+    manifest: dict[str, Any],
+    env_file: str | None,
+    bindings: Sequence[Mapping[str, Any]] = (),
+    *,
+    dry_run: bool,
+) -> None:
     """Run a manifest as processes and end with the run's result.
 
     Values come from the file. Values that are not in the file come from the environment.
 
+    :param bindings: manifests of SecretBindings, for their templates.
     :raises RunFailed: the run did not succeed.
     """
     tasks = as_stored(manifest)[0].spec.tasks
@@ -44,7 +53,7 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
                 told[task.name] = task.state
                 settings.say(f"{task.name}: {task.state}")
 
-    local = LocalRun(manifest, values, print_line=print_line, changed=changed)
+    local = LocalRun(manifest, values, bindings=bindings, print_line=print_line, changed=changed)
     if dry_run:
         print_object(settings, local.shown(manifest))
         return

@@ -31,7 +31,7 @@ from runkeys.api import WorkflowRun, offline
 from runkeys.client.submission import LOCAL, assumed_bindings, parse_run, refusals, take_secrets
 from runkeys.local import limits
 from runkeys.local.pod import Json, LocalPod, now
-from runkeys.local.values import Values, resolve
+from runkeys.local.values import Values, known_bindings, resolve
 from runkeys.local.volumes import POOLS
 from runkeys.mapping import SECRETS
 from runkeys.masking import MASK, Masker
@@ -67,6 +67,7 @@ class LocalRun:
         manifest: Mapping[str, Any],
         values: Values,
         *,
+        bindings: Sequence[Mapping[str, Any]] = (),
         folder: Path | None = None,
         print_line: Callable[[str, str], None] = lambda _task, _line: None,
         changed: Callable[[WorkflowRun], None] = lambda _run: None,
@@ -76,17 +77,19 @@ class LocalRun:
         :param manifest: a WorkflowRun. ``$secrets`` in its input are values for ``secrets: [{name, input}]``.
         :param values: the others, by variable (``SECRET_API_TOKEN``), by ``SECRET_`` and the name of the secret in
             its binding, or by that name. What comes first in this order counts.
+        :param bindings: manifests of SecretBindings, whose templates are used. For other entries ``values`` count.
         :param folder: where processes run, and data pools are looked for. Default: the current one.
         :param print_line: is given each line that a task prints, masked, with the task's name.
         :raises Invalid: the run cannot work as written: the API server, the operator or a local run refuses it.
         :raises NotFound: a value or a data pool is missing.
         """
         self.run, own = as_stored(manifest)
-        self._bindings = assumed_bindings(self.run)
+        self._bindings = assumed_bindings(self.run, known_bindings(self.run, bindings))
         self._folder = folder or Path.cwd()
         self._print, self._changed = print_line, changed
-        self._material = resolve(self.run, self._bindings, values, own)
-        self._masker = Masker([*self._material.values(), *map(os.fsencode, own.values())])
+        material = resolve(self.run, self._bindings, values, own)
+        self._material = material.by_field
+        self._masker = Masker([*self._material.values(), *material.parts, *map(os.fsencode, own.values())])
         self._check_places()
         self.notes = limits.notes(self.run)
         self._jobs: dict[str, JobView] = {}
