@@ -34,6 +34,7 @@ from runkeys.planning.requirements import (
     ANYWHERE,
     SealedValue,
     SecretReference,
+    StoreValue,
     TaskRequirements,
     task_requirements,
 )
@@ -245,9 +246,13 @@ def _source(reference: SecretReference) -> str:
     if isinstance(reference.source, SealedValue):
         kind = "sealed" if reference.binding else "sent with the run"
         return f"{reference.binding or 'sealedInput'}/{reference.entry} ({kind})"
-    return (
-        f"{reference.binding}/{reference.entry} (Secret {reference.source.name}, key {reference.source.key})"
-    )
+    if isinstance(reference.source, StoreValue):
+        kind = (
+            f"SecretStore {reference.source.store}, {reference.source.path}, field {reference.source.field}"
+        )
+    else:
+        kind = f"Secret {reference.source.name}, key {reference.source.key}"
+    return f"{reference.binding}/{reference.entry} ({kind})"
 
 
 def _rows(found: Preview) -> Iterator[list[str]]:

@@ -31,7 +31,7 @@ from runkeys.planning.observation import PodView
 from runkeys.planning.pod_template import images
 from runkeys.planning.readers import readers
 from runkeys.planning.refusal import Reason, Refusal, listed
-from runkeys.planning.requirements import SecretReference, source_of
+from runkeys.planning.requirements import PodIdentity, SecretReference, lease_refusal, source_of
 
 MOST_BINDINGS, MOST_ENTRIES, LONGEST_ASK = 8, 32, 8192
 """Limits on what one pod can ask for: SecretBindings, entries, and characters of the annotation."""
@@ -83,6 +83,11 @@ class AskingPod:
     def opened(self) -> bool:
         """Whether it has unsealed its values."""
         return self.opened_at is not None
+
+    @property
+    def identity(self) -> PodIdentity:
+        """Who reads values for it in a store."""
+        return PodIdentity(self.namespace, self.view.service_account, self.view.name, self.view.uid)
 
     @property
     def bindings(self) -> tuple[str, ...]:
@@ -188,7 +193,11 @@ def references_of(pod: AskingPod, bindings: Bindings) -> list[SecretReference] |
         refused = binding_problem(binding, item.entry, pod.subject)
         if refused is not None:
             return refused
-        source = source_of(pod.namespace, binding, binding.spec.by_name[item.entry])
+        entry = binding.spec.by_name[item.entry]
+        refused = lease_refusal(binding, entry, FIELD)
+        if refused is not None:
+            return refused
+        source = source_of(pod.namespace, binding, entry)
         found.append(
             SecretReference(item.variable, item.file, source, item.binding, item.entry, where, sealed=True)
         )

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from runkeys import sealing
-from runkeys.api import BindingEntry, SecretBinding, SecretKeySelector, Task, TaskSecret, WorkflowRun
+from runkeys.api import (
+    BindingEntry,
+    SecretBinding,
+    SecretKeySelector,
+    StoreFieldSelector,
+    Task,
+    TaskSecret,
+    WorkflowRun,
+)
 from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START, SEALED, SECRET
 from runkeys.names import is_reserved_variable, is_variable_name, secret_variable
 from runkeys.planning.bindings import Bindings, binding_refusals, bindings_of, requester_of
@@ -31,6 +39,34 @@ class SealedValue:
 
 
 @dataclass(frozen=True)
+class StoreValue:
+    """A field of what a SecretStore answers for a path, read as the pod's service account.
+
+    :ivar leased: the store creates a credential for this pod alone, which is revoked at its end.
+    """
+
+    store: str
+    role: str
+    path: str
+    field: str
+    leased: bool = False
+
+
+Source = SecretKeySelector | SealedValue | StoreValue
+"""Where a value comes from."""
+
+
+@dataclass(frozen=True)
+class PodIdentity:
+    """The pod that values are for: a store decides by its service account what it may read."""
+
+    namespace: str
+    service_account: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
 class SecretReference:
     """A variable or file, and the source of its value.
 
@@ -44,7 +80,7 @@ class SecretReference:
 
     variable: str
     file: str
-    source: SecretKeySelector | SealedValue
+    source: Source
     binding: str
     entry: str
     field: str
@@ -128,7 +164,7 @@ def support_refusal(
     )
 
 
-def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> SecretKeySelector | SealedValue:
+def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> Source:
     """Where the value of a binding's entry comes from.
 
     Anybody may give a personal binding any name, so neither its name nor a ``scope`` opens anything there: its owner
@@ -136,6 +172,10 @@ def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> Se
     """
     if entry.secret_key_ref is not None:
         return entry.secret_key_ref
+    if entry.value is not None:
+        return _in_store(entry.value, leased=False)
+    if entry.lease is not None:
+        return _in_store(entry.lease, leased=True)
     context: sealing.Context
     if binding.spec.owner is not None:
         context = sealing.PersonalEntry(namespace, binding.spec.owner.username, entry.name)
@@ -144,6 +184,23 @@ def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> Se
     else:
         context = sealing.BindingEntry(namespace, binding.metadata.name, entry.name)
     return SealedValue(entry.sealed or "", context)
+
+
+def _in_store(selector: StoreFieldSelector, *, leased: bool) -> StoreValue:
+    return StoreValue(selector.store, selector.role, selector.path, selector.field, leased)
+
+
+def lease_refusal(binding: SecretBinding, entry: BindingEntry, where: str) -> Refusal | None:
+    """Why an entry is not served; None if it is. This version cannot revoke leases, so it opens none."""
+    if entry.lease is None:
+        return None
+    return Refusal(
+        Reason.LEASES_UNAVAILABLE,
+        where,
+        f"entry {entry.name!r} of SecretBinding {binding.metadata.name} is a lease, which this version of the operator"
+        " does not revoke and therefore does not open; use value for a path that gives no lease",
+        permanent=False,
+    )
 
 
 def task_requirements(
@@ -293,6 +350,9 @@ def _resolve(run: WorkflowRun, item: TaskSecret, where: str, entries: _Entries) 
     if isinstance(found, Refusal):
         return found
     binding, entry = found
+    refusal = lease_refusal(binding, entry, f"{where}.secret")
+    if refusal is not None:
+        return refusal
     name = binding.metadata.name
     value = source_of(run.metadata.namespace, binding, entry)
     return SecretReference(variable_of(item), item.file or "", value, name, entry.name, f"{where}.secret")

@@ -10,7 +10,7 @@ from runkeys.api import Condition, SecretBinding
 from runkeys.api.binding import EntryStatus, SecretBindingStatus
 from runkeys.api.conditions import next_condition
 from runkeys.planning.refusal import Reason
-from runkeys.planning.requirements import SecretReference, source_of
+from runkeys.planning.requirements import SecretReference, lease_refusal, source_of
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.reading import UnreadableError, parse, report_unreadable
 from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
@@ -110,9 +110,11 @@ class BindingController:
             source=source_of(binding.metadata.namespace, binding, entry),
             binding=binding.metadata.name,
             entry=entry.name,
-            field=f"spec.secrets[{index}].{'sealed' if entry.secret_key_ref is None else 'secretKeyRef'}",
+            field=f"spec.secrets[{index}].{entry.source}",
         )
-        refusal = await self._sources.check(binding.metadata.namespace, [reference])
+        refusal = lease_refusal(binding, entry, reference.field) or await self._sources.check(
+            binding.metadata.namespace, [reference]
+        )
         return EntryStatus(
             name=entry.name,
             ready=refusal is None,

@@ -1,4 +1,4 @@
-"""Resolves references to values: reads Secrets that a namespace opted in, unseals sealed values."""
+"""Resolves references to values: reads Secrets that a namespace opted in and stores, unseals sealed values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from runkeys._text.words import kubectl, shell
 from runkeys.api import SecretKeySelector
 from runkeys.planning.access import subject_of
 from runkeys.planning.refusal import Reason, Refusal, listed
-from runkeys.planning.requirements import SealedValue, SecretReference
+from runkeys.planning.requirements import PodIdentity, SealedValue, SecretReference, StoreValue
 from runkeys.sealing import issuer
 from runkeys_operator.errors import ApiError, Forbidden, NotFound
 from runkeys_operator.kube import SECRETS, Kube
 from runkeys_operator.values.keys import Keys, KeysError
+from runkeys_operator.values.refused import SourceRefusedError
+from runkeys_operator.values.stores import Stores
 from runkeys_operator.values.values import Values
 
 MAX_VALUE_BYTES = 120 * 1024
@@ -27,25 +29,21 @@ MAX_ATTEMPT_BYTES = 512 * 1024
 """Limit for all values of an attempt together; a Secret may hold 1 MiB."""
 
 
-class SourceRefusedError(Exception):
-    """A value cannot be read. ``refusal`` says which and what to do; it never holds the value."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(str(refusal))
-        self.refusal = refusal
-
-
 class Sources:
     """Resolves references to values, each time anew: a value is never kept here."""
 
-    def __init__(self, kube: Kube, keys: Keys) -> None:
+    def __init__(self, kube: Kube, keys: Keys, stores: Stores) -> None:
         self._kube = kube
         self._keys = keys
+        self._stores = stores
         self._username: str | None = None
 
-    async def resolve(self, namespace: str, references: Sequence[SecretReference]) -> Values:
+    async def resolve(
+        self, namespace: str, references: Sequence[SecretReference], pod: PodIdentity | None
+    ) -> Values:
         """The value of each variable and file, by its key in the attempt's Secret.
 
+        :param pod: that the values are for. Without it no store is read.
         :raises SourceRefusedError: for the first one that cannot be read.
         :raises ApiError: if the API server could not be asked.
         """
@@ -57,13 +55,14 @@ class Sources:
         )
         values: dict[str, bytes] = {}
         # Thousands of references may name the same few sources, each of which may be large and take a while to open.
-        had: dict[SealedValue | tuple[str, str], bytes] = {}
+        stored = await self._stores.read(references, pod) if pod is not None else {}
+        had: dict[SealedValue | StoreValue | tuple[str, str], bytes] = {}
         totals: Counter[str] = Counter()
         for reference in references:
             origin = reference.source
-            source = origin if isinstance(origin, SealedValue) else (origin.name, origin.key)
+            source = origin if isinstance(origin, SealedValue | StoreValue) else (origin.name, origin.key)
             if source not in had:
-                had[source] = await self._value(namespace, reference, found)
+                had[source] = await self._value(namespace, reference, found, stored)
                 await asyncio.sleep(0)  # let other tasks run
             value = values[reference.key] = _fit(reference, had[source])
             field = reference.field.rsplit("[", 1)[0]
@@ -82,19 +81,37 @@ class Sources:
         return Values(values)
 
     async def _value(
-        self, namespace: str, reference: SecretReference, found: Mapping[str, Mapping[str, str] | ApiError]
+        self,
+        namespace: str,
+        reference: SecretReference,
+        found: Mapping[str, Mapping[str, str] | ApiError],
+        stored: Mapping[StoreValue, bytes],
     ) -> bytes:
         if isinstance(reference.source, SealedValue):
             return await self._open(reference, reference.source)
+        if isinstance(reference.source, StoreValue):
+            if reference.source in stored:
+                return stored[reference.source]
+            raise SourceRefusedError(
+                Refusal(
+                    Reason.SOURCE_UNAVAILABLE,
+                    reference.field,
+                    f"{reference.what} is in SecretStore {reference.source.store}, which is read only for a pod, as its"
+                    " service account; read it with the store's own client",
+                    permanent=False,
+                )
+            )
         data = found[reference.source.name]
         if isinstance(data, ApiError):
             raise SourceRefusedError(await self._unreadable(namespace, reference, reference.source, data))
         return _value_at(namespace, reference, reference.source, data)
 
     async def check(self, namespace: str, references: Sequence[SecretReference]) -> Refusal | None:
-        """Why some value cannot be read now, or None. Keeps no value."""
+        """Why some value cannot be read now, or None, as far as that can be said without a pod. Keeps no value."""
         try:
-            await self.resolve(namespace, references)
+            await self._stores.check(references)
+            here = [item for item in references if not isinstance(item.source, StoreValue)]
+            await self.resolve(namespace, here, None)
         except SourceRefusedError as error:
             return error.refusal
         return None
