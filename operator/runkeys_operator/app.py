@@ -35,6 +35,7 @@ from runkeys_operator.options import Options
 from runkeys_operator.process import metrics
 from runkeys_operator.process.logs import describe, get_logger
 from runkeys_operator.values.keys import Keys
+from runkeys_operator.values.stores import Stores
 
 log = get_logger(__name__)
 
@@ -75,6 +76,7 @@ class MakeManager(Protocol):
         policy_check: PolicyCheck,
         support: SealedSupport,
         pod_policy_check: PolicyCheck | None,
+        stores: Stores,
     ) -> Manager:
         """Called once, before anything is watched."""
 
@@ -120,7 +122,11 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
                 pod_policy_check = PolicyCheck(
                     kube, namespaces, options.operator_namespace, policy_set=for_pods(support)
                 )
-            manager = make_manager(kube, queue, namespaces, keys, policy_check, support, pod_policy_check)
+            stores = Stores(kube, options.store_audiences)
+            ends.push_async_callback(stores.close)
+            manager = make_manager(
+                kube, queue, namespaces, keys, policy_check, support, pod_policy_check, stores
+            )
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
             await _Operator(
                 options,

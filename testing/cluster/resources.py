@@ -70,6 +70,7 @@ KNOWN = (
         "runkeys.dev/v1alpha1",
         {"WorkflowRun": "workflowruns", "SecretBinding": "secretbindings", "SecretReveal": "secretreveals"},
     ),
+    *_table("runkeys.dev/v1alpha1", {"SecretStore": "secretstores"}, False),
 )
 
 

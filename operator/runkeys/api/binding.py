@@ -23,6 +23,8 @@ from runkeys.api.common import (
     list_map,
 )
 from runkeys.api.conditions import Condition
+from runkeys.api.store import STORE_PATH, STORE_ROLE
+from runkeys.api.structural import VALIDATIONS
 
 ON_COMPLETION = "OnCompletion"
 ON_START = "OnStart"
@@ -47,6 +49,49 @@ class SecretKeySelector(ApiModel):
         json_schema_extra=OBJECT_NAME,
     )
     key: str = Field(description="Key in the Secret's data.", min_length=1, max_length=253)
+
+
+_ENGINE_PATH: dict[str, Any] = {
+    VALIDATIONS: [
+        *STORE_PATH[VALIDATIONS],
+        *cel(
+            (
+                "!self.matches('^(auth|sys|identity|cubbyhole|v1)(/|$)')",
+                "path must be one of a secrets engine, without /v1/ before it: auth, sys, identity and cubbyhole hold"
+                " none for pods",
+            )
+        )[VALIDATIONS],
+    ]
+}
+
+
+class StoreFieldSelector(ApiModel):
+    """One field of what a SecretStore answers for a path."""
+
+    store: str = Field(
+        description="Name of the SecretStore. The user who writes this entry must have the right to use the store.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
+    )
+    role: str = Field(
+        description="Role in the store. The pod's service account logs in with it.",
+        min_length=1,
+        max_length=128,
+        json_schema_extra=STORE_ROLE,
+    )
+    path: str = Field(
+        description="Path that is read, as the store's HTTP API spells it without /v1/. In a KV engine of version 2 it"
+        " has data/ after the mount, e.g. kv/data/team-a/api.",
+        min_length=1,
+        max_length=512,
+        json_schema_extra=_ENGINE_PATH,
+    )
+    field: str = Field(
+        description="Field of the answer's data, e.g. password.",
+        min_length=1,
+        max_length=253,
+    )
 
 
 SEALED_TEXT = cel(
@@ -91,8 +136,9 @@ class BindingEntry(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "[has(self.secretKeyRef), has(self.sealed), has(self.template)].filter(s, s).size() == 1",
-                "an entry has exactly one source: give secretKeyRef, sealed or template",
+                "[has(self.secretKeyRef), has(self.sealed), has(self.value), has(self.lease), has(self.template)]"
+                ".exists_one(s, s)",
+                "an entry has exactly one source: give secretKeyRef, sealed, value, lease or template",
             ),
             (
                 "!has(self.scope) || has(self.sealed)",
@@ -118,6 +164,17 @@ class BindingEntry(ApiModel):
         max_length=MAX_SEALED,
         json_schema_extra=SEALED_TEXT,
     )
+    value: StoreFieldSelector | None = Field(
+        default=None,
+        description="Takes the value from a SecretStore. It is read for each pod, as the pod's service account, when"
+        " the pod has a node.",
+    )
+    lease: StoreFieldSelector | None = Field(
+        default=None,
+        description="Takes the value from a credential that a SecretStore creates for this pod alone, such as a user of"
+        " a database. It is revoked when the pod's containers have terminated. Entries with the same store, role and"
+        " path share one credential.",
+    )
     template: str | None = Field(
         default=None,
         description="Makes the value from other entries of this binding, e.g."
@@ -136,6 +193,17 @@ class BindingEntry(ApiModel):
         " namespace. In a personal binding, a value is always bound to the namespace, the owner and the entry's name.",
         json_schema_extra=cel(("self in ['Strict', 'Namespace']", "scope must be Strict or Namespace")),
     )
+
+    @property
+    def source(self) -> str:
+        """Name of the field that says where the value comes from."""
+        if self.secret_key_ref is not None:
+            return "secretKeyRef"
+        if self.value is not None:
+            return "value"
+        if self.template is not None:
+            return "template"
+        return "lease" if self.lease is not None else "sealed"
 
 
 _STARS = cel(

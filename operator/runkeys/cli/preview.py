@@ -34,6 +34,7 @@ from runkeys.planning.requirements import (
     ANYWHERE,
     SealedValue,
     SecretReference,
+    StoreValue,
     TaskRequirements,
     TemplateValue,
     task_requirements,
@@ -246,12 +247,15 @@ def _source(reference: SecretReference) -> str:
     if isinstance(reference.source, SealedValue):
         kind = "sealed" if reference.binding else "sent with the run"
         return f"{reference.binding or 'sealedInput'}/{reference.entry} ({kind})"
-    if isinstance(reference.source, TemplateValue):
-        parts = ", ".join(part.entry for part in reference.source.parts)
-        return f"{reference.binding}/{reference.entry} (template of {parts})"
-    return (
-        f"{reference.binding}/{reference.entry} (Secret {reference.source.name}, key {reference.source.key})"
-    )
+    if isinstance(reference.source, StoreValue):
+        kind = (
+            f"SecretStore {reference.source.store}, {reference.source.path}, field {reference.source.field}"
+        )
+    elif isinstance(reference.source, TemplateValue):
+        kind = f"template of {', '.join(part.entry for part in reference.source.parts)}"
+    else:
+        kind = f"Secret {reference.source.name}, key {reference.source.key}"
+    return f"{reference.binding}/{reference.entry} ({kind})"
 
 
 def _rows(found: Preview) -> Iterator[list[str]]:

@@ -31,7 +31,7 @@ from runkeys.planning.observation import PodView
 from runkeys.planning.pod_template import images
 from runkeys.planning.readers import readers
 from runkeys.planning.refusal import Reason, Refusal, listed
-from runkeys.planning.requirements import SecretReference, reference_to
+from runkeys.planning.requirements import PodIdentity, SecretReference, reference_to
 from runkeys.planning.templates import template_of
 
 MOST_BINDINGS, MOST_ENTRIES, LONGEST_ASK = 8, 32, 8192
@@ -84,6 +84,11 @@ class AskingPod:
     def opened(self) -> bool:
         """Whether it has unsealed its values."""
         return self.opened_at is not None
+
+    @property
+    def identity(self) -> PodIdentity:
+        """Who reads values for it in a store."""
+        return PodIdentity(self.namespace, self.view.service_account, self.view.name, self.view.uid)
 
     @property
     def bindings(self) -> tuple[str, ...]:

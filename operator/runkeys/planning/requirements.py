@@ -8,7 +8,15 @@ from functools import cached_property
 
 from runkeys import sealing
 from runkeys._text.templates import Template
-from runkeys.api import BindingEntry, SecretBinding, SecretKeySelector, Task, TaskSecret, WorkflowRun
+from runkeys.api import (
+    BindingEntry,
+    SecretBinding,
+    SecretKeySelector,
+    StoreFieldSelector,
+    Task,
+    TaskSecret,
+    WorkflowRun,
+)
 from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START, SEALED, SECRET
 from runkeys.names import is_reserved_variable, is_variable_name, secret_variable
 from runkeys.planning.bindings import Bindings, binding_refusals, bindings_of, requester_of
@@ -33,6 +41,20 @@ class SealedValue:
 
 
 @dataclass(frozen=True)
+class StoreValue:
+    """A field of what a SecretStore answers for a path, read as the pod's service account.
+
+    :ivar leased: the store creates a credential for this pod alone, which is revoked at its end.
+    """
+
+    store: str
+    role: str
+    path: str
+    field: str
+    leased: bool = False
+
+
+@dataclass(frozen=True)
 class TemplateValue:
     """A value that is put together from others.
 
@@ -41,6 +63,20 @@ class TemplateValue:
 
     template: Template
     parts: tuple[SecretReference, ...]
+
+
+Source = SecretKeySelector | SealedValue | StoreValue
+"""Where a value comes from that is read."""
+
+
+@dataclass(frozen=True)
+class PodIdentity:
+    """The pod that values are for: a store decides by its service account what it may read."""
+
+    namespace: str
+    service_account: str
+    name: str
+    uid: str
 
 
 @dataclass(frozen=True)
@@ -57,7 +93,7 @@ class SecretReference:
 
     variable: str
     file: str
-    source: SecretKeySelector | SealedValue | TemplateValue
+    source: Source | TemplateValue
     binding: str
     entry: str
     field: str
@@ -150,7 +186,7 @@ def support_refusal(
     )
 
 
-def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> SecretKeySelector | SealedValue:
+def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> Source:
     """Where the value of a binding's entry comes from, which is no template.
 
     Anybody may give a personal binding any name, so neither its name nor a ``scope`` opens anything there: its owner
@@ -158,6 +194,10 @@ def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> Se
     """
     if entry.secret_key_ref is not None:
         return entry.secret_key_ref
+    if entry.value is not None:
+        return _in_store(entry.value, leased=False)
+    if entry.lease is not None:
+        return _in_store(entry.lease, leased=True)
     context: sealing.Context
     if binding.spec.owner is not None:
         context = sealing.PersonalEntry(namespace, binding.spec.owner.username, entry.name)
@@ -166,6 +206,23 @@ def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> Se
     else:
         context = sealing.BindingEntry(namespace, binding.metadata.name, entry.name)
     return SealedValue(entry.sealed or "", context)
+
+
+def _in_store(selector: StoreFieldSelector, *, leased: bool) -> StoreValue:
+    return StoreValue(selector.store, selector.role, selector.path, selector.field, leased)
+
+
+def lease_refusal(binding: SecretBinding, entry: BindingEntry, where: str) -> Refusal | None:
+    """Why an entry is not served; None if it is. This version cannot revoke leases, so it opens none."""
+    if entry.lease is None:
+        return None
+    return Refusal(
+        Reason.LEASES_UNAVAILABLE,
+        where,
+        f"entry {entry.name!r} of SecretBinding {binding.metadata.name} is a lease, which this version of the operator"
+        " does not revoke and therefore does not open; use value for a path that gives no lease",
+        permanent=False,
+    )
 
 
 def reference_to(
@@ -183,20 +240,30 @@ def reference_to(
     :param field: path of what asks for it, for messages.
     """
     name = binding.metadata.name
-    source: SecretKeySelector | SealedValue | TemplateValue
-    if entry.template is None:
-        source = source_of(namespace, binding, entry)
-    else:
-        template = template_of(binding, entry, field)
-        if isinstance(template, Refusal):
-            return template
-        entries = [binding.spec.by_name[part] for part in template.names]
-        parts = [
-            SecretReference("", "", source_of(namespace, binding, part), name, part.name, field)
-            for part in entries
-        ]
-        source = TemplateValue(template, tuple(parts))
-    return SecretReference(variable, file, source, name, entry.name, field, sealed)
+    template = template_of(binding, entry, field) if entry.template is not None else None
+    if isinstance(template, Refusal):
+        return template
+    read = [entry] if template is None else [binding.spec.by_name[part] for part in template.names]
+    for item in read:
+        refusal = lease_refusal(binding, item, field)
+        if refusal is not None:
+            return refusal
+    parts = [
+        SecretReference(
+            *(variable, file) if template is None else ("", ""),
+            source_of(namespace, binding, item),
+            name,
+            item.name,
+            field,
+            sealed and template is None,
+        )
+        for item in read
+    ]
+    if template is None:
+        return parts[0]
+    return SecretReference(
+        variable, file, TemplateValue(template, tuple(parts)), name, entry.name, field, sealed
+    )
 
 
 def task_requirements(

@@ -119,7 +119,8 @@ def frozen(_: Account) -> Object:
 
 _ROTATE = "what was sent may now be in the audit log; treat it as known to others and replace it"
 _SEALED = r'"sealed"\s*:\s*"([^r"]|r[^k"]|rk[^1"]|rk1[^."])'
-_PLAIN_ENTRY = r'"secrets"\s*:\s*\[[^\]]*"(value|data|stringData)"\s*:'
+# An object there names a field of a SecretStore.
+_PLAIN_ENTRY = r'"secrets"\s*:\s*\[[^\]]*("(data|stringData)"\s*:|"value"\s*:\s*[^{\s])'
 _SEALED_INPUT = r'"sealedInput"\s*:\s*\{(\s*"([^"\\]|\\.)*"\s*:\s*"rk1\.[^"]*"\s*,?)*\s*\}'
 
 

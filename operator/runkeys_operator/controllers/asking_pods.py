@@ -33,7 +33,8 @@ from runkeys_operator.kube import BINDINGS, Kube
 from runkeys_operator.kube.events import post_on_pod
 from runkeys_operator.process import metrics
 from runkeys_operator.values import Values
-from runkeys_operator.values.sources import SourceRefusedError, Sources
+from runkeys_operator.values.refused import SourceRefusedError
+from runkeys_operator.values.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class AskingPods:
         if isinstance(references, Refusal):
             return _Verdict(refusal=references)
         try:
-            return _Verdict(values=await self._sources.resolve(pod.namespace, references))
+            return _Verdict(values=await self._sources.resolve(pod.namespace, references, pod.identity))
         except SourceRefusedError as error:
             return _Verdict(refusal=error.refusal)
 

@@ -104,7 +104,7 @@ class BindingController:
 
     async def _check(self, binding: SecretBinding, index: int) -> EntryStatus:
         entry = binding.spec.secrets[index]
-        namespace, field = binding.metadata.namespace, f"spec.secrets[{index}]"
+        namespace, field = binding.metadata.namespace, f"spec.secrets[{index}].{entry.source}"
         # As a file: whether it is fit for a variable is for a task to say.
         reference = reference_to(namespace, binding, entry, field, file=entry.name)
         refusal = (

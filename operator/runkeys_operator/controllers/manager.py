@@ -26,6 +26,7 @@ from runkeys_operator.kube.watch import Sink
 from runkeys_operator.process import metrics
 from runkeys_operator.values.keys import Keys
 from runkeys_operator.values.sources import Sources
+from runkeys_operator.values.stores import Stores
 
 
 class Manager:
@@ -44,10 +45,11 @@ class Manager:
         policy_check: PolicyCheck,
         support: SealedSupport = NO_SUPPORT,
         pod_policy_check: PolicyCheck | None = None,
+        stores: Stores | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         now = clock or kube.clock.now
-        sources, owned = Sources(kube, keys), OwnedObjects()
+        sources, owned = Sources(kube, keys, stores or Stores(kube)), OwnedObjects()
         requests = CertificateRequests(kube, support)
         self.runs = RunController(
             kube,

@@ -29,7 +29,8 @@ from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
 from runkeys_operator.errors import Conflict, NotFound
 from runkeys_operator.kube import BINDINGS, EVENTS, REVEALS, Json, Kube
 from runkeys_operator.values.delivery import Asker, RecipientError
-from runkeys_operator.values.sources import SourceRefusedError, Sources
+from runkeys_operator.values.refused import SourceRefusedError
+from runkeys_operator.values.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ class RevealController:
         reference = reference_to(namespace, binding, entry, "spec.entry", file="value")
         if isinstance(reference, Refusal):
             raise _DeniedError(reference)
-        values = await self._sources.resolve(namespace, [reference])
+        values = await self._sources.resolve(namespace, [reference], None)
         await self._tell(reveal, binding)
         return asker.seal(values, namespace, reveal.metadata.uid)
 

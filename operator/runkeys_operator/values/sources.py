@@ -1,4 +1,4 @@
-"""Resolves references to values: reads Secrets that a namespace opted in, unseals sealed values."""
+"""Resolves references to values: reads Secrets that a namespace opted in and stores, unseals sealed values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from runkeys import sealing
@@ -15,11 +15,20 @@ from runkeys._text.words import kubectl, shell
 from runkeys.api import SecretKeySelector
 from runkeys.planning.access import subject_of
 from runkeys.planning.refusal import Reason, Refusal, listed
-from runkeys.planning.requirements import SealedValue, SecretReference, TemplateValue, read_by
+from runkeys.planning.requirements import (
+    PodIdentity,
+    SealedValue,
+    SecretReference,
+    StoreValue,
+    TemplateValue,
+    read_by,
+)
 from runkeys.sealing import issuer
 from runkeys_operator.errors import ApiError, Forbidden, NotFound
 from runkeys_operator.kube import SECRETS, Kube
 from runkeys_operator.values.keys import Keys, KeysError
+from runkeys_operator.values.refused import SourceRefusedError
+from runkeys_operator.values.stores import Stores
 from runkeys_operator.values.values import Values
 
 MAX_VALUE_BYTES = 120 * 1024
@@ -29,28 +38,24 @@ MAX_ATTEMPT_BYTES = 512 * 1024
 """Limit for all values of an attempt together; a Secret may hold 1 MiB."""
 
 
-_Origin = SealedValue | tuple[str, ...]
-
-
-class SourceRefusedError(Exception):
-    """A value cannot be read. ``refusal`` says which and what to do; it never holds the value."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(str(refusal))
-        self.refusal = refusal
+_Origin = SealedValue | StoreValue | tuple[str, ...]
 
 
 class Sources:
     """Resolves references to values, each time anew: a value is never kept here."""
 
-    def __init__(self, kube: Kube, keys: Keys) -> None:
+    def __init__(self, kube: Kube, keys: Keys, stores: Stores) -> None:
         self._kube = kube
         self._keys = keys
+        self._stores = stores
         self._username: str | None = None
 
-    async def resolve(self, namespace: str, references: Sequence[SecretReference]) -> Values:
+    async def resolve(
+        self, namespace: str, references: Sequence[SecretReference], pod: PodIdentity | None
+    ) -> Values:
         """The value of each variable and file, by its key in the attempt's Secret.
 
+        :param pod: that the values are for. Without it no store is read.
         :raises SourceRefusedError: for the first one that cannot be read.
         :raises ApiError: if the API server could not be asked.
         """
@@ -63,6 +68,8 @@ class Sources:
         values: dict[str, bytes] = {}
         # Thousands of references may name the same few entries, each of which may be large and take a while to open.
         had: dict[_Origin, bytes] = {}
+        if pod is not None:
+            had = {**had, **(await self._stores.read(list(read_by(references)), pod))}
         totals: Counter[str] = Counter()
         for reference in references:
             value = values[reference.key] = _fit(
@@ -91,23 +98,23 @@ class Sources:
         had: dict[_Origin, bytes],
     ) -> bytes:
         """The value, which ``had`` keeps for others with the same source: a template's too, and its parts'."""
-        origin = _origin(reference)
+        origin, source = _origin(reference), reference.source
         if origin in had:
             return had[origin]
-        if isinstance(reference.source, TemplateValue):
+        if isinstance(source, TemplateValue):
             parts = {}
-            for part in reference.source.parts:
+            for part in source.parts:
                 try:
                     parts[part.entry] = await self._once(namespace, part, found, had)
                 except SourceRefusedError as error:
                     raise SourceRefusedError(_of_template(reference, error.refusal)) from None
-            value = _rendered(reference, reference.source, parts)
-        elif isinstance(reference.source, SealedValue):
-            value = await self._open(reference, reference.source)
+            value = _rendered(reference, source, parts)
+        elif isinstance(source, SealedValue):
+            value = await self._open(reference, source)
+        elif isinstance(source, StoreValue):
+            raise SourceRefusedError(_needs_pod(reference, source))
         else:
-            value = await self._from_secret(
-                namespace, reference, reference.source, found[reference.source.name]
-            )
+            value = await self._from_secret(namespace, reference, source, found[source.name])
         had[origin] = value
         await asyncio.sleep(0)  # let other tasks run
         return value
@@ -124,9 +131,10 @@ class Sources:
         return _value_at(namespace, reference, source, data)
 
     async def check(self, namespace: str, references: Sequence[SecretReference]) -> Refusal | None:
-        """Why some value cannot be read now, or None. Keeps no value."""
+        """Why some value cannot be read now, or None, as far as that can be said without a pod. Keeps no value."""
         try:
-            await self.resolve(namespace, references)
+            await self._stores.check(list(read_by(references)))
+            await self.resolve(namespace, list(_without_stores(references)), None)
         except SourceRefusedError as error:
             return error.refusal
         return None
@@ -202,6 +210,27 @@ def _of_template(reference: SecretReference, refusal: Refusal) -> Refusal:
     """Why a part of a template cannot be read."""
     message = f"{refusal.message} (the template of entry {reference.entry!r} needs it)"
     return replace(refusal, message=message)
+
+
+def _needs_pod(reference: SecretReference, source: StoreValue) -> Refusal:
+    return Refusal(
+        Reason.SOURCE_UNAVAILABLE,
+        reference.field,
+        f"{reference.what} is in SecretStore {source.store}, which is read only for a pod, as its service account; read"
+        " it with the store's own client",
+        permanent=False,
+    )
+
+
+def _without_stores(references: Sequence[SecretReference]) -> Iterator[SecretReference]:
+    """What can be resolved without a pod: of a template with parts in stores its other parts."""
+    for reference in references:
+        parts = list(read_by([reference]))
+        here = [part for part in parts if not isinstance(part.source, StoreValue)]
+        if len(here) == len(parts):
+            yield reference
+        else:
+            yield from (replace(part, file=part.entry) for part in here)
 
 
 def _rendered(reference: SecretReference, source: TemplateValue, parts: Mapping[str, bytes]) -> bytes:

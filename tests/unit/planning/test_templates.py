@@ -14,6 +14,7 @@ from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import (
     SealedValue,
     SecretReference,
+    StoreValue,
     TaskRequirements,
     TemplateValue,
     read_by,
@@ -55,6 +56,18 @@ def test_only_what_is_asked_for_is_delivered() -> None:
     assert [item.key for item in found.references] == ["SECRET_URL"]
     assert found.references[0].sealed
     assert [item.entry for item in read_by(found.references)] == ["db-user", "db-password"]
+
+
+STORED = {"store": "bao", "role": "team-a", "path": "kv/data/team-a/api", "field": "token"}
+
+
+def test_parts_in_a_store_are_read_there() -> None:
+    found = resolved("{{ api }}:{{ db-user }}", {"name": "api", "value": STORED})
+    assert isinstance(found, SecretReference)
+    assert [item.source for item in read_by([found])] == [
+        StoreValue("bao", "team-a", "kv/data/team-a/api", "token"),
+        SecretKeySelector(name="db", key="user"),
+    ]
 
 
 @pytest.mark.parametrize(
