@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from runkeys._text.words import line
 from runkeys.api import WorkflowRun
 from runkeys.cli._env_file import read_env_file
 from runkeys.cli._framework import INTERRUPTED, Settings
@@ -32,7 +33,7 @@ def run_locally(
 
     Values come from the file. Values that are not in the file come from the environment.
 
-    :param bindings: manifests of SecretBindings, for their templates.
+    :param bindings: manifests of SecretBindings, for templates and stores.
     :raises RunFailed: the run did not succeed.
     """
     tasks = as_stored(manifest)[0].spec.tasks
@@ -63,6 +64,9 @@ def run_locally(
 
     def interrupt(number: int, _: object) -> None:
         interrupts.append(number)
+        if local.revoking:
+            settings.say("Leases are being revoked, which takes some seconds at most.")
+            return
         if len(interrupts) > 1:
             raise KeyboardInterrupt
         settings.say(
@@ -72,7 +76,11 @@ def run_locally(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
-    run = local.execute()
+    try:
+        run = local.execute()
+    finally:
+        for text in local.left:
+            echo(line(f"Warning: {text}"), err=True)
     show(settings, run)
     if interrupts:
         sys.exit(INTERRUPTED)

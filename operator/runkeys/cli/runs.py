@@ -72,7 +72,7 @@ Json = dict[str, Any]
     "binding_files",
     multiple=True,
     type=click.Path(),
-    help="With --local: file with SecretBindings, whose templates are used. Those beside the run in -f are used too.",
+    help="With --local: file with SecretBindings, for templates and stores. Those beside the run in -f are used too.",
 )
 def run(
     settings: Settings,

@@ -69,7 +69,8 @@ class Sources:
         # Thousands of references may name the same few entries, each of which may be large and take a while to open.
         had: dict[_Origin, bytes] = {}
         if pod is not None:
-            had = {**had, **(await self._stores.read(list(read_by(references)), pod))}
+            stored = await self._stores.read(list(read_by(references)), pod)
+            had |= [*stored.items()]
         totals: Counter[str] = Counter()
         for reference in references:
             value = values[reference.key] = _fit(
