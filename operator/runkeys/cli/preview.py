@@ -18,6 +18,7 @@ from runkeys.api.common import GROUP, describe_invalid
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import NOTHING, print_object, print_table
 from runkeys.cli._printing import echo
+from runkeys.cli._stores import Note, needs, stored
 from runkeys.cli.preview_pods import asking_templates, preview_pods, print_previews
 from runkeys.cli.runs import only_run, read_manifests
 from runkeys.client import Client
@@ -56,6 +57,7 @@ class Preview:
     :ivar refusals: reasons that prevent the run.
     :ivar missing: rights that the user does not have, each with the command that grants it.
     :ivar server: refusals of the API server.
+    :ivar stores: what the run needs of SecretStores, and what of it is missing.
     """
 
     run: WorkflowRun
@@ -65,6 +67,7 @@ class Preview:
     refusals: list[Refusal] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     server: list[str] = field(default_factory=list)
+    stores: list[Note] = field(default_factory=list)
 
 
 @command()
@@ -100,9 +103,9 @@ def plan(settings: Settings, name: str | None, file: str | None) -> None:
         print_object(settings, _as_object(found))
     else:
         _print(settings, found)
-    if found.missing:
+    if found.missing or any(note.problem is Denied for note in found.stores):
         raise Denied("")
-    if found.refusals or found.server:
+    if found.refusals or found.server or any(note.problem for note in found.stores):
         raise Invalid("")
 
 
@@ -160,6 +163,8 @@ def _previewed(client: Client, run: WorkflowRun, made: Json | None) -> Preview:
     step = plan_of(observation, now)
     found.jobs = [dict(action.manifest) for action in step.actions if isinstance(action, CreateJob)]
     found.missing = list(_missing(client, run, bindings))
+    read = [item for needed in found.requirements.values() for item in stored(needed.references)]
+    found.stores = list(needs(client, run.spec.service_account_name, dict.fromkeys(read)))
     if not found.refusals and not found.missing:
         found.server = list(_refused_by_server(client, made, found.jobs))
     return found
@@ -287,6 +292,8 @@ def _print(settings: Settings, found: Preview) -> None:
         echo(line(f"The operator says: {text}"))
     for refusal in found.refusals:
         echo(line(f"Problem: {refusal} ({'needs a new run' if refusal.permanent else 'the run would wait'})"))
+    for note in found.stores:
+        echo(line(f"{'Problem' if note.problem else 'Needs'}: {note.text}"))
     for text in (*found.missing, *found.server):
         echo(line(f"Problem: {text}"))
 
@@ -307,6 +314,7 @@ def _as_object(found: Preview) -> Json:
             for task in found.run.spec.tasks
         ],
         "jobs": found.jobs,
+        "needs": [note.text for note in found.stores if note.problem is None],
         "problems": [
             *(
                 {
@@ -318,6 +326,7 @@ def _as_object(found: Preview) -> Json:
                 for item in found.refusals
             ),
             *({"reason": "UseDenied", "message": text} for text in found.missing),
+            *({"reason": "StoreNotReady", "message": note.text} for note in found.stores if note.problem),
             *({"reason": "Refused", "message": text} for text in found.server),
         ],
     }

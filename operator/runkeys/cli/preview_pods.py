@@ -16,11 +16,14 @@ from runkeys.api.common import describe_invalid
 from runkeys.cli._framework import Settings
 from runkeys.cli._output import NOTHING, print_object, print_table
 from runkeys.cli._printing import echo
+from runkeys.cli._stores import needs, stored
 from runkeys.client import Client
 from runkeys.names import ASK, ASK_CONTAINERS, ASK_VALUE
 from runkeys.planning.access import PodSubject
-from runkeys.planning.asking_pod import Asked, binding_problem, parse_asked
+from runkeys.planning.asking_pod import FIELD, Asked, binding_problem, parse_asked
 from runkeys.planning.pod_template import images
+from runkeys.planning.refusal import Refusal
+from runkeys.planning.requirements import StoreValue, reference_to
 from runkeys.problems import NotFound, Problem
 
 Json = dict[str, Any]
@@ -44,12 +47,14 @@ class PodPreview:
 
     :ivar name: kind and name of the manifest. :ivar asked: what the pods ask for; empty if that cannot be read.
     :ivar containers: those that get the secrets. :ivar problems: what keeps the pods from being created, or waiting.
+    :ivar needs: what the pods need of SecretStores.
     """
 
     name: str
     asked: tuple[Asked, ...] = ()
     containers: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
 
 
 def asking_templates(documents: list[Any]) -> list[tuple[Json, Json]]:
@@ -87,9 +92,12 @@ def preview_pods(client: Client, manifest: Json, template: Json) -> PodPreview:
     found.asked = parse_asked(str(notes.get(ASK, ""))) or ()
     found.containers = _containers(template, notes)
     subject = _subject(client, kind, template)
+    read: list[StoreValue] = []
     for binding_name in dict.fromkeys(item.binding for item in found.asked):
         entries = [item.entry for item in found.asked if item.binding == binding_name]
-        found.problems += _problems(client, binding_name, entries, subject)
+        found.problems += _problems(client, binding_name, entries, subject, read)
+    for note in needs(client, subject.service_account, dict.fromkeys(read)):
+        (found.problems if note.problem else found.needs).append(note.text)
     if client.may("create", "pods", group=""):
         found.problems += _refused(client, template)
     else:
@@ -119,7 +127,10 @@ def _subject(client: Client, kind: str, template: Json) -> PodSubject:
     )
 
 
-def _problems(client: Client, name: str, entries: list[str], subject: PodSubject) -> Iterator[str]:
+def _problems(
+    client: Client, name: str, entries: list[str], subject: PodSubject, read: list[StoreValue]
+) -> Iterator[str]:
+    """What keeps a pod from entries of a binding. What they read from stores is added to ``read``."""
     try:
         binding = SecretBinding.parse(client.read(client.path("secretbindings", name)))
     except NotFound:
@@ -132,6 +143,12 @@ def _problems(client: Client, name: str, entries: list[str], subject: PodSubject
         refusal = binding_problem(binding, entry, subject)
         if refusal is not None:
             yield refusal.message
+            continue
+        reference = reference_to(client.namespace, binding, binding.spec.by_name[entry], FIELD)
+        if isinstance(reference, Refusal):
+            yield reference.message
+        else:
+            read += stored([reference])
 
 
 def _refused(client: Client, template: Json) -> Iterator[str]:
@@ -164,6 +181,8 @@ def print_previews(settings: Settings, found: list[PodPreview]) -> None:
             begin = ["", ""]
     print_table(settings, ["PODS OF", "CONTAINERS", "GETS", "FROM"], rows)
     for item in found:
+        for text in dict.fromkeys(item.needs):
+            echo(line(f"Needs: {item.name}: {text}"))
         for problem in dict.fromkeys(item.problems):
             echo(line(f"Problem: {item.name}: {problem}"))
 
@@ -185,5 +204,6 @@ def _as_object(item: PodPreview) -> Json:
         "name": item.name,
         "containers": list(item.containers),
         "secrets": secrets,
+        "needs": list(dict.fromkeys(item.needs)),
         "problems": list(dict.fromkeys(item.problems)),
     }

@@ -125,6 +125,15 @@ class UserStore:
         except (Unreachable, Invalid) as error:
             return str(error)
 
+    def is_at(self, address: str) -> bool:
+        """Whether the user is logged in to the store of this address."""
+        return self._address.lower() == address.rstrip("/").lower()
+
+    def role(self, mount: str, role: str) -> Mapping[str, Any]:
+        """The settings of a role of an auth method. Raises Denied, NotFound, Unreachable."""
+        path = f"auth/{quote(mount)}/role/{quote(role, safe='')}"
+        return self._read(path, f"role {role}", "", leased=False).fields
+
     def _still_there(self, lease: Lease) -> str:
         """Why a revoked lease may still open something. That the store accepted the request proves nothing."""
         until = time.monotonic() + _PATIENCE

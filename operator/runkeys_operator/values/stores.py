@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from runkeys._text.store_answers import bytes_of
-from runkeys._text.words import kubectl
 from runkeys.api import SecretStore
 from runkeys.api.common import describe_invalid
 from runkeys.names import LABEL_STORE
-from runkeys.planning.access import subject_of
 from runkeys.planning.refusal import Reason, Refusal, listed
 from runkeys.planning.requirements import PodIdentity, SecretReference, StoreValue
+from runkeys.planning.stores import token_grant
 from runkeys_operator.errors import Conflict, Forbidden, Invalid, NotFound
 from runkeys_operator.kube import STORES, Kube
 from runkeys_operator.stores.https import Https
@@ -204,14 +203,8 @@ class Stores:
             raise _refusal(reference, Reason.SOURCE_UNAVAILABLE, f"{where} was not given: {error}") from None
 
     async def _grant(self, pod: PodIdentity) -> str:
-        account = pod.service_account
-        role = f"runkeys-store-{account}"
-        allow = ("create", "role", role, "--verb=create", "--resource=serviceaccounts/token")
-        bind = kubectl(pod.namespace, "create", "rolebinding", role, f"--role={role}")
         username = str((await self._kube.who_am_i())["status"]["userInfo"]["username"])
-        return (
-            f"{kubectl(pod.namespace, *allow, f'--resource-name={account}')} && {bind} {subject_of(username)}"
-        )
+        return token_grant(pod.namespace, pod.service_account, username)
 
     async def _answer(
         self, reference: SecretReference, source: StoreValue, provider: Provider, session: Session
