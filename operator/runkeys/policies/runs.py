@@ -158,9 +158,8 @@ def status(account: Account) -> Object:
     """Only the operator writes status: it trusts the status that it finds after a restart."""
     only = check(
         f"{WHO} == {text(account.username)}",
-        f"only the operator, {account.username}, writes the status of WorkflowRuns, SecretBindings and"
-        " SecretReveals",
+        f"only the operator, {account.username}, writes the status of WorkflowRuns, SecretBindings, SecretReveals and"
+        " SecretStores",
     )
-    return policy(
-        [ours("UPDATE", "workflowruns/status", "secretbindings/status", "secretreveals/status")], [only]
-    )
+    kinds = ("workflowruns", "secretbindings", "secretreveals", "secretstores")
+    return policy([ours("UPDATE", *(f"{kind}/status" for kind in kinds))], [only])
