@@ -124,7 +124,8 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
                 pod_policy_check = PolicyCheck(
                     kube, namespaces, options.operator_namespace, policy_set=for_pods(support)
                 )
-            stores = Stores(kube, options.store_audiences)
+            audiences = await preflight.store_audiences(kube, options.store_audiences)
+            stores = Stores(kube, audiences)
             ends.push_async_callback(stores.close)
             manager = make_manager(
                 kube, queue, namespaces, keys, policy_check, support, pod_policy_check, stores
@@ -142,6 +143,7 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
                 lease,
                 pod_policy_check,
                 sealed=bool(support.image),
+                stores=bool(audiences),
             ).run(namespaces)
     finally:
         await session.close()
@@ -169,6 +171,7 @@ class _Operator:
         pod_policy_check: PolicyCheck | None,
         *,
         sealed: bool,
+        stores: bool,
     ) -> None:
         self._options = options
         self._health = health
@@ -187,7 +190,7 @@ class _Operator:
             **({REQUESTS: {"fields": OF_SIGNER}} if sealed else {}),
         }
         # kopf watches Runkeys' kinds in the served namespaces. This one is in none.
-        self._cluster_wide = (STORES,) if options.store_audiences else ()
+        self._cluster_wide = (STORES,) if stores else ()
         self._kopf = Kopf(load, manager.sinks, self._watch_opened)
         self._background: list[asyncio.Task[None]] = []
         self._failed: BackgroundError | None = None

@@ -9,6 +9,7 @@ from datetime import datetime
 from runkeys.api import SecretStore
 from runkeys.api.conditions import next_condition
 from runkeys.api.store import SecretStoreStatus
+from runkeys.planning.refusal import Reason
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.reading import UnreadableError, parse, report_unreadable
 from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
@@ -69,6 +70,14 @@ class StoreController:
             await report_unreadable(self._kube, STORES, key, error, self._now())
             return None
         found = await self._stores.problem(store)
+        of_this = store.status.observed_generation == store.metadata.generation
+        if (
+            found is not None
+            and found[0] is Reason.STORES_UNAVAILABLE
+            and of_this
+            and store.status.conditions
+        ):
+            return None  # another operator of the cluster serves it
         reason, message = ("Reachable", "") if found is None else (found[0].value, found[1])
         condition = next_condition(
             store.status.conditions,
