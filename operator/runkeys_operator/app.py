@@ -26,7 +26,7 @@ from runkeys_operator.errors import ApiError, BackgroundError, Unauthorized
 from runkeys_operator.health import Health
 from runkeys_operator.kopf_runtime.handlers import HANDLED
 from runkeys_operator.kopf_runtime.lifecycle import Kopf
-from runkeys_operator.kube import JOBS, PODS, REQUESTS, Kube, Resource, credentials
+from runkeys_operator.kube import JOBS, PODS, REQUESTS, STORES, Kube, Resource, credentials
 from runkeys_operator.kube.login import Login
 from runkeys_operator.kube.selectors import BOUND, OF_SIGNER
 from runkeys_operator.kube.watch import Sink, Watch
@@ -112,7 +112,9 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
             metrics.queue_failing.set_function(lambda: queue.failing)
             days = options.key_rotation_days
             keys = Keys(kube, options.operator_namespace, rotate_after=timedelta(days=days) if days else None)
-            policy_check = PolicyCheck(kube, namespaces, options.operator_namespace)
+            policy_check = PolicyCheck(
+                kube, namespaces, options.operator_namespace, audiences=options.store_audiences
+            )
             wanted = SealedSupport(
                 image=options.sealed_delivery_image, resources=options.sealed_delivery_resources
             )
@@ -122,7 +124,8 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
                 pod_policy_check = PolicyCheck(
                     kube, namespaces, options.operator_namespace, policy_set=for_pods(support)
                 )
-            stores = Stores(kube, options.store_audiences)
+            audiences = await preflight.store_audiences(kube, options.store_audiences)
+            stores = Stores(kube, audiences)
             ends.push_async_callback(stores.close)
             manager = make_manager(
                 kube, queue, namespaces, keys, policy_check, support, pod_policy_check, stores
@@ -140,6 +143,7 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
                 lease,
                 pod_policy_check,
                 sealed=bool(support.image),
+                stores=bool(audiences),
             ).run(namespaces)
     finally:
         await session.close()
@@ -167,6 +171,7 @@ class _Operator:
         pod_policy_check: PolicyCheck | None,
         *,
         sealed: bool,
+        stores: bool,
     ) -> None:
         self._options = options
         self._health = health
@@ -184,6 +189,8 @@ class _Operator:
             PODS: {"labels": LABEL_RUN, "fields": BOUND},
             **({REQUESTS: {"fields": OF_SIGNER}} if sealed else {}),
         }
+        # kopf watches Runkeys' kinds in the served namespaces. This one is in none.
+        self._cluster_wide = (STORES,) if stores else ()
         self._kopf = Kopf(load, manager.sinks, self._watch_opened)
         self._background: list[asyncio.Task[None]] = []
         self._failed: BackgroundError | None = None
@@ -196,7 +203,7 @@ class _Operator:
         self._served = namespaces or (None,)
         self._closed_watches = {
             resource.path(namespace) for resource in (*HANDLED, *self._lean) for namespace in self._served
-        }
+        } | {resource.path(None) for resource in self._cluster_wide}
         if self._lease is not None:
             self._spawn("lease", self._lease.keep())
         await self._kopf.run(namespaces, self._start, self._end)
@@ -231,6 +238,11 @@ class _Operator:
         if self._pod_policy_check is not None:
             self._spawn("check of the policies on pods", self._pod_policy_check.watch(lambda: None))
             self._spawn("look at the policies on pods", self._pod_policy_check.confirm())
+        for resource in self._cluster_wide:
+            watch = Watch(
+                self._kube, resource, None, self._manager.sinks[resource], opened=self._watch_opened
+            )
+            self._spawn(f"watch of {resource}", watch.run())
         for namespace in self._served:
             for resource, selectors in self._lean.items():
                 sink = self._manager.sinks[resource]

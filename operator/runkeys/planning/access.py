@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from runkeys._text.words import kubectl, shell
-from runkeys.api import GROUP, AccessRule, SecretBinding
+from runkeys.api import GROUP, AccessRule, SecretBinding, SecretStore
 from runkeys.names import SERVICE_ACCOUNT
 from runkeys.planning.refusal import shortened
 
@@ -235,27 +235,28 @@ def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
 
     :param binding: its name; empty: all of the namespace. :param subject: see :func:`subject_of`.
     """
-    name = _role_name(verb, binding)
+    name = role_name(verb, binding)
     return (
         f"{shell('echo', role(verb, binding))} | {kubectl(namespace, 'apply', '-f', '-')} &&"
         f" {kubectl(namespace, 'create', 'rolebinding', name, f'--role={name}')} {subject}{RECONCILED}"
     )
 
 
-def role(verb: str, binding: str) -> str:
-    """The Role that allows ``verb`` on a binding (empty: on all of the namespace), as JSON."""
-    rule: dict[str, list[str]] = {"apiGroups": [GROUP], "resources": [SecretBinding.CRD.plural]}
+def role(verb: str, binding: str, kind: type[SecretBinding | SecretStore] = SecretBinding) -> str:
+    """The Role that allows ``verb`` on a binding (empty: on all of the namespace) or on a store, as JSON."""
+    rule: dict[str, list[str]] = {"apiGroups": [GROUP], "resources": [kind.CRD.plural]}
     made = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
-        "metadata": {"name": _role_name(verb, binding)},
+        "metadata": {"name": role_name(verb, binding, kind)},
         "rules": [{**rule, **({"resourceNames": [binding]} if binding else {}), "verbs": [verb]}],
     }
     return json.dumps(made, separators=(",", ":"), ensure_ascii=False)
 
 
-def _role_name(verb: str, binding: str) -> str:
-    return f"{verb}-{binding or 'all-bindings'}"
+def role_name(verb: str, binding: str, kind: type[SecretBinding | SecretStore] = SecretBinding) -> str:
+    """Name of that Role."""
+    return f"{verb}-{'store-' if kind is SecretStore else ''}{binding or 'all-bindings'}"
 
 
 def subject_of(username: str) -> str:

@@ -155,7 +155,10 @@ def plaintext(_: Account) -> Object:
 
 
 def status(account: Account) -> Object:
-    """Only the operator writes status: it trusts the status that it finds after a restart."""
+    """Only the operator writes status: it trusts the status that it finds after a restart.
+
+    That of a SecretStore it does not trust, and several operators of a cluster may write it.
+    """
     only = check(
         f"{WHO} == {text(account.username)}",
         f"only the operator, {account.username}, writes the status of WorkflowRuns, SecretBindings and"

@@ -53,6 +53,8 @@ class BindingController:
         self._generations: dict[Key, tuple[str, int]] = {}
         # Of the personal bindings that have been read since they changed.
         self._owners: dict[Key, str] = {}
+        # Which bindings had a SecretStore among their sources when they were last looked at.
+        self._of_store: dict[str, set[Key]] = {}
 
     def on_event(self, event: Json) -> None:
         """A SecretBinding was added, changed or deleted: its runs may be admitted now, or no longer."""
@@ -69,6 +71,20 @@ class BindingController:
         self._changed(key.namespace, key.name)
         if (owner := self._owners.pop(key, None)) is not None:
             self._changed(key.namespace, of_owner(owner))
+
+    def store_changed(self, name: str) -> None:
+        """A SecretStore is another than before: look again at the bindings that have values of it."""
+        for key in self._of_store.get(name, set()):
+            self._queue.add(key, urgency=Urgency.EVENT)
+            self._changed(key.namespace, key.name)
+
+    def _note_stores(self, key: Key, binding: SecretBinding) -> None:
+        used = (entry.value or entry.lease for entry in binding.spec.secrets)
+        names = {item.store for item in used if item is not None}
+        for name in [name for name in self._of_store if name not in names]:
+            self._of_store[name].discard(key)
+        for name in names:
+            self._of_store.setdefault(name, set()).add(key)
 
     def _note_owner(self, key: Key, binding: SecretBinding) -> None:
         owner = binding.spec.owner
@@ -89,6 +105,7 @@ class BindingController:
             await report_unreadable(self._kube, BINDINGS, key, error, self._now())
             return None
         self._note_owner(key, binding)
+        self._note_stores(key, binding)
         status = self._status(
             binding, [await self._check(binding, index) for index in range(len(binding.spec.secrets))]
         )

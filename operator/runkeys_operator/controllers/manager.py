@@ -19,9 +19,10 @@ from runkeys_operator.controllers.runs.controller import RunController
 from runkeys_operator.controllers.runs.executor import Executor
 from runkeys_operator.controllers.runs.observer import Observer
 from runkeys_operator.controllers.runs.resync import Resync
+from runkeys_operator.controllers.stores import StoreController
 from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import Conflict
-from runkeys_operator.kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS, Kube, Resource
+from runkeys_operator.kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS, STORES, Kube, Resource
 from runkeys_operator.kube.watch import Sink
 from runkeys_operator.process import metrics
 from runkeys_operator.values.keys import Keys
@@ -49,7 +50,8 @@ class Manager:
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         now = clock or kube.clock.now
-        sources, owned = Sources(kube, keys, stores or Stores(kube)), OwnedObjects()
+        stores = stores or Stores(kube)
+        sources, owned = Sources(kube, keys, stores), OwnedObjects()
         requests = CertificateRequests(kube, support)
         self.runs = RunController(
             kube,
@@ -73,11 +75,13 @@ class Manager:
         bindings = BindingController(kube, queue, sources, now, binding_changed)
         reveals = RevealController(kube, queue, sources, Authorizer(kube), policy_check, now)
         certificates = CertificateController(kube, queue, requests, owned.pods, self.runs.pod_asks, asking)
+        store_status = StoreController(kube, queue, stores, now, bindings.store_changed)
         self._controllers: dict[Kind, Controller] = {
             Kind.RUN: self.runs,
             Kind.BINDING: bindings,
             Kind.REVEAL: reveals,
             Kind.REQUEST: certificates,
+            Kind.STORE: store_status,
         }
         self.sinks: Mapping[Resource, Sink] = {
             RUNS: self.runs.on_event,
@@ -86,6 +90,7 @@ class Manager:
             BINDINGS: bindings.on_event,
             REVEALS: reveals.on_event,
             REQUESTS: certificates.on_event,
+            STORES: store_status.on_event,
         }
 
     async def reconcile(self, key: Key) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import time
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Https:
 
     def __init__(self) -> None:
         self._http: aiohttp.ClientSession | None = None
-        self._away: dict[str, tuple[float, str]] = {}
+        self._away: dict[tuple[str, str | None], tuple[float, str]] = {}
 
     async def close(self) -> None:
         """Close them."""
@@ -55,14 +56,16 @@ class Https:
         body: dict[str, Any] | None = None,
     ) -> Reply:
         """Send one request. Raises StoreError if there is no answer that can be read."""
-        until, why = self._away.get(address, (0.0, ""))
+        place = (address, ca_bundle)
+        until, why = self._away.get(place, (0.0, ""))
         if time.monotonic() < until:
             raise StoreError(Failure.AWAY, why)
+        self._away.pop(place, None)
         try:
             return await self._ask(method, address, path, ca_bundle, headers, body)
         except StoreError as error:
             if error.failure is Failure.AWAY:
-                self._away[address] = time.monotonic() + _AWAY_SECONDS, str(error)
+                self._away[place] = time.monotonic() + _AWAY_SECONDS, str(error)
             raise
 
     async def _ask(
@@ -143,7 +146,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "cannot be resolved"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"cannot be reached: {error.os_error.strerror or type(error.os_error).__name__}"
+        return f"cannot be reached: {os.strerror(error.os_error.errno or 0)}"
     return f"does not answer: {type(error).__name__}"
 
 

@@ -23,13 +23,11 @@ class Session:
     :ivar handle: names the login without opening anything, so that it may be put on record. With it whoever has that
         right revokes the login and its leases.
     :ivar seconds: from when it was opened.
-    :ivar explicit_maximum: seconds that it may be extended to; 0: as far as the store's own limit.
     """
 
     handle: str
     seconds: int
     token: str = field(repr=False)
-    explicit_maximum: int = 0
 
 
 @dataclass(frozen=True)

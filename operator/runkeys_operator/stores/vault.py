@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from runkeys._text.store_answers import fields_of
-from runkeys.api.store import VaultStore
+from runkeys.api.store import JWT, VaultStore
 from runkeys_operator.stores.https import Https, Reply
 from runkeys_operator.stores.provider import (
     Answer,
@@ -77,8 +77,11 @@ class Vault:
             reply = await self._ask("POST", "auth/token/revoke-self", token=session.token)
         except StoreError as error:
             return Pending(str(error))
-        # 403: the token is not known any more.
-        return Revoked() if reply.status in (200, 204, 403) else Pending(f"answered {reply.status}")
+        if reply.status in (200, 204):
+            return Revoked()
+        # The token is not known any more, or it may not revoke itself, and then nothing tells which.
+        hint = "; its role needs the policy default, or update on auth/token/revoke-self"
+        return Pending(f"answered {reply.status}{hint if reply.status == 403 else ''}")
 
     async def check(self, role: str | None = None) -> None:
         """Whether it answers, is unsealed, and knows the role."""
@@ -96,7 +99,8 @@ class Vault:
             raise StoreError(
                 Failure.LOGIN, f"auth/{self._mount} has no role {role}; create it, or name another"
             )
-        if reply.status == 404 or "no handler for route" in text:
+        # Of a token like this one a jwt mount says that it cannot be read; without a mount nobody may ask.
+        if reply.status == 404 or (reply.status == 403 and self._spec.auth.method == JWT):
             raise StoreError(Failure.LOGIN, self._no_mount)
 
     @property
@@ -141,7 +145,7 @@ class Vault:
     def _login_refused(self, reply: Reply, identity: Identity) -> str:
         auth, text = self._spec.auth, _errors(reply)
         where = f"role {identity.role} of auth/{auth.mount}"
-        if reply.status == 404 or "no handler for route" in text:
+        if reply.status == 404:
             return self._no_mount
         if "audience" in text:
             return (
@@ -149,7 +153,8 @@ class Vault:
                 f" the role's {'bound_audiences' if auth.method == 'jwt' else 'audience'} must be the same"
             )
         said = _safe(text.replace(identity.token, "…"))
-        return f"{where} refused the login ({reply.status}{f': {said}' if said else ''})"
+        hint = f", or no auth method is enabled at auth/{auth.mount}" if reply.status == 403 else ""
+        return f"{where} refused the login ({reply.status}{f': {said}' if said else ''}){hint}"
 
 
 def _errors(reply: Reply) -> str:

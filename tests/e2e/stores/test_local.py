@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,19 @@ BINDING = {
             {"name": "header", "template": "Authorization: Bearer {{ api }}"},
             {"name": "user", "lease": {**LEASE, "field": "username"}},
             {"name": "password", "lease": {**LEASE, "field": "password"}},
-            {"name": "url", "template": "postgresql://{{ user }}:{{ password | url }}@127.0.0.1:PORT/postgres"},
+            {
+                "name": "url",
+                "template": "postgresql://{{ user }}:{{ password | url }}@127.0.0.1:PORT/postgres",
+            },
         ],
         "access": [{"runSelector": {}}],
     },
 }
-LOGS_IN = "import os, subprocess, sys\nsubprocess.run([PSQL, os.environ['DB'], '-c', 'select 1'], check=True)\nprint(os.environ['DB'])\n"
+LOGS_IN = (
+    "import os, subprocess, sys\n"
+    "subprocess.run([PSQL, os.environ['DB'], '-c', 'select 1'], check=True)\n"
+    "print(os.environ['DB'])\n"
+)
 WAITS = "import pathlib, time\npathlib.Path('up').touch()\nwhile not pathlib.Path('end').exists(): time.sleep(0.05)\n"
 DB = [{"name": "db", "secret": "url", "env": "DB"}]
 
@@ -106,6 +114,24 @@ def terminal(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path, {})
 
 
+@contextmanager
+def started(folder: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """The command, while it runs."""
+    process = subprocess.Popen(
+        [*COMMAND, "run", "--local", "-f", "run.yaml"],
+        cwd=folder,
+        env=environment(folder, **env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -152,7 +178,11 @@ def test_what_the_user_gives_counts_more_and_nothing_is_read(terminal: Terminal,
     [
         ({"VAULT_ADDR": ""}, 3, "entry 'api' of SecretBinding keys is in a store: VAULT_ADDR is not set"),
         ({"VAULT_ADDR": "bao.example"}, 5, "VAULT_ADDR must be https://"),
-        ({"VAULT_ADDR": "https://127.0.0.1:1"}, 6, "https://127.0.0.1:1 cannot be reached: Connection refused"),
+        (
+            {"VAULT_ADDR": "https://127.0.0.1:1"},
+            6,
+            "https://127.0.0.1:1 cannot be reached: Connection refused",
+        ),
         ({"VAULT_TOKEN": ""}, 3, "you are not logged in to https://127.0.0.1:"),
         ({"VAULT_TOKEN": "s.wrong"}, 4, "your login may not read it, or has expired; log in again"),
         ({"VAULT_CACERT": ""}, 6, "has a certificate that is not accepted"),
@@ -176,7 +206,11 @@ def test_what_is_wrong_with_the_login_is_said_before_anything_starts(
     ("value", "code", "said"),
     [
         ({"path": "kv/data/team-b/api"}, 4, "path kv/data/team-b/api of https://127.0.0.1:"),
-        ({"path": "kv/data/team-a/none"}, 3, "nothing is there; a KV engine of version 2 has data/ after the mount"),
+        (
+            {"path": "kv/data/team-a/none"},
+            3,
+            "nothing is there; a KV engine of version 2 has data/ after the mount",
+        ),
         ({"field": "tokne"}, 3, "path kv/data/team-a/api has no field 'tokne'; its fields: number, token"),
     ],
 )
@@ -213,7 +247,9 @@ def test_a_lease_is_dead_when_its_attempt_has_ended(
     done = local(terminal, login(*MAY_LEASE, update=right))
     assert done.code == 0, done
     used = [path.read_text() for path in sorted(terminal.folder.glob("attempt-*"))]
-    assert len({url.partition(":")[2].partition(":")[0] for url in used}) == 2, "each attempt has a user of its own"
+    assert len({url.partition(":")[2].partition(":")[0] for url in used}) == 2, (
+        "each attempt has a user of its own"
+    )
     assert database.leased() == []
     assert [database.logs_in(url) for url in used] == [False, False]
     assert "Warning" not in done.err
@@ -221,7 +257,9 @@ def test_a_lease_is_dead_when_its_attempt_has_ended(
     assert [text for text in passwords if text in done.out + done.err] == []
 
 
-def test_control_a_lease_lives_while_its_task_runs(terminal: Terminal, login: Login, database: Postgres) -> None:
+def test_control_a_lease_lives_while_its_task_runs(
+    terminal: Terminal, login: Login, database: Postgres
+) -> None:
     write(terminal.folder, WAITS, DB, database.port)
     with started(terminal.folder, login(*MAY_LEASE, update=BY_TOKEN)) as process:
         wait_until("the task to run", (terminal.folder / "up").exists)
@@ -248,7 +286,9 @@ def test_ctrl_c_revokes(terminal: Terminal, login: Login, database: Postgres, ti
     assert database.leased() == []
 
 
-def test_what_cannot_be_revoked_is_said(terminal: Terminal, login: Login, database: Postgres, bao: OpenBao) -> None:
+def test_what_cannot_be_revoked_is_said(
+    terminal: Terminal, login: Login, database: Postgres, bao: OpenBao
+) -> None:
     write(terminal.folder, "pass", DB, database.port)
     done = local(terminal, login(*MAY_LEASE))
     assert done.code == 0, done
@@ -298,34 +338,12 @@ def test_doctor_finds_roles_that_let_unbound_tokens_in(
         monkeypatch.setenv(name, value)
     (note,) = unbound_roles(found, ["bound", "open"])
     assert note.problem is Invalid
-    assert "role open of auth/jwt in SecretStore bao has no bound_claims on /kubernetes.io/pod/uid" in note.text
+    assert (
+        "role open of auth/jwt in SecretStore bao has no bound_claims on /kubernetes.io/pod/uid" in note.text
+    )
 
     for name, value in login().items():
         monkeypatch.setenv(name, value)
     (note,) = unbound_roles(found, ["open"])
     assert note.problem is None
     assert "cannot be seen with your login" in note.text
-
-
-class started:  # noqa: N801 -- used as a function is
-    """The command, while it runs."""
-
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [*COMMAND, "run", "--local", "-f", "run.yaml"],
-            cwd=folder,
-            env=environment(folder, **env),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> subprocess.Popen[str]:
-        return self._process
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdout, self._process.stderr):
-            assert stream is not None
-            stream.close()
