@@ -116,7 +116,8 @@ class Postgres:
             cwd="/",
             **self._as,
         )
-        return done.stdout
+        output: str = done.stdout
+        return output
 
 
 @contextmanager

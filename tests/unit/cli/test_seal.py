@@ -307,6 +307,24 @@ def test_what_is_in_the_clear_besides_bindings_is_found(
     assert (terminal.folder / name).read_text() == text
 
 
+STORED = """\
+apiVersion: runkeys.dev/v1alpha1
+kind: SecretBinding
+metadata: {name: keys, namespace: team-a}
+spec:
+  secrets:
+  - {name: api, value: {store: bao, role: team-a, path: kv/data/api, field: token}}
+  - {name: header, template: "Bearer {{ api }}"}
+"""
+
+
+def test_a_place_in_a_store_and_a_template_are_not_in_the_clear(terminal: Terminal, public: str) -> None:
+    (terminal.folder / "stored.yaml").write_text(STORED)
+    assert terminal.run("seal", "--check", "stored.yaml").code == 0
+    terminal.ok("seal", "-w", "stored.yaml", public)
+    assert (terminal.folder / "stored.yaml").read_text() == STORED
+
+
 def test_check_says_what_it_looked_at_and_what_not(terminal: Terminal, public: str, file: Path) -> None:
     terminal.ok("seal", "-w", "binding.yaml", public)
     (terminal.folder / "run.yaml").write_text(RUN.partition("    $secrets")[0])
