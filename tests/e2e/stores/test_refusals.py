@@ -142,7 +142,7 @@ def test_a_store_that_is_not_there_and_one_of_another_audience(team: StoreTeam) 
         found = team.client.wait_for(
             *("secretstores", other, None), lambda item: condition(item, "Ready").get("status") == "False"
         )
-        words = f"SecretStore {other} has audience 'other', of which the operator may request no tokens; it may of: bao"
+        words = f"SecretStore {other} has audience 'other', and the operator may request tokens only for: bao"
         assert words in condition(found, "Ready")["message"]
         team.client.create(binding_of(team, team.entry(store=other), name="other"))
         team.make_store_run("other", bindings=[{"name": "other"}])
