@@ -11,12 +11,15 @@ import pytest
 from testing.cluster.base import wait_until
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
+from testing.examples import stores
 from testing.namespace import HELD_BACK, Team, condition, phase, python
+from testing.operators import RELEASE
 from testing.people import may_use
-from testing.stores.openbao import OpenBao
+from testing.stores.openbao import OpenBao, store
 from tests.e2e.delivery.test_main_path import places_of
 from tests.e2e.pods.conftest import asking, wait_asking, wait_ended
-from tests.e2e.stores.conftest import ACCOUNT, PODS_SETS, StoreTeam, binding_of
+from tests.e2e.runs.conftest import TeamMaker
+from tests.e2e.stores.conftest import ACCOUNT, ARGUMENTS, PODS_SETS, SETS, StoreTeam, binding_of
 
 pytestmark = pytest.mark.e2e
 
@@ -171,6 +174,25 @@ def test_the_statuses_say_that_it_can_be_read(team: StoreTeam) -> None:
         lambda item: condition(item, "Ready").get("status") == "True",
     )
     assert of(team, team.bao) == [], "without a pod nobody logs in"
+
+
+def test_the_example(new_team: TeamMaker, own_bao: OpenBao) -> None:
+    team = new_team(*ARGUMENTS, sets=SETS, sources=())
+    own_bao.call("POST", "kv/data/team-a/api", {"data": {"token": team.value}})
+    own_bao.policy("team-a", "kv/data/team-a/*")
+    subject = f"system:serviceaccount:{team.namespace}:runner"
+    own_bao.role("team-a-runner", "team-a", bound_subject=subject)
+    made = stores(team.namespace, RELEASE, store(own_bao, team.namespace))
+    labels = {"labels": made[0]["spec"]["namespaces"]["matchLabels"]}
+    team.client.patch("namespaces", team.namespace, None, {"metadata": labels})
+    try:
+        for manifest in made:
+            team.client.create(manifest)
+        found = team.wait_phase("hello-store", "Succeeded", "Failed")
+        assert phase(found) == "Succeeded", found["status"]
+        assert team.output(found) == "SECRET_API_TOKEN is set\n"
+    finally:
+        team.client.delete("secretstores", team.namespace)
 
 
 def test_the_store_may_ask_the_api_server_instead(
