@@ -82,6 +82,11 @@ def test_what_is_run_by_its_name_has_an_entry(module: str) -> None:
             "In the operator only values/ can look at a secret's value",
         ),
         (
+            "runkeys_operator/controllers/stores.py",
+            "from runkeys_operator.stores.vault import Vault",
+            "In the operator only values/ can look at a secret's value",
+        ),
+        (
             "runkeys/planning/outcome.py",
             "import time",
             "Planning has no I/O, no clock, no chance and no value",
