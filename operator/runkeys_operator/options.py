@@ -22,7 +22,7 @@ class Options:
     :ivar key_rotation_days: days after which a new key is created; 0: only by command.
     :ivar sealed_delivery_image: image of the init container that unseals values; empty disables sealed delivery.
     :ivar pods: answer pods that ask for secrets themselves; needs sealed delivery.
-    :ivar store_audiences: audiences of SecretStores of which it may request tokens; empty: no store is read.
+    :ivar store_audiences: audiences of SecretStores that it may request tokens for; empty: no store is read.
     :ivar sealed_delivery_resources: requests and limits of that container.
     """
 

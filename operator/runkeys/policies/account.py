@@ -13,7 +13,7 @@ class Account:
     """The account that the policies treat as the operator.
 
     :ivar username: as the API server knows it. :ivar namespace: where its sealing keys are.
-    :ivar audiences: of SecretStores, of which it may request tokens for pods; none: it uses no store.
+    :ivar audiences: of SecretStores that it may request tokens of pods for; none: it uses no store.
     """
 
     username: str

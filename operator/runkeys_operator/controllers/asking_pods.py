@@ -60,15 +60,17 @@ class AskingPods:
         requests: CertificateRequests,
         sources: Sources,
         policy_check: PolicyCheck,
+        binding_policy_check: PolicyCheck,
         clock: Callable[[], datetime],
     ) -> None:
-        """``policy_check``: of the policies on such pods, not of those on runs."""
+        """``policy_check``: of the policies on such pods. ``binding_policy_check``: of those on authors of bindings."""
         self._kube = kube
         self._queue = queue
         self._requests = requests
         self._sources = sources
         self._authorizer = Authorizer(kube)
         self._policy_check = policy_check
+        self._binding_policy_check = binding_policy_check
         self._now = clock
         self._waiting: dict[Key, tuple[str, ...]] = {}
 
@@ -113,7 +115,7 @@ class AskingPods:
         refusal = await self._policy_check.refusal(anew=not self._policy_check.looked_since(pod.created))
         if refusal is None:
             refusal = self._policy_check.not_admitted("the pod", pod.namespace, pod.created, FIELD)
-        refusal = refusal or shape_refusal(pod)
+        refusal = refusal or shape_refusal(pod) or await self._binding_policy_check.refusal()
         if refusal is not None:
             return _Verdict(refusal=refusal)
         bindings, denied = await asyncio.gather(self._read_bindings(pod), self._denied(pod))

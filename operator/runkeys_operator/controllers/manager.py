@@ -65,7 +65,7 @@ class Manager:
         )
         asking = None
         if pod_policy_check is not None:
-            asking = AskingPods(kube, queue, requests, sources, pod_policy_check, now)
+            asking = AskingPods(kube, queue, requests, sources, pod_policy_check, policy_check, now)
 
         def binding_changed(namespace: str, name: str) -> None:
             self.runs.binding_changed(namespace, name)

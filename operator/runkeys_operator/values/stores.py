@@ -159,8 +159,8 @@ class Stores:
         if audience in self._audiences:
             return None
         return (
-            f"SecretStore {store.metadata.name} has audience {audience!r}, of which the operator may request no"
-            f" tokens; it may of: {listed(self._audiences)} (stores.audiences of the chart)"
+            f"SecretStore {store.metadata.name} has audience {audience!r}, and the operator may request tokens only"
+            f" for: {listed(self._audiences)} (stores.audiences of the chart)"
         )
 
     async def _open(
