@@ -108,6 +108,8 @@ def test_a_run_has_what_it_asks_for_and_no_parts(team: Team, node: NodeCluster, 
     assert ["gone" if item.value is None else "made" for item in history] == (
         ["made", "gone"] if delivery == "Secret" else []
     )
+    # The control: by a Secret the result is in etcd for a while, and the same search finds it.
+    assert bool(node.etcd.find(URL.encode(), since=team.since)) == (delivery == "Secret")
     assert not any(b"SECRET_DB_PASSWORD" in (item.value or b"") for item in history)
     # Two templates use two keys of it, four times: it is read once before the Job and once for the pod.
     reads = [event for event in node.audit.events(mark, namespace=team.namespace) if event.name == SOURCE]
