@@ -17,9 +17,9 @@ from runkeys.cli._framework import Settings
 from runkeys.cli._output import NOTHING, print_object, print_table
 from runkeys.cli._printing import echo
 from runkeys.client import Client
-from runkeys.names import ASK, ASK_CONTAINERS, ASK_VALUE
+from runkeys.names import ASK, ASK_CONTAINERS, ASK_SEALED, ASK_VALUE
 from runkeys.planning.access import PodSubject
-from runkeys.planning.asking_pod import Asked, binding_problem, parse_asked
+from runkeys.planning.asking_pod import Asked, Parameter, binding_problem, parse_ask
 from runkeys.planning.pod_template import images
 from runkeys.problems import NotFound, Problem
 
@@ -43,11 +43,13 @@ class PodPreview:
     """Preview of the pods of one manifest.
 
     :ivar name: kind and name of the manifest. :ivar asked: what the pods ask for; empty if that cannot be read.
+    :ivar parameters: sealed parameters that they bring along.
     :ivar containers: those that get the secrets. :ivar problems: what keeps the pods from being created, or waiting.
     """
 
     name: str
     asked: tuple[Asked, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
     containers: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
 
@@ -84,7 +86,8 @@ def preview_pods(client: Client, manifest: Json, template: Json) -> PodPreview:
     )
     notes = metadata.get("annotations") or {}
     found = PodPreview(f"{kind}/{name or 'unnamed'}")
-    found.asked = parse_asked(str(notes.get(ASK, ""))) or ()
+    read = parse_ask(str(notes.get(ASK, "")), str(notes.get(ASK_SEALED, "")))
+    found.asked, found.parameters = read or ((), ())
     found.containers = _containers(template, notes)
     subject = _subject(client, kind, template)
     for binding_name in dict.fromkeys(item.binding for item in found.asked):
@@ -156,10 +159,7 @@ def print_previews(settings: Settings, found: list[PodPreview]) -> None:
     rows = []
     for item in found:
         begin = [item.name, ", ".join(item.containers) or NOTHING]
-        for asked in item.asked or (None,):
-            gets, source = (
-                (NOTHING, NOTHING) if asked is None else (_carrier(asked), f"{asked.binding}/{asked.entry}")
-            )
+        for gets, source in _gets(item) or [(NOTHING, NOTHING)]:
             rows.append([*begin, gets, source])
             begin = ["", ""]
     print_table(settings, ["PODS OF", "CONTAINERS", "GETS", "FROM"], rows)
@@ -168,8 +168,16 @@ def print_previews(settings: Settings, found: list[PodPreview]) -> None:
             echo(line(f"Problem: {item.name}: {problem}"))
 
 
-def _carrier(asked: Asked) -> str:
-    return asked.variable or f"file {asked.file}"
+def _gets(item: PodPreview) -> list[tuple[str, str]]:
+    """What carries each secret, and where it comes from."""
+    return [
+        *((_carrier(asked), f"{asked.binding}/{asked.entry}") for asked in item.asked),
+        *((_carrier(parameter), "the pod, sealed") for parameter in item.parameters),
+    ]
+
+
+def _carrier(one: Asked | Parameter) -> str:
+    return one.variable or f"file {one.file}"
 
 
 def _as_object(item: PodPreview) -> Json:
@@ -180,6 +188,9 @@ def _as_object(item: PodPreview) -> Json:
             "from": f"{asked.binding}/{asked.entry}",
         }
         for asked in item.asked
+    ] + [
+        {"variable": one.variable or None, "file": one.file or None, "from": "sealed"}
+        for one in item.parameters
     ]
     return {
         "name": item.name,
