@@ -28,7 +28,8 @@ HAS, WAITS, HAD, NEVER = "has them", "waits", "ended", "never had them"
 class _Row:
     """A pod that asked.
 
-    :ivar since: when it had unsealed its secrets, most recently. :ivar told: what keeps it waiting, in the operator's words.
+    :ivar since: when it had unsealed its secrets, most recently.
+    :ivar told: what keeps it waiting, in the operator's words.
     """
 
     namespace: str

@@ -153,7 +153,8 @@ def parse_ask(asked: str, sealed: str) -> tuple[tuple[Asked, ...], tuple[Paramet
     entries = () if parameters and not asked.strip(" \t\n\r") else parse_asked(asked)
     if entries is None or parameters is None:
         return None
-    carriers = [item.variable or f"@{item.file}" for item in (*entries, *parameters)]
+    carriers = [item.variable or f"@{item.file}" for item in entries]
+    carriers += [item.variable or f"@{item.file}" for item in parameters]
     return (entries, parameters) if len(set(carriers)) == len(carriers) else None
 
 
