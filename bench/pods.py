@@ -1,10 +1,10 @@
 """What pods that ask for secrets themselves cost: others when they are created, and the operator for each.
 
-Pods without the label are created in two namespaces in turns: where the policies on pods that ask are in force, and where
-they are not. Then many pods ask at once on the fake node, whose kubelet is played: their requests are there before the
-operator is started, so that its pace is measured and not that of whoever makes them. What the operator's start costs
-is measured with none, and taken away. From the audit log: how long a request waits, and how often the API server is
-called.
+Pods without the label are created in two namespaces in turns: where the policies on pods that ask are in force, and
+where they are not. Then many pods ask at once on the fake node, whose kubelet is played: their requests are there
+before the operator is started, so that its pace is measured and not that of whoever makes them. What the operator's
+start costs is measured with none, and taken away. From the audit log: how long a request waits, and how often the API
+server is called.
 """
 
 from __future__ import annotations

@@ -83,6 +83,11 @@ class AskingPods:
             if waiting.namespace == namespace and name in bindings:
                 self._queue.add(waiting, urgency=Urgency.PODS)
 
+    def policies_restored(self) -> None:
+        """Look again at all pods that wait: some may wait for the policies."""
+        for waiting in self._waiting:
+            self._queue.add(waiting, urgency=Urgency.PODS)
+
     def ended(self, key: Key) -> None:
         """The request is gone."""
         self._waiting.pop(key, None)
