@@ -1,4 +1,4 @@
-"""What the pods of Argo Workflows and Tekton are made from: their manifests as pod templates, as far as that can be told.
+"""Pods of Argo Workflows and Tekton: their manifests as pod templates, as far as that can be told.
 
 Only what a preview looks at is there: labels, annotations, service account, and the containers with their images. What
 a controller adds, such as its own helpers, is not.
