@@ -55,7 +55,7 @@ def pods(settings: Settings, *, all_namespaces: bool) -> None:
     For a pod that waits, it says what is missing. Pods of runs are not listed: runkeys status shows those.
     """
     client = settings.client()
-    rows = _rows(client, all_namespaces=all_namespaces)
+    rows = _rows(settings, client, all_namespaces=all_namespaces)
     if settings.output == "name":
         for row in rows:
             echo(f"pod/{row.name}")
@@ -68,11 +68,15 @@ def pods(settings: Settings, *, all_namespaces: bool) -> None:
         settings.say(f"no pod asks for secrets{where}")
 
 
-def _rows(client: Client, *, all_namespaces: bool) -> list[_Row]:
+def _rows(settings: Settings, client: Client, *, all_namespaces: bool) -> list[_Row]:
     prefix = "/api/v1" if all_namespaces else f"/api/v1/namespaces/{client.namespace}"
     found = client.items(f"{prefix}/pods", labelSelector=f"{ASK}={ASK_VALUE}")
     rows = [_row(raw) for raw in found]
-    if any(row.state == WAITS for row in rows) and client.may("list", "events", group=""):
+    if not any(row.state == WAITS for row in rows):
+        return rows
+    if not client.may("list", "events", group=""):
+        settings.say("what pods wait for is said in Events, and you may not list them here")
+    else:
         events = client.items(f"{prefix}/events", fieldSelector="involvedObject.kind=Pod,type=Warning")
         ours = [item for item in events if item.get("reportingComponent") == COMPONENT]
         ours.sort(key=lambda item: str(item.get("lastTimestamp")))

@@ -29,8 +29,10 @@ def alice(team: Team, user: UserMaker) -> Terminal:
     """A user who may create pods, too."""
     who = f"system:serviceaccount:{team.namespace}:alice"
     pods = {"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]}
+    # As in the chart's ClusterRole for users.
+    events = {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "list", "watch"]}
     made = user("alice")
-    give(team, "pods-alice", who, [pods])
+    give(team, "pods-alice", who, [pods, events])
     return made
 
 
@@ -128,9 +130,8 @@ def test_who_can_speaks_of_pods(team: Team, tmp_path: Path) -> None:
     team.client.patch("secretbindings", "keys", team.namespace, {"spec": {"access": [rule, {"pods": {}}]}})
     admin = Terminal(tmp_path, {"KUBECONFIG": str(team.cluster.kubeconfig)})
     out = admin.ok("-n", team.namespace, "who-can", "use", "keys")
-    assert any(
-        line.split()[:2] == ["ServiceAccount", f"{team.namespace}:runner"] for line in out.splitlines()
-    )
+    runner = f"system:serviceaccount:{team.namespace}:runner"
+    assert any(line.split()[:2] == ["User", runner] for line in out.splitlines())
     assert (
         "Admits pods: with labels app=nightly; created by system:serviceaccount:kube-system:job-controller; controlled"
         " by a Job.batch; with service account runner\n"
