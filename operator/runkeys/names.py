@@ -32,8 +32,12 @@ ASK_VALUE = "ask"
 ASK_CONTAINERS = f"{GROUP}/containers"
 """Annotation of such a pod: the containers that get the secrets, separated by commas."""
 
-STAMP_ASKED, STAMP_CONTAINERS, STAMP_CREATED_BY = (
+ASK_SEALED = f"{GROUP}/sealed"
+"""Annotation of such a pod: sealed parameters, ``VARIABLE=rk1.…`` or ``@file=rk1.…``, separated by commas."""
+
+STAMP_ASKED, STAMP_SEALED, STAMP_CONTAINERS, STAMP_CREATED_BY = (
     f"{GROUP}/asked",
+    f"{GROUP}/sealed",
     f"{GROUP}/containers",
     f"{GROUP}/created-by",
 )

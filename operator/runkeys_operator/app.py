@@ -236,7 +236,10 @@ class _Operator:
         self._spawn("policy check", self._policy_check.watch(self._policies_restored))
         self._spawn("look at the policies", self._policy_check.confirm())
         if self._pod_policy_check is not None:
-            self._spawn("check of the policies on pods", self._pod_policy_check.watch(lambda: None))
+            self._spawn(
+                "check of the policies on pods",
+                self._pod_policy_check.watch(self._manager.policies_restored),
+            )
             self._spawn("look at the policies on pods", self._pod_policy_check.confirm())
         for resource in self._cluster_wide:
             watch = Watch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
@@ -407,6 +408,11 @@ class SecretBindingStatus(StatusModel):
         max_length=MAX_ENTRIES,
         json_schema_extra=list_map("name"),
     )
+    last_used: datetime | None = Field(
+        default=None,
+        description="When a pod that asks for secrets itself was last given a value of this binding, to the minute. Of"
+        " runs, the status of the run tells.",
+    )
 
 
 class SecretBinding(ApiModel):
@@ -422,6 +428,13 @@ class SecretBinding(ApiModel):
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].reason", priority=1),
             PrinterColumn(
                 "Owner", ".spec.owner.username", description="Owner of a personal binding", priority=1
+            ),
+            PrinterColumn(
+                "Last used",
+                ".status.lastUsed",
+                type="date",
+                description="By a pod that asks itself",
+                priority=1,
             ),
             PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
         ),

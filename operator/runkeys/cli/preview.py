@@ -336,7 +336,9 @@ def _as_object(found: Preview) -> Json:
 @click.argument("verb", type=click.Choice([USE, REVEAL]))
 @click.argument("binding")
 def who_can(settings: Settings, verb: str, binding: str) -> None:
-    """Show who may use or reveal BINDING, through which role, and which runs it admits.
+    """Show who may use or reveal BINDING, through which role, and which runs and pods it admits.
+
+    Users start runs with it. Of a pod that asks for secrets itself, the service account needs the right.
 
     The command lists the roles and role bindings of the namespace and of the cluster, so you need the right to do that.
     """
@@ -356,26 +358,34 @@ def who_can(settings: Settings, verb: str, binding: str) -> None:
         echo(f"no role allows anybody to {verb} {binding}")
     echo(f"To allow it: {grant(verb, client.namespace, binding, '--user=USER')}")
     for rule in found.spec.access:
-        echo(line(f"Admits runs: {_admits(rule)}"))
+        echo(line(f"Admits {'runs' if rule.pods is None else 'pods'}: {_admits(rule)}"))
     if not found.spec.access:
-        echo("Admits no run: spec.access is empty")
+        echo("Admits no run and no pod: spec.access is empty")
 
 
 def _admits(rule: AccessRule) -> str:
     """An access rule in words. All its parts must match."""
     parts = []
-    if rule.run_selector is not None:
-        labels = [f"{key}={value}" for key, value in rule.run_selector.match_labels.items()]
+    selector = rule.run_selector if rule.pods is None else rule.pods.selector
+    if selector is not None:
+        labels = [f"{key}={value}" for key, value in selector.match_labels.items()]
         labels += [
             f"{item.key} {item.operator}{f' ({chr(44).join(item.values)})' if item.values else ''}"
-            for item in rule.run_selector.match_expressions
+            for item in selector.match_expressions
         ]
         parts.append(f"with labels {', '.join(labels)}" if labels else "with any labels")
+    if rule.pods is not None and rule.pods.created_by is not None:
+        parts.append(f"created by {' or '.join(rule.pods.created_by)}")
+    if rule.pods is not None and rule.pods.owned_by is not None:
+        kinds = [
+            f"{item.kind}{f'.{item.api_group}' if item.api_group else ''}" for item in rule.pods.owned_by
+        ]
+        parts.append(f"controlled by a {' or '.join(kinds)}")
     if rule.service_account_names is not None:
         parts.append(f"with service account {' or '.join(rule.service_account_names)}")
     if rule.images is not None:
         parts.append(f"with images {' or '.join(rule.images)}")
-    return "; ".join(parts) or "none, the rule is empty"
+    return "; ".join(parts) or ("none, the rule is empty" if rule.pods is None else "all that ask")
 
 
 def _subjects(client: Client, verb: str, binding: str) -> Iterator[list[str]]:

@@ -52,8 +52,8 @@ class PodSubject:
     service_account: str
     images: Sequence[str]
     """As for a run."""
-    created_by: str
-    """Username of the account that created the pod, as admission recorded it."""
+    created_by: str | None
+    """Username of the account that created the pod, as admission recorded it. None in a preview: nobody knows yet."""
     owner: tuple[str, str] | None
     """API group and kind of the object that controls it, as its creator says."""
 
@@ -141,7 +141,7 @@ def _other_pod(rule: AccessRule, subject: PodSubject) -> str | None:
         return "the rule is for runs (it has no pods)"
     if pods.selector is not None and not pods.selector.matches(dict(subject.labels)):
         return "pods.selector does not match the pod's labels"
-    if pods.created_by is not None and subject.created_by not in pods.created_by:
+    if pods.created_by is not None and subject.created_by not in (None, *pods.created_by):
         return f"{subject.created_by}, which created the pod, is not in pods.createdBy"
     if pods.owned_by is not None and subject.owner not in [
         (item.api_group, item.kind) for item in pods.owned_by

@@ -53,6 +53,7 @@ class Reason(StrEnum):
     UNKNOWN_KEY = "UnknownKey"
     SEAL_CONTEXT_MISMATCH = "SealContextMismatch"
     SEALED_INVALID = "SealedInvalid"
+    SEALED_EXPIRED = "SealedExpired"
     VALUE_NOT_TEXT = "ValueNotText"
     VALUE_TOO_LARGE = "ValueTooLarge"
     VALUE_NOT_CARRIED = "ValueNotCarried"

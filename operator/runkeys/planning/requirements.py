@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 
 from runkeys import sealing
@@ -34,10 +35,14 @@ from runkeys.planning.templates import template_of
 
 @dataclass(frozen=True)
 class SealedValue:
-    """A sealed value, and the only place where it can be unsealed."""
+    """A sealed value, and the only place where it can be unsealed.
+
+    :ivar at: of a parameter of a pod: when the pod was created, which must be before the parameter expires.
+    """
 
     text: str
     context: sealing.Context
+    at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,9 @@ class SecretReference:
 
     :ivar variable: name of the variable; of a file empty.
     :ivar file: name of the file; of a variable empty.
-    :ivar binding: name of the SecretBinding; empty for a value of the run's own.
-    :ivar entry: name in the binding, or of the field in the run's sealedInput.
+    :ivar binding: name of the SecretBinding; empty for a value of the run's or the pod's own.
+    :ivar entry: name in the binding, of the field in the run's sealedInput, or of the variable or file of a
+        pod's parameter.
     :ivar field: path of the task's entry in the run, for messages.
     :ivar sealed: delivery is sealed, so the value must be one that can be sealed.
     """
@@ -104,6 +110,8 @@ class SecretReference:
         """The source in words."""
         if self.binding:
             return f"entry {self.entry!r} of SecretBinding {self.binding}"
+        if isinstance(self.source, SealedValue) and isinstance(self.source.context, sealing.PodParameter):
+            return f"the sealed parameter {self.entry!r}"
         return f"field {self.entry!r} of the run's sealedInput"
 
     @property

@@ -151,6 +151,7 @@ class BindingController:
             observed_generation=binding.metadata.generation,
             secrets=f"{len(entries) - len(bad)}/{len(entries)}",
             entries=entries,
+            last_used=binding.status.last_used,
             conditions=[
                 self._condition(binding, "Ready", not bad and not nobody, reason, message),
                 self._condition(binding, "Stalled", bool(bad or nobody), reason, message),

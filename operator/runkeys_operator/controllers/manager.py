@@ -63,18 +63,20 @@ class Manager:
             Resync(kube, owned, namespaces),
             now,
         )
-        asking = None
+        self._asking: AskingPods | None = None
         if pod_policy_check is not None:
-            asking = AskingPods(kube, queue, requests, sources, pod_policy_check, policy_check, now)
+            self._asking = AskingPods(kube, queue, requests, sources, pod_policy_check, policy_check, now)
 
         def binding_changed(namespace: str, name: str) -> None:
             self.runs.binding_changed(namespace, name)
-            if asking is not None:
-                asking.binding_changed(namespace, name)
+            if self._asking is not None:
+                self._asking.binding_changed(namespace, name)
 
         bindings = BindingController(kube, queue, sources, now, binding_changed)
         reveals = RevealController(kube, queue, sources, Authorizer(kube), policy_check, now)
-        certificates = CertificateController(kube, queue, requests, owned.pods, self.runs.pod_asks, asking)
+        certificates = CertificateController(
+            kube, queue, requests, owned.pods, self.runs.pod_asks, self._asking
+        )
         store_status = StoreController(kube, queue, stores, now, bindings.store_changed)
         self._controllers: dict[Kind, Controller] = {
             Kind.RUN: self.runs,
@@ -110,5 +112,7 @@ class Manager:
         await self.runs.expire()
 
     def policies_restored(self) -> None:
-        """The admission policies are in force again: runs that were refused for want of them go on."""
+        """Admission policies are in force again: what was refused for want of them can have its secrets."""
         self.runs.policies_restored()
+        if self._asking is not None:
+            self._asking.policies_restored()

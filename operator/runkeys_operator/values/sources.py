@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from runkeys import sealing
 from runkeys._text.templates import NotTextError, TooLongError
+from runkeys._text.times import to_seconds
 from runkeys._text.words import kubectl, shell
 from runkeys.api import SecretKeySelector
 from runkeys.planning.access import subject_of
@@ -24,6 +25,7 @@ from runkeys.planning.requirements import (
     read_by,
 )
 from runkeys.sealing import issuer
+from runkeys.sealing.parameter import read_parameter
 from runkeys_operator.errors import ApiError, Forbidden, NotFound
 from runkeys_operator.kube import SECRETS, Kube
 from runkeys_operator.values.keys import Keys, KeysError
@@ -144,7 +146,7 @@ class Sources:
         # A value of the run's own cannot be changed any more; a key that is missing can be restored.
         own = not reference.binding
         try:
-            return await self._keys.open(sealed.text, sealed.context)
+            return _current(sealed, await self._keys.open(sealed.text, sealed.context))
         except KeysError as error:
             reason, message, permanent = Reason.UNKNOWN_KEY, str(error), False
         except sealing.UnknownKeyError as error:
@@ -155,6 +157,8 @@ class Sources:
                 f"{error}{_placed(sealed.context)}",
                 own,
             )
+        except _ExpiredError as error:
+            reason, message, permanent = Reason.SEALED_EXPIRED, str(error), own
         except sealing.SealError as error:
             reason, message, permanent = Reason.SEALED_INVALID, str(error), own
         refusal = Refusal(reason, reference.field, f"{reference.what}: {message}", permanent)
@@ -252,6 +256,23 @@ def _rendered(reference: SecretReference, source: TemplateValue, parts: Mapping[
         )
     refusal = Refusal(reason, reference.field, f"template of {reference.what}: {message}", permanent=False)
     raise SourceRefusedError(refusal)
+
+
+class _ExpiredError(Exception):
+    """A sealed parameter was brought too late."""
+
+
+def _current(sealed: SealedValue, opened: bytes) -> bytes:
+    """The value of what was opened; of a parameter without its time."""
+    if sealed.at is None:
+        return opened
+    expires, value = read_parameter(opened)
+    if sealed.at >= expires:
+        raise _ExpiredError(
+            f"expired at {to_seconds(expires)}, and the pod was created at {to_seconds(sealed.at)}; seal it again"
+            " (runkeys seal --for-pods) and create the pod again"
+        )
+    return value
 
 
 def _value_at(
@@ -355,6 +376,9 @@ def _placed(context: sealing.Context) -> str:
             " (a value of a personal binding is sealed for its owner, and what was sealed for a binding's name, as"
             f" earlier versions did, does not open there; its owner sets it again: {_set_again(context)})"
         )
+    if isinstance(context, sealing.PodParameter):
+        account = ("--service-account", context.service_account)
+        return f"; seal it with: {shell('runkeys', 'seal', '--for-pods', '-n', context.namespace, *account)}"
     if not isinstance(context, sealing.BindingEntry):
         return ""
     return (

@@ -8,6 +8,7 @@ import secrets
 import shlex
 import stat
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,17 @@ import yaml
 
 from runkeys.client.trusted_keys import TrustedKeys
 from runkeys.problems import Denied
-from runkeys.sealing import BindingEntry, Context, Keyring, NamespaceEntry, PersonalEntry, PrivateKey, seal
+from runkeys.sealing import (
+    BindingEntry,
+    Context,
+    Keyring,
+    NamespaceEntry,
+    PersonalEntry,
+    PodParameter,
+    PrivateKey,
+    seal,
+)
+from runkeys.sealing.parameter import read_parameter
 from tests.unit.cli.terminal import ROOT, Terminal
 
 KEY = PrivateKey.from_seed(b"k" * 32)
@@ -495,3 +506,33 @@ def test_a_file_below_the_manifest_is_taken_from_wherever_one_is(terminal: Termi
     (folder / "b.yaml").write_text(text)
     sealed = entries(terminal.ok("seal", "-f", "deploy/b.yaml", public))["t"]
     assert opened(sealed, BindingEntry("n", "b", "t")) == TOKEN.encode()
+
+
+def test_a_parameter_of_pods_is_bound_to_their_account_and_expires(terminal: Terminal, public: str) -> None:
+    given = ["seal", "--for-pods", public, "-n", "team-a", "--service-account", "runner"]
+    done = terminal.run(*given, "--expires", "2h", stdin=TOKEN)
+    expires, value = read_parameter(RING.open(done.out.strip(), PodParameter("team-a", "runner")))
+    assert value.decode() == TOKEN
+    assert timedelta(minutes=115) < expires - datetime.now(UTC) <= timedelta(hours=2)
+    assert "pods of runner that are created before 20" in done.err
+    assert TOKEN not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--for-pods", "-n", "team-a"), "give -n and --service-account"),
+        (("--for-pods", "--service-account", "runner"), "give -n and --service-account"),
+        (("--for-pods", "-n", "a", "--service-account", "r", "--entry", "x"), "leave the others out"),
+        (("--for-pods", "-n", "a", "--service-account", "r", "--expires", "soon"), "found 'soon'"),
+        (("--for-pods", "-n", "a", "--service-account", "r", "--expires", "0h"), "found '0h'"),
+        (("-n", "a", "--binding", "b", "--entry", "e", "--expires", "2h"), "are for --for-pods"),
+    ],
+)
+def test_options_of_a_parameter_are_checked(
+    terminal: Terminal, public: str, arguments: tuple[str, ...], says: str
+) -> None:
+    done = terminal.run("seal", public, *arguments, stdin=TOKEN)
+    assert done.code == 2
+    assert says in done.err
+    assert TOKEN not in done.out + done.err
