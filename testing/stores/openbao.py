@@ -157,7 +157,10 @@ class OpenBao:
 
     def trust(self, client: KubeClient, mount: str = "jwt") -> None:
         """Have it accept tokens of a cluster's service accounts, by the cluster's public keys."""
-        keys = client.request("GET", "/openid/v1/jwks")["keys"]
+        reader = KubeClient(
+            client.server, client.ca_file, headers={**client.headers, "accept": "application/jwk-set+json"}
+        )
+        keys = json.loads(reader.request("GET", "/openid/v1/jwks"))["keys"]
         self.call("POST", f"sys/auth/{mount}", {"type": "jwt"})
         self.call(
             "POST",

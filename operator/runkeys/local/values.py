@@ -157,7 +157,7 @@ class Material:
                 if value is None:
                     value = self._from_parts(task.name, reference, missing)
                 if value is not None:
-                    self.by_field[reference.field] = value
+                    self.by_field[reference.field] = _fit(reference, value)
                     self.seen[value] = None
         if missing:
             raise NotFound(
@@ -244,6 +244,11 @@ def _put_together(reference: SecretReference, parts: Mapping[str, bytes]) -> byt
         if isinstance(reference.source, TemplateValue)
         else parts[reference.entry]
     )
+    return _fit(reference, value)
+
+
+def _fit(reference: SecretReference, value: bytes) -> bytes:
+    """The value, if what asks for it can carry it."""
     if reference.variable and b"\0" in value:
         raise Invalid(f"{reference.what} holds a NUL byte, which no variable can; deliver it as a file")
     return value

@@ -159,7 +159,10 @@ def test_where_stores_are_off_the_operator_requests_no_tokens(new_team: TeamMake
     team.client.create(account, team.namespace)
     open_tokens(team)
     operator = team.client.as_user(f"system:serviceaccount:{team.namespace}:runkeys")
-    wait_until("the right to be known", lambda: "for one audience" in asked(operator, team))
+    pod = {"apiVersion": "v1", "kind": "Pod", "name": "absent", "uid": "00000000-0000-4000-8000-000000000000"}
+    wait_until(
+        "the right to be known", lambda: "for one audience" in asked(operator, team, boundObjectRef=pod)
+    )
     secrets = [{"name": "token", "value": {"store": "s", "role": "r", "path": "kv/data/a", "field": "f"}}]
     team.make_binding(secrets=secrets)
     team.make_run(serviceAccountName=ACCOUNT)
