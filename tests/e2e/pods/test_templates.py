@@ -42,7 +42,7 @@ print(json.dumps({
     "password": sha(found["password"]),
     "auth": sha(found["auth"]),
     "variables": sorted(name for name in os.environ if name.startswith("SECRET_")),
-    "files": sorted(path.name for path in folder.iterdir()),
+    "files": sorted(path.name for path in folder.iterdir() if not path.name.startswith("..")),
 }))
 """
 ASKED = [
@@ -97,6 +97,14 @@ def make_run(team: Team, code: str = PRINTS, asked: list[Object] = ASKED, image:
 @pytest.mark.parametrize("delivery", ["Secret", "Sealed"])
 def test_a_run_has_what_it_asks_for_and_no_parts(team: Team, node: NodeCluster, delivery: str) -> None:
     make_binding(team, delivery=delivery)
+    # Its status has been written, for which each entry is read once.
+    team.client.wait_for(
+        "secretbindings",
+        "db",
+        team.namespace,
+        lambda found: found.get("status", {}).get("secrets") == "5/5",
+        what="to be ready",
+    )
     mark = node.audit.mark()
     make_run(team)
     found = team.wait_phase("job", "Succeeded", "Failed")
@@ -126,7 +134,7 @@ def test_sealed_parts_and_sealed_delivery_leave_nothing_in_etcd(team: Team, node
     found = team.wait_phase("job", "Succeeded", "Failed")
     assert phase(found) == "Succeeded", found["status"]
     assert json.loads(team.output(found)) == EXPECTED
-    assert set(node.etcd.find(URL.encode(), AUTH.encode(), since=1)) == set()
+    assert set(node.etcd.find(URL.encode(), AUTH.encode(), since=team.since)) == set()
 
 
 def test_a_pod_that_asks_has_it(team: Team) -> None:
