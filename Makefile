@@ -99,7 +99,7 @@ release-artifacts: venv ## wheel, sdist, chart package, SBOM and checksums, into
 
 .PHONY: policies
 policies: venv ## write policies/ and the chart's template from operator/runkeys/policies/
-	@$(PY) -m runkeys.policies write policies/ helm/runkeys/templates/policies.yaml helm/runkeys/templates/policies-pods.yaml
+	@$(PY) -m runkeys.policies write policies/ helm/runkeys/templates/policies.yaml helm/runkeys/templates/policies-pods.yaml helm/runkeys/templates/policies-stores.yaml
 
 .PHONY: lock
 lock: venv ## write requirements/ from pyproject.toml; ARGS=--upgrade for newer versions

@@ -12,7 +12,18 @@ from testing.cluster.cache import Claim, cache_dir
 from testing.cluster.node import NodeCluster
 from testing.operators import install_crds
 
-from . import finished, imports, reaction, report, scale, sealed_delivery, start_latency, trust, workflow
+from . import (
+    finished,
+    imports,
+    pods,
+    reaction,
+    report,
+    scale,
+    sealed_delivery,
+    start_latency,
+    trust,
+    workflow,
+)
 from .kwok import fake_node
 
 NAME = "bench"
@@ -20,6 +31,7 @@ PARTS = {
     "imports": imports.measure,
     "start": start_latency.measure,
     "sealed-delivery": sealed_delivery.measure,
+    "pods": pods.measure,
     "reaction": reaction.measure,
     "workflow": workflow.measure,
     "trust": trust.measure,

@@ -68,6 +68,25 @@ def sealed_delivery(namespace: str) -> tuple[Object, Object]:
     return binding, run
 
 
+def stores(namespace: str, account: str, found: Object) -> list[Object]:
+    """Return all objects of examples/stores and examples/store-role.yaml, in the order of its README.
+
+    :param found: a SecretStore, for name, address and certificate of the server.
+    """
+    [store] = _load("stores/store.yaml", namespace)
+    del store["metadata"]["namespace"]
+    store["metadata"]["name"] = found["metadata"]["name"]
+    store["spec"]["vault"] |= {key: found["spec"]["vault"][key] for key in ("address", "caBundle")}
+    role, bound = _load("store-role.yaml", namespace)
+    bound["subjects"][0] |= {"name": account, "namespace": namespace}
+    [runner] = _load("stores/account.yaml", namespace)
+    [binding] = _load("stores/binding.yaml", namespace)
+    binding["spec"]["secrets"][0]["value"]["store"] = found["metadata"]["name"]
+    [run] = _load("stores/run.yaml", namespace)
+    run["spec"]["tasks"][0]["template"]["spec"]["containers"][0]["image"] = TASK_IMAGE
+    return [store, role, bound, runner, binding, run]
+
+
 def workflow(namespace: str, value: str) -> tuple[Object, Object, Object]:
     """Return Secret, binding and run of examples/workflow, with the image that every test cluster has."""
     source = {

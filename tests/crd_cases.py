@@ -68,6 +68,12 @@ BINDING: Object = {
         "secrets": [
             {"name": "any name?", "secretKeyRef": {"name": "db", "key": "password"}},
             {"name": "token", "sealed": "rk1.x", "scope": "Namespace"},
+            {"name": "api", "value": {"store": "bao", "role": "a", "path": "kv/data/a", "field": "token"}},
+            {
+                "name": "db",
+                "lease": {"store": "bao", "role": "a", "path": "database/creds/ro", "field": "user"},
+            },
+            {"name": "url", "template": 'x://{{ token | url }}@db/{"a":{"b":1}}{{ "{{" }}'},
         ],
         "access": [
             {
@@ -105,6 +111,22 @@ REVEAL: Object = {
     },
 }
 
+STORE: Object = {
+    "apiVersion": "runkeys.dev/v1alpha1",
+    "kind": "SecretStore",
+    "metadata": {"name": "good"},
+    "spec": {
+        "vault": {
+            "address": "https://bao.example:8200",
+            "caBundle": "-----BEGIN CERTIFICATE-----",
+            "namespace": "teams/a",
+            "auth": {"method": "jwt", "mount": "jwt/one", "audience": "bao"},
+            "revoker": {"role": "runkeys-revoker"},
+        },
+        "namespaces": {"matchLabels": {"bao": "yes"}},
+    },
+}
+
 TASK_NAME = "a task name may hold lower-case letters, digits and hyphens"
 ENV_NAME = "a variable name may hold letters, digits and underscores, and may not begin with a digit"
 ENV_TAKEN = (
@@ -125,7 +147,9 @@ EITHER_REVEAL = "a binding is either named (binding) or the requester's own (per
 PUBLIC_KEY = "publicKey must be a public key of Runkeys, which begins with rkpub1."
 REVEAL_FIXED = "a SecretReveal cannot be changed: create a new one"
 SEALED = "a sealed value begins with rk1.; this one does not, and may be a secret in the clear: seal it"
-ONE_SOURCE = "an entry has exactly one source: give secretKeyRef or sealed"
+ONE_SOURCE = "an entry has exactly one source: give secretKeyRef, sealed, value, lease or template"
+NO_REFERENCE = "a template refers to other entries, as in {{ db-password }}; this one refers to none"
+UNCLOSED = "each {{ of a template needs a name and }}"
 OWNER = "owner is immutable once a binding exists: create a new binding"
 SCOPE_ALONE = "scope applies only to a sealed value: give sealed, or leave scope out"
 OPERATOR = "operator must be In, NotIn, Exists or DoesNotExist"
@@ -134,6 +158,13 @@ RUNS_OR_PODS = (
     "an access rule is for runs or for pods: give runSelector or pods, and write two rules for both"
 )
 ACCESS = "an access rule must give runSelector, serviceAccountNames or images"
+STORE_PATH = "a path has no '/' at either end, no '//', no segment '.' or '..', and none of"
+ENGINE_PATH = "path must be one of a secrets engine, without /v1/ before it"
+STORE_ROLE = "a role has letters, digits, '_', '-' and '.', with a letter, digit or '_' at the ends"
+ADDRESS = "address must be https:// with a host and perhaps a port, and no path or user"
+AUDIENCE = "an audience has letters, digits and - . _ ~ : /"
+OWN_AUDIENCE = "this is an audience of the API server itself, and the store could then act as the pod"
+PEM = "caBundle must be PEM text with at least one -----BEGIN CERTIFICATE-----"
 RUN_NAME = "metadata.name of a WorkflowRun may have at most 63 characters"
 
 # Where the good example is changed, to what, and what the answer must say.
@@ -252,6 +283,12 @@ BAD_BINDINGS: list[tuple[str, Any, str]] = [
     ("spec.secrets.0.scope", "Strict", f"spec.secrets[0]: Forbidden: {SCOPE_ALONE}"),
     ("spec.secrets.1.scope", CANARY, "spec.secrets[1].scope: Forbidden: scope must be Strict or Namespace"),
     ("spec.secrets.1.sealed", CANARY, f"spec.secrets[1].sealed: Forbidden: {SEALED}"),
+    ("spec.secrets.1.template", f"{{{{ {CANARY} }}}}", f"spec.secrets[1]: Forbidden: {ONE_SOURCE}"),
+    ("spec.secrets.4.scope", "Strict", f"spec.secrets[4]: Forbidden: {SCOPE_ALONE}"),
+    ("spec.secrets.4.template", CANARY, f"spec.secrets[4].template: Forbidden: {NO_REFERENCE}"),
+    ("spec.secrets.4.template", f"{{{{ {CANARY}", f"spec.secrets[4].template: Forbidden: {UNCLOSED}"),
+    ("spec.secrets.4.template", f"{{{{}}}}{CANARY}", f"spec.secrets[4].template: Forbidden: {UNCLOSED}"),
+    ("spec.secrets.4.template", "{{ a }}" + CANARY * 260, "spec.secrets[4].template: Too long"),
     (
         "spec.owner",
         {"username": "alice"},
@@ -260,7 +297,18 @@ BAD_BINDINGS: list[tuple[str, Any, str]] = [
     ("spec.owner", {"username": ""}, "spec.owner.username in body should be at least 1 chars long"),
     ("spec.secrets.0.secretKeyRef.key", CANARY * 20, "spec.secrets[0].secretKeyRef.key: Too long"),
     ("spec.maxLifetimeSeconds", 0, "spec.maxLifetimeSeconds in body should be greater than or equal to 1"),
-    ("spec.secrets.0.value", CANARY, 'unknown field "spec.secrets[0].value"'),
+    # What people who know other tools write first: it must not be stored, nor repeated.
+    ("spec.secrets.0.value", CANARY, "spec.secrets[0].value in body must be of type object"),
+    ("spec.secrets.2.value.store", f"{CANARY}/", f"spec.secrets[2].value.store: Forbidden: {OBJECT_NAME}"),
+    ("spec.secrets.2.value.role", f"{CANARY}/", f"spec.secrets[2].value.role: Forbidden: {STORE_ROLE}"),
+    ("spec.secrets.2.value.path", f"/{CANARY}", f"spec.secrets[2].value.path: Forbidden: {STORE_PATH}"),
+    ("spec.secrets.2.value.path", f"kv/{CANARY}?x", f"spec.secrets[2].value.path: Forbidden: {STORE_PATH}"),
+    ("spec.secrets.2.value.path", f"kv/../{CANARY}", f"spec.secrets[2].value.path: Forbidden: {STORE_PATH}"),
+    ("spec.secrets.2.value.path", f"kv//{CANARY}", f"spec.secrets[2].value.path: Forbidden: {STORE_PATH}"),
+    ("spec.secrets.2.value.path", f"sys/{CANARY}", f"spec.secrets[2].value.path: Forbidden: {ENGINE_PATH}"),
+    ("spec.secrets.2.value.field", "", "spec.secrets[2].value.field in body should be at least 1 chars long"),
+    ("spec.secrets.3.lease.path", f"auth/{CANARY}", f"spec.secrets[3].lease.path: Forbidden: {ENGINE_PATH}"),
+    ("spec.secrets.2.value.key", CANARY, 'unknown field "spec.secrets[2].value.key"'),
     (
         "spec.secrets.0.secretKeyRef.namespace",
         CANARY,
@@ -273,6 +321,28 @@ BAD_REVEALS: list[tuple[str, Any, str]] = [
     ("spec.personal", True, f"spec: Forbidden: {EITHER_REVEAL}"),
     ("spec.entry", "", "spec.entry in body should be at least 1 chars long"),
     ("spec.value", CANARY, 'unknown field "spec.value"'),
+]
+
+
+_KEY_IN_BUNDLE = f"-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n{CANARY}"
+BAD_STORES: list[tuple[str, Any, str]] = [
+    ("spec.vault.address", f"http://{CANARY}", f"spec.vault.address: Forbidden: {ADDRESS}"),
+    ("spec.vault.address", f"https://{CANARY}@bao", f"spec.vault.address: Forbidden: {ADDRESS}"),
+    ("spec.vault.address", f"https://bao/{CANARY}", f"spec.vault.address: Forbidden: {ADDRESS}"),
+    ("spec.vault.caBundle", CANARY, f"spec.vault.caBundle: Forbidden: {PEM}"),
+    ("spec.vault.caBundle", _KEY_IN_BUNDLE, "spec.vault.caBundle: Forbidden: caBundle holds a private key"),
+    ("spec.vault.namespace", f"{CANARY}/", f"spec.vault.namespace: Forbidden: {STORE_PATH}"),
+    ("spec.vault.auth.method", CANARY, "spec.vault.auth.method: Forbidden: method must be jwt or kubernetes"),
+    ("spec.vault.auth.mount", f"../{CANARY}", f"spec.vault.auth.mount: Forbidden: {STORE_PATH}"),
+    ("spec.vault.auth.audience", f"{CANARY} x", f"spec.vault.auth.audience: Forbidden: {AUDIENCE}"),
+    (
+        "spec.vault.auth.audience",
+        "https://kubernetes.default.svc",
+        f"spec.vault.auth.audience: Forbidden: {OWN_AUDIENCE}",
+    ),
+    ("spec.vault.revoker.role", f"{CANARY}/", f"spec.vault.revoker.role: Forbidden: {STORE_ROLE}"),
+    ("spec.namespaces", None, "spec.namespaces: Required value"),
+    ("spec.vault.token", CANARY, 'unknown field "spec.vault.token"'),
 ]
 
 

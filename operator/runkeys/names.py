@@ -18,6 +18,7 @@ API_VERSION = f"{GROUP}/{VERSION}"
 LABEL_RUN = f"{GROUP}/run"
 LABEL_RUN_UID = f"{GROUP}/run-uid"
 LABEL_TASK = f"{GROUP}/task"
+LABEL_STORE = f"{GROUP}/store"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "runkeys"
 OBJECT_PREFIX = "rk-"
@@ -31,8 +32,12 @@ ASK_VALUE = "ask"
 ASK_CONTAINERS = f"{GROUP}/containers"
 """Annotation of such a pod: the containers that get the secrets, separated by commas."""
 
-STAMP_ASKED, STAMP_CONTAINERS, STAMP_CREATED_BY = (
+ASK_SEALED = f"{GROUP}/sealed"
+"""Annotation of such a pod: sealed parameters, ``VARIABLE=rk1.…`` or ``@file=rk1.…``, separated by commas."""
+
+STAMP_ASKED, STAMP_SEALED, STAMP_CONTAINERS, STAMP_CREATED_BY = (
     f"{GROUP}/asked",
+    f"{GROUP}/sealed",
     f"{GROUP}/containers",
     f"{GROUP}/created-by",
 )

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from runkeys._version import __version__
+from runkeys.api.store import AUDIENCE
 from runkeys.planning.requirements import UNSEAL_RESOURCES
 from runkeys_operator.app import MakeManager, serve
 from runkeys_operator.commands.chart import drain, selftest
@@ -42,6 +43,17 @@ class _Namespace(click.ParamType[str]):
         value = value.strip()
         if not re.fullmatch(_LABEL, value):
             self.fail(f"{value!r} is not the name of a namespace", param, ctx)
+        return value
+
+
+class _Audience(click.ParamType[str]):
+    name = "audience"
+    envvar_list_splitter = ","
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        value = value.strip()
+        if not re.fullmatch(AUDIENCE, value):
+            self.fail(f"{value!r} is not an audience of a SecretStore, such as bao", param, ctx)
         return value
 
 
@@ -179,6 +191,14 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
     "--pods",
     is_flag=True,
     help="Answer pods that ask for secrets by the label runkeys.dev/secrets. Needs --sealed-delivery-image.",
+)
+@_option(
+    "--store-audience",
+    "store_audiences",
+    type=_Audience(),
+    multiple=True,
+    envvar="RUNKEYS_STORE_AUDIENCES",
+    help="Read SecretStores with this audience. Can be given several times. Default: no SecretStore is read.",
 )
 @_option(
     "--sealed-delivery-resources",

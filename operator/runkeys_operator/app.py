@@ -26,7 +26,7 @@ from runkeys_operator.errors import ApiError, BackgroundError, Unauthorized
 from runkeys_operator.health import Health
 from runkeys_operator.kopf_runtime.handlers import HANDLED
 from runkeys_operator.kopf_runtime.lifecycle import Kopf
-from runkeys_operator.kube import JOBS, PODS, REQUESTS, Kube, Resource, credentials
+from runkeys_operator.kube import JOBS, PODS, REQUESTS, STORES, Kube, Resource, credentials
 from runkeys_operator.kube.login import Login
 from runkeys_operator.kube.selectors import BOUND, OF_SIGNER
 from runkeys_operator.kube.watch import Sink, Watch
@@ -35,6 +35,7 @@ from runkeys_operator.options import Options
 from runkeys_operator.process import metrics
 from runkeys_operator.process.logs import describe, get_logger
 from runkeys_operator.values.keys import Keys
+from runkeys_operator.values.stores import Stores
 
 log = get_logger(__name__)
 
@@ -75,6 +76,7 @@ class MakeManager(Protocol):
         policy_check: PolicyCheck,
         support: SealedSupport,
         pod_policy_check: PolicyCheck | None,
+        stores: Stores,
     ) -> Manager:
         """Called once, before anything is watched."""
 
@@ -110,7 +112,9 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
             metrics.queue_failing.set_function(lambda: queue.failing)
             days = options.key_rotation_days
             keys = Keys(kube, options.operator_namespace, rotate_after=timedelta(days=days) if days else None)
-            policy_check = PolicyCheck(kube, namespaces, options.operator_namespace)
+            policy_check = PolicyCheck(
+                kube, namespaces, options.operator_namespace, audiences=options.store_audiences
+            )
             wanted = SealedSupport(
                 image=options.sealed_delivery_image, resources=options.sealed_delivery_resources
             )
@@ -120,7 +124,12 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
                 pod_policy_check = PolicyCheck(
                     kube, namespaces, options.operator_namespace, policy_set=for_pods(support)
                 )
-            manager = make_manager(kube, queue, namespaces, keys, policy_check, support, pod_policy_check)
+            audiences = await preflight.store_audiences(kube, options.store_audiences)
+            stores = Stores(kube, audiences)
+            ends.push_async_callback(stores.close)
+            manager = make_manager(
+                kube, queue, namespaces, keys, policy_check, support, pod_policy_check, stores
+            )
             log.info("serving %s", ", ".join(namespaces) or "all namespaces")
             await _Operator(
                 options,
@@ -134,6 +143,7 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
                 lease,
                 pod_policy_check,
                 sealed=bool(support.image),
+                stores=bool(audiences),
             ).run(namespaces)
     finally:
         await session.close()
@@ -161,6 +171,7 @@ class _Operator:
         pod_policy_check: PolicyCheck | None,
         *,
         sealed: bool,
+        stores: bool,
     ) -> None:
         self._options = options
         self._health = health
@@ -178,6 +189,8 @@ class _Operator:
             PODS: {"labels": LABEL_RUN, "fields": BOUND},
             **({REQUESTS: {"fields": OF_SIGNER}} if sealed else {}),
         }
+        # kopf watches Runkeys' kinds in the served namespaces. This one is in none.
+        self._cluster_wide = (STORES,) if stores else ()
         self._kopf = Kopf(load, manager.sinks, self._watch_opened)
         self._background: list[asyncio.Task[None]] = []
         self._failed: BackgroundError | None = None
@@ -190,7 +203,7 @@ class _Operator:
         self._served = namespaces or (None,)
         self._closed_watches = {
             resource.path(namespace) for resource in (*HANDLED, *self._lean) for namespace in self._served
-        }
+        } | {resource.path(None) for resource in self._cluster_wide}
         if self._lease is not None:
             self._spawn("lease", self._lease.keep())
         await self._kopf.run(namespaces, self._start, self._end)
@@ -223,8 +236,16 @@ class _Operator:
         self._spawn("policy check", self._policy_check.watch(self._policies_restored))
         self._spawn("look at the policies", self._policy_check.confirm())
         if self._pod_policy_check is not None:
-            self._spawn("check of the policies on pods", self._pod_policy_check.watch(lambda: None))
+            self._spawn(
+                "check of the policies on pods",
+                self._pod_policy_check.watch(self._manager.policies_restored),
+            )
             self._spawn("look at the policies on pods", self._pod_policy_check.confirm())
+        for resource in self._cluster_wide:
+            watch = Watch(
+                self._kube, resource, None, self._manager.sinks[resource], opened=self._watch_opened
+            )
+            self._spawn(f"watch of {resource}", watch.run())
         for namespace in self._served:
             for resource, selectors in self._lean.items():
                 sink = self._manager.sinks[resource]

@@ -22,6 +22,7 @@ class Options:
     :ivar key_rotation_days: days after which a new key is created; 0: only by command.
     :ivar sealed_delivery_image: image of the init container that unseals values; empty disables sealed delivery.
     :ivar pods: answer pods that ask for secrets themselves; needs sealed delivery.
+    :ivar store_audiences: audiences of SecretStores that it may request tokens for; empty: no store is read.
     :ivar sealed_delivery_resources: requests and limits of that container.
     """
 
@@ -38,6 +39,7 @@ class Options:
     key_rotation_days: int = 30
     sealed_delivery_image: str = ""
     pods: bool = False
+    store_audiences: tuple[str, ...] = ()
     sealed_delivery_resources: Mapping[str, Mapping[str, str]] = field(
         default_factory=lambda: UNSEAL_RESOURCES
     )

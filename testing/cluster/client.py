@@ -337,7 +337,7 @@ class KubeClient:
             url += "?" + urlencode(
                 {k: str(v).lower() if isinstance(v, bool) else v for k, v in query.items()}
             )
-        headers = urllib3.HTTPHeaderDict({"accept": "application/json"})
+        headers = urllib3.HTTPHeaderDict({} if "accept" in self.headers else {"accept": "application/json"})
         for key, value in self.headers.items():
             for part in value.split("\n"):
                 headers.add(key, part)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from runkeys.names import SERVICE_ACCOUNT
-from runkeys_operator.checks.preflight import NEEDED, NEEDED_SEALED
+from runkeys_operator.checks.preflight import NEEDED, NEEDED_SEALED, NEEDED_STORES
 from runkeys_operator.values.keys import PRIVATE, PUBLIC
 from testing.cluster.audit import AuditEvent, AuditLog
 from testing.operators import RELEASE
@@ -19,7 +19,7 @@ _POLICIES = tuple(
 )
 _GRANTED = {
     (right.verb, f"{right.resource.plural}/{right.subresource}".rstrip("/"))
-    for right in (*NEEDED, *NEEDED_SEALED)
+    for right in (*NEEDED, *NEEDED_SEALED, *NEEDED_STORES)
 }
 
 
@@ -49,6 +49,8 @@ def allowed(event: AuditEvent) -> bool:
         )
     if resource == "configmaps":
         return name == PUBLIC and verb in ("get", "patch")
+    if resource == "serviceaccounts/token":
+        return verb == "create"  # what it may be is for a policy, and a Role for each account
     if resource in _POLICIES:
         return verb == "get" and name.endswith(
             f".{event.user.removeprefix(SERVICE_ACCOUNT).replace(':', '.')}"

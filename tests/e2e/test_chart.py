@@ -14,8 +14,9 @@ import yaml
 
 from runkeys.api.crd import KINDS, file_name, render
 from runkeys.planning.requirements import UNSEAL_RESOURCES
+from runkeys.policies import Account, build, difference
 from runkeys_operator.__main__ import main
-from runkeys_operator.checks.preflight import NEEDED, NEEDED_SEALED
+from runkeys_operator.checks.preflight import NEEDED, NEEDED_SEALED, NEEDED_STORES
 from testing.cluster import images
 from testing.cluster.base import Cluster, ClusterError
 from testing.cluster.cache import CHECKOUT
@@ -28,6 +29,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 EVERYWHERE: tuple[str, ...] = ()
 SEALED_DELIVERY = "--set=sealedDelivery.enabled=true"
+STORES = ("--set=stores.enabled=true", "--set=stores.audiences={bao,vault.example}")
 TWO_NAMESPACES = (
     "--set=watchNamespaces={team-a,team-b}",
     "--set=sources[0].namespace=team-a",
@@ -36,7 +38,7 @@ TWO_NAMESPACES = (
 # Values with tests of their own.
 ELSEWHERE = {
     *("sources", "crds", "drain", "podDisruptionBudget", "networkPolicy", "serviceMonitor", "prometheusRule"),
-    *("installPolicies", "installRoles", "sealedDelivery", "pods"),
+    *("installPolicies", "installRoles", "sealedDelivery", "pods", "stores"),
     *("commonLabels", "deploymentAnnotations", "serviceAccountAnnotations"),
 }
 EVERYTHING = tuple(
@@ -119,6 +121,59 @@ class TestRendered:
             "subjects": [{"kind": "ServiceAccount", "name": "runkeys", "namespace": "runkeys-system"}],
         }
         assert found == comparable([*without, {**role, "rules": [{**group, **signs}]}, bound])
+
+    def test_stores_add_these_rights_and_no_others(self, cluster: Cluster) -> None:
+        without = comparable(rights_only(template(cluster, *EVERYWHERE)))
+        found = comparable(rights_only(template(cluster, *EVERYWHERE, *STORES)))
+        group, rbac = {"apiGroups": ["runkeys.dev"]}, {"apiVersion": "rbac.authorization.k8s.io/v1"}
+        name = "runkeys-system.runkeys-stores"
+        rules = [
+            {**group, "resources": ["secretstores"], "verbs": ["get", "list", "watch"]},
+            {**group, "resources": ["secretstores/status"], "verbs": ["patch"]},
+        ]
+        bound = {
+            **rbac,
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": "runkeys", "namespace": "runkeys-system"}],
+        }
+        [policies] = [
+            item
+            for item in without
+            if (item["kind"], item["metadata"]["name"])
+            == ("ClusterRole", "runkeys-policies.runkeys-system.runkeys")
+        ]
+        policies["rules"][0]["resourceNames"].append("runkeys-store-namespaces.runkeys-system.runkeys")
+        role = {**rbac, "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}
+        assert found == comparable([*without, role, bound])
+        asked = {
+            (right.verb, f"{right.resource.plural}/{right.subresource}".rstrip("/"))
+            for right in NEEDED_STORES
+        }
+        assert asked == {(verb, item["resources"][0]) for item in rules for verb in item["verbs"]}
+
+    def test_stores_are_named_to_the_operator_and_to_its_policies(self, cluster: Cluster) -> None:
+        [container] = one(template(cluster, *STORES), "Deployment")["spec"]["template"]["spec"]["containers"]
+        assert [item for item in container["args"] if "store" in item] == [
+            "--store-audience=bao",
+            "--store-audience=vault.example",
+        ]
+        audiences = ("bao", "vault.example")
+        account = Account.service_account("runkeys-system", "runkeys", audiences)
+        api = "--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+        installed = {
+            (item["kind"], item["metadata"]["name"]): item["spec"]
+            for item in template(cluster, *STORES, api)
+            if item["apiVersion"].startswith(POLICIES)
+        }
+        expected = {(item["kind"], item["metadata"]["name"]): item["spec"] for item in build(account)}
+        assert installed.keys() == expected.keys()
+        assert [key for key in expected if difference(expected[key], installed[key]) is not None] == []
+        [container] = one(template(cluster), "Deployment")["spec"]["template"]["spec"]["containers"]
+        assert [item for item in container["args"] if "store" in item] == []
+        with pytest.raises(ClusterError, match=r"stores\.enabled needs stores\.audiences"):
+            template(cluster, "--set=stores.enabled=true")
 
     def test_rights_are_those_that_the_operator_asks_for(self, cluster: Cluster) -> None:
         [role] = [

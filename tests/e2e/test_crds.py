@@ -19,12 +19,14 @@ from tests.crd_cases import (
     BAD_BINDINGS,
     BAD_REVEALS,
     BAD_RUNS,
+    BAD_STORES,
     BINDING,
     CANARY,
     OWNER,
     REVEAL,
     REVEAL_FIXED,
     RUN,
+    STORE,
     changed,
 )
 from tests.e2e.conftest import OwnNode
@@ -88,12 +90,19 @@ def test_definitions_apply_on_their_own_and_again(own_node: OwnNode) -> None:
     assert node.kubectl("get", "wfr,rkb", "--all-namespaces") == ""
 
 
-@pytest.mark.parametrize("example", [RUN, BINDING, REVEAL], ids=["run", "binding", "reveal"])
+@pytest.mark.parametrize("example", [RUN, BINDING, REVEAL, STORE], ids=["run", "binding", "reveal", "store"])
 def test_a_good_example_is_accepted_and_gets_its_defaults(
-    cluster: Cluster, client: KubeClient, namespace: str, example: Object
+    cluster: Cluster,
+    client: KubeClient,
+    namespace: str,
+    example: Object,
+    request: pytest.FixtureRequest,
 ) -> None:
     cluster.kubectl("-n", namespace, "create", "-f", "-", input=json.dumps(example))
 
+    if example is STORE:
+        request.addfinalizer(lambda: cluster.kubectl("delete", "secretstore", "good"))
+        namespace = ""
     plural = f"{example['kind'].lower()}s"
     stored = client.get(plural, "good", namespace)
     if example is not REVEAL:  # which is no lasting state that tools wait for
@@ -136,6 +145,16 @@ def test_a_bad_reveal_is_refused_with_field_and_remedy_but_not_the_value(
     cluster: Cluster, path: str, value: Any, message: str
 ) -> None:
     answer = refusal(cluster, *CREATE, body=changed(REVEAL, path, value))
+
+    assert message in answer
+    assert CANARY not in answer
+
+
+@pytest.mark.parametrize(("path", "value", "message"), BAD_STORES, ids=[path for path, *_ in BAD_STORES])
+def test_a_bad_store_is_refused_with_field_and_remedy_but_not_the_value(
+    cluster: Cluster, path: str, value: Any, message: str
+) -> None:
+    answer = refusal(cluster, *CREATE, body=changed(STORE, path, value))
 
     assert message in answer
     assert CANARY not in answer
@@ -196,7 +215,7 @@ def test_control_a_rule_without_our_reason_repeats_the_value(cluster: Cluster) -
 
 
 def test_every_rule_has_a_bad_example() -> None:
-    covered = [message for *_, message in (*BAD_RUNS, *BAD_BINDINGS, *BAD_CHANGES)]
+    covered = [message for *_, message in (*BAD_RUNS, *BAD_BINDINGS, *BAD_STORES, *BAD_CHANGES)]
     covered += [OWNER, REVEAL_FIXED, *(message for *_, message in BAD_REVEALS)]
     rules = {rule["message"] for kind in KINDS for rule in rules_in(manifest(kind))}
 

@@ -82,6 +82,11 @@ def test_what_is_run_by_its_name_has_an_entry(module: str) -> None:
             "In the operator only values/ can look at a secret's value",
         ),
         (
+            "runkeys_operator/controllers/stores.py",
+            "from runkeys_operator.stores.vault import Vault",
+            "In the operator only values/ can look at a secret's value",
+        ),
+        (
             "runkeys/planning/outcome.py",
             "import time",
             "Planning has no I/O, no clock, no chance and no value",
@@ -92,7 +97,13 @@ def test_what_is_run_by_its_name_has_an_entry(module: str) -> None:
             "Inside runkeys: what people use, what a task uses, what decides, what everything names",
         ),
     ],
-    ids=["a-controller-seals", "a-controller-looks", "a-plan-has-a-clock", "a-plan-has-a-client"],
+    ids=[
+        "a-controller-seals",
+        "a-controller-looks",
+        "a-controller-asks-a-store",
+        "a-plan-has-a-clock",
+        "a-plan-has-a-client",
+    ],
 )
 def test_a_forbidden_import_is_found(tmp_path: Path, module: str, line: str, contract: str) -> None:
     for package in ("runkeys", "runkeys_operator"):

@@ -282,6 +282,15 @@ def test_a_json_secret_dumped_in_another_form_is_masked(dump: Callable[[object],
         ("Server=db;Password=hunter22;Database=x", "hunter22"),
         ("admin:hunter22", "hunter22"),
         ('{"url": "amqp://u:hunter22@mq"}', "hunter22"),
+        # what templates make
+        ("machine db login reader password hunter22\nmachine x login y password z", "hunter22"),
+        ("machine db\n  login reader\n  password hunter22\n", "reader"),
+        ("default login anonymous password hunter22", "hunter22"),
+        ("host=db user=app password=hunter22 dbname=x", "hunter22"),
+        (r"host=db password='it\'s hunter22' user=app", "it's hunter22"),
+        (json.dumps({"auths": {"r": {"auth": base64.b64encode(b"app:hunter22").decode()}}}), "hunter22"),
+        (f"Authorization: Basic {base64.b64encode(b'app:hunter22').decode()}", "hunter22"),
+        ('header = "Authorization: Bearer abc.hunter22"', "abc.hunter22"),
     ],
 )
 def test_what_a_program_takes_out_of_a_value_is_masked(secret: str, part: str) -> None:

@@ -109,5 +109,10 @@ def test_no_absolute_path_of_a_machine() -> None:
     assert found == []
 
 
+def test_no_merge_is_half_done() -> None:
+    marks = re.compile(rb"^(?:<{7}|>{7}|[|]{7}) ", re.MULTILINE)
+    assert [str(path) for path in tracked() if marks.search(path.read_bytes())] == []
+
+
 def test_version_reads_as_a_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+([ab]\d+|rc\d+)?", runkeys.__version__)

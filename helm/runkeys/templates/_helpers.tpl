@@ -208,6 +208,20 @@ matchExpressions:
 {{ .Release.Namespace }}.{{ include "runkeys.name" . }}
 {{- end }}
 
+{{/* CEL: the audiences of SecretStores, as runkeys.policies.stores writes them. */}}
+{{- define "runkeys.storeAudiences" -}}
+{{- $audiences := list -}}
+{{- if .Values.stores.enabled -}}
+{{- if not .Values.stores.audiences -}}
+{{- fail "stores.enabled needs stores.audiences: the audiences of your SecretStores, such as [bao]" -}}
+{{- end -}}
+{{- range .Values.stores.audiences -}}
+{{- $audiences = append $audiences (printf "%q" .) -}}
+{{- end -}}
+{{- end -}}
+[{{ join ", " $audiences }}]
+{{- end }}
+
 {{/* CEL: the resources of the container that unseals values in pods, as runkeys.policies.asking writes them. */}}
 {{- define "runkeys.unsealResources" -}}
 {{- $kinds := list -}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -16,13 +17,20 @@ MOST = 256
 _LONGEST_DOCUMENT = 1 << 20
 _ASSIGNMENT = re.compile(r"""\s*(?:export\s+)?["']?[\w.-]{1,100}["']?\s*[:=]\s*(\S.*?)[\s,;]*\Z""")
 _CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^\s/?#]*)@")
+_PAIR = re.compile(r"""(?:\A|\s)[\w.-]{1,100}\s?=\s?(?:'((?:[^'\\]|\\.)*)'|([^\s']\S*))""")
+_NETRC = re.compile(r"(?:\A|\s)(?:machine\s{1,8}\S+|default)\s")
+_NETRC_SECRET = re.compile(r"(?:\A|\s)(?:login|password|account)\s{1,8}(\S+)")
+_HEADER = re.compile(r"(?:\A|[\s:\"'])(?:Basic|Bearer|Token) {1,8}([A-Za-z0-9+/=_~.-]+)")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{8,8192}={0,2}\Z")
 
 
 def parts_of(value: str) -> list[str]:
     """Texts in a value that count as values too.
 
     These are the texts and numbers of a JSON document, the document as Python and JavaScript would write it again, the
-    password of a URL, and what stands after ``name:`` or ``name=`` in a line, or between ``;`` and ``&``.
+    password of a URL, what stands after ``name:`` or ``name=`` in a line, or between ``;`` and ``&``, or in a list of
+    ``name=value``; logins and passwords of a ``.netrc``; what follows ``Basic`` and ``Bearer``; and the password of
+    ``user:password`` in base64, as in Docker's configuration.
     """
     found: dict[str, None] = {}
     document = _document(value)
@@ -36,7 +44,7 @@ def parts_of(value: str) -> list[str]:
             found.setdefault(again)
         for leaf in _leaves(document):
             found.setdefault(leaf)
-            found.update(dict.fromkeys(_of_text(leaf)))
+            found.update(dict.fromkeys((*_of_text(leaf), *_of_base64(leaf))))
     else:
         found.update(dict.fromkeys(_of_text(value)))
     return [item for item in found if item != value and len(item) >= LEAST][:MOST]
@@ -72,6 +80,14 @@ def _of_text(text: str) -> Iterator[str]:
         user, colon, password = found[1].partition(":")
         secret = password if colon else user
         yield from (secret, unquote(secret))
+    if _NETRC.search(text):
+        for item in _NETRC_SECRET.finditer(text):
+            yield item[1]
+    for item in _HEADER.finditer(text):
+        yield item[1]
+        yield from _of_base64(item[1])
+    for item in _PAIR.finditer(text):
+        yield re.sub(r"\\(.)", r"\1", item[1]) if item[1] is not None else item[2]
     for line in re.split(r"[\r\n;&]", text):
         assigned = _ASSIGNMENT.match(line)
         if assigned is None:
@@ -80,3 +96,15 @@ def _of_text(text: str) -> Iterator[str]:
         yield right
         if right[:1] in "\"'" and right[-1:] == right[:1]:
             yield right[1:-1]
+
+
+def _of_base64(text: str) -> Iterator[str]:
+    """The password of ``user:password`` in base64."""
+    if len(text) % 4 or not _BASE64.match(text):
+        return
+    try:
+        user, colon, password = base64.b64decode(text).decode().partition(":")
+    except UnicodeDecodeError:
+        return
+    if colon and user.isprintable():
+        yield password

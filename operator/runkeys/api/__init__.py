@@ -6,12 +6,13 @@ command line use the same models to read objects.
 
 from __future__ import annotations
 
-from runkeys.api.binding import AccessRule, BindingEntry, SecretBinding, SecretKeySelector
+from runkeys.api.binding import AccessRule, BindingEntry, SecretBinding, SecretKeySelector, StoreFieldSelector
 from runkeys.api.common import API_VERSION, GROUP, VERSION, LabelSelector
 from runkeys.api.conditions import Condition
 from runkeys.api.reveal import SecretReveal, SecretRevealSpec, SecretRevealStatus
 from runkeys.api.run import Task, TaskSecret, WorkflowRun, WorkflowRunSpec
 from runkeys.api.run_status import AttemptStatus, Exposure, SealedDelivery, TaskStatus, WorkflowRunStatus
+from runkeys.api.store import SecretStore
 
 __all__ = [
     "API_VERSION",
@@ -29,6 +30,8 @@ __all__ = [
     "SecretReveal",
     "SecretRevealSpec",
     "SecretRevealStatus",
+    "SecretStore",
+    "StoreFieldSelector",
     "Task",
     "TaskSecret",
     "TaskStatus",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from runkeys._text.templates import LONGEST
 from runkeys.api.common import (
     API_VERSION,
     OBJECT_NAME,
@@ -22,6 +24,8 @@ from runkeys.api.common import (
     list_map,
 )
 from runkeys.api.conditions import Condition
+from runkeys.api.store import STORE_PATH, STORE_ROLE
+from runkeys.api.structural import VALIDATIONS
 
 ON_COMPLETION = "OnCompletion"
 ON_START = "OnStart"
@@ -48,6 +52,49 @@ class SecretKeySelector(ApiModel):
     key: str = Field(description="Key in the Secret's data.", min_length=1, max_length=253)
 
 
+_ENGINE_PATH: dict[str, Any] = {
+    VALIDATIONS: [
+        *STORE_PATH[VALIDATIONS],
+        *cel(
+            (
+                "!self.matches('^(auth|sys|identity|cubbyhole|v1)(/|$)')",
+                "path must be one of a secrets engine, without /v1/ before it: auth, sys, identity and cubbyhole hold"
+                " none for pods",
+            )
+        )[VALIDATIONS],
+    ]
+}
+
+
+class StoreFieldSelector(ApiModel):
+    """One field of what a SecretStore answers for a path."""
+
+    store: str = Field(
+        description="Name of the SecretStore. The user who writes this entry must have the right to use the store.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=OBJECT_NAME,
+    )
+    role: str = Field(
+        description="Role in the store. The pod's service account logs in with it.",
+        min_length=1,
+        max_length=128,
+        json_schema_extra=STORE_ROLE,
+    )
+    path: str = Field(
+        description="Path that is read, as the store's HTTP API spells it without /v1/. In a KV engine of version 2 it"
+        " has data/ after the mount, e.g. kv/data/team-a/api.",
+        min_length=1,
+        max_length=512,
+        json_schema_extra=_ENGINE_PATH,
+    )
+    field: str = Field(
+        description="Field of the answer's data, e.g. password.",
+        min_length=1,
+        max_length=253,
+    )
+
+
 SEALED_TEXT = cel(
     (
         "self.startsWith('rk1.')",
@@ -63,6 +110,19 @@ MAX_SEALED = 701_000
 MAX_ENTRIES = 512
 """More would not fit into an object anyway: each sealed entry has at least 1,600 characters."""
 
+TEMPLATE = cel(
+    (
+        "self.contains('{{')",
+        "a template refers to other entries, as in {{ db-password }}; this one refers to none, and may be a secret in"
+        " the clear",
+    ),
+    (
+        "self.matches('^([^{]|[{][^{]|[{][{][^}]+[}][}])*[{]?$')",
+        'each {{ of a template needs a name and }}; write {{ "{{" }} for a literal {{',
+    ),
+)
+"""Cheap enough for every entry of the longest binding. :mod:`runkeys._text.templates` is exact."""
+
 STRICT, NAMESPACE = "Strict", "Namespace"
 
 PERSONAL_SCOPE = (
@@ -77,8 +137,9 @@ class BindingEntry(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "has(self.secretKeyRef) != has(self.sealed)",
-                "an entry has exactly one source: give secretKeyRef or sealed",
+                "[has(self.secretKeyRef), has(self.sealed), has(self.value), has(self.lease), has(self.template)]"
+                ".exists_one(s, s)",
+                "an entry has exactly one source: give secretKeyRef, sealed, value, lease or template",
             ),
             (
                 "!has(self.scope) || has(self.sealed)",
@@ -104,6 +165,27 @@ class BindingEntry(ApiModel):
         max_length=MAX_SEALED,
         json_schema_extra=SEALED_TEXT,
     )
+    value: StoreFieldSelector | None = Field(
+        default=None,
+        description="Takes the value from a SecretStore. It is read for each pod, as the pod's service account, when"
+        " the pod has a node.",
+    )
+    lease: StoreFieldSelector | None = Field(
+        default=None,
+        description="Takes the value from a credential that a SecretStore creates for this pod alone, such as a user of"
+        " a database. It is revoked when the pod's containers have terminated. Entries with the same store, role and"
+        " path share one credential.",
+    )
+    template: str | None = Field(
+        default=None,
+        description="Makes the value from other entries of this binding, e.g."
+        " postgresql://{{ db-user | url }}:{{ db-password | url }}@db/app. {{ name }} stands for the value of an entry,"
+        " {{ name | url }}, {{ name | json }} and {{ name | base64 }} for the value in that encoding; json includes the"
+        " quotes. {{ a:b | base64 }} joins two values with a colon, as basic authentication does. An entry that is a"
+        ' template itself cannot be referred to. {{ "{{" }} is a literal {{. The text of the template is not secret.',
+        max_length=LONGEST,
+        json_schema_extra=TEMPLATE,
+    )
     scope: str | None = Field(
         default=None,
         description="What the sealed value is bound to. It must be the scope that the value was sealed with. Strict, or"
@@ -112,6 +194,17 @@ class BindingEntry(ApiModel):
         " namespace. In a personal binding, a value is always bound to the namespace, the owner and the entry's name.",
         json_schema_extra=cel(("self in ['Strict', 'Namespace']", "scope must be Strict or Namespace")),
     )
+
+    @property
+    def source(self) -> str:
+        """Name of the field that says where the value comes from."""
+        if self.secret_key_ref is not None:
+            return "secretKeyRef"
+        if self.value is not None:
+            return "value"
+        if self.template is not None:
+            return "template"
+        return "lease" if self.lease is not None else "sealed"
 
 
 _STARS = cel(
@@ -315,6 +408,11 @@ class SecretBindingStatus(StatusModel):
         max_length=MAX_ENTRIES,
         json_schema_extra=list_map("name"),
     )
+    last_used: datetime | None = Field(
+        default=None,
+        description="When a pod that asks for secrets itself was last given a value of this binding, to the minute. Of"
+        " runs, the status of the run tells.",
+    )
 
 
 class SecretBinding(ApiModel):
@@ -330,6 +428,13 @@ class SecretBinding(ApiModel):
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].reason", priority=1),
             PrinterColumn(
                 "Owner", ".spec.owner.username", description="Owner of a personal binding", priority=1
+            ),
+            PrinterColumn(
+                "Last used",
+                ".status.lastUsed",
+                type="date",
+                description="By a pod that asks itself",
+                priority=1,
             ),
             PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
         ),

@@ -180,6 +180,7 @@ class CrdInfo:
     """JSON paths that field selectors can use."""
     root_rules: tuple[tuple[str, str], ...] = field(default=())
     """CEL rules on the root object, which can read ``self.metadata.name``: expression and message."""
+    namespaced: bool = True
 
 
 def describe_invalid(error: ValidationError) -> str:

@@ -15,6 +15,7 @@ from runkeys.api.binding import SecretBinding
 from runkeys.api.common import GROUP, VERSION, CrdInfo, PrinterColumn
 from runkeys.api.reveal import SecretReveal
 from runkeys.api.run import WorkflowRun
+from runkeys.api.store import SecretStore
 from runkeys.api.structural import VALIDATIONS, Schema, SchemaError, structural_schema
 
 HEADER = "# Generated from operator/runkeys/api by `make crds`. Do not edit.\n"
@@ -34,7 +35,7 @@ class Kind(Protocol):
         ...
 
 
-KINDS: tuple[type[Kind], ...] = (WorkflowRun, SecretBinding, SecretReveal)
+KINDS: tuple[type[Kind], ...] = (WorkflowRun, SecretBinding, SecretReveal, SecretStore)
 
 
 def manifest(kind: type[Kind]) -> Schema:
@@ -49,7 +50,7 @@ def manifest(kind: type[Kind]) -> Schema:
         "metadata": {"name": f"{info.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
-            "scope": "Namespaced",
+            "scope": "Namespaced" if info.namespaced else "Cluster",
             "names": {
                 "kind": kind.__name__,
                 "listKind": f"{kind.__name__}List",

@@ -10,6 +10,7 @@ from runkeys.cli._printing import echo
 COMMANDS = {
     "run": ("runs", "Start a run in the cluster, or locally with --local."),
     "status": ("show", "Show a run and the exposure of its secrets, or list all runs."),
+    "pods": ("pods", "List the pods that asked for secrets themselves."),
     "watch": ("show", "Follow a run until it finishes."),
     "logs": ("show", "Print the logs of a run's tasks."),
     "cancel": ("change", "Stop a run for good and delete its Secrets."),
@@ -18,7 +19,7 @@ COMMANDS = {
     "delete": ("change", "Delete runs and all that was created for them."),
     "rerun": ("change", "Start a run again, or only its tasks that did not succeed."),
     "plan": ("preview", "Show what a run would do and what prevents it, without changes."),
-    "who-can": ("preview", "Show who may use or reveal a binding, and which runs it admits."),
+    "who-can": ("preview", "Show who may use or reveal a binding, and which runs and pods it admits."),
     "secret": ("secret", "Set, list, print and delete your own secrets, or those of a binding."),
     "seal": ("seal", "Seal values for Git, or check that all values are sealed."),
     "reseal": ("seal", "Seal values of older keys again with the newest key."),

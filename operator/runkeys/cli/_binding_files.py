@@ -77,7 +77,7 @@ class BindingFile:
                         yield self._entry(namespace, name, owner, node)
 
     def _entry(self, namespace: str, binding: str, owner: str, node: yaml.MappingNode) -> Entry:
-        source = next((key for key in (VALUE, VALUE_FROM) if get(node, key) is not None), "")
+        source = next((key for key in (VALUE, VALUE_FROM) if _in_the_clear(get(node, key))), "")
         return Entry(
             namespace,
             binding,
@@ -163,6 +163,11 @@ class BindingFile:
         # What ends a block is found only after it: line breaks and spaces there belong to what follows.
         end = begin + len(self.text[begin:end].rstrip())
         return begin, end, f'"{SEALED}": "{text}"' if name.style == '"' else f"{SEALED}: {text}"
+
+
+def _in_the_clear(found: yaml.Node | None) -> bool:
+    """Whether there is something to seal. A ``value`` that names a store is only a place."""
+    return found is not None and get(found, "store") is None
 
 
 def _end(node: yaml.Node) -> int:

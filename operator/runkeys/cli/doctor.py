@@ -17,6 +17,7 @@ from runkeys.api.common import API_VERSION
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import print_object, print_table
 from runkeys.cli._printing import echo
+from runkeys.cli._stores import STORES, all_stored, not_ready, read_store, unbound_roles
 from runkeys.client import Client
 from runkeys.client.rights import (
     CLUSTER_ROLE,
@@ -29,6 +30,8 @@ from runkeys.client.rights import (
 )
 from runkeys.client.trusted_keys import TrustedKeys
 from runkeys.names import KEY_VALUES
+from runkeys.planning.access import USE
+from runkeys.planning.requirements import StoreValue
 from runkeys.policies import MUTATING, VALIDATING, Account
 from runkeys.problems import Denied, Invalid, NotFound, Problem, Unreachable
 
@@ -66,7 +69,7 @@ class Finding:
 
 @command()
 def doctor(settings: Settings) -> None:
-    """Check the cluster, operator, keys, policies, sealed delivery, your rights and unfinished runs.
+    """Check the cluster, operator, keys, policies, sealed delivery, stores, your rights and unfinished runs.
 
     The first problem found decides the exit code: 6 the cluster or the operator does not answer, 4 a right is missing
     or the cluster's key is not one that you trust, 5 another problem. A check that you lack the rights for is
@@ -308,6 +311,49 @@ def _sealed_delivery(client: Client) -> Iterator[Finding]:
         yield Finding(check, OK, f"on; asked for here by: {', '.join(asking) or 'nobody'}")
 
 
+def _stores(client: Client) -> Iterator[Finding]:
+    """Check whether SecretStores are ready, and what the bindings here need of them."""
+    check = "stores"
+    used: dict[str, list[StoreValue]] = {}
+    for binding in client.bindings():
+        for source in all_stored(client.namespace, binding):
+            used.setdefault(source.store, []).append(source)
+    try:
+        names = {_name(item) for item in client.items(f"/apis/{API_VERSION}/{STORES}")}
+    except NotFound:
+        names = set()
+    except Denied:
+        names = set(used)
+    if not names and not used:
+        yield Finding(check, OK, f"no binding in namespace {client.namespace} reads from one")
+        return
+    for name in sorted({*names, *used}):
+        yield from _store(client, check, name, used.get(name, []))
+
+
+def _store(client: Client, check: str, name: str, sources: list[StoreValue]) -> Iterator[Finding]:
+    user, here = client.requester["username"], f"in namespace {client.namespace}"
+    try:
+        store = read_store(client, name)
+    except NotFound:
+        remedy = "an administrator of the cluster can create it"
+        yield Finding(check, PROBLEM, f"there is no SecretStore {name}, and bindings {here} name it", remedy)
+        return
+    except Denied:
+        found = f"whether SecretStore {name} is ready, you may not see (get {STORES})"
+        yield Finding(check, UNKNOWN, found)
+        return
+    problem = not_ready(store)
+    if problem:
+        yield Finding(check, PROBLEM if sources else WARNING, problem, kind=Unreachable)
+    else:
+        may = "may" if client.may(USE, STORES, name=name) else "may not"
+        found = f"SecretStore {name} is ready; {len(sources)} values {here}; {user} {may} write entries of it"
+        yield Finding(check, OK, found)
+    for note in unbound_roles(store, sorted({item.role for item in sources})) if sources else ():
+        yield Finding(check, WARNING if note.problem else UNKNOWN, note.text)
+
+
 def _runs(client: Client) -> Iterator[Finding]:
     """Check for runs that the operator did not look at, or cannot go on with."""
     now = datetime.now(UTC)
@@ -403,6 +449,7 @@ CHECKS: Mapping[str, Callable[[Client], Iterator[Finding]]] = {
     "keys": _keys,
     "policies": _policies,
     "sealed delivery": _sealed_delivery,
+    "stores": _stores,
     "rights": _rights,
     "runs": _runs,
     "secrets": _secrets,

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from runkeys._text.words import line
 from runkeys.api import WorkflowRun
 from runkeys.cli._env_file import read_env_file
 from runkeys.cli._framework import INTERRUPTED, Settings
@@ -19,11 +21,19 @@ from runkeys.local import LocalRun, as_stored
 from runkeys.problems import RunFailed
 
 
-def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | None, *, dry_run: bool) -> None:
+def run_locally(
+    settings: Settings,
+    manifest: dict[str, Any],
+    env_file: str | None,
+    bindings: Sequence[Mapping[str, Any]] = (),
+    *,
+    dry_run: bool,
+) -> None:
     """Run a manifest as processes and end with the run's result.
 
     Values come from the file. Values that are not in the file come from the environment.
 
+    :param bindings: manifests of SecretBindings, for templates and stores.
     :raises RunFailed: the run did not succeed.
     """
     tasks = as_stored(manifest)[0].spec.tasks
@@ -44,7 +54,7 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
                 told[task.name] = task.state
                 settings.say(f"{task.name}: {task.state}")
 
-    local = LocalRun(manifest, values, print_line=print_line, changed=changed)
+    local = LocalRun(manifest, values, bindings=bindings, print_line=print_line, changed=changed)
     if dry_run:
         print_object(settings, local.shown(manifest))
         return
@@ -54,6 +64,9 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
 
     def interrupt(number: int, _: object) -> None:
         interrupts.append(number)
+        if local.revoking:
+            settings.say("Leases are being revoked, which takes some seconds at most.")
+            return
         if len(interrupts) > 1:
             raise KeyboardInterrupt
         settings.say(
@@ -63,7 +76,11 @@ def run_locally(settings: Settings, manifest: dict[str, Any], env_file: str | No
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
-    run = local.execute()
+    try:
+        run = local.execute()
+    finally:
+        for text in local.left:
+            echo(line(f"Warning: {text}"), err=True)
     show(settings, run)
     if interrupts:
         sys.exit(INTERRUPTED)

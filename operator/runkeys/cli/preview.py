@@ -18,6 +18,7 @@ from runkeys.api.common import GROUP, describe_invalid
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import NOTHING, print_object, print_table
 from runkeys.cli._printing import echo
+from runkeys.cli._stores import Note, needs, stored
 from runkeys.cli.preview_pods import asking_templates, preview_pods, print_previews
 from runkeys.cli.runs import only_run, read_manifests
 from runkeys.client import Client
@@ -34,7 +35,9 @@ from runkeys.planning.requirements import (
     ANYWHERE,
     SealedValue,
     SecretReference,
+    StoreValue,
     TaskRequirements,
+    TemplateValue,
     task_requirements,
 )
 from runkeys.problems import Denied, Invalid, NotFound, Problem, Usage
@@ -54,6 +57,7 @@ class Preview:
     :ivar refusals: reasons that prevent the run.
     :ivar missing: rights that the user does not have, each with the command that grants it.
     :ivar server: refusals of the API server.
+    :ivar stores: what the run needs of SecretStores, and what of it is missing.
     """
 
     run: WorkflowRun
@@ -63,6 +67,7 @@ class Preview:
     refusals: list[Refusal] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     server: list[str] = field(default_factory=list)
+    stores: list[Note] = field(default_factory=list)
 
 
 @command()
@@ -98,9 +103,9 @@ def plan(settings: Settings, name: str | None, file: str | None) -> None:
         print_object(settings, _as_object(found))
     else:
         _print(settings, found)
-    if found.missing:
+    if found.missing or any(note.problem is Denied for note in found.stores):
         raise Denied("")
-    if found.refusals or found.server:
+    if found.refusals or found.server or any(note.problem for note in found.stores):
         raise Invalid("")
 
 
@@ -158,6 +163,8 @@ def _previewed(client: Client, run: WorkflowRun, made: Json | None) -> Preview:
     step = plan_of(observation, now)
     found.jobs = [dict(action.manifest) for action in step.actions if isinstance(action, CreateJob)]
     found.missing = list(_missing(client, run, bindings))
+    read = [item for needed in found.requirements.values() for item in stored(needed.references)]
+    found.stores = list(needs(client, run.spec.service_account_name, dict.fromkeys(read)))
     if not found.refusals and not found.missing:
         found.server = list(_refused_by_server(client, made, found.jobs))
     return found
@@ -245,9 +252,15 @@ def _source(reference: SecretReference) -> str:
     if isinstance(reference.source, SealedValue):
         kind = "sealed" if reference.binding else "sent with the run"
         return f"{reference.binding or 'sealedInput'}/{reference.entry} ({kind})"
-    return (
-        f"{reference.binding}/{reference.entry} (Secret {reference.source.name}, key {reference.source.key})"
-    )
+    if isinstance(reference.source, StoreValue):
+        kind = (
+            f"SecretStore {reference.source.store}, {reference.source.path}, field {reference.source.field}"
+        )
+    elif isinstance(reference.source, TemplateValue):
+        kind = f"template of {', '.join(part.entry for part in reference.source.parts)}"
+    else:
+        kind = f"Secret {reference.source.name}, key {reference.source.key}"
+    return f"{reference.binding}/{reference.entry} ({kind})"
 
 
 def _rows(found: Preview) -> Iterator[list[str]]:
@@ -279,6 +292,8 @@ def _print(settings: Settings, found: Preview) -> None:
         echo(line(f"The operator says: {text}"))
     for refusal in found.refusals:
         echo(line(f"Problem: {refusal} ({'needs a new run' if refusal.permanent else 'the run would wait'})"))
+    for note in found.stores:
+        echo(line(f"{'Problem' if note.problem else 'Needs'}: {note.text}"))
     for text in (*found.missing, *found.server):
         echo(line(f"Problem: {text}"))
 
@@ -299,6 +314,7 @@ def _as_object(found: Preview) -> Json:
             for task in found.run.spec.tasks
         ],
         "jobs": found.jobs,
+        "needs": [note.text for note in found.stores if note.problem is None],
         "problems": [
             *(
                 {
@@ -310,6 +326,7 @@ def _as_object(found: Preview) -> Json:
                 for item in found.refusals
             ),
             *({"reason": "UseDenied", "message": text} for text in found.missing),
+            *({"reason": "StoreNotReady", "message": note.text} for note in found.stores if note.problem),
             *({"reason": "Refused", "message": text} for text in found.server),
         ],
     }
@@ -319,7 +336,9 @@ def _as_object(found: Preview) -> Json:
 @click.argument("verb", type=click.Choice([USE, REVEAL]))
 @click.argument("binding")
 def who_can(settings: Settings, verb: str, binding: str) -> None:
-    """Show who may use or reveal BINDING, through which role, and which runs it admits.
+    """Show who may use or reveal BINDING, through which role, and which runs and pods it admits.
+
+    Users start runs with it. Of a pod that asks for secrets itself, the service account needs the right.
 
     The command lists the roles and role bindings of the namespace and of the cluster, so you need the right to do that.
     """
@@ -339,26 +358,34 @@ def who_can(settings: Settings, verb: str, binding: str) -> None:
         echo(f"no role allows anybody to {verb} {binding}")
     echo(f"To allow it: {grant(verb, client.namespace, binding, '--user=USER')}")
     for rule in found.spec.access:
-        echo(line(f"Admits runs: {_admits(rule)}"))
+        echo(line(f"Admits {'runs' if rule.pods is None else 'pods'}: {_admits(rule)}"))
     if not found.spec.access:
-        echo("Admits no run: spec.access is empty")
+        echo("Admits no run and no pod: spec.access is empty")
 
 
 def _admits(rule: AccessRule) -> str:
     """An access rule in words. All its parts must match."""
     parts = []
-    if rule.run_selector is not None:
-        labels = [f"{key}={value}" for key, value in rule.run_selector.match_labels.items()]
+    selector = rule.run_selector if rule.pods is None else rule.pods.selector
+    if selector is not None:
+        labels = [f"{key}={value}" for key, value in selector.match_labels.items()]
         labels += [
             f"{item.key} {item.operator}{f' ({chr(44).join(item.values)})' if item.values else ''}"
-            for item in rule.run_selector.match_expressions
+            for item in selector.match_expressions
         ]
         parts.append(f"with labels {', '.join(labels)}" if labels else "with any labels")
+    if rule.pods is not None and rule.pods.created_by is not None:
+        parts.append(f"created by {' or '.join(rule.pods.created_by)}")
+    if rule.pods is not None and rule.pods.owned_by is not None:
+        kinds = [
+            f"{item.kind}{f'.{item.api_group}' if item.api_group else ''}" for item in rule.pods.owned_by
+        ]
+        parts.append(f"controlled by a {' or '.join(kinds)}")
     if rule.service_account_names is not None:
         parts.append(f"with service account {' or '.join(rule.service_account_names)}")
     if rule.images is not None:
         parts.append(f"with images {' or '.join(rule.images)}")
-    return "; ".join(parts) or "none, the rule is empty"
+    return "; ".join(parts) or ("none, the rule is empty" if rule.pods is None else "all that ask")
 
 
 def _subjects(client: Client, verb: str, binding: str) -> Iterator[list[str]]:

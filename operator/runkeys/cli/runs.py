@@ -67,6 +67,13 @@ Json = dict[str, Any]
 @click.option(
     "--env-file", type=click.Path(), help="With --local: file with the secrets, one NAME=value on each line."
 )
+@click.option(
+    "--binding-file",
+    "binding_files",
+    multiple=True,
+    type=click.Path(),
+    help="With --local: file with SecretBindings, for templates and stores. Those beside the run in -f are used too.",
+)
 def run(
     settings: Settings,
     words: tuple[str, ...],
@@ -86,6 +93,7 @@ def run(
     dry_run: bool,
     local: bool,
     env_file: str | None,
+    binding_files: tuple[str, ...],
 ) -> None:
     """Start a run from a manifest, from a command in an image, or from a Python file.
 
@@ -99,6 +107,8 @@ def run(
         raise Usage(
             "--env-file is for --local; in the cluster secrets come from bindings: runkeys secret set"
         )
+    if binding_files and not local:
+        raise Usage("--binding-file is for --local; in the cluster the bindings are those of the namespace")
     if file is not None:
         unwanted = [
             option
@@ -144,7 +154,12 @@ def run(
     if client is None:
         from runkeys.cli.locally import run_locally
 
-        run_locally(settings, manifest, env_file, dry_run=dry_run)
+        found = [
+            item
+            for path in (*binding_files, *([file] if file is not None else []))
+            for item in _bindings_in(path)
+        ]
+        run_locally(settings, manifest, env_file, found, dry_run=dry_run)
         return
     _start(settings, client, manifest, wait=wait, timeout=timeout, dry_run=dry_run)
 
@@ -202,6 +217,16 @@ def only_run(path: str, documents: list[Any]) -> Json:
     raise Invalid(f"{path} has no WorkflowRun, {there}")
 
 
+def _bindings_in(path: str) -> list[Json]:
+    """Return the SecretBindings in a file, or in a folder's files. Standard input was read already."""
+    texts = [(file, read_text(file)) for file in _files_of(path) if file != "-"]
+    documents = [
+        found for file, text in texts if "SecretBinding" in text for found in read_documents(file, text)
+    ]
+    items = [item for found in documents for item in _items_of(found)]
+    return [dict(item) for item in items if isinstance(item, dict) and item.get("kind") == "SecretBinding"]
+
+
 def _files_of(path: str) -> list[str]:
     """Return the file; or the manifests in a folder, as `kubectl apply -f folder/` takes them."""
     if not Path(path).is_dir():
@@ -221,7 +246,11 @@ def _documents_of(file: str, path: str) -> list[Any]:
 
 
 def _items_of(document: Any) -> list[Any]:
-    if isinstance(document, dict) and document.get("kind") in ("List", "WorkflowRunList"):
+    if isinstance(document, dict) and document.get("kind") in (
+        "List",
+        "WorkflowRunList",
+        "SecretBindingList",
+    ):
         items = document.get("items")
         return items if isinstance(items, list) else []
     return [document]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
 from runkeys import sealing
+from runkeys._text.times import to_seconds
 from runkeys._text.words import kubectl, shell
 from runkeys.api.binding import NAMESPACE, PERSONAL_SCOPE, STRICT
 from runkeys.cli._binding_files import SEALED, BindingFile, Entry
@@ -20,7 +22,10 @@ from runkeys.cli._printing import data, echo
 from runkeys.client.trusted_keys import write_whole
 from runkeys.problems import Invalid, NotFound, Usage
 from runkeys.sealing import Keyring, PrivateKey, PublicKey
+from runkeys.sealing.parameter import seal_parameter
 
+_DURATION = re.compile(r"([0-9]{1,4})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _STORED_KEY = re.compile(r"[0-9]{8}T[0-9]{6}Z\.[0-9a-f]{16}")
 
 
@@ -53,6 +58,17 @@ _STORED_KEY = re.compile(r"[0-9]{8}T[0-9]{6}Z\.[0-9a-f]{16}")
     " binding of the namespace.",
 )
 @click.option("--from-file", type=click.Path(), help="Read the one value from this file, byte for byte.")
+@click.option(
+    "--for-pods",
+    is_flag=True,
+    help="Seal one value as a parameter that pods bring along themselves: for annotation runkeys.dev/sealed.",
+)
+@click.option("--service-account", help="With --for-pods: the service account of these pods.")
+@click.option(
+    "--expires",
+    help="With --for-pods: for how long new pods may bring it, e.g. 30m, 2h or 7d (default 24h). A pod keeps what it"
+    " has.",
+)
 def seal(
     settings: Settings,
     files: tuple[str, ...],
@@ -66,6 +82,9 @@ def seal(
     owner: str | None,
     scope: str | None,
     from_file: str | None,
+    for_pods: bool,
+    service_account: str | None,
+    expires: str | None,
 ) -> None:
     """Seal the unsealed values in FILES, or one value from a prompt or standard input.
 
@@ -73,11 +92,19 @@ def seal(
       runkeys seal -f binding.yaml -w
       pass show ibm | runkeys seal -n team-a --binding ibm-quantum --entry ibmq-token
       runkeys seal --check binding.yaml
+      runkeys seal --for-pods -n team-a --service-account runner --expires 2h
     """  # noqa: D301 -- click wants the character itself
     paths = [*more_files, *files]
     if check:
         _check(settings, paths)
         return
+    if for_pods:
+        if paths or entry or binding or owner or scope:
+            raise Usage("--for-pods seals one value for pods of a service account; leave the others out")
+        _seal_for_pods(settings, public_key, service_account or "", expires or "24h", from_file)
+        return
+    if service_account or expires:
+        raise Usage("--service-account and --expires are for --for-pods; add it, or leave them out")
     if paths and (entry or binding or owner or from_file):
         raise Usage("give either files, or one value with --binding and --entry")
     if not paths and not entry:
@@ -104,6 +131,23 @@ def seal(
             "this is in the clear still, since a file with it cannot be sealed:\n"
             + "\n".join(f"  {item}" for item in left)
         )
+
+
+def _seal_for_pods(
+    settings: Settings, public_key: str | None, account: str, expires: str, from_file: str | None
+) -> None:
+    if settings.namespace is None or not account:
+        raise Usage(
+            "a parameter of pods is bound to their namespace and service account; give -n and --service-account"
+        )
+    found = _DURATION.fullmatch(expires)
+    if found is None or int(found[1]) == 0:
+        raise Usage(f"--expires must be a number and a unit, such as 30m, 2h or 7d; found {expires!r}")
+    until = datetime.now(UTC) + timedelta(**{_UNITS[found[2]]: int(found[1])})
+    place = sealing.PodParameter(settings.namespace, account)
+    key = _public_key(settings, public_key)
+    echo(seal_parameter(read_value("the parameter", from_file), place, until, key))
+    settings.say(f"pods of {account} that are created before {to_seconds(until)} may bring it")
 
 
 def _looked_at(settings: Settings, files: list[BindingFile]) -> Report:

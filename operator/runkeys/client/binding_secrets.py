@@ -18,7 +18,7 @@ from runkeys import sealing
 from runkeys._text import documents
 from runkeys._text.times import to_seconds
 from runkeys._text.words import kubectl
-from runkeys.api import SecretBinding
+from runkeys.api import BindingEntry, SecretBinding
 from runkeys.api.common import API_VERSION, GROUP, describe_invalid
 from runkeys.client import MERGE_PATCH, Client
 from runkeys.problems import Conflict, Denied, Invalid, NotFound, TimedOut
@@ -35,7 +35,7 @@ _LOOK_EVERY = 0.2
 class Item:
     """A secret, never its value.
 
-    :ivar origin: ``sealed``, or the Secret that it comes from.
+    :ivar origin: ``sealed``, or the Secret or SecretStore that it comes from.
     :ivar ready: whether the operator can read it; None: it has not looked yet.
     :ivar changed: when it was set by `BindingSecrets.set`; empty if that is not known.
     """
@@ -74,9 +74,7 @@ class BindingSecrets:
             (
                 Item(
                     entry.name,
-                    "sealed"
-                    if entry.secret_key_ref is None
-                    else f"Secret {entry.secret_key_ref.name}, key {entry.secret_key_ref.key}",
+                    _origin(entry),
                     told[entry.name].ready if entry.name in told else None,
                     told[entry.name].reason if entry.name in told else "",
                     changed.get(entry.name, ""),
@@ -252,6 +250,15 @@ def _entry(name: str, place: sealing.Context, value: bytes, key: sealing.PublicK
         return {"name": name, "sealed": sealing.seal(value, place, key)}
     except sealing.SealError as error:
         raise Invalid(str(error)) from None
+
+
+def _origin(entry: BindingEntry) -> str:
+    if entry.secret_key_ref is not None:
+        return f"Secret {entry.secret_key_ref.name}, key {entry.secret_key_ref.key}"
+    found = entry.value or entry.lease
+    if found is not None:
+        return f"SecretStore {found.store}, {found.path}, field {found.field}"
+    return "template" if entry.template is not None else "sealed"
 
 
 def _parsed(raw: dict[str, Any]) -> SecretBinding:

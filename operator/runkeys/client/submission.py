@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LOCAL = "rk1.local"
 """Stands for a sealed value where only names matter."""
 
+PERSONAL = "personal"
+"""Name of the requester's personal binding where no cluster says it."""
+
 TTL = 86400
 """Seconds that a run created by the command line is kept after its end."""
 
@@ -150,30 +153,39 @@ def refusals(run: WorkflowRun, bindings: Bindings | None = None) -> list[Refusal
     return found
 
 
-def assumed_bindings(run: WorkflowRun) -> Bindings:
-    """Bindings of the names that a run gives, which have all that it asks for and admit it."""
+def assumed_bindings(run: WorkflowRun, known: Mapping[str, SecretBinding] | None = None) -> Bindings:
+    """Bindings of the names that a run gives, which have all that it asks for and admit it.
+
+    :param known: by name, and the personal one as ``PERSONAL``: bindings that are taken as they are.
+    """
+    known = known or {}
     asked = dict.fromkeys(
-        item.secret for task in run.spec.tasks for item in task.secrets if item.secret is not None
+        item.secret
+        for task in run.spec.tasks
+        for item in task.secrets
+        if item.secret is not None and not any(binding.entry(item.secret) for binding in known.values())
     )
     requester = run.spec.requester.username if run.spec.requester is not None else ""
-    personal = "personal"
     names = list(
-        dict.fromkeys(item.name if item.name is not None else personal for item in run.spec.bindings)
+        dict.fromkeys(item.name if item.name is not None else PERSONAL for item in run.spec.bindings)
     )
     found = {}
     for position, name in enumerate(names):
+        if name in known:
+            found[name] = known[name]
+            continue
         # All of it in the first one: which binding has what is for the cluster to say.
-        entries = list(asked) if position == 0 and asked else [f"none-{position}"]
+        entries, asked = list(asked) or [f"none-{position}"], {}
         spec: Json = {
             "secrets": [{"name": entry, "sealed": LOCAL} for entry in entries],
             "access": [{"runSelector": {}}],
             "maxLifetimeSeconds": 604800,
         }
-        if name == personal:
+        if name == PERSONAL:
             spec["owner"] = {"username": requester or "nobody"}
         metadata = {"name": name, "namespace": run.metadata.namespace}
         found[name] = SecretBinding.model_validate({"metadata": metadata, "spec": spec})
-    own = (personal,) if personal in found else ()
+    own = (PERSONAL,) if PERSONAL in found else ()
     return Bindings(found, {}, own)
 
 

@@ -27,11 +27,13 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
+from runkeys._text.times import to_seconds
 from runkeys.api import WorkflowRun, offline
-from runkeys.client.submission import LOCAL, assumed_bindings, parse_run, refusals, take_secrets
+from runkeys.client.submission import LOCAL, parse_run, refusals, take_secrets
 from runkeys.local import limits
 from runkeys.local.pod import Json, LocalPod, now
-from runkeys.local.values import Values, resolve
+from runkeys.local.stores import Lease, UserStore
+from runkeys.local.values import Material, Values, known_bindings
 from runkeys.local.volumes import POOLS
 from runkeys.mapping import SECRETS
 from runkeys.masking import MASK, Masker
@@ -51,7 +53,7 @@ from runkeys.planning.actions import (
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import JobState, JobView, Observation
 from runkeys.planning.plan import plan
-from runkeys.planning.requirements import variable_of
+from runkeys.planning.requirements import SecretReference, variable_of
 from runkeys.problems import Invalid, NotFound
 
 
@@ -59,6 +61,8 @@ class LocalRun:
     """One run. :meth:`execute` runs it to its end; :meth:`cancel` may be called meanwhile.
 
     :ivar run: as the API server would have it, with its status.
+    :ivar left: after the end: leases that could not be revoked, for people.
+    :ivar revoking: it ends, and leases are being revoked.
     :ivar notes: what the manifest asks for and a local run does not do, for people.
     """
 
@@ -67,6 +71,7 @@ class LocalRun:
         manifest: Mapping[str, Any],
         values: Values,
         *,
+        bindings: Sequence[Mapping[str, Any]] = (),
         folder: Path | None = None,
         print_line: Callable[[str, str], None] = lambda _task, _line: None,
         changed: Callable[[WorkflowRun], None] = lambda _run: None,
@@ -76,21 +81,27 @@ class LocalRun:
         :param manifest: a WorkflowRun. ``$secrets`` in its input are values for ``secrets: [{name, input}]``.
         :param values: the others, by variable (``SECRET_API_TOKEN``), by ``SECRET_`` and the name of the secret in
             its binding, or by that name. What comes first in this order counts.
+        :param bindings: manifests of SecretBindings, for templates, and for entries of stores, which are read with the
+            user's own login. ``values`` count more.
         :param folder: where processes run, and data pools are looked for. Default: the current one.
         :param print_line: is given each line that a task prints, masked, with the task's name.
         :raises Invalid: the run cannot work as written: the API server, the operator or a local run refuses it.
         :raises NotFound: a value or a data pool is missing.
         """
         self.run, own = as_stored(manifest)
-        self._bindings = assumed_bindings(self.run)
         self._folder = folder or Path.cwd()
         self._print, self._changed = print_line, changed
-        self._material = resolve(self.run, self._bindings, values, own)
-        self._masker = Masker([*self._material.values(), *map(os.fsencode, own.values())])
+        known = known_bindings(self.run, bindings)
+        self._material = Material(self.run, known, values, own, lambda: UserStore(os.environ, Path.home()))
+        self._masker = Masker(self._material.seen)
         self._check_places()
         self.notes = limits.notes(self.run)
         self._jobs: dict[str, JobView] = {}
         self._pods: dict[str, LocalPod] = {}
+        self._leases: dict[str, list[Lease]] = {}
+        self._unrevoked: list[Lease] = []
+        self.left: list[str] = []
+        self.revoking = False
         self._memory = Memory()
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._failure: BaseException | None = None
@@ -113,6 +124,7 @@ class LocalRun:
                     pod.kill()
                 for pod in self._pods.values():
                     pod.wait()
+                self._revoke_all()
         if self._failure is not None:
             raise self._failure
         return self._masked()
@@ -139,7 +151,7 @@ class LocalRun:
         """One step: act, or wait for an event. True once nothing is left to do."""
         observation = Observation(
             self.run,
-            self._bindings,
+            self._material.bindings,
             dict(self._jobs),
             tuple(pod.view for pod in self._pods.values()),
             self._memory,
@@ -170,7 +182,7 @@ class LocalRun:
                 if intent is not None:
                     self._patch(intent)
                 self._memory = memory.secret_created(self._memory, uid, now(), certain=True)
-                self._pods[name].start({item.key: self._material[item.field] for item in references})
+                self._pods[name].start(self._values(name, references))
             case DeleteSecret(name, uid):
                 self._memory = memory.secret_gone(self._memory, uid, now())
                 if name in self._pods:
@@ -187,6 +199,33 @@ class LocalRun:
                 self.run = self.run.model_copy(update={"spec": spec})
             case _:
                 raise AssertionError(f"{type(action).__name__} is nothing that a local run needs")
+
+    def _values(self, name: str, references: Sequence[SecretReference]) -> dict[str, bytes]:
+        """Those of the attempt whose Job is called ``name``. What it leases is revoked when its pod has ended."""
+        found = self._material.of_attempt(references, self._leases.setdefault(name, []))
+        self._masker = Masker(
+            self._material.seen
+        )  # another one: threads that print use the one that they have
+        return found
+
+    def _revoke(self, leases: list[Lease]) -> None:
+        """Revoke them. Those that cannot be revoked now are tried again at the end."""
+        while leases:
+            lease = leases.pop()
+            if self._material.revoke(lease):
+                self._unrevoked.append(lease)
+
+    def _revoke_all(self) -> None:
+        self.revoking = True
+        for leases in self._leases.values():
+            self._revoke(leases)
+        for lease in self._unrevoked:
+            why = self._material.revoke(lease)
+            if why:
+                until = to_seconds(lease.expires)
+                self.left.append(f"lease {lease.id} is not revoked, and ends at {until} at the latest: {why}")
+        self._unrevoked = []
+        self.revoking = False
 
     def _patch(self, status: Any) -> None:
         stored = type(status).model_validate(status.to_wire())
@@ -256,6 +295,7 @@ class LocalRun:
 
     def _job_ended(self, name: str) -> None:
         job, pod = self._jobs[name], self._pods[name]
+        self._revoke(self._leases.get(name, []))
         if job.deleting:
             self._jobs[name] = replace(job, gone=True)
             return

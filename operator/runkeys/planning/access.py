@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from runkeys._text.words import kubectl, shell
-from runkeys.api import GROUP, AccessRule, SecretBinding
+from runkeys.api import GROUP, AccessRule, SecretBinding, SecretStore
 from runkeys.names import SERVICE_ACCOUNT
 from runkeys.planning.refusal import shortened
 
@@ -52,8 +52,8 @@ class PodSubject:
     service_account: str
     images: Sequence[str]
     """As for a run."""
-    created_by: str
-    """Username of the account that created the pod, as admission recorded it."""
+    created_by: str | None
+    """Username of the account that created the pod, as admission recorded it. None in a preview: nobody knows yet."""
     owner: tuple[str, str] | None
     """API group and kind of the object that controls it, as its creator says."""
 
@@ -141,7 +141,7 @@ def _other_pod(rule: AccessRule, subject: PodSubject) -> str | None:
         return "the rule is for runs (it has no pods)"
     if pods.selector is not None and not pods.selector.matches(dict(subject.labels)):
         return "pods.selector does not match the pod's labels"
-    if pods.created_by is not None and subject.created_by not in pods.created_by:
+    if pods.created_by is not None and subject.created_by not in (None, *pods.created_by):
         return f"{subject.created_by}, which created the pod, is not in pods.createdBy"
     if pods.owned_by is not None and subject.owner not in [
         (item.api_group, item.kind) for item in pods.owned_by
@@ -235,27 +235,28 @@ def grant(verb: str, namespace: str, binding: str, subject: str) -> str:
 
     :param binding: its name; empty: all of the namespace. :param subject: see :func:`subject_of`.
     """
-    name = _role_name(verb, binding)
+    name = role_name(verb, binding)
     return (
         f"{shell('echo', role(verb, binding))} | {kubectl(namespace, 'apply', '-f', '-')} &&"
         f" {kubectl(namespace, 'create', 'rolebinding', name, f'--role={name}')} {subject}{RECONCILED}"
     )
 
 
-def role(verb: str, binding: str) -> str:
-    """The Role that allows ``verb`` on a binding (empty: on all of the namespace), as JSON."""
-    rule: dict[str, list[str]] = {"apiGroups": [GROUP], "resources": [SecretBinding.CRD.plural]}
+def role(verb: str, binding: str, kind: type[SecretBinding | SecretStore] = SecretBinding) -> str:
+    """The Role that allows ``verb`` on a binding (empty: on all of the namespace) or on a store, as JSON."""
+    rule: dict[str, list[str]] = {"apiGroups": [GROUP], "resources": [kind.CRD.plural]}
     made = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
-        "metadata": {"name": _role_name(verb, binding)},
+        "metadata": {"name": role_name(verb, binding, kind)},
         "rules": [{**rule, **({"resourceNames": [binding]} if binding else {}), "verbs": [verb]}],
     }
     return json.dumps(made, separators=(",", ":"), ensure_ascii=False)
 
 
-def _role_name(verb: str, binding: str) -> str:
-    return f"{verb}-{binding or 'all-bindings'}"
+def role_name(verb: str, binding: str, kind: type[SecretBinding | SecretStore] = SecretBinding) -> str:
+    """Name of that Role."""
+    return f"{verb}-{'store-' if kind is SecretStore else ''}{binding or 'all-bindings'}"
 
 
 def subject_of(username: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from runkeys.api import WorkflowRunStatus
 from runkeys.planning.observation import RequestView
-from runkeys.planning.requirements import SecretReference
+from runkeys.planning.requirements import PodIdentity, SecretReference
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class EnsureSecret:
     :ivar task: name of the task whose attempt gets the Secret.
     :ivar manifest: the Secret without ``data``.
     :ivar intent: the status that says that the Secret may exist; None if the stored one says so already.
+    :ivar pod: whose values they are.
     """
 
     task: str
@@ -64,6 +65,7 @@ class EnsureSecret:
     manifest: Mapping[str, Any]
     references: tuple[SecretReference, ...]
     intent: WorkflowRunStatus | None
+    pod: PodIdentity
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Deliver:
     request: RequestView
     references: tuple[SecretReference, ...]
     intent: WorkflowRunStatus | None
+    pod: PodIdentity
 
 
 @dataclass(frozen=True)

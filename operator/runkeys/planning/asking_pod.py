@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from runkeys import sealing
 from runkeys.api import SecretBinding
 from runkeys.api.binding import SEALED
 from runkeys.names import (
     ASK,
+    ASK_SEALED,
     RECIPIENT_VOLUME,
     SIGNER,
     STAMP_ASKED,
     STAMP_CONTAINERS,
     STAMP_CREATED_BY,
+    STAMP_SEALED,
     UNSEALER,
     secret_variable,
 )
@@ -31,12 +34,17 @@ from runkeys.planning.observation import PodView
 from runkeys.planning.pod_template import images
 from runkeys.planning.readers import readers
 from runkeys.planning.refusal import Reason, Refusal, listed
-from runkeys.planning.requirements import SecretReference, source_of
+from runkeys.planning.requirements import PodIdentity, SealedValue, SecretReference, reference_to
+from runkeys.planning.templates import template_of
 
 MOST_BINDINGS, MOST_ENTRIES, LONGEST_ASK = 8, 32, 8192
 """Limits on what one pod can ask for: SecretBindings, entries, and characters of the annotation."""
 
+MOST_PARAMETERS, LONGEST_SEALED = 8, 32768
+"""Limits on what one pod can bring along sealed: parameters, and characters of that annotation."""
+
 FIELD = f"metadata.annotations[{ASK}]"
+SEALED_FIELD = f"metadata.annotations[{ASK_SEALED}]"
 
 BINDING_NAME = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 ENTRY_NAME = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?"
@@ -45,7 +53,11 @@ FILE_NAME = "[A-Za-z0-9_]([-A-Za-z0-9_.]{0,125}[A-Za-z0-9_])?"
 GRAMMAR = f"^{BINDING_NAME}/{ENTRY_NAME}(={VARIABLE_NAME}|@{FILE_NAME})?$"
 """Of one thing that is asked for: ``binding/entry``, ``binding/entry=VARIABLE`` or ``binding/entry@file``."""
 
+SEALED_GRAMMAR = f"^({VARIABLE_NAME}|@{FILE_NAME})=rk1[.][0-9a-f]{{16}}[.][A-Za-z0-9_-]+$"
+"""Of one sealed parameter: ``VARIABLE=rk1.…`` or ``@file=rk1.…``."""
+
 _GRAMMAR = re.compile(GRAMMAR.replace("$", "\\Z"))
+_SEALED_GRAMMAR = re.compile(SEALED_GRAMMAR.replace("$", "\\Z"))
 
 
 @dataclass(frozen=True)
@@ -59,10 +71,20 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Parameter:
+    """A sealed value that a pod brings along. It is carried by a variable or by a file, never by both."""
+
+    variable: str
+    file: str
+    text: str
+
+
+@dataclass(frozen=True)
 class AskingPod:
     """A pod whose spec asks Runkeys' signer for a certificate, and belongs to no run.
 
     :ivar asked: None if what it asks for cannot be read, as in a pod that admission has not seen.
+    :ivar parameters: sealed values that it brings along.
     :ivar containers: names of those that get the secrets.
     :ivar again: its containers start again when they end, or when its node does: then they need the values again.
     :ivar readers: names of the containers that would come by the values.
@@ -73,6 +95,7 @@ class AskingPod:
     namespace: str
     created: datetime
     asked: tuple[Asked, ...] | None
+    parameters: tuple[Parameter, ...]
     containers: tuple[str, ...]
     subject: PodSubject
     again: bool
@@ -83,6 +106,11 @@ class AskingPod:
     def opened(self) -> bool:
         """Whether it has unsealed its values."""
         return self.opened_at is not None
+
+    @property
+    def identity(self) -> PodIdentity:
+        """Who reads values for it in a store."""
+        return PodIdentity(self.namespace, self.view.service_account, self.view.name, self.view.uid)
 
     @property
     def bindings(self) -> tuple[str, ...]:
@@ -109,6 +137,33 @@ def parse_asked(text: str) -> tuple[Asked, ...] | None:
     return tuple(found) if len({item.binding for item in found}) <= MOST_BINDINGS else None
 
 
+def parse_sealed(text: str) -> tuple[Parameter, ...] | None:
+    """The sealed parameters of an annotation; None if it does not follow the grammar."""
+    if not text.strip(" \t\n\r"):
+        return ()
+    items = [part.strip(" \t\n\r") for part in text[: LONGEST_SEALED + 1].split(",")]
+    if len(text) > LONGEST_SEALED or len(items) > MOST_PARAMETERS:
+        return None
+    if not all(_SEALED_GRAMMAR.match(item) for item in items):
+        return None
+    parts = [item.partition("=") for item in items]
+    return tuple(
+        Parameter("" if name[0] == "@" else name, name[1:] if name[0] == "@" else "", sealed)
+        for name, _, sealed in parts
+    )
+
+
+def parse_ask(asked: str, sealed: str) -> tuple[tuple[Asked, ...], tuple[Parameter, ...]] | None:
+    """What a pod asks for, and what it brings along; None if that cannot be read."""
+    parameters = parse_sealed(sealed)
+    entries = () if parameters and not asked.strip(" \t\n\r") else parse_asked(asked)
+    if entries is None or parameters is None:
+        return None
+    carriers = [item.variable or f"@{item.file}" for item in entries]
+    carriers += [item.variable or f"@{item.file}" for item in parameters]
+    return (entries, parameters) if len(set(carriers)) == len(carriers) else None
+
+
 def asking_pod(raw: Mapping[str, Any]) -> AskingPod | None:
     """Read a pod as the API server sends it; None if it does not ask Runkeys' signer for a certificate."""
     metadata, spec = raw["metadata"], raw["spec"]
@@ -122,12 +177,14 @@ def asking_pod(raw: Mapping[str, Any]) -> AskingPod | None:
         return None
     stamp: Mapping[str, str] = stamps[0] if len(stamps) == 1 else {}
     view = PodView.parse(raw)
+    read = parse_ask(stamp.get(STAMP_ASKED, ""), stamp.get(STAMP_SEALED, ""))
     owner = next((item for item in metadata.get("ownerReferences") or [] if item.get("controller")), None)
     return AskingPod(
         view=view,
         namespace=metadata["namespace"],
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
-        asked=parse_asked(stamp.get(STAMP_ASKED, "")),
+        asked=read[0] if read is not None else None,
+        parameters=read[1] if read is not None else (),
         containers=tuple(name for name in stamp.get(STAMP_CONTAINERS, "").split(",") if name),
         subject=PodSubject(
             labels=metadata.get("labels") or {},
@@ -171,8 +228,8 @@ def shape_refusal(pod: AskingPod) -> Refusal | None:
 def references_of(pod: AskingPod, bindings: Bindings) -> list[SecretReference] | Refusal:
     """Where the values come from; or what is in the way, which a binding can mend."""
     found: list[SecretReference] = []
-    for index, item in enumerate(pod.asked or ()):
-        where = f"{FIELD}[{index}].{item.binding}"
+    for item in pod.asked or ():
+        where = f"{FIELD}.{item.binding}/{item.entry}"
         if item.binding in bindings.unreadable:
             return _open(
                 Reason.BINDING_INVALID,
@@ -188,17 +245,33 @@ def references_of(pod: AskingPod, bindings: Bindings) -> list[SecretReference] |
         refused = binding_problem(binding, item.entry, pod.subject)
         if refused is not None:
             return refused
-        source = source_of(pod.namespace, binding, binding.spec.by_name[item.entry])
+        entry = binding.spec.by_name[item.entry]
+        reference = reference_to(
+            pod.namespace, binding, entry, where, variable=item.variable, file=item.file, sealed=True
+        )
+        if isinstance(reference, Refusal):
+            return reference
+        found.append(reference)
+    for parameter in pod.parameters:
+        context = sealing.PodParameter(pod.namespace, pod.subject.service_account or "default")
         found.append(
-            SecretReference(item.variable, item.file, source, item.binding, item.entry, where, sealed=True)
+            SecretReference(
+                parameter.variable,
+                parameter.file,
+                SealedValue(parameter.text, context, at=pod.created),
+                "",
+                parameter.variable or parameter.file,
+                f"{SEALED_FIELD}.{parameter.variable or parameter.file}",
+                sealed=True,
+            )
         )
     return found
 
 
 def binding_problem(binding: SecretBinding, entry: str, subject: PodSubject) -> Refusal | None:
     """Why a binding does not give an entry to a pod; None if it does. Its owner can mend it."""
-    name = binding.metadata.name
-    if binding.entry(entry) is None:
+    name, found = binding.metadata.name, binding.entry(entry)
+    if found is None:
         return _open(
             Reason.SECRET_NOT_FOUND,
             f"SecretBinding {name} has no entry {entry!r}; it has: {listed(sorted(binding.spec.by_name)) or 'none'}",
@@ -212,7 +285,8 @@ def binding_problem(binding: SecretBinding, entry: str, subject: PodSubject) -> 
             f"SecretBinding {name} has delivery: {binding.spec.delivery}, and a pod that is not of a run can only get"
             f" sealed values; its owner can set delivery: {SEALED}",
         )
-    return None
+    template = template_of(binding, found, FIELD) if found.template is not None else None
+    return template if isinstance(template, Refusal) else None
 
 
 def _final(message: str) -> Refusal:

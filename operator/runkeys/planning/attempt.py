@@ -26,7 +26,7 @@ from runkeys.planning.outcome import (
 )
 from runkeys.planning.own_pod import added_reader, is_unsealer, rewritten
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import TaskRequirements, task_requirements
+from runkeys.planning.requirements import PodIdentity, TaskRequirements, task_requirements
 from runkeys.planning.retry import RETRY_AFTER, refused_lately
 from runkeys.planning.status import ENDING, PATIENCE, Outcome, State, Verdict
 
@@ -235,7 +235,7 @@ class AttemptPlanner:
             return self._stalled(attempt, changed, end)
         if self.job.sealed:
             return self._deliver(pod, attempt, requirements)
-        return self._ensure_secret(attempt, requirements)
+        return self._ensure_secret(pod, attempt, requirements)
 
     def _outdated(self, attempt: AttemptStatus, changed: Refusal) -> AttemptStep | None:
         """The end of an attempt that an operator of another version began, and whose pod is not as this one makes it.
@@ -276,7 +276,9 @@ class AttemptPlanner:
             permanent=False,
         )
 
-    def _ensure_secret(self, attempt: AttemptStatus, requirements: TaskRequirements) -> AttemptStep:
+    def _ensure_secret(
+        self, pod: PodView, attempt: AttemptStatus, requirements: TaskRequirements
+    ) -> AttemptStep:
         intended = None
         if not attempt.exposures:
             changes = {
@@ -287,7 +289,9 @@ class AttemptPlanner:
         job, metadata = self.job, self.obs.run.metadata
         labels = object_labels(metadata.name, metadata.uid, self.task.name)
         manifest = manifests.secret(metadata.namespace, job.name, job.uid, labels)
-        ensure = EnsureSecret(self.task.name, job.name, job.uid, manifest, requirements.references, None)
+        ensure = EnsureSecret(
+            self.task.name, job.name, job.uid, manifest, requirements.references, None, self._identity(pod)
+        )
         return AttemptStep(attempt, provision=ensure, intended=intended)
 
     def _deliver(self, pod: PodView, attempt: AttemptStatus, requirements: TaskRequirements) -> AttemptStep:
@@ -298,8 +302,13 @@ class AttemptPlanner:
         intended = None
         if attempt.sealed is None or attempt.sealed.request != request.uid:
             intended = certificate_requests.intended(attempt, request)
-        action = Deliver(self.task.name, self.job.name, request, requirements.references, None)
+        action = Deliver(
+            self.task.name, self.job.name, request, requirements.references, None, self._identity(pod)
+        )
         return AttemptStep(attempt, provision=action, intended=intended)
+
+    def _identity(self, pod: PodView) -> PodIdentity:
+        return PodIdentity(self.obs.run.metadata.namespace, pod.service_account, pod.name, pod.uid)
 
     def _stalled(self, attempt: AttemptStatus, refusal: Refusal, *due: datetime) -> AttemptStep:
         verdict = Verdict(State.WAITING, refusal.reason, str(refusal), refusal)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 
 from runkeys import sealing
-from runkeys.api import BindingEntry, SecretBinding, SecretKeySelector, Task, TaskSecret, WorkflowRun
+from runkeys._text.templates import Template
+from runkeys.api import (
+    BindingEntry,
+    SecretBinding,
+    SecretKeySelector,
+    StoreFieldSelector,
+    Task,
+    TaskSecret,
+    WorkflowRun,
+)
 from runkeys.api.binding import NAMESPACE, ON_COMPLETION, ON_START, SEALED, SECRET
 from runkeys.names import is_reserved_variable, is_variable_name, secret_variable
 from runkeys.planning.bindings import Bindings, binding_refusals, bindings_of, requester_of
@@ -20,14 +30,58 @@ from runkeys.planning.pod_template import (
     template_refusals,
 )
 from runkeys.planning.refusal import Reason, Refusal, listed
+from runkeys.planning.templates import template_of
 
 
 @dataclass(frozen=True)
 class SealedValue:
-    """A sealed value, and the only place where it can be unsealed."""
+    """A sealed value, and the only place where it can be unsealed.
+
+    :ivar at: of a parameter of a pod: when the pod was created, which must be before the parameter expires.
+    """
 
     text: str
     context: sealing.Context
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class StoreValue:
+    """A field of what a SecretStore answers for a path, read as the pod's service account.
+
+    :ivar leased: the store creates a credential for this pod alone, which is revoked at its end.
+    """
+
+    store: str
+    role: str
+    path: str
+    field: str
+    leased: bool = False
+
+
+@dataclass(frozen=True)
+class TemplateValue:
+    """A value that is put together from others.
+
+    :ivar parts: one for each entry that the template refers to. They are read, and are not delivered by themselves.
+    """
+
+    template: Template
+    parts: tuple[SecretReference, ...]
+
+
+Source = SecretKeySelector | SealedValue | StoreValue
+"""Where a value comes from that is read."""
+
+
+@dataclass(frozen=True)
+class PodIdentity:
+    """The pod that values are for: a store decides by its service account what it may read."""
+
+    namespace: str
+    service_account: str
+    name: str
+    uid: str
 
 
 @dataclass(frozen=True)
@@ -36,15 +90,16 @@ class SecretReference:
 
     :ivar variable: name of the variable; of a file empty.
     :ivar file: name of the file; of a variable empty.
-    :ivar binding: name of the SecretBinding; empty for a value of the run's own.
-    :ivar entry: name in the binding, or of the field in the run's sealedInput.
+    :ivar binding: name of the SecretBinding; empty for a value of the run's or the pod's own.
+    :ivar entry: name in the binding, of the field in the run's sealedInput, or of the variable or file of a
+        pod's parameter.
     :ivar field: path of the task's entry in the run, for messages.
     :ivar sealed: delivery is sealed, so the value must be one that can be sealed.
     """
 
     variable: str
     file: str
-    source: SecretKeySelector | SealedValue
+    source: Source | TemplateValue
     binding: str
     entry: str
     field: str
@@ -55,12 +110,23 @@ class SecretReference:
         """The source in words."""
         if self.binding:
             return f"entry {self.entry!r} of SecretBinding {self.binding}"
+        if isinstance(self.source, SealedValue) and isinstance(self.source.context, sealing.PodParameter):
+            return f"the sealed parameter {self.entry!r}"
         return f"field {self.entry!r} of the run's sealedInput"
 
     @property
     def key(self) -> str:
         """The key in the attempt's Secret. No variable has a dot in its name."""
         return self.variable or f"file.{self.file}"
+
+
+def read_by(references: Iterable[SecretReference]) -> Iterator[SecretReference]:
+    """What has to be read for ``references``: in place of a template its parts."""
+    for reference in references:
+        if isinstance(reference.source, TemplateValue):
+            yield from reference.source.parts
+        else:
+            yield reference
 
 
 INPUT_LIFETIME = 3600
@@ -128,14 +194,18 @@ def support_refusal(
     )
 
 
-def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> SecretKeySelector | SealedValue:
-    """Where the value of a binding's entry comes from.
+def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> Source:
+    """Where the value of a binding's entry comes from, which is no template.
 
     Anybody may give a personal binding any name, so neither its name nor a ``scope`` opens anything there: its owner
     does, who alone may write it.
     """
     if entry.secret_key_ref is not None:
         return entry.secret_key_ref
+    if entry.value is not None:
+        return _in_store(entry.value, leased=False)
+    if entry.lease is not None:
+        return _in_store(entry.lease, leased=True)
     context: sealing.Context
     if binding.spec.owner is not None:
         context = sealing.PersonalEntry(namespace, binding.spec.owner.username, entry.name)
@@ -144,6 +214,64 @@ def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> Se
     else:
         context = sealing.BindingEntry(namespace, binding.metadata.name, entry.name)
     return SealedValue(entry.sealed or "", context)
+
+
+def _in_store(selector: StoreFieldSelector, *, leased: bool) -> StoreValue:
+    return StoreValue(selector.store, selector.role, selector.path, selector.field, leased)
+
+
+def lease_refusal(binding: SecretBinding, entry: BindingEntry, where: str) -> Refusal | None:
+    """Why an entry is not served; None if it is. This version cannot revoke leases, so it opens none."""
+    if entry.lease is None:
+        return None
+    return Refusal(
+        Reason.LEASES_UNAVAILABLE,
+        where,
+        f"entry {entry.name!r} of SecretBinding {binding.metadata.name} is a lease, which this version of the operator"
+        " does not revoke and therefore does not open; use value for a path that gives no lease",
+        permanent=False,
+    )
+
+
+def reference_to(
+    namespace: str,
+    binding: SecretBinding,
+    entry: BindingEntry,
+    field: str,
+    *,
+    variable: str = "",
+    file: str = "",
+    sealed: bool = False,
+) -> SecretReference | Refusal:
+    """The reference to an entry of a binding, or what is wrong with its template.
+
+    :param field: path of what asks for it, for messages.
+    """
+    name = binding.metadata.name
+    template = template_of(binding, entry, field) if entry.template is not None else None
+    if isinstance(template, Refusal):
+        return template
+    read = [entry] if template is None else [binding.spec.by_name[part] for part in template.names]
+    for item in read:
+        refusal = lease_refusal(binding, item, field)
+        if refusal is not None:
+            return refusal
+    parts = [
+        SecretReference(
+            *(variable, file) if template is None else ("", ""),
+            source_of(namespace, binding, item),
+            name,
+            item.name,
+            field,
+            sealed and template is None,
+        )
+        for item in read
+    ]
+    if template is None:
+        return parts[0]
+    return SecretReference(
+        variable, file, TemplateValue(template, tuple(parts)), name, entry.name, field, sealed
+    )
 
 
 def task_requirements(
@@ -292,10 +420,9 @@ def _resolve(run: WorkflowRun, item: TaskSecret, where: str, entries: _Entries) 
     found = _look_up(run, item.secret or "", f"{where}.secret", entries)
     if isinstance(found, Refusal):
         return found
-    binding, entry = found
-    name = binding.metadata.name
-    value = source_of(run.metadata.namespace, binding, entry)
-    return SecretReference(variable_of(item), item.file or "", value, name, entry.name, f"{where}.secret")
+    return reference_to(
+        run.metadata.namespace, *found, f"{where}.secret", variable=variable_of(item), file=item.file or ""
+    )
 
 
 def _input_source(run: WorkflowRun, field: str, where: str) -> SealedValue | Refusal:

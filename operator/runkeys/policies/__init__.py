@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from runkeys.planning.requirements import SealedSupport
-from runkeys.policies import asking, bindings, objects, operator, runs
+from runkeys.policies import asking, bindings, objects, operator, runs, stores
 from runkeys.policies.account import Account
 from runkeys.policies.cel import Object
 from runkeys.policies.shown import shown
@@ -47,8 +47,16 @@ VALIDATING_RULES: dict[str, Callable[[Account], Object]] = {
     "shown": shown,
     "operator": operator.operator,
     "recipients": objects.recipients,
+    "stores": stores.stores,
+    "tokens": stores.tokens,
 }
 """The requirements of each policy: functions, whose docstrings say why they exist."""
+
+
+STORE_NAMESPACES = "store-namespaces"
+"""The policy that is there only where stores are used."""
+
+_OF_THE_OPERATOR = ("operator", "tokens")
 
 
 def build(account: Account, namespaces: Sequence[str] = (), *, mutating: bool = True) -> list[Object]:
@@ -59,6 +67,7 @@ def build(account: Account, namespaces: Sequence[str] = (), *, mutating: bool = 
     """
     policies = [
         *((VALIDATING, name, make(account)) for name, make in VALIDATING_RULES.items()),
+        *([(VALIDATING, STORE_NAMESPACES, stores.store_namespaces(account))] if account.audiences else []),
         *([(MUTATING, "requester", runs.requester())] if mutating else []),
     ]
     return [
@@ -117,8 +126,10 @@ def _with_binding(
     metadata = {"name": account.name_of(name)}
     yield {"apiVersion": API, "kind": kind, "metadata": metadata, "spec": spec}
     # The operator is held to its job wherever it acts.
-    selector = _in(namespaces) if namespaces and name != "operator" else {}
+    selector = _in(namespaces) if namespaces and name not in _OF_THE_OPERATOR else {}
     binding: Object = {"policyName": account.name_of(name)}
+    if "paramKind" in spec:  # each object of that kind is asked, and all must agree
+        binding["paramRef"] = {"parameterNotFoundAction": "Allow", "selector": {}}
     if kind == VALIDATING:
         binding["validationActions"] = ["Deny"]
     binding["matchResources"] = {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runkeys.planning.requirements import UNSEAL_RESOURCES, SealedSupport
-from runkeys.policies import API, MUTATING, Account, build, build_asking
+from runkeys.policies import API, MUTATING, STORE_NAMESPACES, Account, build, build_asking
 from runkeys.policies.asking import resources_cel
 from runkeys.policies.cel import Object
 
@@ -16,7 +16,8 @@ HEADER = "# Generated from operator/runkeys/policies/ by `make policies`. Do not
 
 _NAMESPACE, _NAME, _SERVED = "RELEASE-NAMESPACE", "ACCOUNT-NAME", "SERVED-NAMESPACE"
 _IMAGE, _RESOURCES = "OPERATOR-IMAGE", "UNSEAL-RESOURCES"
-_ACCOUNT = Account.service_account(_NAMESPACE, _NAME)
+_AUDIENCE = "STORE-AUDIENCE"
+_ACCOUNT = Account.service_account(_NAMESPACE, _NAME, (_AUDIENCE,))
 _SELECTOR = re.compile(r"( +)namespaceSelector:\n(?:\1 +.*\n|\1- .*\n)*?\1 +.*" + _SERVED + r"\n")
 
 
@@ -31,7 +32,15 @@ def plain_files(account: Account, namespaces: Sequence[str] = ()) -> dict[str, s
 
 def chart_template() -> str:
     """Return the chart's template: the same policies for the release's own account and served namespaces."""
-    return _template(".Values.installPolicies", build(_ACCOUNT, [_SERVED]))
+    return _template(
+        ".Values.installPolicies", [item for item in build(_ACCOUNT, [_SERVED]) if not _is_for_stores(item)]
+    )
+
+
+def chart_template_for_stores() -> str:
+    """Return the chart's template of the policy that is there only where SecretStores are used."""
+    items = [item for item in build(_ACCOUNT, [_SERVED]) if _is_for_stores(item)]
+    return _template("and .Values.installPolicies .Values.stores.enabled", items)
 
 
 def chart_template_for_pods() -> str:
@@ -55,6 +64,7 @@ def _template(condition: str, items: Sequence[Object]) -> str:
             has = f'.Capabilities.APIVersions.Has "{API}/{MUTATING}"'
             one = f"{{{{- if {has} }}}}\n{one}{{{{- end }}}}\n"
         text += one
+    text = text.replace(f'["{_AUDIENCE}"]', '{{ include "runkeys.storeAudiences" $ }}')
     text = text.replace(_NAMESPACE, "{{ $.Release.Namespace }}").replace(
         _NAME, '{{ include "runkeys.name" $ }}'
     )
@@ -65,6 +75,10 @@ def _served_by_the_release(found: re.Match[str]) -> str:
     indent = found[1]
     include = f'{{{{- include "runkeys.served" $ | nindent {len(indent) + 2} }}}}'
     return f"{indent}namespaceSelector:\n{indent}  {include}\n"
+
+
+def _is_for_stores(item: Object) -> bool:
+    return bool(item["metadata"]["name"] == _ACCOUNT.name_of(STORE_NAMESPACES))
 
 
 def _is_mutating(item: Object) -> bool:
@@ -89,22 +103,30 @@ def main(arguments: list[str]) -> int:
     :return: exit code: 0, or 2 for wrong arguments.
     """
     match arguments:
-        case ["write", folder, template, for_pods]:
+        case ["write", folder, template, for_pods, for_stores]:
             Path(folder).mkdir(parents=True, exist_ok=True)
             for name, text in plain_files(Account.service_account("runkeys-system", "runkeys")).items():
                 (Path(folder) / name).write_text(text, encoding="utf-8")
             Path(template).write_text(chart_template(), encoding="utf-8")
             Path(for_pods).write_text(chart_template_for_pods(), encoding="utf-8")
+            Path(for_stores).write_text(chart_template_for_stores(), encoding="utf-8")
         case ["print", username, namespace, *namespaces] if not username.startswith("-"):
             files = plain_files(Account(username, namespace), namespaces)
             sys.stdout.write("".join(files.values()))
+        case ["print-with-stores", audiences, username, namespace, *namespaces] if not audiences.startswith(
+            "-"
+        ):
+            account = Account(username, namespace, tuple(audiences.split(",")))
+            sys.stdout.write("".join(plain_files(account, namespaces).values()))
         case ["print-for-pods", image, username, namespace, *namespaces] if not image.startswith("-"):
             items = build_asking(Account(username, namespace), namespaces, support=SealedSupport(image=image))
             sys.stdout.write("".join(f"---\n{_yaml(item)}" for item in items))
         case _:
             sys.stderr.write(
-                "usage: python -m runkeys.policies write FOLDER TEMPLATE TEMPLATE-FOR-PODS\n"
+                "usage: python -m runkeys.policies write FOLDER TEMPLATE TEMPLATE-FOR-PODS TEMPLATE-FOR-STORES\n"
                 "       python -m runkeys.policies print USERNAME OPERATOR-NAMESPACE [SERVED-NAMESPACE...]\n"
+                "       python -m runkeys.policies print-with-stores AUDIENCE[,AUDIENCE...] USERNAME OPERATOR-NAMESPACE"
+                " [SERVED-NAMESPACE...]\n"
                 "       python -m runkeys.policies print-for-pods OPERATOR-IMAGE USERNAME OPERATOR-NAMESPACE"
                 " [SERVED-NAMESPACE...]\n"
             )

@@ -13,15 +13,17 @@ class Account:
     """The account that the policies treat as the operator.
 
     :ivar username: as the API server knows it. :ivar namespace: where its sealing keys are.
+    :ivar audiences: of SecretStores that it may request tokens of pods for; none: it uses no store.
     """
 
     username: str
     namespace: str
+    audiences: tuple[str, ...] = ()
 
     @classmethod
-    def service_account(cls, namespace: str, name: str) -> Account:
+    def service_account(cls, namespace: str, name: str, audiences: tuple[str, ...] = ()) -> Account:
         """A service account of the operator's own namespace."""
-        return cls(f"{SERVICE_ACCOUNT}{namespace}:{name}", namespace)
+        return cls(f"{SERVICE_ACCOUNT}{namespace}:{name}", namespace, audiences)
 
     @staticmethod
     def home_of(username: str) -> str:

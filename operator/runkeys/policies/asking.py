@@ -18,6 +18,7 @@ from runkeys.api import GROUP
 from runkeys.names import (
     ASK,
     ASK_CONTAINERS,
+    ASK_SEALED,
     ASK_VALUE,
     ENVIRONMENT_VOLUME,
     OBJECT_PREFIX,
@@ -28,12 +29,21 @@ from runkeys.names import (
     STAMP_ASKED,
     STAMP_CONTAINERS,
     STAMP_CREATED_BY,
+    STAMP_SEALED,
     UNSEALER,
     is_reserved_variable,
 )
 from runkeys.planning import manifests
 from runkeys.planning.access import USE
-from runkeys.planning.asking_pod import GRAMMAR, LONGEST_ASK, MOST_BINDINGS, MOST_ENTRIES
+from runkeys.planning.asking_pod import (
+    GRAMMAR,
+    LONGEST_ASK,
+    LONGEST_SEALED,
+    MOST_BINDINGS,
+    MOST_ENTRIES,
+    MOST_PARAMETERS,
+    SEALED_GRAMMAR,
+)
 from runkeys.planning.kubelet import SECRETS_VOLUME
 from runkeys.planning.requirements import SealedSupport
 from runkeys.policies.account import Account
@@ -56,8 +66,14 @@ _NOT_OF_A_RUN = (
 
 _ASKED = {
     "asked": f"object.metadata.?annotations[?{text(ASK)}].orValue('')",
+    "sealed": f"object.metadata.?annotations[?{text(ASK_SEALED)}].orValue('')",
+    "parameters": f"size(variables.sealed) > {LONGEST_SEALED} || variables.sealed.trim() == '' ? []"
+    " : variables.sealed.split(',').map(e, e.trim())",
+    # A parameter is called as what carries it.
+    "brought": "variables.parameters.map(p, p.split('=')[0])",
     # More is not looked at, and refused: to split it would cost more than a policy has.
-    "entries": f"size(variables.asked) > {LONGEST_ASK} ? [] : variables.asked.split(',').map(e, e.trim())",
+    "entries": f"size(variables.asked) > {LONGEST_ASK} || (variables.asked.trim() == '' && variables.sealed != '')"
+    " ? [] : variables.asked.split(',').map(e, e.trim())",
     # Step by step the variable of each entry, as runkeys.names.secret_variable has it: each with the entry before it.
     "keys": "variables.entries.map(e, [e, e.split('@')[0].split('=')[0].split('/')"
     "[size(e.split('@')[0].split('=')[0].split('/')) - 1]])",
@@ -67,8 +83,9 @@ _ASKED = {
     " + p[2].substring(1).split('').map(c, c.matches('^[A-Z]$') ? '_' + c : c).join('')).upperAscii()])",
     "carriers": "variables.upper.map(u, [u[0], u[1], u[0].contains('@') ? '' : u[0].contains('=')"
     " ? u[0].split('=', 2)[1] : 'SECRET_' + u[2]])",
-    "names": "variables.carriers.map(c, c[2]).filter(n, n != '')",
-    "files": "variables.entries.filter(e, e.contains('@')).map(e, e.split('@', 2)[1])",
+    "names": "variables.carriers.map(c, c[2]).filter(n, n != '') + variables.brought.filter(b, !b.startsWith('@'))",
+    "files": "variables.entries.filter(e, e.contains('@')).map(e, e.split('@', 2)[1])"
+    " + variables.brought.filter(b, b.startsWith('@')).map(b, b.substring(1))",
 }
 
 
@@ -81,13 +98,15 @@ def inject(support: SealedSupport) -> Object:
         ".orValue(size(object.spec.containers) == 1 ? object.spec.containers[0].name : '')"
         ".split(',').map(n, n.trim()).filter(n, n != '')",
         # What code that uses the SDK asks for is an entry; this says what carries it.
-        "carried": "'{' + variables.carriers.map(c, '\"' + c[1] + '\":\"' + (c[2] == '' ? 'file:'"
-        " + c[0].split('@', 2)[1] : c[2]) + '\"').join(',') + '}'",
+        "carried": "'{' + (variables.carriers.map(c, '\"' + c[1] + '\":\"' + (c[2] == '' ? 'file:'"
+        " + c[0].split('@', 2)[1] : c[2]) + '\"') + variables.brought.map(b, b.startsWith('@') ? '\"' + b.substring(1)"
+        " + '\":\"file:' + b.substring(1) + '\"' : '\"' + b + '\":\"' + b + '\"')).join(',') + '}'",
     }
     certificate = manifests.certificate_source() | {
         "userAnnotations": _Map(
             {
                 STAMP_ASKED: _Cel("variables.asked"),
+                STAMP_SEALED: _Cel("variables.sealed"),
                 STAMP_CONTAINERS: _Cel("variables.wanted.join(',')"),
                 STAMP_CREATED_BY: _Cel(WHO),
             }
@@ -171,7 +190,8 @@ def asking(account: Account, support: SealedSupport) -> Object:
         "sources": "variables.holders.map(v, [string(v.name), string(size(v.projected.sources)),"
         f" string({first}.?keyType.orValue('')), string({first}.?credentialBundlePath.orValue('')),"
         f" string({stamp}[?{text(STAMP_ASKED)}].orValue('')), string({stamp}[?{text(STAMP_CREATED_BY)}].orValue('')),"
-        f" string(size({stamp}.orValue({{}}))), string({stamp}[?{text(STAMP_CONTAINERS)}].orValue(''))])",
+        f" string(size({stamp}.orValue({{}}))), string({stamp}[?{text(STAMP_CONTAINERS)}].orValue('')),"
+        f" string({stamp}[?{text(STAMP_SEALED)}].orValue(''))])",
         # As it was when the pod was stamped: other policies may have added containers since.
         "wanted": "size(variables.sources) == 1 ? variables.sources[0][7].split(',').filter(n, n != '') : []",
         "openers": f"object.spec.?initContainers.orValue([]).filter(c, c.name == {text(UNSEALER)})",
@@ -195,7 +215,8 @@ def asking(account: Account, support: SealedSupport) -> Object:
             f" the label; set {ASK}: {ASK_VALUE} and the annotation of that name, and leave the rest out",
         ),
         check(
-            f"size(variables.asked) <= {LONGEST_ASK} && size(variables.entries) > 0"
+            f"size(variables.asked) <= {LONGEST_ASK}"
+            " && (size(variables.entries) > 0 || size(variables.parameters) > 0)"
             f" && size(variables.entries) <= {MOST_ENTRIES} && size(variables.more{MOST_BINDINGS}) == 0"
             f" && variables.entries.all(e, e.matches({text(GRAMMAR)}))",
             f"annotation {ASK} must list what the pod asks for, separated by commas, as binding/entry,"
@@ -210,11 +231,19 @@ def asking(account: Account, support: SealedSupport) -> Object:
             ),
         ),
         check(
+            f"size(variables.sealed) <= {LONGEST_SEALED} && size(variables.parameters) <= {MOST_PARAMETERS}"
+            f" && variables.parameters.all(p, p.matches({text(SEALED_GRAMMAR)}))",
+            f"annotation {ASK_SEALED} must list sealed parameters, separated by commas, as VARIABLE=rk1.… or"
+            f" @file=rk1.…; at most {MOST_PARAMETERS} in {LONGEST_SEALED} characters; seal them with:"
+            " runkeys seal --for-pods",
+        ),
+        check(
             "variables.names.all(n, variables.names.filter(m, m == n).size() == 1)"
             " && variables.files.all(f, variables.files.filter(g, g == f).size() == 1)"
             f" && variables.names.all(n, !({reserved}))",
-            f"annotation {ASK} gives two entries the same variable or file, or a variable that decides which program"
-            " runs (PATH, LD_*, KUBERNETES_*, PYTHON*); give one of them another name: binding/entry=VARIABLE",
+            f"annotation {ASK} or {ASK_SEALED} gives two secrets the same variable or file, or a variable that decides"
+            " which program runs (PATH, LD_*, KUBERNETES_*, PYTHON*); give one of them another name:"
+            " binding/entry=VARIABLE",
         ),
         check(
             "size(variables.sources) == 1",
@@ -226,7 +255,7 @@ def asking(account: Account, support: SealedSupport) -> Object:
             "variables.sources.all(s, s == ["
             f"{text(RECIPIENT_VOLUME)}, '1', {text(certificate['keyType'])},"
             f" {text(certificate['credentialBundlePath'])},"
-            f" variables.asked, {WHO}, '3', s[7]]"
+            f" variables.asked, {WHO}, '4', s[7], variables.sealed]"
             f" && s[7] == object.metadata.?annotations[?{text(ASK_CONTAINERS)}].orValue(s[7])"
             ".split(',').map(n, n.trim()).filter(n, n != '').join(','))",
             f"the certificate source in volume {RECIPIENT_VOLUME} is not the one that admission adds for this request;"
@@ -334,7 +363,7 @@ def asking_frozen(account: Account) -> Object:
     del account
     notes = [
         f"object.metadata.?annotations[?{text(key)}] == oldObject.metadata.?annotations[?{text(key)}]"
-        for key in (ASK, ASK_CONTAINERS)
+        for key in (ASK, ASK_SEALED, ASK_CONTAINERS)
     ]
     images = " && ".join(
         f"object.spec.?{field}.orValue([]).map(c, c.image) == oldObject.spec.?{field}.orValue([]).map(c, c.image)"
@@ -347,8 +376,8 @@ def asking_frozen(account: Account) -> Object:
         ),
         check(
             " && ".join(notes),
-            f"the annotations {ASK} and {ASK_CONTAINERS} count when a pod is created, and cannot be changed; create"
-            " another pod",
+            f"the annotations {ASK}, {ASK_SEALED} and {ASK_CONTAINERS} count when a pod is created, and cannot be"
+            " changed; create another pod",
         ),
         check(
             images,

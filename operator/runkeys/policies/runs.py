@@ -119,7 +119,8 @@ def frozen(_: Account) -> Object:
 
 _ROTATE = "what was sent may now be in the audit log; treat it as known to others and replace it"
 _SEALED = r'"sealed"\s*:\s*"([^r"]|r[^k"]|rk[^1"]|rk1[^."])'
-_PLAIN_ENTRY = r'"secrets"\s*:\s*\[[^\]]*"(value|data|stringData)"\s*:'
+# An object there names a field of a SecretStore.
+_PLAIN_ENTRY = r'"secrets"\s*:\s*\[[^\]]*("(data|stringData)"\s*:|"value"\s*:\s*[^{\s])'
 _SEALED_INPUT = r'"sealedInput"\s*:\s*\{(\s*"([^"\\]|\\.)*"\s*:\s*"rk1\.[^"]*"\s*,?)*\s*\}'
 
 
@@ -154,7 +155,10 @@ def plaintext(_: Account) -> Object:
 
 
 def status(account: Account) -> Object:
-    """Only the operator writes status: it trusts the status that it finds after a restart."""
+    """Only the operator writes status: it trusts the status that it finds after a restart.
+
+    That of a SecretStore it does not trust, and several operators of a cluster may write it.
+    """
     only = check(
         f"{WHO} == {text(account.username)}",
         f"only the operator, {account.username}, writes the status of WorkflowRuns, SecretBindings and"

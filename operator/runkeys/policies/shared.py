@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runkeys._text.words import shell
+from runkeys.api import SecretBinding, SecretStore
 from runkeys.names import SERVICE_ACCOUNT
-from runkeys.planning.access import RECONCILED, role
+from runkeys.planning.access import RECONCILED, role, role_name
 from runkeys.policies.cel import WHO, filled, in_quotes, listed, quoted, text, word
 
 _COLLECTORS = [
@@ -31,17 +32,19 @@ GRANT = "<grant>"
 """Where a message has the command of `granted_by`."""
 
 
-def granted_by(verb: str, binding: str) -> dict[str, str]:
+def granted_by(
+    verb: str, binding: str, kind: type[SecretBinding | SecretStore] = SecretBinding
+) -> dict[str, str]:
     """Return the texts for a message with `GRANT`: the same command as that of :func:`runkeys.planning.access.grant`.
 
     The name is quoted, since the author of the object chooses it and somebody else may run the command.
     """
     in_json = f"{binding}.replace('\\\\', '\\\\\\\\').replace('\"', '\\\\\"')"
-    name = f"{verb}-<binding>"
+    name = role_name(verb, "<binding>", kind)
     command = filled(
         f"echo <role> | kubectl -n <namespace> apply -f - && kubectl -n <namespace> create rolebinding <name> <option>"
         f" <subject>{RECONCILED}",
-        role=in_quotes(f"({filled(role(verb, '<binding>'), binding=in_json)})"),
+        role=in_quotes(f"({filled(role(verb, '<binding>', kind), binding=in_json)})"),
         namespace="request.namespace",
         name=word(name, binding=binding),
         option=word(f"--role={name}", binding=binding),

@@ -97,7 +97,7 @@ class Context:
     def __post_init__(self) -> None:
         if type(self) is Context:
             raise TypeError(
-                "Context names no place; use BindingEntry, PersonalEntry, NamespaceEntry or RunInput"
+                "Context names no place; use BindingEntry, PersonalEntry, NamespaceEntry, RunInput or PodParameter"
             )
         for field in fields(self):
             part: str = getattr(self, field.name)
@@ -167,6 +167,21 @@ class RunInput(Context):
 
     def __str__(self) -> str:
         return f"input {self.field} of runs of {self.requester} in namespace {self.namespace}"
+
+
+@dataclass(frozen=True)
+class PodParameter(Context):
+    """A parameter of pods of one service account that ask for secrets themselves.
+
+    Its value begins with the time until which a pod may bring it: :mod:`runkeys.sealing.parameter`.
+    """
+
+    label: ClassVar[str] = "pod-parameter"
+    namespace: str
+    service_account: str
+
+    def __str__(self) -> str:
+        return f"parameter of pods of service account {self.service_account} in namespace {self.namespace}"
 
 
 @dataclass(frozen=True)

@@ -114,12 +114,15 @@ class PolicyCheck:
         operator_namespace: str | None,
         clock: Callable[[], float] = time.monotonic,
         policy_set: PolicySet = FOR_RUNS,
+        audiences: tuple[str, ...] = (),
     ) -> None:
         """Prepare the checks. No request is sent yet.
 
         :param namespaces: those that are served; empty: all.
         :param operator_namespace: where the sealing keys are.
+        :param audiences: of SecretStores, of which the operator may request tokens.
         """
+        self._audiences = audiences
         self._kube = kube
         self._set = policy_set
         self._namespaces = tuple(namespaces)
@@ -313,7 +316,7 @@ class PolicyCheck:
     async def _expect(self) -> Built:
         """Return the required specs, for this operator's username and for the kinds of policies that the server has."""
         username = self._username
-        account = Account(username, self._operator_namespace or Account.home_of(username))
+        account = Account(username, self._operator_namespace or Account.home_of(username), self._audiences)
         kinds = {entry["name"] for entry in await self._kube.discover(_RESOURCES[MUTATING])}
         mutating = _RESOURCES[MUTATING].plural in kinds
 

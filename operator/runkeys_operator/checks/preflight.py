@@ -29,6 +29,7 @@ from runkeys_operator.kube import (
     REVEALS,
     RUNS,
     SECRETS,
+    STORES,
     Json,
     Kube,
     Resource,
@@ -86,6 +87,22 @@ NEEDED_SEALED = (
     *(Right(verb, REQUESTS) for verb in ("list", "watch", "delete")),
     Right("patch", REQUESTS, "status"),
 )
+
+
+# With stores.enabled besides, for the cluster as a whole. Requests for tokens are granted by each namespace.
+NEEDED_STORES = (
+    *(Right(verb, STORES) for verb in ("get", "list", "watch")),
+    Right("patch", STORES, "status"),
+)
+
+
+async def store_audiences(kube: Kube, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of which tokens are requested: none if the operator may not read SecretStores; said once, here."""
+    missing = await _missing(kube, None, NEEDED_STORES) if wanted else []
+    if missing:
+        log.error("SecretStores are not read: %s", _refusal(None, missing))
+        return ()
+    return wanted
 
 
 async def sealed_support(kube: Kube, wanted: SealedSupport, namespaces: tuple[str, ...]) -> SealedSupport:
@@ -174,7 +191,7 @@ async def _check_kinds(kube: Kube) -> None:
         served = {entry["name"] for entry in await kube.discover(RUNS)}
     except NotFound:
         served = set()
-    if not {RUNS.plural, f"{RUNS.plural}/status", BINDINGS.plural, REVEALS.plural} <= served:
+    if not {RUNS.plural, f"{RUNS.plural}/status", BINDINGS.plural, REVEALS.plural, STORES.plural} <= served:
         raise StartError(f"the CRDs of {RUNS.group}/{RUNS.version} are not installed: kubectl apply -f crds/")
 
 

@@ -137,7 +137,8 @@ def _bindings_in(document: dict[str, Any]) -> list[SecretBinding]:
 
 def _sealed_in(binding: SecretBinding) -> list[tuple[str, SealedValue]]:
     namespace, name = binding.metadata.namespace, binding.metadata.name
-    sources = [(entry.name, source_of(namespace, binding, entry)) for entry in binding.spec.secrets]
+    entries = [entry for entry in binding.spec.secrets if entry.sealed is not None]
+    sources = [(entry.name, source_of(namespace, binding, entry)) for entry in entries]
     return [
         (f"SecretBinding {namespace}/{name}, entry {entry!r}", source)
         for entry, source in sources

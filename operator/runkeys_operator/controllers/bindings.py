@@ -9,8 +9,8 @@ from datetime import datetime
 from runkeys.api import Condition, SecretBinding
 from runkeys.api.binding import EntryStatus, SecretBindingStatus
 from runkeys.api.conditions import next_condition
-from runkeys.planning.refusal import Reason
-from runkeys.planning.requirements import SecretReference, source_of
+from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.requirements import reference_to
 from runkeys_operator.controllers.key import Key, Kind
 from runkeys_operator.controllers.reading import UnreadableError, parse, report_unreadable
 from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
@@ -53,6 +53,8 @@ class BindingController:
         self._generations: dict[Key, tuple[str, int]] = {}
         # Of the personal bindings that have been read since they changed.
         self._owners: dict[Key, str] = {}
+        # Which bindings had a SecretStore among their sources when they were last looked at.
+        self._of_store: dict[str, set[Key]] = {}
 
     def on_event(self, event: Json) -> None:
         """A SecretBinding was added, changed or deleted: its runs may be admitted now, or no longer."""
@@ -69,6 +71,20 @@ class BindingController:
         self._changed(key.namespace, key.name)
         if (owner := self._owners.pop(key, None)) is not None:
             self._changed(key.namespace, of_owner(owner))
+
+    def store_changed(self, name: str) -> None:
+        """A SecretStore is another than before: look again at the bindings that have values of it."""
+        for key in self._of_store.get(name, set()):
+            self._queue.add(key, urgency=Urgency.EVENT)
+            self._changed(key.namespace, key.name)
+
+    def _note_stores(self, key: Key, binding: SecretBinding) -> None:
+        used = (entry.value or entry.lease for entry in binding.spec.secrets)
+        names = {item.store for item in used if item is not None}
+        for name in [name for name in self._of_store if name not in names]:
+            self._of_store[name].discard(key)
+        for name in names:
+            self._of_store.setdefault(name, set()).add(key)
 
     def _note_owner(self, key: Key, binding: SecretBinding) -> None:
         owner = binding.spec.owner
@@ -89,6 +105,7 @@ class BindingController:
             await report_unreadable(self._kube, BINDINGS, key, error, self._now())
             return None
         self._note_owner(key, binding)
+        self._note_stores(key, binding)
         status = self._status(
             binding, [await self._check(binding, index) for index in range(len(binding.spec.secrets))]
         )
@@ -104,15 +121,12 @@ class BindingController:
 
     async def _check(self, binding: SecretBinding, index: int) -> EntryStatus:
         entry = binding.spec.secrets[index]
-        reference = SecretReference(
-            variable="",
-            file=entry.name,  # whether it is fit for a variable is for a task to say
-            source=source_of(binding.metadata.namespace, binding, entry),
-            binding=binding.metadata.name,
-            entry=entry.name,
-            field=f"spec.secrets[{index}].{'sealed' if entry.secret_key_ref is None else 'secretKeyRef'}",
+        namespace, field = binding.metadata.namespace, f"spec.secrets[{index}].{entry.source}"
+        # As a file: whether it is fit for a variable is for a task to say.
+        reference = reference_to(namespace, binding, entry, field, file=entry.name)
+        refusal = (
+            reference if isinstance(reference, Refusal) else await self._sources.check(namespace, [reference])
         )
-        refusal = await self._sources.check(binding.metadata.namespace, [reference])
         return EntryStatus(
             name=entry.name,
             ready=refusal is None,
@@ -137,6 +151,7 @@ class BindingController:
             observed_generation=binding.metadata.generation,
             secrets=f"{len(entries) - len(bad)}/{len(entries)}",
             entries=entries,
+            last_used=binding.status.last_used,
             conditions=[
                 self._condition(binding, "Ready", not bad and not nobody, reason, message),
                 self._condition(binding, "Stalled", bool(bad or nobody), reason, message),

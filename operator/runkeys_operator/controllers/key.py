@@ -15,10 +15,11 @@ class Kind(StrEnum):
     REVEAL = "reveal"
     REQUEST = "request"
     """A PodCertificateRequest."""
+    STORE = "store"
 
 
 class Key(NamedTuple):
-    """Names one object."""
+    """Names one object. ``namespace`` is empty for a kind that has none."""
 
     kind: Kind
     namespace: str

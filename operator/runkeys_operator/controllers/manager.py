@@ -19,13 +19,15 @@ from runkeys_operator.controllers.runs.controller import RunController
 from runkeys_operator.controllers.runs.executor import Executor
 from runkeys_operator.controllers.runs.observer import Observer
 from runkeys_operator.controllers.runs.resync import Resync
+from runkeys_operator.controllers.stores import StoreController
 from runkeys_operator.controllers.workqueue import ReconcileQueue
 from runkeys_operator.errors import Conflict
-from runkeys_operator.kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS, Kube, Resource
+from runkeys_operator.kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS, STORES, Kube, Resource
 from runkeys_operator.kube.watch import Sink
 from runkeys_operator.process import metrics
 from runkeys_operator.values.keys import Keys
 from runkeys_operator.values.sources import Sources
+from runkeys_operator.values.stores import Stores
 
 
 class Manager:
@@ -44,10 +46,12 @@ class Manager:
         policy_check: PolicyCheck,
         support: SealedSupport = NO_SUPPORT,
         pod_policy_check: PolicyCheck | None = None,
+        stores: Stores | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         now = clock or kube.clock.now
-        sources, owned = Sources(kube, keys), OwnedObjects()
+        stores = stores or Stores(kube)
+        sources, owned = Sources(kube, keys, stores), OwnedObjects()
         requests = CertificateRequests(kube, support)
         self.runs = RunController(
             kube,
@@ -59,23 +63,27 @@ class Manager:
             Resync(kube, owned, namespaces),
             now,
         )
-        asking = None
+        self._asking: AskingPods | None = None
         if pod_policy_check is not None:
-            asking = AskingPods(kube, queue, requests, sources, pod_policy_check, now)
+            self._asking = AskingPods(kube, queue, requests, sources, pod_policy_check, policy_check, now)
 
         def binding_changed(namespace: str, name: str) -> None:
             self.runs.binding_changed(namespace, name)
-            if asking is not None:
-                asking.binding_changed(namespace, name)
+            if self._asking is not None:
+                self._asking.binding_changed(namespace, name)
 
         bindings = BindingController(kube, queue, sources, now, binding_changed)
         reveals = RevealController(kube, queue, sources, Authorizer(kube), policy_check, now)
-        certificates = CertificateController(kube, queue, requests, owned.pods, self.runs.pod_asks, asking)
+        certificates = CertificateController(
+            kube, queue, requests, owned.pods, self.runs.pod_asks, self._asking
+        )
+        store_status = StoreController(kube, queue, stores, now, bindings.store_changed)
         self._controllers: dict[Kind, Controller] = {
             Kind.RUN: self.runs,
             Kind.BINDING: bindings,
             Kind.REVEAL: reveals,
             Kind.REQUEST: certificates,
+            Kind.STORE: store_status,
         }
         self.sinks: Mapping[Resource, Sink] = {
             RUNS: self.runs.on_event,
@@ -84,6 +92,7 @@ class Manager:
             BINDINGS: bindings.on_event,
             REVEALS: reveals.on_event,
             REQUESTS: certificates.on_event,
+            STORES: store_status.on_event,
         }
 
     async def reconcile(self, key: Key) -> float | None:
@@ -103,5 +112,7 @@ class Manager:
         await self.runs.expire()
 
     def policies_restored(self) -> None:
-        """The admission policies are in force again: runs that were refused for want of them go on."""
+        """Admission policies are in force again: what was refused for want of them can have its secrets."""
         self.runs.policies_restored()
+        if self._asking is not None:
+            self._asking.policies_restored()

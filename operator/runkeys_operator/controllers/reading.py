@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from runkeys.api import SecretBinding, WorkflowRun
+from runkeys.api import SecretBinding, SecretStore, WorkflowRun
 from runkeys.api.common import describe_invalid
 from runkeys.api.conditions import next_condition
 from runkeys.planning.refusal import Reason
@@ -15,7 +15,7 @@ from runkeys_operator.controllers.key import Key
 from runkeys_operator.kube import BINDINGS, Json, Kube, Resource
 from runkeys_operator.kube.selectors import OWNER, escaped
 
-Model = TypeVar("Model", WorkflowRun, SecretBinding)
+Model = TypeVar("Model", WorkflowRun, SecretBinding, SecretStore)
 
 
 class UnreadableError(Exception):
@@ -55,7 +55,7 @@ async def report_unreadable(
     if _without_times(error.status) == _without_times(status):
         return
     await kube.patch_status(
-        *(resource, key.namespace, key.name, status),
+        *(resource, key.namespace or None, key.name, status),
         resource_version=error.resource_version,
         metadata_only=True,
     )

@@ -20,7 +20,7 @@ from runkeys.api.common import describe_invalid
 from runkeys.api.reveal import SecretReveal, SecretRevealStatus
 from runkeys.planning.access import REVEAL
 from runkeys.planning.refusal import Reason, Refusal
-from runkeys.planning.requirements import SecretReference, source_of
+from runkeys.planning.requirements import reference_to
 from runkeys_operator.checks.access_review import Authorizer
 from runkeys_operator.checks.policies import REMEDY, PolicyCheck
 from runkeys_operator.controllers.key import Key, Kind
@@ -29,7 +29,8 @@ from runkeys_operator.controllers.workqueue import ReconcileQueue, Urgency
 from runkeys_operator.errors import Conflict, NotFound
 from runkeys_operator.kube import BINDINGS, EVENTS, REVEALS, Json, Kube
 from runkeys_operator.values.delivery import Asker, RecipientError
-from runkeys_operator.values.sources import SourceRefusedError, Sources
+from runkeys_operator.values.refused import SourceRefusedError
+from runkeys_operator.values.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -140,15 +141,10 @@ class RevealController:
             there = ", ".join(item.name for item in binding.spec.secrets)
             message = f"SecretBinding {name} has no entry {entry_name!r}; it has: {there}"
             raise _DeniedError(Refusal(Reason.SECRET_NOT_FOUND, "spec.entry", message, permanent=True))
-        reference = SecretReference(
-            variable="",
-            file="value",
-            source=source_of(namespace, binding, entry),
-            binding=name,
-            entry=entry_name,
-            field="spec.entry",
-        )
-        values = await self._sources.resolve(namespace, [reference])
+        reference = reference_to(namespace, binding, entry, "spec.entry", file="value")
+        if isinstance(reference, Refusal):
+            raise _DeniedError(reference)
+        values = await self._sources.resolve(namespace, [reference], None)
         await self._tell(reveal, binding)
         return asker.seal(values, namespace, reveal.metadata.uid)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -84,6 +85,19 @@ async def _metadata_only(
     return await handler(request)
 
 
+@contextmanager
+def _lost_if_closed() -> Iterator[None]:
+    """Makes of a session that is closed while an answer is read a connection that is lost, which kopf bears.
+
+    kopf closes the session of all its watches when the server refuses one of them. aiohttp then has a RuntimeError for
+    who reads on, on which kopf would end.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise aiohttp.ClientPayloadError(f"the session was closed: {error}") from error
+
+
 class _Readable(aiohttp.ClientResponse):
     """An answer as kopf can read it.
 
@@ -98,7 +112,9 @@ class _Readable(aiohttp.ClientResponse):
         return self
 
     async def json(self, **_: Any) -> Any:
-        found = documents.read(await self.read())
+        with _lost_if_closed():
+            data = await self.read()
+        found = documents.read(data)
         if isinstance(found, dict) and found.get("items", ()) is None:
             found["items"] = []
         return found
@@ -115,10 +131,11 @@ class _Lines:
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
         rest = b""
-        async for data in self._content.iter_chunked(size):
-            *lines, rest = (rest + data).split(b"\n")
-            if lines:
-                yield b"".join(documents.without_depths(line) + b"\n" for line in lines)
+        with _lost_if_closed():
+            async for data in self._content.iter_chunked(size):
+                *lines, rest = (rest + data).split(b"\n")
+                if lines:
+                    yield b"".join(documents.without_depths(line) + b"\n" for line in lines)
         yield documents.without_depths(rest)
 
 

@@ -14,4 +14,5 @@ from runkeys_operator.kube.resources import REQUESTS as REQUESTS
 from runkeys_operator.kube.resources import REVEALS as REVEALS
 from runkeys_operator.kube.resources import RUNS as RUNS
 from runkeys_operator.kube.resources import SECRETS as SECRETS
+from runkeys_operator.kube.resources import STORES as STORES
 from runkeys_operator.kube.resources import Resource as Resource

@@ -42,7 +42,7 @@ from runkeys_operator.kube.answers import (
 )
 from runkeys_operator.kube.clock import ServerClock
 from runkeys_operator.kube.login import BEFORE_SENDING, Login
-from runkeys_operator.kube.resources import SECRETS, SELF_REVIEWS, Resource
+from runkeys_operator.kube.resources import SECRETS, SELF_REVIEWS, SERVICE_ACCOUNTS, Resource
 from runkeys_operator.process import metrics
 from runkeys_operator.process.logs import get_logger
 
@@ -315,6 +315,37 @@ class Kube:
             body={**body, "metadata": metadata},
             accept=METADATA_ONLY if resource == SECRETS else "",
         )
+
+    async def request_token(
+        self,
+        namespace: str,
+        account: str,
+        *,
+        pod: tuple[str, str],
+        audience: str,
+        seconds: int,
+        labels: Mapping[str, str],
+    ) -> str:
+        """A token of a service account for one audience, which is void once the pod (name and uid) is gone.
+
+        :param labels: for admission, which sees nothing else of what the token is for.
+        """
+        name, uid = pod
+        body: Json = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "metadata": {"labels": dict(labels)},
+            "spec": {
+                "audiences": [audience],
+                "expirationSeconds": seconds,
+                "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid},
+            },
+        }
+        answer = await self._call("create", "POST", SERVICE_ACCOUNTS, namespace, account, "token", body=body)
+        token = (answer.get("status") or {}).get("token")
+        if not isinstance(token, str) or not token:
+            raise Unreachable(NO_API_SERVER, request=f"create {SERVICE_ACCOUNTS} {namespace}/{account}/token")
+        return token
 
     async def who_am_i(self) -> Json:
         """The server's answer to a SelfSubjectReview: `status.userInfo`, and the server's time as its creation."""

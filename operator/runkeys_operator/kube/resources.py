@@ -37,6 +37,7 @@ class Resource:
 
 RUNS = Resource(GROUP, VERSION, "workflowruns")
 BINDINGS = Resource(GROUP, VERSION, "secretbindings")
+STORES = Resource(GROUP, VERSION, "secretstores")
 REVEALS = Resource(GROUP, VERSION, "secretreveals")
 JOBS = Resource("batch", "v1", "jobs")
 PODS = Resource("", "v1", "pods")
@@ -45,4 +46,5 @@ EVENTS = Resource("", "v1", "events")
 REQUESTS = Resource("certificates.k8s.io", "v1", "podcertificaterequests")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 SELF_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews")
+SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts")
 CONFIG_MAPS = Resource("", "v1", "configmaps")

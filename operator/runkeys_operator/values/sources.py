@@ -1,4 +1,4 @@
-"""Resolves references to values: reads Secrets that a namespace opted in, unseals sealed values."""
+"""Resolves references to values: reads Secrets that a namespace opted in and stores, unseals sealed values."""
 
 from __future__ import annotations
 
@@ -6,18 +6,31 @@ import asyncio
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from runkeys import sealing
+from runkeys._text.templates import NotTextError, TooLongError
+from runkeys._text.times import to_seconds
 from runkeys._text.words import kubectl, shell
 from runkeys.api import SecretKeySelector
 from runkeys.planning.access import subject_of
 from runkeys.planning.refusal import Reason, Refusal, listed
-from runkeys.planning.requirements import SealedValue, SecretReference
+from runkeys.planning.requirements import (
+    PodIdentity,
+    SealedValue,
+    SecretReference,
+    StoreValue,
+    TemplateValue,
+    read_by,
+)
 from runkeys.sealing import issuer
+from runkeys.sealing.parameter import read_parameter
 from runkeys_operator.errors import ApiError, Forbidden, NotFound
 from runkeys_operator.kube import SECRETS, Kube
 from runkeys_operator.values.keys import Keys, KeysError
+from runkeys_operator.values.refused import SourceRefusedError
+from runkeys_operator.values.stores import Stores
 from runkeys_operator.values.values import Values
 
 MAX_VALUE_BYTES = 120 * 1024
@@ -27,45 +40,44 @@ MAX_ATTEMPT_BYTES = 512 * 1024
 """Limit for all values of an attempt together; a Secret may hold 1 MiB."""
 
 
-class SourceRefusedError(Exception):
-    """A value cannot be read. ``refusal`` says which and what to do; it never holds the value."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(str(refusal))
-        self.refusal = refusal
+_Origin = SealedValue | StoreValue | tuple[str, ...]
 
 
 class Sources:
     """Resolves references to values, each time anew: a value is never kept here."""
 
-    def __init__(self, kube: Kube, keys: Keys) -> None:
+    def __init__(self, kube: Kube, keys: Keys, stores: Stores) -> None:
         self._kube = kube
         self._keys = keys
+        self._stores = stores
         self._username: str | None = None
 
-    async def resolve(self, namespace: str, references: Sequence[SecretReference]) -> Values:
+    async def resolve(
+        self, namespace: str, references: Sequence[SecretReference], pod: PodIdentity | None
+    ) -> Values:
         """The value of each variable and file, by its key in the attempt's Secret.
 
+        :param pod: that the values are for. Without it no store is read.
         :raises SourceRefusedError: for the first one that cannot be read.
         :raises ApiError: if the API server could not be asked.
         """
         names = sorted(
-            {item.source.name for item in references if isinstance(item.source, SecretKeySelector)}
+            {item.source.name for item in read_by(references) if isinstance(item.source, SecretKeySelector)}
         )
         found = dict(
             zip(names, await asyncio.gather(*(self._read(namespace, name) for name in names)), strict=True)
         )
         values: dict[str, bytes] = {}
-        # Thousands of references may name the same few sources, each of which may be large and take a while to open.
-        had: dict[SealedValue | tuple[str, str], bytes] = {}
+        # Thousands of references may name the same few entries, each of which may be large and take a while to open.
+        had: dict[_Origin, bytes] = {}
+        if pod is not None:
+            stored = await self._stores.read(list(read_by(references)), pod)
+            had |= [*stored.items()]
         totals: Counter[str] = Counter()
         for reference in references:
-            origin = reference.source
-            source = origin if isinstance(origin, SealedValue) else (origin.name, origin.key)
-            if source not in had:
-                had[source] = await self._value(namespace, reference, found)
-                await asyncio.sleep(0)  # let other tasks run
-            value = values[reference.key] = _fit(reference, had[source])
+            value = values[reference.key] = _fit(
+                reference, await self._once(namespace, reference, found, had)
+            )
             field = reference.field.rsplit("[", 1)[0]
             totals[field] += len(value)
             if totals[field] > MAX_ATTEMPT_BYTES:
@@ -81,20 +93,51 @@ class Sources:
         _check_sealed(references, values)
         return Values(values)
 
-    async def _value(
-        self, namespace: str, reference: SecretReference, found: Mapping[str, Mapping[str, str] | ApiError]
+    async def _once(
+        self,
+        namespace: str,
+        reference: SecretReference,
+        found: Mapping[str, Mapping[str, str] | ApiError],
+        had: dict[_Origin, bytes],
     ) -> bytes:
-        if isinstance(reference.source, SealedValue):
-            return await self._open(reference, reference.source)
-        data = found[reference.source.name]
+        """The value, which ``had`` keeps for others with the same source: a template's too, and its parts'."""
+        origin, source = _origin(reference), reference.source
+        if origin in had:
+            return had[origin]
+        if isinstance(source, TemplateValue):
+            parts = {}
+            for part in source.parts:
+                try:
+                    parts[part.entry] = await self._once(namespace, part, found, had)
+                except SourceRefusedError as error:
+                    raise SourceRefusedError(_of_template(reference, error.refusal)) from None
+            value = _rendered(reference, source, parts)
+        elif isinstance(source, SealedValue):
+            value = await self._open(reference, source)
+        elif isinstance(source, StoreValue):
+            raise SourceRefusedError(_needs_pod(reference, source))
+        else:
+            value = await self._from_secret(namespace, reference, source, found[source.name])
+        had[origin] = value
+        await asyncio.sleep(0)  # let other tasks run
+        return value
+
+    async def _from_secret(
+        self,
+        namespace: str,
+        reference: SecretReference,
+        source: SecretKeySelector,
+        data: Mapping[str, str] | ApiError,
+    ) -> bytes:
         if isinstance(data, ApiError):
-            raise SourceRefusedError(await self._unreadable(namespace, reference, reference.source, data))
-        return _value_at(namespace, reference, reference.source, data)
+            raise SourceRefusedError(await self._unreadable(namespace, reference, source, data))
+        return _value_at(namespace, reference, source, data)
 
     async def check(self, namespace: str, references: Sequence[SecretReference]) -> Refusal | None:
-        """Why some value cannot be read now, or None. Keeps no value."""
+        """Why some value cannot be read now, or None, as far as that can be said without a pod. Keeps no value."""
         try:
-            await self.resolve(namespace, references)
+            await self._stores.check(list(read_by(references)))
+            await self.resolve(namespace, list(_without_stores(references)), None)
         except SourceRefusedError as error:
             return error.refusal
         return None
@@ -103,7 +146,7 @@ class Sources:
         # A value of the run's own cannot be changed any more; a key that is missing can be restored.
         own = not reference.binding
         try:
-            return await self._keys.open(sealed.text, sealed.context)
+            return _current(sealed, await self._keys.open(sealed.text, sealed.context))
         except KeysError as error:
             reason, message, permanent = Reason.UNKNOWN_KEY, str(error), False
         except sealing.UnknownKeyError as error:
@@ -114,6 +157,8 @@ class Sources:
                 f"{error}{_placed(sealed.context)}",
                 own,
             )
+        except _ExpiredError as error:
+            reason, message, permanent = Reason.SEALED_EXPIRED, str(error), own
         except sealing.SealError as error:
             reason, message, permanent = Reason.SEALED_INVALID, str(error), own
         refusal = Refusal(reason, reference.field, f"{reference.what}: {message}", permanent)
@@ -156,6 +201,78 @@ class Sources:
             answer = await self._kube.who_am_i()
             self._username = str(answer["status"]["userInfo"]["username"])
         return self._username
+
+
+def _origin(reference: SecretReference) -> _Origin:
+    """What two references have in common that have one value."""
+    source = reference.source
+    if isinstance(source, TemplateValue):
+        return ("template", reference.binding, reference.entry)
+    return (source.name, source.key) if isinstance(source, SecretKeySelector) else source
+
+
+def _of_template(reference: SecretReference, refusal: Refusal) -> Refusal:
+    """Why a part of a template cannot be read."""
+    message = f"{refusal.message} (the template of entry {reference.entry!r} needs it)"
+    return replace(refusal, message=message)
+
+
+def _needs_pod(reference: SecretReference, source: StoreValue) -> Refusal:
+    return Refusal(
+        Reason.SOURCE_UNAVAILABLE,
+        reference.field,
+        f"{reference.what} is in SecretStore {source.store}, which is read only for a pod, as its service account; read"
+        " it with the store's own client",
+        permanent=False,
+    )
+
+
+def _without_stores(references: Sequence[SecretReference]) -> Iterator[SecretReference]:
+    """What can be resolved without a pod: of a template with parts in stores its other parts."""
+    for reference in references:
+        parts = list(read_by([reference]))
+        here = [part for part in parts if not isinstance(part.source, StoreValue)]
+        if len(here) == len(parts):
+            yield reference
+        else:
+            yield from (replace(part, file=part.entry) for part in here)
+
+
+def _rendered(reference: SecretReference, source: TemplateValue, parts: Mapping[str, bytes]) -> bytes:
+    """The value of a template."""
+    try:
+        return source.template.render(parts, MAX_ATTEMPT_BYTES)
+    except NotTextError as error:
+        reason, message = (
+            Reason.VALUE_NOT_TEXT,
+            f"the value of {error.name!r} is not text, and {{{{ {error.name} | json }}}} takes UTF-8 text; use"
+            " | base64",
+        )
+    except TooLongError:
+        reason, message = (
+            Reason.VALUE_TOO_LARGE,
+            f"the result has more than {MAX_ATTEMPT_BYTES} bytes, the most that the secrets of a task can have; shorten"
+            " the template, or split it",
+        )
+    refusal = Refusal(reason, reference.field, f"template of {reference.what}: {message}", permanent=False)
+    raise SourceRefusedError(refusal)
+
+
+class _ExpiredError(Exception):
+    """A sealed parameter was brought too late."""
+
+
+def _current(sealed: SealedValue, opened: bytes) -> bytes:
+    """The value of what was opened; of a parameter without its time."""
+    if sealed.at is None:
+        return opened
+    expires, value = read_parameter(opened)
+    if sealed.at >= expires:
+        raise _ExpiredError(
+            f"expired at {to_seconds(expires)}, and the pod was created at {to_seconds(sealed.at)}; seal it again"
+            " (runkeys seal --for-pods) and create the pod again"
+        )
+    return value
 
 
 def _value_at(
@@ -259,6 +376,9 @@ def _placed(context: sealing.Context) -> str:
             " (a value of a personal binding is sealed for its owner, and what was sealed for a binding's name, as"
             f" earlier versions did, does not open there; its owner sets it again: {_set_again(context)})"
         )
+    if isinstance(context, sealing.PodParameter):
+        account = ("--service-account", context.service_account)
+        return f"; seal it with: {shell('runkeys', 'seal', '--for-pods', '-n', context.namespace, *account)}"
     if not isinstance(context, sealing.BindingEntry):
         return ""
     return (

@@ -55,6 +55,34 @@ def test_plan_shows_what_then_happens(team: Team, alice: Terminal) -> None:
     assert real["command"] == shown["command"]
 
 
+def test_plan_shows_what_a_template_is_made_of_and_what_a_store_takes(
+    team: Team, alice: Terminal, tmp_path: Path
+) -> None:
+    entries = [
+        {"name": "token", "secretKeyRef": {"name": "source", "key": "token"}},
+        {"name": "api", "value": {"store": "bao", "role": "team-a", "path": "kv/data/a", "field": "token"}},
+        {"name": "header", "template": "Authorization: {{ token }} {{ api }}"},
+        {"name": "wrong", "template": "{{ tokne }}"},
+    ]
+    team.client.patch("secretbindings", "keys", team.namespace, {"spec": {"secrets": entries}})
+    header = [{"name": "h", "secret": "header", "file": "h"}]
+    done = alice.run("plan", "-f", write(alice, run(team.namespace, task={"secrets": header})))
+    assert "keys/header (template of token, api)" in done.out
+    assert "service account default reads from SecretStore bao, with the store's role team-a" in done.out
+    allow = "create role runkeys-store-default --verb=create --resource=serviceaccounts/token --resource-name=default"
+    assert allow in done.out
+
+    admin = Terminal(tmp_path, {"KUBECONFIG": str(team.cluster.kubeconfig)})
+    done = admin.run("-n", team.namespace, "plan", "-f", str(alice.folder / "run.yaml"))
+    assert done.code == 5, done
+    assert "Problem: there is no SecretStore bao; an administrator of the cluster can create it" in done.out
+
+    wrong = [{"name": "w", "secret": "wrong"}]
+    done = alice.run("plan", "-f", write(alice, run(team.namespace, task={"secrets": wrong})))
+    assert done.code == 5, done
+    assert "spec.secrets[3].template, entry 'wrong': it refers to 'tokne'" in done.out
+
+
 def test_plan_says_who_lacks_what_and_the_command_mends_it(team: Team, user: UserMaker) -> None:
     bob = user("bob", use=())
     file = write(bob, run(team.namespace))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from testing.cluster.base import wait_until
 from testing.cluster.client import Object
 from testing.namespace import Team
 from testing.people import give
@@ -25,8 +29,10 @@ def alice(team: Team, user: UserMaker) -> Terminal:
     """A user who may create pods, too."""
     who = f"system:serviceaccount:{team.namespace}:alice"
     pods = {"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]}
+    # As in the chart's ClusterRole for users.
+    events = {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "list", "watch"]}
     made = user("alice")
-    give(team, "pods-alice", who, [pods])
+    give(team, "pods-alice", who, [pods, events])
     return made
 
 
@@ -81,3 +87,53 @@ def test_what_is_missing_is_said_with_what_mends_it(team: Team, alice: Terminal)
     assert told.count("Deployment/deployment") == 1, (
         "the binding admits what the ReplicaSet's controller creates"
     )
+
+
+def test_the_list_of_pods_says_who_has_secrets_and_what_others_wait_for(team: Team, alice: Terminal) -> None:
+    assert alice.run("pods").err == f"no pod asks for secrets in namespace {team.namespace}\n"
+    team.client.create(asking(team, "has", code="import time; time.sleep(600)"))
+    team.client.create(asking(team, "had", asked="keys/token@token.txt", code="pass"))
+    team.client.create(asking(team, "waits", asked="keys/absent"))
+    team.client.create({**asking(team, "plain"), "metadata": {"name": "plain", "namespace": team.namespace}})
+    wait_ended(team, "had")
+    team.client.wait_for("pods", "has", team.namespace, lambda pod: pod["status"]["phase"] == "Running")
+    wait_until("what is missing", lambda: "Waits: waits: " in alice.ok("pods"))
+    lines = alice.ok("pods").splitlines()
+    assert lines[0].split() == ["POD", "SECRETS", "SINCE", "CONTAINERS", "FROM"]
+    table = {line.split()[0]: line for line in lines[1:4]}
+    assert set(table) == {"has", "had", "waits"}
+    assert re.fullmatch(r"had +ended +\S+ ago +main +keys", table["had"])
+    assert re.fullmatch(r"has +has them +\S+ ago +main +keys", table["has"])
+    assert table["waits"].split()[1:] == ["waits", "–", "main", "keys"]  # noqa: RUF001 -- a dash is what is meant
+    assert "SecretBinding keys has no entry 'absent'; it has: token" in lines[4]
+    found = json.loads(alice.ok("pods", "-o", "json"))["pods"]
+    assert {item["name"]: item["state"] for item in found} == {
+        "has": "has them",
+        "had": "ended",
+        "waits": "waits",
+    }
+    used = team.client.get("secretbindings", "keys", team.namespace)["status"]["lastUsed"]
+    assert datetime.fromisoformat(used) >= datetime.fromisoformat(
+        team.client.get("pods", "had", team.namespace)["metadata"]["creationTimestamp"]
+    )
+
+
+def test_who_can_speaks_of_pods(team: Team, tmp_path: Path) -> None:
+    rule = {
+        "pods": {
+            "selector": {"matchLabels": {"app": "nightly"}},
+            "createdBy": ["system:serviceaccount:kube-system:job-controller"],
+            "ownedBy": [{"apiGroup": "batch", "kind": "Job"}],
+        },
+        "serviceAccountNames": ["runner"],
+    }
+    team.client.patch("secretbindings", "keys", team.namespace, {"spec": {"access": [rule, {"pods": {}}]}})
+    admin = Terminal(tmp_path, {"KUBECONFIG": str(team.cluster.kubeconfig)})
+    out = admin.ok("-n", team.namespace, "who-can", "use", "keys")
+    runner = f"system:serviceaccount:{team.namespace}:runner"
+    assert any(line.split()[:2] == ["User", runner] for line in out.splitlines())
+    assert (
+        "Admits pods: with labels app=nightly; created by system:serviceaccount:kube-system:job-controller; controlled"
+        " by a Job.batch; with service account runner\n"
+    ) in out
+    assert "Admits pods: all that ask\n" in out

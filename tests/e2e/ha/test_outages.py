@@ -19,6 +19,11 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.proof,
     pytest.mark.timeout(1200 if FULL else 900),
+    # A server that is killed in the middle of a handshake leaves the test's own socket to be collected.
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
+    ),
+    pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning"),
 ]
 
 TIMES = 5 if FULL else 1

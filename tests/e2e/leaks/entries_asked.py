@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
+from runkeys.sealing import PodParameter
+from runkeys.sealing.parameter import seal_parameter
 from testing.cluster.base import wait_until
 from testing.cluster.client import Object
 from testing.namespace import python
-from testing.people import may_use, sealed_entry
-from tests.e2e.pods.conftest import asking, events_of, refusal, wait_ended
+from testing.people import may_use, public_key, sealed_entry
+from tests.e2e.pods.conftest import ACCOUNT, asking, events_of, refusal, wait_ended
 
 from .load import UNTIL_TOLD, Scene, Stage, entry, takes_file, takes_variable
 
@@ -51,6 +54,25 @@ def asked(scene: Scene) -> Play:
 def asked_and_over(scene: Scene) -> Play:
     value = scene.canary(delivered=True).text
     scene.team.client.create(_pod(scene, value))
+    yield
+    _ends_well(scene)
+
+
+@entry(Stage.SEALED)
+def brought_along(scene: Scene) -> Play:
+    """As a sealed parameter, in a variable and a file; another one comes too late."""
+    team, value, late = scene.team, scene.canary(delivered=True).text, scene.canary().text
+    in_time, before = datetime.now(UTC) + timedelta(hours=1), datetime.now(UTC) - timedelta(hours=1)
+    place = PodParameter(team.namespace, ACCOUNT)
+    text = seal_parameter(value.encode(), place, in_time, public_key(team))
+    account = {"apiVersion": "v1", "kind": "ServiceAccount"}
+    team.client.create({**account, "metadata": {"name": ACCOUNT, "namespace": team.namespace}})
+    code = takes_variable(value)[2] + takes_file(value, "token", "")[2]
+    annotations = {"runkeys.dev/sealed": f"SECRET_API_TOKEN={text}, @token={text}"}
+    team.client.create(asking(team, scene.name, asked="", code=code, annotations=annotations))
+    expired = seal_parameter(late.encode(), place, before, public_key(team))
+    annotations = {"runkeys.dev/sealed": f"SECRET_API_TOKEN={expired}"}
+    team.client.create(asking(team, f"{scene.name}-late", asked="", annotations=annotations))
     yield
     _ends_well(scene)
 

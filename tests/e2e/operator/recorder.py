@@ -20,6 +20,7 @@ from runkeys_operator.kube.watch import Sink
 from runkeys_operator.options import Options
 from runkeys_operator.process import logs
 from runkeys_operator.values.keys import Keys
+from runkeys_operator.values.stores import Stores
 
 
 def say(*words: object) -> None:
@@ -36,6 +37,7 @@ class Recorder:
         policy_check: PolicyCheck,  # noqa: ARG002 -- it makes nothing
         support: SealedSupport,  # noqa: ARG002
         pod_policy_check: PolicyCheck | None,  # noqa: ARG002
+        stores: Stores,  # noqa: ARG002
     ) -> None:
         self._kube, self._queue, self._keys = kube, queue, keys
         say("manager", *namespaces)

@@ -219,7 +219,7 @@ def test_if_its_watch_is_refused_for_good_all_of_it_ends(
     proxy.rule(matching("watch", watched), Answer(401, "Unauthorized"), times=None)
     process = start()
     assert process.end(timeout=180) == 1
-    assert says in process.text
+    assert says in process.text, process.text
 
 
 @pytest.mark.parametrize("watched", ["secretbindings", "workflowruns"])

@@ -14,6 +14,8 @@ from tests.e2e.pods.conftest import asking, refusal
 pytestmark = pytest.mark.e2e
 
 KEY = "runkeys.dev/secrets"
+NO_TEXT = "rk1.0123456789abcdef.AAAA"
+"""Looks like a sealed text, which is all that admission sees."""
 
 
 def with_spec(pod: Object, **spec: Any) -> Object:
@@ -54,6 +56,18 @@ def test_every_refusal_names_what_is_wrong(team: Team) -> None:
         "too long": (asking(team, asked="keys/token," * 800), "8192 characters"),
         "one variable twice": (asking(team, asked="keys/token=A, keys/other=A"), "the same variable or file"),
         "a variable that decides what runs": (asking(team, asked="keys/token=LD_PRELOAD"), "LD_*"),
+        "a parameter in the clear": (
+            asking(team, asked="", annotations={"runkeys.dev/sealed": "API_TOKEN=canary"}),
+            "runkeys seal --for-pods",
+        ),
+        "nine parameters": (
+            asking(team, annotations={"runkeys.dev/sealed": ",".join(f"V{n}={NO_TEXT}" for n in range(9))}),
+            "at most 8",
+        ),
+        "a parameter with the variable of an entry": (
+            asking(team, annotations={"runkeys.dev/sealed": f"SECRET_API_TOKEN={NO_TEXT}"}),
+            "the same variable or file",
+        ),
         "another value of the label": (
             asking(team, labels={KEY: "yes"}),
             f"set {KEY}: ask",
@@ -131,6 +145,8 @@ def test_what_admission_adds_cannot_be_brought_or_changed(team: Team) -> None:
     other_image, other_command = copy.deepcopy(brought), copy.deepcopy(brought)
     other_image["spec"]["initContainers"][0]["image"] = TASK_IMAGE
     other_command["spec"]["initContainers"][0]["command"] = ["python3", "-c", "pass"]
+    other_parameter = copy.deepcopy(brought)
+    stamp_of(other_parameter)["runkeys.dev/sealed"] = f"OTHER={NO_TEXT}"
     no_label = copy.deepcopy(brought)
     del no_label["metadata"]["labels"][KEY]
     two_sources = copy.deepcopy(brought)
@@ -145,6 +161,7 @@ def test_what_admission_adds_cannot_be_brought_or_changed(team: Team) -> None:
         "values on disk": (on_disk, "are in memory"),
         "created by another": (other_stamp, "is not the one that admission adds for this request"),
         "asks for more": (more_asked, "is not the one that admission adds for this request"),
+        "another parameter": (other_parameter, "is not the one that admission adds for this request"),
         "another image": (other_image, "the init container runkeys-open is not the one"),
         "another command": (other_command, "the init container runkeys-open is not the one"),
         "no label": (no_label, "without the label"),
@@ -172,6 +189,8 @@ def test_a_waiting_pod_stays_as_it_was_admitted(team: Team) -> None:
     more = {"metadata": {"annotations": {KEY: "keys/other"}}}
     assert "cannot be changed" in refused("task", more)
     assert "cannot be changed" in refused("task", {"metadata": {"labels": {KEY: None}}})
+    brought = {"metadata": {"annotations": {"runkeys.dev/sealed": f"V={NO_TEXT}"}}}
+    assert "cannot be changed" in refused("task", brought)
     assert "images of a pod that asks" in refused("task", images)
     assert "label runkeys.dev/secrets counts when" in refused("plain", {"metadata": {"labels": {KEY: "ask"}}})
     assert refused("task", {"metadata": {"labels": {"app": "x"}}}) == "", "anything else is as it was"

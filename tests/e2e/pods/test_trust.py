@@ -94,6 +94,19 @@ def wait_looked(team: Team, pod: Object) -> None:
     wait_until("the operator to look at the policies", looked)
 
 
+def test_without_the_policies_on_authors_of_bindings_no_pod_is_answered(team: Team) -> None:
+    team.client.create(with_spec(asking(team), **HELD_BACK))
+    with team.without_policies("bindings"):
+        wait_until("the operator to miss it", lambda: "runkeys-bindings." in team.operator.text())
+        let_go(team, "task")
+        wait_until(
+            "an Event",
+            lambda: any(item["reason"] == "PoliciesMissing" for item in events_of(team, "task")),
+        )
+        assert team.client.get("pods", "task", team.namespace)["status"]["phase"] == "Pending"
+    assert wait_ended(team, "task")["status"]["phase"] == "Succeeded", "it goes on when they are back"
+
+
 def test_without_the_policies_no_pod_is_answered(team: Team) -> None:
     held = team.client.create(with_spec(asking(team), **HELD_BACK))
     # What is answered has the operator look again soon.

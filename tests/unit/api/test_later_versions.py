@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from runkeys.api import SecretBinding, SecretReveal, WorkflowRun
+from runkeys.api import SecretBinding, SecretReveal, SecretStore, WorkflowRun
 from runkeys.kv import _parsed
 from runkeys.planning.plan import plan
 from runkeys.planning.status import Outcome, State
@@ -17,7 +17,7 @@ from tests.unit.planning.objects import make_run
 from tests.unit.planning.test_plan import next_actions, with_secret
 from tests.unit.planning.world import World
 
-KINDS: tuple[type[BaseModel], ...] = (WorkflowRun, SecretBinding, SecretReveal)
+KINDS: tuple[type[BaseModel], ...] = (WorkflowRun, SecretBinding, SecretReveal, SecretStore)
 
 
 def parts(kind: type[BaseModel], field: str) -> set[type[BaseModel]]:

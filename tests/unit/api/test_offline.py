@@ -9,10 +9,21 @@ from typing import Any
 
 import pytest
 
-from runkeys.api import SecretBinding, SecretReveal, WorkflowRun, offline
+from runkeys.api import SecretBinding, SecretReveal, SecretStore, WorkflowRun, offline
 from runkeys.api.crd import Kind
 from testing.cluster.client import Object
-from tests.crd_cases import BAD_BINDINGS, BAD_REVEALS, BAD_RUNS, BINDING, CANARY, REVEAL, RUN, changed
+from tests.crd_cases import (
+    BAD_BINDINGS,
+    BAD_REVEALS,
+    BAD_RUNS,
+    BAD_STORES,
+    BINDING,
+    CANARY,
+    REVEAL,
+    RUN,
+    STORE,
+    changed,
+)
 from tests.unit.cli.terminal import environment
 
 CASES = [
@@ -21,6 +32,7 @@ CASES = [
         (WorkflowRun, RUN, BAD_RUNS),
         (SecretBinding, BINDING, BAD_BINDINGS),
         (SecretReveal, REVEAL, BAD_REVEALS),
+        (SecretStore, STORE, BAD_STORES),
     )
     for case in cases
 ]
@@ -37,7 +49,8 @@ def test_what_an_api_server_refuses_is_refused_in_its_words(
 
 
 @pytest.mark.parametrize(
-    ("kind", "example"), [(WorkflowRun, RUN), (SecretBinding, BINDING), (SecretReveal, REVEAL)]
+    ("kind", "example"),
+    [(WorkflowRun, RUN), (SecretBinding, BINDING), (SecretReveal, REVEAL), (SecretStore, STORE)],
 )
 def test_a_good_example_is_accepted(kind: type[Kind], example: Object) -> None:
     assert offline.refusals(kind, example) == []

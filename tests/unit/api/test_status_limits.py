@@ -10,7 +10,7 @@ from annotated_types import MaxLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from runkeys.api import SecretBinding, SecretReveal, WorkflowRun
+from runkeys.api import SecretBinding, SecretReveal, SecretStore, WorkflowRun
 from runkeys.planning import memory
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.retry import MOST_ATTEMPTS
@@ -22,6 +22,7 @@ from tests.unit.planning.world import World
 FIXED = {
     "Condition.type": "named by the operator",
     "Condition.status": "True, False or Unknown",
+    "SecretStoreStatus.conditions": "one of each type",
     "SecretRevealStatus.sealed": "of an entry that is no longer than that",
     "WorkflowRunStatus.phase": "one of six",
     "WorkflowRunStatus.tasks_done": "of 64 tasks at most",
@@ -63,7 +64,7 @@ def limit(field: FieldInfo) -> int | None:
 def limited() -> dict[str, tuple[type[BaseModel], str, int]]:
     """Everything in a status that has a limit."""
     found = {}
-    for kind in (WorkflowRun, SecretBinding, SecretReveal):
+    for kind in (WorkflowRun, SecretBinding, SecretReveal, SecretStore):
         status = kind.model_fields["status"].annotation
         assert isinstance(status, type)
         for model in models(status):

@@ -200,11 +200,13 @@ def test_what_printing_raises_comes_out_when_all_has_ended(tmp_path: Path) -> No
     def refuse(_: str, line: str) -> None:
         raise BrokenPipeError(line)
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     made = LocalRun(manifest(task(code="print('x')")), {}, folder=tmp_path, print_line=refuse)
     with pytest.raises(BrokenPipeError):
         made.execute()
-    assert threading.active_count() == before
+    for left in set(threading.enumerate()) - before:
+        left.join(PATIENCE)  # it may still be on its last line
+        assert not left.is_alive()
 
 
 def test_only_the_containers_own_variables_are_expanded(

@@ -8,6 +8,7 @@ import secrets
 import shlex
 import stat
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,17 @@ import yaml
 
 from runkeys.client.trusted_keys import TrustedKeys
 from runkeys.problems import Denied
-from runkeys.sealing import BindingEntry, Context, Keyring, NamespaceEntry, PersonalEntry, PrivateKey, seal
+from runkeys.sealing import (
+    BindingEntry,
+    Context,
+    Keyring,
+    NamespaceEntry,
+    PersonalEntry,
+    PodParameter,
+    PrivateKey,
+    seal,
+)
+from runkeys.sealing.parameter import read_parameter
 from tests.unit.cli.terminal import ROOT, Terminal
 
 KEY = PrivateKey.from_seed(b"k" * 32)
@@ -307,6 +318,24 @@ def test_what_is_in_the_clear_besides_bindings_is_found(
     assert (terminal.folder / name).read_text() == text
 
 
+STORED = """\
+apiVersion: runkeys.dev/v1alpha1
+kind: SecretBinding
+metadata: {name: keys, namespace: team-a}
+spec:
+  secrets:
+  - {name: api, value: {store: bao, role: team-a, path: kv/data/api, field: token}}
+  - {name: header, template: "Bearer {{ api }}"}
+"""
+
+
+def test_a_place_in_a_store_and_a_template_are_not_in_the_clear(terminal: Terminal, public: str) -> None:
+    (terminal.folder / "stored.yaml").write_text(STORED)
+    assert terminal.run("seal", "--check", "stored.yaml").code == 0
+    terminal.ok("seal", "-w", "stored.yaml", public)
+    assert (terminal.folder / "stored.yaml").read_text() == STORED
+
+
 def test_check_says_what_it_looked_at_and_what_not(terminal: Terminal, public: str, file: Path) -> None:
     terminal.ok("seal", "-w", "binding.yaml", public)
     (terminal.folder / "run.yaml").write_text(RUN.partition("    $secrets")[0])
@@ -477,3 +506,33 @@ def test_a_file_below_the_manifest_is_taken_from_wherever_one_is(terminal: Termi
     (folder / "b.yaml").write_text(text)
     sealed = entries(terminal.ok("seal", "-f", "deploy/b.yaml", public))["t"]
     assert opened(sealed, BindingEntry("n", "b", "t")) == TOKEN.encode()
+
+
+def test_a_parameter_of_pods_is_bound_to_their_account_and_expires(terminal: Terminal, public: str) -> None:
+    given = ["seal", "--for-pods", public, "-n", "team-a", "--service-account", "runner"]
+    done = terminal.run(*given, "--expires", "2h", stdin=TOKEN)
+    expires, value = read_parameter(RING.open(done.out.strip(), PodParameter("team-a", "runner")))
+    assert value.decode() == TOKEN
+    assert timedelta(minutes=115) < expires - datetime.now(UTC) <= timedelta(hours=2)
+    assert "pods of runner that are created before 20" in done.err
+    assert TOKEN not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--for-pods", "-n", "team-a"), "give -n and --service-account"),
+        (("--for-pods", "--service-account", "runner"), "give -n and --service-account"),
+        (("--for-pods", "-n", "a", "--service-account", "r", "--entry", "x"), "leave the others out"),
+        (("--for-pods", "-n", "a", "--service-account", "r", "--expires", "soon"), "found 'soon'"),
+        (("--for-pods", "-n", "a", "--service-account", "r", "--expires", "0h"), "found '0h'"),
+        (("-n", "a", "--binding", "b", "--entry", "e", "--expires", "2h"), "are for --for-pods"),
+    ],
+)
+def test_options_of_a_parameter_are_checked(
+    terminal: Terminal, public: str, arguments: tuple[str, ...], says: str
+) -> None:
+    done = terminal.run("seal", public, *arguments, stdin=TOKEN)
+    assert done.code == 2
+    assert says in done.err
+    assert TOKEN not in done.out + done.err

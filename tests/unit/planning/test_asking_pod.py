@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from runkeys.api import SecretBinding
 from runkeys.planning.access import PodSubject, Subject, denial, pod_denial
-from runkeys.planning.asking_pod import Asked, asking_pod, parse_asked, references_of, shape_refusal
+from runkeys.planning.asking_pod import (
+    Asked,
+    Parameter,
+    asking_pod,
+    parse_asked,
+    parse_sealed,
+    references_of,
+    shape_refusal,
+)
 from runkeys.planning.bindings import Bindings
 from runkeys.planning.refusal import Reason, Refusal
+from runkeys.planning.requirements import SealedValue
+from runkeys.sealing import PodParameter
 
 SEALED = "rk1.sealed"
+TEXT = "rk1.0123456789abcdef.AbC-_9"
 SIGNER = "runkeys.dev/recipient"
 
 
 def pod(
-    asked: str = "keys/token", *, containers: str = "main", created_by: str = "alice", **spec: Any
+    asked: str = "keys/token",
+    *,
+    sealed: str = "",
+    containers: str = "main",
+    created_by: str = "alice",
+    **spec: Any,
 ) -> dict[str, Any]:
     stamp = {
         "runkeys.dev/asked": asked,
+        "runkeys.dev/sealed": sealed,
         "runkeys.dev/containers": containers,
         "runkeys.dev/created-by": created_by,
     }
@@ -122,6 +140,42 @@ def test_what_cannot_be_read_is_nothing(text: str) -> None:
     assert parse_asked(text) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ()),
+        (" \n", ()),
+        (f"API_TOKEN={TEXT}", (Parameter("API_TOKEN", "", TEXT),)),
+        (f" A={TEXT},\n@key.pem={TEXT} ", (Parameter("A", "", TEXT), Parameter("", "key.pem", TEXT))),
+        *(
+            (text, None)
+            for text in (",", "A", "A=", f"={TEXT}", f"A={TEXT},", f"@../up={TEXT}", f"A={TEXT}=", TEXT)
+        ),
+        *(
+            (text, None)
+            for text in ("A=secret", "A=rk1.short.x", f"A={TEXT}\x00", f"1A={TEXT}", f"a/b={TEXT}")
+        ),
+        (",".join(f"V{number}={TEXT}" for number in range(9)), None),
+        (f"A={TEXT}{'x' * 32768}", None),
+    ],
+)
+def test_sealed_parameters(text: str, expected: tuple[Parameter, ...] | None) -> None:
+    assert parse_sealed(text) == expected
+
+
+def test_a_parameter_opens_for_the_pods_account_and_by_the_time_of_its_creation() -> None:
+    asks = asking_pod(pod("", sealed=f"API_TOKEN={TEXT}"))
+    assert asks is not None
+    assert shape_refusal(asks) is None
+    assert (asks.asked, asks.bindings) == ((), ())
+    references = references_of(asks, Bindings({}, {}))
+    assert not isinstance(references, Refusal)
+    (found,) = references
+    source = SealedValue(TEXT, PodParameter("team-a", "runner"), at=datetime(2026, 1, 1, tzinfo=UTC))
+    assert (found.key, found.source, found.sealed) == ("API_TOKEN", source, True)
+    assert found.what == "the sealed parameter 'API_TOKEN'"
+
+
 def test_a_pod_is_read_from_its_spec() -> None:
     found = asking_pod(pod("keys/token=TOKEN"))
     assert found is not None
@@ -136,7 +190,17 @@ def test_a_pod_is_read_from_its_spec() -> None:
     assert asking_pod({**pod(), "spec": {**pod()["spec"], "volumes": []}}) is None
 
 
-@pytest.mark.parametrize("changes", [{"asked": "keys"}, {"containers": ""}, {"created_by": ""}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"asked": "keys"},
+        {"asked": ""},
+        {"sealed": "API_TOKEN=in the clear"},
+        {"asked": "keys/token=API_TOKEN", "sealed": f"API_TOKEN={TEXT}"},
+        {"containers": ""},
+        {"created_by": ""},
+    ],
+)
 def test_a_pod_without_a_whole_stamp_gets_nothing(changes: dict[str, str]) -> None:
     found = asking_pod(pod(**changes))
     assert found is not None
@@ -232,6 +296,10 @@ def test_a_personal_binding_admits_no_pod() -> None:
             Reason.SECRET_NOT_FOUND,
         ),
         (Bindings({"keys": binding({"runSelector": {}})}, {}), Reason.ACCESS_DENIED),
+        (
+            Bindings({"keys": binding({"pods": {}}, secrets=[{"name": "token", "template": "{{ x }}"}])}, {}),
+            Reason.BINDING_INVALID,
+        ),
         (Bindings({"keys": binding({"pods": {}}, delivery="Secret")}, {}), Reason.SEALED_UNAVAILABLE),
     ],
 )

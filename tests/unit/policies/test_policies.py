@@ -12,8 +12,23 @@ import pytest
 
 from runkeys.api import WorkflowRun
 from runkeys.planning.requirements import SealedSupport
-from runkeys.policies import VALIDATING, VALIDATING_RULES, Account, build, build_asking, difference, served
-from runkeys.policies.__main__ import chart_template, chart_template_for_pods, main, plain_files
+from runkeys.policies import (
+    STORE_NAMESPACES,
+    VALIDATING,
+    VALIDATING_RULES,
+    Account,
+    build,
+    build_asking,
+    difference,
+    served,
+)
+from runkeys.policies.__main__ import (
+    chart_template,
+    chart_template_for_pods,
+    chart_template_for_stores,
+    main,
+    plain_files,
+)
 from runkeys.policies.runs import MOST_BINDINGS
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -36,6 +51,7 @@ def test_the_committed_template_is_that_of_the_code() -> None:
         "the policies have changed: run `make policies` and commit what it writes"
     )
     assert (TEMPLATES / "policies-pods.yaml").read_text() == chart_template_for_pods()
+    assert (TEMPLATES / "policies-stores.yaml").read_text() == chart_template_for_stores()
 
 
 def test_the_operator_may_read_each_policy() -> None:
@@ -49,6 +65,16 @@ def test_the_operator_may_read_each_policy() -> None:
         if item["kind"] == VALIDATING
     ]
     assert [f"runkeys-{name}.{RUNKEYS.suffix}" for name in re.findall(r'"([\w-]+)"', for_pods)] == names
+    assert f"- runkeys-{STORE_NAMESPACES}." in rights
+
+
+def test_the_policy_on_namespaces_of_stores_is_there_only_where_stores_are_used() -> None:
+    def names(account: Account) -> set[str]:
+        return {item["metadata"]["name"] for item in build(account)}
+
+    with_stores = Account.service_account("runkeys-system", "runkeys", ("bao",))
+    assert names(with_stores) - names(RUNKEYS) == {with_stores.name_of(STORE_NAMESPACES)}
+    assert names(RUNKEYS) >= {RUNKEYS.name_of("stores"), RUNKEYS.name_of("tokens")}
 
 
 def test_there_is_a_check_for_each_binding_that_a_run_can_name() -> None:
@@ -81,7 +107,7 @@ def test_namespaces_are_named_in_every_binding_but_that_which_holds_the_operator
     bindings = [item for item in build(RUNKEYS, ["b", "a"]) if item["kind"].endswith("Binding")]
     found = {item["metadata"]["name"].partition(".")[0]: served(item) for item in bindings}
 
-    assert found.pop("runkeys-operator") is None
+    assert found.pop("runkeys-operator") is found.pop("runkeys-tokens") is None
     assert set(map(str, found.values())) == {"['a', 'b']"}
     assert {served(item) for item in build(RUNKEYS)} == {None}
 

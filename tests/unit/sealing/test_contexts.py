@@ -16,6 +16,7 @@ from runkeys.sealing import (
     Keyring,
     NamespaceEntry,
     PersonalEntry,
+    PodParameter,
     PrivateKey,
     RevealAnswer,
     RunInput,
@@ -31,6 +32,7 @@ _contexts = st.one_of(
     st.builds(PersonalEntry, _part, _part, _part),
     st.builds(RunInput, _part, _part, _part),
     st.builds(RevealAnswer, _part, _part),
+    st.builds(PodParameter, _part, _part),
 )
 
 ALIKE: list[Context] = [
@@ -50,6 +52,8 @@ ALIKE: list[Context] = [
     NamespaceEntry("a", "bc"),
     RevealAnswer("a", "b"),
     RevealAnswer("a", "c"),
+    PodParameter("a", "b"),
+    PodParameter("a", "c"),
     PersonalEntry("a", "b", "c"),
     PersonalEntry("a", "c", "b"),
     RunInput("a", "b", "c"),
@@ -80,7 +84,7 @@ def test_different_contexts_give_different_bytes(one: Context, other: Context) -
 
 
 def test_each_kind_has_a_label_of_its_own() -> None:
-    assert len(KINDS) == 4
+    assert len(KINDS) == 5
 
 
 def test_a_value_opens_in_its_own_context_only() -> None:

@@ -13,13 +13,14 @@ from runkeys.sealing import (
     Keyring,
     NamespaceEntry,
     PersonalEntry,
+    PodParameter,
     PrivateKey,
     RunInput,
 )
 
 FILE = Path(__file__).parent / "vectors.json"
 KINDS: dict[str, type[Context]] = {
-    kind.label: kind for kind in (BindingEntry, NamespaceEntry, PersonalEntry, RunInput)
+    kind.label: kind for kind in (BindingEntry, NamespaceEntry, PersonalEntry, RunInput, PodParameter)
 }
 
 

@@ -26,7 +26,7 @@ const (
 )
 
 // How many parts a context of each kind has.
-var kinds = map[string]int{"binding-entry": 3, "namespace-entry": 2, "personal-entry": 3, "run-input": 3}
+var kinds = map[string]int{"binding-entry": 3, "namespace-entry": 2, "personal-entry": 3, "run-input": 3, "pod-parameter": 2}
 
 type context struct {
 	Kind  string   `json:"kind"`

@@ -47,7 +47,8 @@ from runkeys_operator.kube.events import announce
 from runkeys_operator.process import metrics
 from runkeys_operator.values import Values
 from runkeys_operator.values.delivery import create_secret
-from runkeys_operator.values.sources import SourceRefusedError, Sources
+from runkeys_operator.values.refused import SourceRefusedError
+from runkeys_operator.values.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +225,7 @@ class Executor:
         if denied is not None:
             return denied
         try:
-            return await self._sources.resolve(obs.run.metadata.namespace, action.references)
+            return await self._sources.resolve(obs.run.metadata.namespace, action.references, action.pod)
         except SourceRefusedError as error:
             return error.refusal
 

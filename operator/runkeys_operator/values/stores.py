@@ -1,0 +1,271 @@
+"""Reads values from SecretStores, as the service account of the pod that they are for. None is kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from runkeys._text.store_answers import bytes_of
+from runkeys.api import SecretStore
+from runkeys.api.common import describe_invalid
+from runkeys.names import LABEL_STORE
+from runkeys.planning.refusal import Reason, Refusal, listed
+from runkeys.planning.requirements import PodIdentity, SecretReference, StoreValue
+from runkeys.planning.stores import token_grant
+from runkeys_operator.errors import Conflict, Forbidden, Invalid, NotFound
+from runkeys_operator.kube import STORES, Kube
+from runkeys_operator.stores.https import Https
+from runkeys_operator.stores.provider import (
+    Answer,
+    Failure,
+    Identity,
+    Pending,
+    Provider,
+    Session,
+    StoreError,
+)
+from runkeys_operator.stores.vault import Vault
+from runkeys_operator.values.refused import SourceRefusedError
+
+log = logging.getLogger(__name__)
+
+TOKEN_SECONDS = 600
+"""The shortest time that the API server gives a token."""
+
+_REASONS = {
+    Failure.AWAY: Reason.SOURCE_UNAVAILABLE,
+    Failure.LOGIN: Reason.STORE_LOGIN_REFUSED,
+    Failure.FORBIDDEN: Reason.SOURCE_FORBIDDEN,
+    Failure.NOT_FOUND: Reason.SOURCE_NOT_FOUND,
+    Failure.UNFIT: Reason.SOURCE_UNAVAILABLE,
+}
+
+
+class Stores:
+    """The stores of this cluster. With none configured (``audiences`` empty) it reads nothing."""
+
+    def __init__(self, kube: Kube, audiences: Sequence[str] = ()) -> None:
+        """``audiences``: those of which the operator may request tokens."""
+        self._kube = kube
+        self._audiences = tuple(audiences)
+        self._https = Https()
+
+    def __repr__(self) -> str:
+        return f"Stores({', '.join(self._audiences)})"
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._https.close()
+
+    async def read(self, references: Sequence[SecretReference], pod: PodIdentity) -> dict[StoreValue, bytes]:
+        """The values of those references that a store has.
+
+        Each role of a store logs in once, each path is read once, and the logins end before this returns.
+
+        :raises SourceRefusedError: for the first one that cannot be read.
+        :raises ApiError: if the API server could not be asked.
+        """
+        found: dict[StoreValue, bytes] = {}
+        for wanted in _by_login(references).values():
+            found |= await self._read_as_one(wanted, pod)
+        return found
+
+    async def _read_as_one(
+        self, wanted: Sequence[tuple[SecretReference, StoreValue]], pod: PodIdentity
+    ) -> dict[StoreValue, bytes]:
+        """All of one store and role."""
+        first, source = wanted[0]
+        store, provider = await self._provider(first, source)
+        session = await self._open(first, source, store, provider, pod)
+        try:
+            answers: dict[str, Answer] = {}
+            found: dict[StoreValue, bytes] = {}
+            for reference, one in wanted:
+                if one.path not in answers:
+                    answers[one.path] = await self._answer(reference, one, provider, session)
+                found[one] = _field(reference, one, answers[one.path])
+            return found
+        finally:
+            ended = await provider.close(session)
+            if isinstance(ended, Pending):
+                log.warning(
+                    "a login at SecretStore %s is not revoked, and ends by itself after %d s: %s",
+                    *(source.store, session.seconds, ended.why),
+                )
+
+    async def check(self, references: Sequence[SecretReference]) -> None:
+        """Whether values can be read, as far as that can be said without their pod.
+
+        :raises SourceRefusedError, ApiError: as :meth:`read` does.
+        """
+        for wanted in _by_login(references).values():
+            reference, source = wanted[0]
+            _, provider = await self._provider(reference, source)
+            try:
+                await provider.check(source.role)
+            except StoreError as error:
+                raise _refused(reference, source, error) from None
+
+    async def problem(self, store: SecretStore) -> tuple[Reason, str] | None:
+        """Why a store cannot be used by anybody, or None."""
+        if not self._audiences:
+            return Reason.STORES_UNAVAILABLE, _DISABLED
+        unknown = self._unknown_audience(store)
+        if unknown is not None:
+            return Reason.STORES_UNAVAILABLE, unknown
+        try:
+            await self._of(store).check()
+        except StoreError as error:
+            return _REASONS[error.failure], str(error)
+        return None
+
+    async def _provider(self, reference: SecretReference, source: StoreValue) -> tuple[SecretStore, Provider]:
+        where = f"{reference.what}: "
+        if not self._audiences:
+            raise _refusal(reference, Reason.STORES_UNAVAILABLE, where + _DISABLED)
+        try:
+            store = SecretStore.parse(await self._kube.get(STORES, None, source.store))
+        except NotFound:
+            raise _refusal(
+                reference,
+                Reason.STORE_NOT_FOUND,
+                f"{where}there is no SecretStore {source.store}; an administrator of the cluster can create it, and"
+                " the run then continues",
+            ) from None
+        except Forbidden:
+            raise _refusal(
+                reference,
+                Reason.STORES_UNAVAILABLE,
+                f"{where}the operator may not read SecretStores (stores.enabled of the chart)",
+            ) from None
+        except ValidationError as error:
+            raise _refusal(
+                reference,
+                Reason.STORES_UNAVAILABLE,
+                f"{where}SecretStore {source.store} cannot be read: {describe_invalid(error)}",
+            ) from None
+        unknown = self._unknown_audience(store)
+        if unknown is not None:
+            raise _refusal(reference, Reason.STORES_UNAVAILABLE, where + unknown)
+        return store, self._of(store)
+
+    def _of(self, store: SecretStore) -> Provider:
+        return Vault(self._https, store.spec.vault)
+
+    def _unknown_audience(self, store: SecretStore) -> str | None:
+        audience = store.spec.vault.auth.audience
+        if audience in self._audiences:
+            return None
+        return (
+            f"SecretStore {store.metadata.name} has audience {audience!r}, and the operator may request tokens only"
+            f" for: {listed(self._audiences)} (stores.audiences of the chart)"
+        )
+
+    async def _open(
+        self,
+        reference: SecretReference,
+        source: StoreValue,
+        store: SecretStore,
+        provider: Provider,
+        pod: PodIdentity,
+    ) -> Session:
+        token = await self._token(reference, source, store.spec.vault.auth.audience, pod)
+        try:
+            return await provider.open(Identity(source.role, token))
+        except StoreError as error:
+            raise _refused(reference, source, error) from None
+
+    async def _token(
+        self, reference: SecretReference, source: StoreValue, audience: str, pod: PodIdentity
+    ) -> str:
+        """A token of the pod's service account that is good for this store, and only as long as the pod is there."""
+        where = f"{reference.what}: a token of service account {pod.service_account} for SecretStore {source.store}"
+        try:
+            return await self._kube.request_token(
+                pod.namespace,
+                pod.service_account,
+                pod=(pod.name, pod.uid),
+                audience=audience,
+                seconds=TOKEN_SECONDS,
+                labels={LABEL_STORE: source.store},
+            )
+        except Forbidden as error:
+            if "ValidatingAdmissionPolicy" in error.message:
+                message = f"{where} is refused: {error.message}"
+            else:
+                grant = await self._grant(pod)
+                message = f"{where} may not be requested by the operator; opt in with: {grant}"
+            raise _refusal(reference, Reason.SOURCE_FORBIDDEN, message) from None
+        except (NotFound, Conflict, Invalid) as error:
+            # The pod has gone or is another one by now: a fresh look shows it.
+            raise _refusal(reference, Reason.SOURCE_UNAVAILABLE, f"{where} was not given: {error}") from None
+
+    async def _grant(self, pod: PodIdentity) -> str:
+        username = str((await self._kube.who_am_i())["status"]["userInfo"]["username"])
+        return token_grant(pod.namespace, pod.service_account, username)
+
+    async def _answer(
+        self, reference: SecretReference, source: StoreValue, provider: Provider, session: Session
+    ) -> Answer:
+        try:
+            answer = await provider.read(session, source.path)
+        except StoreError as error:
+            raise _refused(reference, source, error) from None
+        if answer.lease is not None:
+            raise _refusal(
+                reference,
+                Reason.SOURCE_UNAVAILABLE,
+                f"{reference.what}: path {source.path} of SecretStore {source.store} creates a credential with a lease,"
+                " which a value would not outlive; name it under lease instead of value",
+            )
+        return answer
+
+
+_DISABLED = (
+    "values of stores are not enabled here (stores.enabled of the chart); ask an administrator of the cluster"
+)
+
+
+def _by_login(
+    references: Sequence[SecretReference],
+) -> dict[tuple[str, str], list[tuple[SecretReference, StoreValue]]]:
+    """Those that a store has, by store and role."""
+    logins: dict[tuple[str, str], list[tuple[SecretReference, StoreValue]]] = {}
+    for reference in references:
+        source = reference.source
+        if isinstance(source, StoreValue):
+            logins.setdefault((source.store, source.role), []).append((reference, source))
+    return logins
+
+
+def _field(reference: SecretReference, source: StoreValue, answer: Answer) -> bytes:
+    value = answer.fields.get(source.field)
+    if value is None:
+        raise _refusal(
+            reference,
+            Reason.SOURCE_KEY_MISSING,
+            f"{reference.what}: path {source.path} of SecretStore {source.store} has no field {source.field!r}; its"
+            f" fields: {listed(sorted(answer.fields)) or 'none'}",
+        )
+    return bytes_of(value)
+
+
+def _refused(reference: SecretReference, source: StoreValue, error: StoreError) -> SourceRefusedError:
+    store, role, path = f"SecretStore {source.store}", source.role, source.path
+    told = f"{store}: {error}"
+    if error.failure is Failure.FORBIDDEN:
+        told = f"role {role} may not read path {path} of {store}; give its policy read on it"
+    elif error.failure is Failure.NOT_FOUND:
+        why = f" ({error})" if str(error) else ""
+        told = f"nothing is at path {path} of {store}{why}; write it there, or name another path"
+    elif error.failure is Failure.UNFIT:
+        told = f"path {path} of {store}: {error}"
+    elif error.failure is Failure.AWAY:
+        told += "; it is asked again"
+    return _refusal(reference, _REASONS[error.failure], f"{reference.what}: {told}")
+
+
+def _refusal(reference: SecretReference, reason: Reason, message: str) -> SourceRefusedError:
+    return SourceRefusedError(Refusal(reason, reference.field, message, permanent=False))

@@ -1,0 +1,1 @@
+"""Real stores of secrets for tests."""
