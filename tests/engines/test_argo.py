@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from runkeys.sealing import PodParameter
+from runkeys.sealing.parameter import seal_parameter
 from testing import examples
 from testing.cluster.base import wait_until
 from testing.cluster.client import PATIENCE, Object
 from testing.cluster.node import NodeCluster
 from testing.namespace import TASK_IMAGE, Team, canary, python
+from testing.people import public_key
 from tests.e2e.pods.conftest import asking, events_of
 from tests.engines import argo
 from tests.engines.conftest import EngineTeam, carriers, holders, show
@@ -174,6 +179,42 @@ def check_nothing_is_stored(team: Team, node: NodeCluster, ended: Object) -> Non
         path.name for path in node.log_files() if any(form in path.read_bytes() for form in forms(team.value))
     ]
     assert logs == []
+
+
+def test_a_sealed_parameter_opens_in_the_pod_and_nowhere_else(team: Team, node: NodeCluster) -> None:
+    place = PodParameter(team.namespace, "runner")
+    value = canary()
+    text = seal_parameter(value.encode(), place, datetime.now(UTC) + timedelta(hours=1), public_key(team))
+    container = {
+        "image": TASK_IMAGE,
+        "command": python(
+            "import hashlib, os; print(hashlib.sha256(os.environ['API_TOKEN'].encode()).hexdigest())"
+        ),
+    }
+    annotations = {"runkeys.dev/sealed": "API_TOKEN={{inputs.parameters.token}}"}
+    template = {
+        "name": "main",
+        "inputs": {"parameters": [{"name": "token"}]},
+        "metadata": {"labels": {"runkeys.dev/secrets": "ask"}, "annotations": annotations},
+        "container": container,
+    }
+    spec = {
+        "entrypoint": "main",
+        "serviceAccountName": "runner",
+        "arguments": {"parameters": [{"name": "token", "value": text}]},
+        "templates": [template],
+    }
+    metadata = {"name": "parameter", "namespace": team.namespace}
+    workflow = team.client.create(
+        {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": metadata, "spec": spec}
+    )
+    found = wait_ended(team, workflow)
+    assert found["status"]["phase"] == "Succeeded", found["status"]
+    [pod] = argo.pods_of(team.cluster, workflow).values()
+    assert log_of(team, pod) == hashlib.sha256(value.encode()).hexdigest()
+    assert text in json.dumps(found["status"]["nodes"]), "the sealed text is where a password would be"
+    assert node.etcd.find(*forms(value), since=team.since) == {}
+    assert node.etcd.find(text.encode(), since=team.since) != {}, "the search finds what is there"
 
 
 def test_a_pod_that_argo_did_not_create_gets_nothing(team: Team) -> None:
