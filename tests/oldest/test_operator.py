@@ -39,7 +39,7 @@ def test_the_chart_installs_all_but_what_the_server_does_not_know(own_node: OwnN
     assert [kind for kind in kinds if kind.startswith("Mutating")] == []
     assert len(server.client.list("validatingadmissionpolicies")) == kinds.count("ValidatingAdmissionPolicy")
     assert (
-        len(server.client.list("customresourcedefinitions")) == kinds.count("CustomResourceDefinition") == 3
+        len(server.client.list("customresourcedefinitions")) == kinds.count("CustomResourceDefinition") == 4
     )
     server.helm("upgrade", *words, "--no-hooks")
 
