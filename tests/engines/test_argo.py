@@ -73,7 +73,9 @@ def wait_ended(team: Team, workflow: Object) -> Object:
 def log_of(team: Team, pod: Object) -> str:
     """What a task has printed, without Argo's own lines."""
     printed = team.client.logs(pod["metadata"]["name"], team.namespace, "main")
-    return "\n".join(line for line in printed.splitlines() if not line.startswith("time="))
+    return "\n".join(
+        line for line in printed.splitlines() if not line.startswith(("time=", "Error: exit status"))
+    )
 
 
 def forms(value: str) -> list[bytes]:
@@ -115,7 +117,9 @@ def test_only_the_task_that_asks_has_it_each_attempt_anew_and_no_container_of_ar
     # As the kernel has it: the task and what Argo starts it with have the value, Argo's own container has not.
     having = holders(team.value)
     assert {
-        line for line in having.values() if not re.search(r"/argoexec emissary |^(/usr/local/bin/)?python3 -c ", line)
+        line
+        for line in having.values()
+        if not re.search(r"/argoexec emissary |^(/usr/local/bin/)?python3 -c ", line)
     } == set()
     assert any("/python3 -c " in line for line in having.values())
     waiting = {

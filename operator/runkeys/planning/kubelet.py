@@ -42,6 +42,9 @@ EXPANDED: Mapping[str, str] = {
 In the commands of probes it expands only variables with a plain value in the pod's spec, in those of hooks none.
 """
 
+_TEKTON = "/tekton/termination"
+"""Where Tekton's entrypoint writes when a step began, and the results that it wrote for everybody."""
+
 _LOG = (
     "the kubelet copies the end of the log into the pod's status, where everybody who may read pods sees it;"
     " remove it"
@@ -66,22 +69,24 @@ class Copied:
 
     :ivar path: of the field in the container. :ivar message: of the refusal.
     :ivar harmless: the value that it may have; empty: it has to be absent. :ivar ours: the value that Runkeys sets.
+    :ivar of_engine: the value that a workflow engine sets, for a file of its own.
     """
 
     path: str
     message: str
     harmless: str = ""
     ours: str = ""
+    of_engine: str = ""
 
     @property
     def admitted(self) -> list[str]:
         """The values that the field may have in a pod."""
-        return [value for value in (self.harmless, self.ours) if value]
+        return [value for value in (self.harmless, self.ours, self.of_engine) if value]
 
 
 COPIED = (
     Copied("terminationMessagePolicy", _LOG, "File"),
-    Copied("terminationMessagePath", _FILE, TERMINATION_LOG, OUTPUT),
+    Copied("terminationMessagePath", _FILE, TERMINATION_LOG, OUTPUT, _TEKTON),
     *(Copied(f"{probe}.exec", _PROBE) for probe in ("livenessProbe", "readinessProbe", "startupProbe")),
     *(Copied(f"lifecycle.{hook}.exec", _HOOK) for hook in ("postStart", "preStop")),
 )
