@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
@@ -199,6 +200,12 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
     multiple=True,
     envvar="RUNKEYS_STORE_AUDIENCES",
     help="Read SecretStores with this audience. Can be given several times. Default: no SecretStore is read.",
+)
+@_option(
+    "--store-tokens",
+    type=click.Path(path_type=Path),
+    help="Folder with the operator's own tokens, one for each audience of a SecretStore, with which it revokes leases."
+    " Default: no lease is opened.",
 )
 @_option(
     "--sealed-delivery-resources",

@@ -79,8 +79,8 @@ class StoreRevoker(ApiModel):
     """The operator's own login, with which it revokes leases after their pods have ended."""
 
     role: str = Field(
-        description="Role in the store for the operator's own service account. It needs to revoke, renew and look up"
-        " by accessor, and must not be able to read any secret.",
+        description="Role in the store for the operator's own service account. Its policy has update on"
+        " auth/token/revoke-accessor, auth/token/lookup-accessor and sys/leases/lookup, and reads no secret.",
         min_length=1,
         max_length=128,
         json_schema_extra=STORE_ROLE,

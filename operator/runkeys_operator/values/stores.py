@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -28,6 +29,7 @@ from runkeys_operator.stores.provider import (
 )
 from runkeys_operator.stores.vault import Vault
 from runkeys_operator.values.refused import SourceRefusedError
+from runkeys_operator.values.revoker import Revoker
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +48,19 @@ _REASONS = {
 class Stores:
     """The stores of this cluster. With none configured (``audiences`` empty) it reads nothing."""
 
-    def __init__(self, kube: Kube, audiences: Sequence[str] = ()) -> None:
-        """``audiences``: those of which the operator may request tokens."""
+    def __init__(self, kube: Kube, audiences: Sequence[str] = (), tokens: Path | None = None) -> None:
+        """``audiences``: those of which the operator may request tokens. ``tokens``: see :class:`.revoker.Revoker`."""
         self._kube = kube
         self._audiences = tuple(audiences)
         self._https = Https()
+        self.revoker = Revoker(tokens)
 
     def __repr__(self) -> str:
         return f"Stores({', '.join(self._audiences)})"
 
     async def close(self) -> None:
-        """Close the connections."""
+        """End the operator's own logins, and close the connections."""
+        await self.revoker.close()
         await self._https.close()
 
     async def read(self, references: Sequence[SecretReference], pod: PodIdentity) -> dict[StoreValue, bytes]:
@@ -68,7 +72,7 @@ class Stores:
         :raises ApiError: if the API server could not be asked.
         """
         found: dict[StoreValue, bytes] = {}
-        for wanted in _by_login(references).values():
+        for wanted in by_login(references, leased=False).values():
             found |= await self._read_as_one(wanted, pod)
         return found
 
@@ -77,15 +81,15 @@ class Stores:
     ) -> dict[StoreValue, bytes]:
         """All of one store and role."""
         first, source = wanted[0]
-        store, provider = await self._provider(first, source)
-        session = await self._open(first, source, store, provider, pod)
+        store, provider = await self.provider(first, source)
+        session = await self.open(first, source, store, provider, pod)
         try:
             answers: dict[str, Answer] = {}
             found: dict[StoreValue, bytes] = {}
             for reference, one in wanted:
                 if one.path not in answers:
                     answers[one.path] = await self._answer(reference, one, provider, session)
-                found[one] = _field(reference, one, answers[one.path])
+                found[one] = field_of(reference, one, answers[one.path])
             return found
         finally:
             ended = await provider.close(session)
@@ -100,13 +104,16 @@ class Stores:
 
         :raises SourceRefusedError, ApiError: as :meth:`read` does.
         """
-        for wanted in _by_login(references).values():
-            reference, source = wanted[0]
-            _, provider = await self._provider(reference, source)
-            try:
-                await provider.check(source.role)
-            except StoreError as error:
-                raise _refused(reference, source, error) from None
+        for leased in (False, True):
+            for wanted in by_login(references, leased=leased).values():
+                reference, source = wanted[0]
+                store, provider = await self.provider(reference, source)
+                try:
+                    await provider.check(source.role)
+                except StoreError as error:
+                    raise refused(reference, source, error) from None
+                if leased:
+                    await self.revoker.check(reference, store, provider)
 
     async def problem(self, store: SecretStore) -> tuple[Reason, str] | None:
         """Why a store cannot be used by anybody, or None."""
@@ -116,42 +123,44 @@ class Stores:
         if unknown is not None:
             return Reason.STORES_UNAVAILABLE, unknown
         try:
-            await self._of(store).check()
+            await self.of(store).check()
         except StoreError as error:
             return _REASONS[error.failure], str(error)
         return None
 
-    async def _provider(self, reference: SecretReference, source: StoreValue) -> tuple[SecretStore, Provider]:
+    async def provider(self, reference: SecretReference, source: StoreValue) -> tuple[SecretStore, Provider]:
+        """The store of a reference. Raises SourceRefusedError, ApiError."""
         where = f"{reference.what}: "
         if not self._audiences:
-            raise _refusal(reference, Reason.STORES_UNAVAILABLE, where + _DISABLED)
+            raise refusal(reference, Reason.STORES_UNAVAILABLE, where + _DISABLED)
         try:
             store = SecretStore.parse(await self._kube.get(STORES, None, source.store))
         except NotFound:
-            raise _refusal(
+            raise refusal(
                 reference,
                 Reason.STORE_NOT_FOUND,
                 f"{where}there is no SecretStore {source.store}; an administrator of the cluster can create it, and"
                 " the run then continues",
             ) from None
         except Forbidden:
-            raise _refusal(
+            raise refusal(
                 reference,
                 Reason.STORES_UNAVAILABLE,
                 f"{where}the operator may not read SecretStores (stores.enabled of the chart)",
             ) from None
         except ValidationError as error:
-            raise _refusal(
+            raise refusal(
                 reference,
                 Reason.STORES_UNAVAILABLE,
                 f"{where}SecretStore {source.store} cannot be read: {describe_invalid(error)}",
             ) from None
         unknown = self._unknown_audience(store)
         if unknown is not None:
-            raise _refusal(reference, Reason.STORES_UNAVAILABLE, where + unknown)
-        return store, self._of(store)
+            raise refusal(reference, Reason.STORES_UNAVAILABLE, where + unknown)
+        return store, self.of(store)
 
-    def _of(self, store: SecretStore) -> Provider:
+    def of(self, store: SecretStore) -> Provider:
+        """What speaks to a store."""
         return Vault(self._https, store.spec.vault)
 
     def _unknown_audience(self, store: SecretStore) -> str | None:
@@ -163,7 +172,7 @@ class Stores:
             f" for: {listed(self._audiences)} (stores.audiences of the chart)"
         )
 
-    async def _open(
+    async def open(
         self,
         reference: SecretReference,
         source: StoreValue,
@@ -171,11 +180,12 @@ class Stores:
         provider: Provider,
         pod: PodIdentity,
     ) -> Session:
+        """Log in as the pod's service account. Raises SourceRefusedError, ApiError."""
         token = await self._token(reference, source, store.spec.vault.auth.audience, pod)
         try:
             return await provider.open(Identity(source.role, token))
         except StoreError as error:
-            raise _refused(reference, source, error) from None
+            raise refused(reference, source, error) from None
 
     async def _token(
         self, reference: SecretReference, source: StoreValue, audience: str, pod: PodIdentity
@@ -197,10 +207,10 @@ class Stores:
             else:
                 grant = await self._grant(pod)
                 message = f"{where} may not be requested by the operator; opt in with: {grant}"
-            raise _refusal(reference, Reason.SOURCE_FORBIDDEN, message) from None
+            raise refusal(reference, Reason.SOURCE_FORBIDDEN, message) from None
         except (NotFound, Conflict, Invalid) as error:
             # The pod has gone or is another one by now: a fresh look shows it.
-            raise _refusal(reference, Reason.SOURCE_UNAVAILABLE, f"{where} was not given: {error}") from None
+            raise refusal(reference, Reason.SOURCE_UNAVAILABLE, f"{where} was not given: {error}") from None
 
     async def _grant(self, pod: PodIdentity) -> str:
         username = str((await self._kube.who_am_i())["status"]["userInfo"]["username"])
@@ -212,9 +222,9 @@ class Stores:
         try:
             answer = await provider.read(session, source.path)
         except StoreError as error:
-            raise _refused(reference, source, error) from None
+            raise refused(reference, source, error) from None
         if answer.lease is not None:
-            raise _refusal(
+            raise refusal(
                 reference,
                 Reason.SOURCE_UNAVAILABLE,
                 f"{reference.what}: path {source.path} of SecretStore {source.store} creates a credential with a lease,"
@@ -228,22 +238,23 @@ _DISABLED = (
 )
 
 
-def _by_login(
-    references: Sequence[SecretReference],
+def by_login(
+    references: Sequence[SecretReference], *, leased: bool
 ) -> dict[tuple[str, str], list[tuple[SecretReference, StoreValue]]]:
-    """Those that a store has, by store and role."""
+    """Those that a store has, with a lease or without, by store and role."""
     logins: dict[tuple[str, str], list[tuple[SecretReference, StoreValue]]] = {}
     for reference in references:
         source = reference.source
-        if isinstance(source, StoreValue):
+        if isinstance(source, StoreValue) and source.leased is leased:
             logins.setdefault((source.store, source.role), []).append((reference, source))
     return logins
 
 
-def _field(reference: SecretReference, source: StoreValue, answer: Answer) -> bytes:
+def field_of(reference: SecretReference, source: StoreValue, answer: Answer) -> bytes:
+    """The value of a field of a store's answer."""
     value = answer.fields.get(source.field)
     if value is None:
-        raise _refusal(
+        raise refusal(
             reference,
             Reason.SOURCE_KEY_MISSING,
             f"{reference.what}: path {source.path} of SecretStore {source.store} has no field {source.field!r}; its"
@@ -252,7 +263,8 @@ def _field(reference: SecretReference, source: StoreValue, answer: Answer) -> by
     return bytes_of(value)
 
 
-def _refused(reference: SecretReference, source: StoreValue, error: StoreError) -> SourceRefusedError:
+def refused(reference: SecretReference, source: StoreValue, error: StoreError) -> SourceRefusedError:
+    """That a store did not do it, in the words of a refusal."""
     store, role, path = f"SecretStore {source.store}", source.role, source.path
     told = f"{store}: {error}"
     if error.failure is Failure.FORBIDDEN:
@@ -264,8 +276,9 @@ def _refused(reference: SecretReference, source: StoreValue, error: StoreError) 
         told = f"path {path} of {store}: {error}"
     elif error.failure is Failure.AWAY:
         told += "; it is asked again"
-    return _refusal(reference, _REASONS[error.failure], f"{reference.what}: {told}")
+    return refusal(reference, _REASONS[error.failure], f"{reference.what}: {told}")
 
 
-def _refusal(reference: SecretReference, reason: Reason, message: str) -> SourceRefusedError:
+def refusal(reference: SecretReference, reason: Reason, message: str) -> SourceRefusedError:
+    """A refusal that others can mend while the run waits."""
     return SourceRefusedError(Refusal(reason, reference.field, message, permanent=False))
