@@ -37,13 +37,13 @@ class Https:
     """The connections to all stores."""
 
     def __init__(self) -> None:
-        self._http: aiohttp.ClientSession | None = None
+        self._http: dict[bool, aiohttp.ClientSession] = {}
         self._away: dict[tuple[str, str | None], tuple[float, str]] = {}
 
     async def close(self) -> None:
         """Close them."""
-        if self._http is not None:
-            await self._http.close()
+        for session in self._http.values():
+            await session.close()
 
     async def ask(
         self,
@@ -54,15 +54,19 @@ class Https:
         ca_bundle: str | None,
         headers: dict[str, str],
         body: dict[str, Any] | None = None,
+        once: bool = False,
     ) -> Reply:
-        """Send one request. Raises StoreError if there is no answer that can be read."""
+        """Send one request. Raises StoreError if there is no answer that can be read.
+
+        :param once: it creates something, so that it must not be sent again by itself.
+        """
         place = (address, ca_bundle)
         until, why = self._away.get(place, (0.0, ""))
         if time.monotonic() < until:
             raise StoreError(Failure.AWAY, why)
         self._away.pop(place, None)
         try:
-            return await self._ask(method, address, path, ca_bundle, headers, body)
+            return await self._ask(method, address, path, ca_bundle, headers, body, once=once)
         except StoreError as error:
             if error.failure is Failure.AWAY:
                 self._away[place] = time.monotonic() + _AWAY_SECONDS, str(error)
@@ -76,11 +80,13 @@ class Https:
         ca_bundle: str | None,
         headers: dict[str, str],
         body: dict[str, Any] | None,
+        *,
+        once: bool,
     ) -> Reply:
         tls = _tls(ca_bundle)
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         try:
-            async with self._session().request(
+            async with self._session(once=once).request(
                 method,
                 URL(f"{address}/v1/{path}", encoded=True),
                 data=data,
@@ -109,16 +115,18 @@ class Https:
             )
         return Reply(response.status, found)
 
-    def _session(self) -> aiohttp.ClientSession:
-        if self._http is None:
-            self._http = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, keepalive_timeout=30),
+    def _session(self, *, once: bool) -> aiohttp.ClientSession:
+        if once not in self._http:
+            # When a kept connection breaks, aiohttp repeats a GET by itself.
+            kept: dict[str, Any] = {"force_close": True} if once else {"keepalive_timeout": 30}
+            self._http[once] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, **kept),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "runkeys-operator", "Content-Type": "application/json"},
                 auto_decompress=False,
                 trust_env=False,
             )
-        return self._http
+        return self._http[once]
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -87,8 +87,11 @@ class Provider(Protocol):
     async def open(self, identity: Identity) -> Session:
         """Log in."""
 
-    async def read(self, session: Session, path: str) -> Answer:
-        """Read a path once. If the answer has a lease, it lives no longer than the session."""
+    async def read(self, session: Session, path: str, *, leased: bool = False) -> Answer:
+        """Read a path once. If the answer has a lease, it lives no longer than the session.
+
+        :param leased: it should have one, so that asking twice would create two.
+        """
 
     async def renew(self, session: Session, seconds: int) -> int:
         """Have the session live for so many seconds from now; return for how many it does."""

@@ -65,9 +65,10 @@ class Vault:
             )
         return Session(handle, seconds, token)
 
-    async def read(self, session: Session, path: str) -> Answer:
+    async def read(self, session: Session, path: str, *, leased: bool = False) -> Answer:
         """Read a path with the session's token. No text of the store's answer is shown: it may hold a value."""
-        reply = await self._ask("GET", quote(path, safe="/@:+=,~!$&'()*;"), token=session.token)
+        where = quote(path, safe="/@:+=,~!$&'()*;")
+        reply = await self._ask("GET", where, token=session.token, once=leased)
         if reply.status == 403:
             raise StoreError(Failure.FORBIDDEN, "")
         if reply.status == 404:
@@ -79,8 +80,8 @@ class Vault:
         if not isinstance(data, dict):
             raise StoreError(Failure.UNFIT, "answered without data")
         lease_id, seconds = reply.body.get("lease_id"), reply.body.get("lease_duration")
-        leased = isinstance(lease_id, str) and bool(lease_id) and isinstance(seconds, int)
-        return Answer(fields_of(data), Lease(str(lease_id), int(seconds or 0)) if leased else None)
+        has_one = isinstance(lease_id, str) and bool(lease_id) and isinstance(seconds, int)
+        return Answer(fields_of(data), Lease(str(lease_id), int(seconds or 0)) if has_one else None)
 
     async def close(self, session: Session) -> Revoked | Pending:
         """Revoke the session's token, which takes its leases with it."""
@@ -123,10 +124,10 @@ class Vault:
         reply = await self._ask(
             "POST", "auth/token/revoke-accessor", token=by.token, body={"accessor": handle}
         )
-        if reply.status == 403 and not _unknown(reply):
+        if reply.status == 403:
             raise StoreError(Failure.FORBIDDEN, _RIGHTS)
         self._raise_if_away(reply)
-        if reply.status not in (200, 204, 400, 403, 404):
+        if reply.status not in (200, 204):
             return Pending(f"{self._spec.address} answers {reply.status}")
         until = time.monotonic() + _PATIENCE
         if leases is None:
@@ -141,7 +142,7 @@ class Vault:
         pause = _FIRST_PAUSE
         while True:
             reply = await self._ask("POST", path, token=by.token, body=body)
-            if reply.status in (400, 404) or (reply.status == 403 and _unknown(reply)):
+            if reply.status in (400, 403, 404) and _unknown(reply):
                 return Revoked()
             if reply.status == 403:
                 raise StoreError(Failure.FORBIDDEN, _RIGHTS)
@@ -189,7 +190,13 @@ class Vault:
         return await self._ask("POST", path, body={"role": role, "jwt": token})
 
     async def _ask(
-        self, method: str, path: str, *, token: str = "", body: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str = "",
+        body: dict[str, Any] | None = None,
+        once: bool = False,
     ) -> Reply:
         headers = {"X-Vault-Token": token} if token else {}
         if self._spec.namespace is not None:
@@ -201,6 +208,7 @@ class Vault:
             ca_bundle=self._spec.ca_bundle,
             headers=headers,
             body=body,
+            once=once,
         )
 
     def _raise_if_away(self, reply: Reply) -> None:
@@ -233,8 +241,8 @@ def _errors(reply: Reply) -> str:
 
 
 def _unknown(reply: Reply) -> bool:
-    """Whether the store says that it has no such accessor or lease, and not that the question is forbidden."""
-    return any(word in _errors(reply) for word in ("invalid accessor", "invalid lease", "not found"))
+    """Whether the store says that it has no such accessor or lease, and not something else of the question."""
+    return any(word in _errors(reply) for word in ("invalid accessor", "invalid lease"))
 
 
 def _hint(reply: Reply) -> str:

@@ -139,7 +139,7 @@ class Leases:
         self, reference: SecretReference, source: StoreValue, login: Login, seconds: int
     ) -> Answer:
         try:
-            answer = await login.provider.read(login.session, source.path)
+            answer = await login.provider.read(login.session, source.path, leased=True)
         except StoreError as error:
             raise refused(reference, source, error) from None
         where = f"{reference.what}: path {source.path} of SecretStore {source.store}"

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from runkeys.api import WorkflowRun, WorkflowRunStatus
-from runkeys.names import LAST_APPLIED
+from runkeys.names import FINALIZER, LAST_APPLIED
 from runkeys.planning import memory
 from runkeys.planning.actions import (
     Action,
@@ -145,6 +145,20 @@ class Executor:
                 raise failed
 
     async def _apply(self, action: OneAtATime, obs: Observation) -> Observation:
+        try:
+            return await self._carry_out(action, obs)
+        except Forbidden as error:
+            # A namespace that is deleted may have lost the operator's role already. Then it takes all this away itself,
+            # and only the lease is left, which is revoked in the store.
+            if FINALIZER not in obs.run.metadata.finalizers or obs.run.metadata.deletion_timestamp is None:
+                raise
+            left = _left_to_others(action, obs)
+            if left is None:
+                raise
+            log.warning("left to the namespace's deletion: %s", error, extra={"run": obs.run.key})
+            return left
+
+    async def _carry_out(self, action: OneAtATime, obs: Observation) -> Observation:
         match action:
             case Refresh():
                 return obs  # the controller does it
@@ -456,6 +470,22 @@ class Executor:
             )
         gone = metadata.model_copy(update={"deletion_timestamp": self._now()})
         return replace(obs, run=obs.run.model_copy(update={"metadata": gone}))
+
+
+def _left_to_others(action: OneAtATime, obs: Observation) -> Observation | None:
+    """What is known when the deletion of something is left to others; None if the action is no deletion."""
+    match action:
+        case DeleteSecret():
+            at = obs.run.metadata.deletion_timestamp or obs.run.metadata.creation_timestamp
+            if at is None:
+                return None
+            return _remember(obs, memory.secret_held(obs.memory, action.job_uid, at, ("namespace",)))
+        case DeleteJob():
+            return replace(obs, jobs={name: job for name, job in obs.jobs.items() if job.uid != action.uid})
+        case DeleteRequest():
+            others = tuple(item for item in obs.requests if item.uid != action.request.uid)
+            return replace(obs, requests=others)
+    return None
 
 
 def _task_of(action: CheckSources, obs: Observation) -> str:
