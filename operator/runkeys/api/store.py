@@ -149,7 +149,8 @@ class SecretStoreStatus(StatusModel):
     )
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="Condition types: Ready.",
+        description="Condition types: Ready. A store with spec.vault.revoker also has LeasesReady: whether the operator"
+        " can revoke leases of it.",
         max_length=16,
         json_schema_extra=list_map("type"),
     )

@@ -128,6 +128,10 @@ class Stores:
             return _REASONS[error.failure], str(error)
         return None
 
+    async def revocation_problem(self, store: SecretStore) -> tuple[Reason, str] | None:
+        """Why leases of a store could not be revoked, or None."""
+        return await self.revoker.problem(store, self.of(store))
+
     async def provider(self, reference: SecretReference, source: StoreValue) -> tuple[SecretStore, Provider]:
         """The store of a reference. Raises SourceRefusedError, ApiError."""
         where = f"{reference.what}: "
