@@ -12,6 +12,7 @@ from typing import Any
 from runkeys import policies
 from runkeys._text.words import kubectl, line, shell
 from runkeys._version import __version__
+from runkeys.api import SecretStore
 from runkeys.api.binding import SEALED
 from runkeys.api.common import API_VERSION
 from runkeys.cli._framework import Settings, command
