@@ -59,7 +59,7 @@ class LeaseStatus(StatusModel):
         description="Names the login in the store and its audit log. It opens nothing.", max_length=1024
     )
     paths: list[Annotated[str, Field(max_length=512)]] = Field(
-        description="Paths of which each gives a credential of its own.", max_length=MOST_LEASES
+        description="Paths that were read. Each gives a credential of its own.", max_length=MOST_LEASES
     )
     ids: list[Annotated[str, Field(max_length=2048)]] | None = Field(
         default=None,

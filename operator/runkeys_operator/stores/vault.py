@@ -150,7 +150,7 @@ class Vault:
             if reply.status != 200:
                 return Pending(f"{self._spec.address} answers {reply.status} for {path}")
             if time.monotonic() >= until:
-                return Pending(f"{self._spec.address} was told to revoke it and still has it")
+                return Pending(f"{self._spec.address} accepted the revocation and still has it")
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 

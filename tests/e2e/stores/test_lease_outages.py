@@ -52,7 +52,7 @@ def ended_while_the_database_is_away(team: LeaseTeam, run: Object, database: Pos
         assert phase(team.wait_phase("job", "Succeeded", "Failed")) == "Succeeded"
         (lease,) = leases_of(team.run())
         assert lease["ids"][0] in message
-        assert "was told to revoke it and still has it" in message
+        assert "accepted the revocation and still has it" in message
         assert "revoked" not in lease
         assert team.run()["metadata"]["finalizers"] == ["runkeys.dev/leases"]
         events = team.client.list("events", team.namespace)
