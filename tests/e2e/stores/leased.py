@@ -85,10 +85,10 @@ class LeaseTeam(StoreTeam):
             {"name": "token", "template": template},
         ]
 
-    def make_lease_binding(self, namespace: str = "", **spec: Any) -> Object:
+    def make_lease_binding(self, name: str = "keys", **spec: Any) -> Object:
         """A binding whose ``token`` is user and password."""
-        made = binding_of(self, *self.leases(), **{"maxLifetimeSeconds": SECONDS, **spec})
-        return self.client.create(made, namespace or self.namespace)
+        made = binding_of(self, *self.leases(), name=name, **{"maxLifetimeSeconds": SECONDS, **spec})
+        return self.client.create(made)
 
     def running(self, name: str = "job", **changed: Any) -> Object:
         """A run whose container runs until it is told to finish, and has its credential."""
