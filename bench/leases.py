@@ -1,9 +1,9 @@
 """How soon a pod has its credential, and how soon that is dead, against a bare loop with the same calls to the store.
 
-With a real OpenBao and a real PostgreSQL, on the fake node. The clocks are those of the audit logs, of the API server and
+With a real OpenBao and PostgreSQL, on the fake node. The clocks are those of the audit logs, of the API server and
 of the store, on one machine: from the answered binding of the pod to the answered creation of its Secret, and from the
-answered status that says that the pod has ended to the answer that the store has no such lease. The operator also reads
-what it acts on anew, asks who may, and writes what it is about to do; the loop does none of that.
+answered status that says that the pod has ended to the answer that the store has no such lease. The operator reads
+what it acts on anew, asks who may, and writes down what it is about to do; the loop does none of that.
 """
 
 from __future__ import annotations

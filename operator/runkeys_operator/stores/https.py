@@ -37,13 +37,13 @@ class Https:
     """The connections to all stores."""
 
     def __init__(self) -> None:
-        self._http: dict[bool, aiohttp.ClientSession] = {}
+        self._http: aiohttp.ClientSession | None = None
         self._away: dict[tuple[str, str | None], tuple[float, str]] = {}
 
     async def close(self) -> None:
         """Close them."""
-        for session in self._http.values():
-            await session.close()
+        if self._http is not None:
+            await self._http.close()
 
     async def ask(
         self,
@@ -86,8 +86,9 @@ class Https:
         tls = _tls(ca_bundle)
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         try:
-            async with self._session(once=once).request(
-                method,
+            async with self._session().request(
+                # When a connection breaks, aiohttp repeats what it knows to be idempotent, by the name in capitals.
+                method.lower() if once else method,
                 URL(f"{address}/v1/{path}", encoded=True),
                 data=data,
                 headers={"Accept-Encoding": "identity", "X-Vault-Request": "true", **headers},
@@ -115,18 +116,16 @@ class Https:
             )
         return Reply(response.status, found)
 
-    def _session(self, *, once: bool) -> aiohttp.ClientSession:
-        if once not in self._http:
-            # When a kept connection breaks, aiohttp repeats a GET by itself.
-            kept: dict[str, Any] = {"force_close": True} if once else {"keepalive_timeout": 30}
-            self._http[once] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, **kept),
+    def _session(self) -> aiohttp.ClientSession:
+        if self._http is None:
+            self._http = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, keepalive_timeout=30),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "runkeys-operator", "Content-Type": "application/json"},
                 auto_decompress=False,
                 trust_env=False,
             )
-        return self._http[once]
+        return self._http
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
