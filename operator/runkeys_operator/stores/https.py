@@ -87,14 +87,14 @@ class Https:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         try:
             async with self._session().request(
-                # When a connection breaks, aiohttp repeats what it knows to be idempotent, by the name in capitals.
-                method.lower() if once else method,
+                method,
                 URL(f"{address}/v1/{path}", encoded=True),
                 data=data,
                 headers={"Accept-Encoding": "identity", "X-Vault-Request": "true", **headers},
                 ssl=tls,
                 timeout=_TIMEOUT,
                 allow_redirects=False,
+                middlewares=(_never_again,) if once else (),
             ) as response:
                 content = await _bounded(response)
         except (aiohttp.ClientError, OSError) as error:
@@ -128,6 +128,22 @@ class Https:
         return self._http
 
 
+class _BrokenError(aiohttp.ClientError):
+    """The connection broke, and what was sent may have been done."""
+
+
+async def _never_again(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a GET again by itself, as it does when a connection breaks."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise  # nothing was sent
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        raise _BrokenError from None
+
+
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     found = bytearray()
     async for chunk in response.content.iter_chunked(65536):
@@ -154,6 +170,8 @@ def _why(error: Exception) -> str:
         return "cannot be resolved"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot be reached: {os.strerror(error.os_error.errno or 0)}"
+    if isinstance(error, _BrokenError):
+        return "ended the connection before it answered"
     return f"does not answer: {type(error).__name__}"
 
 
