@@ -179,7 +179,12 @@ def own_database() -> Iterator[Postgres]:
 
 @pytest.fixture
 def lease_team(
-    new_team: TeamMaker, shared_bao: OpenBao, shared_database: Postgres, cluster: Cluster, tmp_path: Path
+    request: pytest.FixtureRequest,
+    new_team: TeamMaker,
+    shared_bao: OpenBao,
+    shared_database: Postgres,
+    cluster: Cluster,
+    tmp_path: Path,
 ) -> Iterator[LeaseTeamMaker]:
     """Make teams with leases. ``sealed``: able to deliver sealed. Other options: of ``new_team`` and the pods' role."""
     made: list[str] = []
@@ -193,6 +198,8 @@ def lease_team(
         options: dict[str, Any] | None = None,
         **role: Any,
     ) -> LeaseTeam:
+        if sealed:
+            request.getfixturevalue("opener")
         tokens = tmp_path / f"tokens-{secrets.token_hex(3)}"
         team = new_team(
             *(SEALED_ARGUMENTS if sealed else ARGUMENTS),
