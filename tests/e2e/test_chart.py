@@ -17,6 +17,7 @@ from runkeys.planning.requirements import UNSEAL_RESOURCES
 from runkeys.policies import Account, build, difference
 from runkeys_operator.__main__ import main
 from runkeys_operator.checks.preflight import NEEDED, NEEDED_SEALED, NEEDED_STORES
+from runkeys_operator.values.revoker import token_file
 from testing.cluster import images
 from testing.cluster.base import Cluster, ClusterError
 from testing.cluster.cache import CHECKOUT
@@ -131,6 +132,11 @@ class TestRendered:
             {**group, "resources": ["secretstores"], "verbs": ["get", "list", "watch"]},
             {**group, "resources": ["secretstores/status"], "verbs": ["patch"]},
         ]
+        # Of namespaces that are deleted, and have lost their Role.
+        finalizers = [
+            {**group, "resources": ["workflowruns"], "verbs": ["get", "patch"]},
+            {**group, "resources": ["workflowruns/status"], "verbs": ["patch"]},
+        ]
         bound = {
             **rbac,
             "kind": "ClusterRoleBinding",
@@ -145,7 +151,7 @@ class TestRendered:
             == ("ClusterRole", "runkeys-policies.runkeys-system.runkeys")
         ]
         policies["rules"][0]["resourceNames"].append("runkeys-store-namespaces.runkeys-system.runkeys")
-        role = {**rbac, "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}
+        role = {**rbac, "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules + finalizers}
         assert found == comparable([*without, role, bound])
         asked = {
             (right.verb, f"{right.resource.plural}/{right.subresource}".rstrip("/"))
@@ -154,12 +160,22 @@ class TestRendered:
         assert asked == {(verb, item["resources"][0]) for item in rules for verb in item["verbs"]}
 
     def test_stores_are_named_to_the_operator_and_to_its_policies(self, cluster: Cluster) -> None:
-        [container] = one(template(cluster, *STORES), "Deployment")["spec"]["template"]["spec"]["containers"]
+        pod = one(template(cluster, *STORES), "Deployment")["spec"]["template"]["spec"]
+        [container] = pod["containers"]
+        folder = "/var/run/runkeys/store-tokens"
         assert [item for item in container["args"] if "store" in item] == [
             "--store-audience=bao",
             "--store-audience=vault.example",
+            f"--store-tokens={folder}",
         ]
         audiences = ("bao", "vault.example")
+        # Its own tokens, with which it revokes leases, are where it looks for them.
+        [mount], [volume] = container["volumeMounts"], pod["volumes"]
+        assert (mount["name"], mount["mountPath"], mount["readOnly"]) == (volume["name"], folder, True)
+        sources = [item["serviceAccountToken"] for item in volume["projected"]["sources"]]
+        assert [(item["audience"], Path(folder) / item["path"]) for item in sources] == [
+            (audience, token_file(Path(folder), audience)) for audience in audiences
+        ]
         account = Account.service_account("runkeys-system", "runkeys", audiences)
         api = "--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
         installed = {
@@ -170,8 +186,9 @@ class TestRendered:
         expected = {(item["kind"], item["metadata"]["name"]): item["spec"] for item in build(account)}
         assert installed.keys() == expected.keys()
         assert [key for key in expected if difference(expected[key], installed[key]) is not None] == []
-        [container] = one(template(cluster), "Deployment")["spec"]["template"]["spec"]["containers"]
-        assert [item for item in container["args"] if "store" in item] == []
+        pod = one(template(cluster), "Deployment")["spec"]["template"]["spec"]
+        assert [item for item in pod["containers"][0]["args"] if "store" in item] == []
+        assert "volumes" not in pod
         with pytest.raises(ClusterError, match=r"stores\.enabled needs stores\.audiences"):
             template(cluster, "--set=stores.enabled=true")
 
