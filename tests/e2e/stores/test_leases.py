@@ -12,6 +12,7 @@ from testing.cluster.base import wait_until
 from testing.cluster.client import Object
 from testing.cluster.faults import Request
 from testing.cluster.node import NodeCluster
+from testing.examples import database_user
 from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, condition, phase, python
 from testing.stores.openbao import OpenBao, free_port
 from testing.stores.proxy import StoreProxy
@@ -190,6 +191,18 @@ def test_control_without_the_operator_the_user_stays_until_the_store_ends_it(
     team.operator.start()
     found = wait_released(team)
     assert "revoked" in leases_of(found)[0]
+
+
+def test_the_example(lease_team: LeaseTeamMaker) -> None:
+    team = lease_team()
+    place = {"store": team.namespace, "role": team.namespace, "path": team.creds}
+    for manifest in database_user(team.namespace, place):
+        team.client.create(manifest)
+    found = team.wait_phase("database-user", "Succeeded", "Failed")
+    assert phase(found) == "Succeeded", found["status"]
+    assert team.output(found) == "DATABASE_URL is set\n"
+    found = wait_released(team, "database-user")
+    assert [lease["paths"] for lease in leases_of(found) if "revoked" in lease] == [[team.creds]]
 
 
 def test_metrics_say_what_is_open(lease_team: LeaseTeamMaker) -> None:
