@@ -16,23 +16,13 @@ from testing.cluster import build, images
 from testing.cluster.audit import AuditLog, policy
 from testing.cluster.base import Cluster
 from testing.cluster.cache import cache_dir
+from testing.cluster.docker import docker_answers
 from testing.cluster.etcd import EtcdReader
 
 # The image that the pinned kind was released with. Others may not start.
 NODE_IMAGE = "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
 GROUPS = (*build.CLIENT_GROUPS, "kind")
 _AUDIT = "/var/log/kubernetes/audit.jsonl"
-
-
-def docker_answers() -> bool:
-    """Whether a Docker engine answers on this machine."""
-    if shutil.which("docker") is None:
-        return False
-    try:
-        done = subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
 
 
 class KindCluster(Cluster):

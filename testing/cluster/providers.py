@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from testing.cluster import build
 from testing.cluster.base import Cluster, ClusterError
 from testing.cluster.cache import Claim, cache_dir, file_lock
+from testing.cluster.docker import docker_answers
 from testing.cluster.existing import CONTEXT_VARIABLE, ExistingCluster
 from testing.cluster.kind import GROUPS as KIND_GROUPS
-from testing.cluster.kind import KindCluster, docker_answers
+from testing.cluster.kind import KindCluster
 from testing.cluster.node import NodeCluster
 
 PROVIDER_VARIABLE = "RUNKEYS_E2E_PROVIDER"
