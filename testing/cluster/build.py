@@ -96,6 +96,13 @@ GROUPS: dict[str, Group] = {
         Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}),
         Group("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
         Group("kind", {"kind": "sigs.k8s.io/kind"}),
+        # What kind's node image has beside the node's own programs.
+        Group(
+            "kubeadm",
+            {"kubeadm": "k8s.io/kubernetes/cmd/kubeadm"},
+            ldflags=_kubernetes_version(KUBERNETES),
+        ),
+        Group("crictl", {"crictl": "sigs.k8s.io/cri-tools/cmd/crictl"}),
         # Without service discovery for clouds, which is most of the code.
         Group(
             "prometheus",

@@ -62,10 +62,10 @@ class Image:
         return json.dumps(config, sort_keys=True).encode()
 
 
-def pause_image() -> Path:
+def pause_image(tag: str = PAUSE_IMAGE) -> Path:
     """Return the archive of the image that keeps a pod's namespaces open."""
     layer = _layer("busybox", [_busybox()], lambda root: _copy(_busybox(), root / "bin/busybox"))
-    return _archive(Image(PAUSE_IMAGE, entrypoint=("/bin/busybox", "sleep", "2147483647")), [layer])
+    return _archive(Image(tag, entrypoint=("/bin/busybox", "sleep", "2147483647")), [layer])
 
 
 def task_image() -> Path:
@@ -112,6 +112,16 @@ def program_image(tag: str, program: Path, path: str, user: str = f"{USER}:{USER
 
     image = Image(tag, environment={"PATH": "/bin"}, entrypoint=(f"/{path}",), user=user)
     return _archive(image, [_layer(program.name.rpartition("-")[0], [program.name, path], fill)])
+
+
+def filled_image(
+    image: Image, name: str, made_from: list[Path | str], fill: Callable[[Path], None], below: list[Path]
+) -> Path:
+    """Return the archive of an image: the layers below, and one whose files ``fill`` writes into an empty folder.
+
+    :param made_from: what the layer's content depends on.
+    """
+    return _archive(image, [*below, _layer(name, made_from, fill)])
 
 
 def _environment() -> dict[str, str]:
