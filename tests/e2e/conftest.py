@@ -44,13 +44,21 @@ def cluster() -> Iterator[Cluster]:
     keep = os.environ.get("RUNKEYS_E2E_KEEP", "") not in ("", "0")
     with providers.shared("tests" if keep else f"t-{_RUN}", keep) as shared:
         yield shared
-        if isinstance(shared, NodeCluster):
+        if shared.provider != "existing":
             operator_calls.check_all(shared.audit)  # each worker for all of them: the last one has seen all
 
 
 @pytest.fixture(scope="session")
-def node(cluster: Cluster) -> NodeCluster:
-    """The shared cluster, for tests that look into etcd and logs or need its components' addresses."""
+def node(cluster: Cluster) -> Cluster:
+    """The shared cluster, for tests that read all of etcd or the audit log."""
+    if cluster.provider == "existing":
+        pytest.skip("reads etcd or the audit log: only a cluster that the tests start offers that")
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def bare_node(cluster: Cluster) -> NodeCluster:
+    """The shared cluster, for tests that look at its processes and their logs."""
     if not isinstance(cluster, NodeCluster):
         pytest.skip("looks into a node's components: only the provider 'node' offers that")
     return cluster
@@ -92,6 +100,8 @@ def namespace(new_namespace: Callable[[], str]) -> str:
 @pytest.fixture
 def own_node() -> Iterator[OwnNode]:
     """Start nodes for this test alone, for whatever would disturb others."""
+    if providers.choose() != "node":
+        pytest.skip("starts a node for itself: only the provider 'node' offers that")
     with ExitStack() as ends:
 
         def start(options: NodeOptions | None = None) -> NodeCluster:
