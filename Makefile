@@ -54,7 +54,7 @@ test-engines: build-cluster ## Argo Workflows and Tekton with pods that ask for 
 .PHONY: test-kind
 test-kind: export RUNKEYS_E2E_PROVIDER = kind
 test-kind: build-tests ## chart, kinds, policies, runs, sealed values and CLI on a cluster of kind
-	@$(PYTEST) -n $(WORKERS) $(DIST) $(BOUND) $$($(PY) -m tests.e2e.on_kind) $(ARGS)
+	@$(PYTEST) -n $(WORKERS) $(DIST) $(BOUND) tests/kind $$($(PY) -m tests.e2e.on_kind) $(ARGS)
 
 .PHONY: proof
 proof: test-1.34 ## the long proofs in their full size (hours)

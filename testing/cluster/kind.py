@@ -17,7 +17,7 @@ from pytest_kind import KindCluster as PytestKindCluster
 from testing.cluster import build, docker, images, kind_image
 from testing.cluster.audit import AuditLog, policy
 from testing.cluster.base import Cluster
-from testing.cluster.cache import cache_dir
+from testing.cluster.cache import Claim, cache_dir, claims_of
 from testing.cluster.etcd import EtcdReader
 from testing.cluster.node_config import BRISK
 
@@ -27,6 +27,8 @@ FROM_SOURCE = "source"
 RELEASED_IMAGE = (
     "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
 )
+# Names of clusters that end with a test run begin so.
+OF_A_RUN = "t-"
 _LOGS = "/var/log/kubernetes"
 
 
@@ -66,6 +68,7 @@ class KindCluster(Cluster):
             image = wanted_image()
             from_source = image == FROM_SOURCE
             cluster = cls(name, engine)
+            _delete_abandoned(engine)
             (cluster.scratch / "logs").mkdir(parents=True, exist_ok=True)
             cluster.scratch.chmod(0o700)
             (cluster.scratch / "audit-policy.json").write_text(json.dumps(policy()))
@@ -82,17 +85,7 @@ class KindCluster(Cluster):
     def attach(cls, name: str) -> KindCluster | None:
         """Return the running cluster of this name; None if there is none."""
         engine = None if build.GROUPS["kind"].missing() else docker.running_engine()
-        if engine is None:
-            return None
-        listed = subprocess.run(
-            [build.program("kind"), "get", "clusters"],
-            env=engine.environment(),
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        return cls(name, engine) if f"runkeys-{name}" in listed.stdout.split() else None
+        return cls(name, engine) if engine is not None and name in _names(engine) else None
 
     @property
     def node_name(self) -> str:
@@ -152,6 +145,27 @@ class KindCluster(Cluster):
         with docker.engine():
             self._pytest_kind().delete()
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _names(engine: docker.Engine) -> list[str]:
+    """Return the names of the clusters that are ours."""
+    command = [str(build.program("kind")), "get", "clusters"]
+    listed = subprocess.run(
+        command, env=engine.environment(), capture_output=True, text=True, check=True, timeout=60
+    )
+    return [name.removeprefix("runkeys-") for name in listed.stdout.split() if name.startswith("runkeys-")]
+
+
+def _delete_abandoned(engine: docker.Engine) -> None:
+    """Delete the clusters of test runs that were killed before they could do so themselves."""
+    for name in _names(engine):
+        if name.startswith(OF_A_RUN) and (claims := claims_of(name)).exists():
+            claim = Claim(claims)
+            try:
+                if claim.is_last():
+                    KindCluster(name, engine).stop()
+            finally:
+                claim.release()
 
 
 def configuration(scratch: Path, *, from_source: bool) -> dict[str, Any]:
