@@ -17,7 +17,7 @@ from typing import Protocol
 import pytest
 
 from testing.cluster import providers
-from testing.cluster.base import Cluster
+from testing.cluster.base import Cluster, ClusterError
 from testing.cluster.cache import Claim, cache_dir
 from testing.cluster.client import KubeClient
 from testing.cluster.node import NodeCluster
@@ -30,6 +30,14 @@ from tests.e2e import operator_calls
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(4))[:8]
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "m")
 _NUMBERS = itertools.count(1)
+
+
+def pytest_report_header() -> str:
+    """Say which cluster it is: where a Docker engine answers it may be another one than is meant."""
+    try:
+        return f"cluster: {providers.choose()} ({providers.PROVIDER_VARIABLE} chooses another)"
+    except ClusterError as none:
+        return f"cluster: none. {none}"
 
 
 class OwnNode(Protocol):
