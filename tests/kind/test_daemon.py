@@ -14,6 +14,7 @@ import pytest
 from testing.cluster import docker, images, oci_runtime
 from testing.cluster.docker import Daemon, DockerError
 
+NEWER = {"CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"}
 LAST = Path("/proc/sys/kernel/cap_last_cap")
 
 
@@ -105,7 +106,8 @@ def test_a_privileged_container_has_what_root_has(daemon: Daemon) -> None:
     with docker.engine() as engine:
         load(engine, daemon)
         held = oci_runtime.bounding_set(Path("/proc/self/status").read_text())
-        assert capabilities(engine) == held
+        # A daemon may be older than the last capabilities of the kernel, and ask for none of them.
+        assert held - NEWER <= capabilities(engine) <= held
 
 
 def test_control_without_the_small_runtime_there_is_no_privileged_container(
