@@ -284,7 +284,7 @@ for _ in $(seq 300); do
     sleep 0.1
 done
 for archive in /kind/images/*.tar; do
-    ctr --namespace k8s.io images import --no-unpack --all-platforms --digests \\
+    ctr --namespace k8s.io images import --no-unpack --all-platforms \\
         --label io.cri-containerd.pinned=pinned "$archive"
 done
 kill $containerd
