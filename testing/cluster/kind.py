@@ -87,8 +87,9 @@ class KindCluster(Cluster):
         engine = None if build.GROUPS["kind"].missing() else docker.running_engine()
         return cls(name, engine) if engine is not None and name in _names(engine) else None
 
-    @property
+    @cached_property
     def node_name(self) -> str:
+        """The name of the node, which is that of its container."""
         return f"runkeys-{self.name}-control-plane"
 
     def _pytest_kind(self, image: str | None = None) -> PytestKindCluster:
