@@ -1,8 +1,8 @@
 """A Docker engine: the one that answers on this machine, else a daemon of our own with Debian's ``docker.io``.
 
 Our own has its folders, its socket, its process numbers and its mounts to itself, and leaves the machine's firewall
-and its default bridge alone. It ends with the last process that uses it, unless containers run. Its images stay in the
-cache.
+and its default bridge alone: a build or a container that needs the outside asks for ``--network=host``. It ends with
+the last process that uses it, unless containers run. Its images stay in the cache.
 """
 
 from __future__ import annotations
