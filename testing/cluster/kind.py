@@ -263,7 +263,20 @@ class _PodReader(EtcdReader):
             assert watching.stdout is not None
             try:
                 for line in watching.stdout:
-                    answer = json.loads(line)
-                    yield {**answer, "events": answer.get("Events", answer.get("events", ()))}
+                    yield as_gateway(json.loads(line))
             finally:
                 watching.kill()
+
+
+def as_gateway(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return what etcdctl prints of a watch in the form of etcd's JSON gateway.
+
+    :raises OSError: etcd ended the watch.
+    """
+    if answer.get("CompactRevision") or answer.get("Canceled"):
+        raise OSError(f"etcd ended the watch: {answer}")
+    events = [
+        {"type": "DELETE" if event.get("type") == 1 else "PUT", "kv": event["kv"]}
+        for event in answer["Events"] or ()
+    ]
+    return {"header": answer["Header"], "events": events}
