@@ -118,10 +118,10 @@ PRINTED = {
 class Printed(EtcdReader):
     """Reads what etcdctl printed."""
 
-    def _range(self, start: bytes, end: bytes, keys_only: bool, revision: int) -> dict[str, Any]:
+    def _range(self, *_: object, **__: object) -> dict[str, Any]:
         return {"header": {"revision": 4}}
 
-    def _history(self, since: int) -> Iterator[dict[str, Any]]:
+    def _history(self, _: int) -> Iterator[dict[str, Any]]:
         yield kind.as_gateway(PRINTED)
 
 
