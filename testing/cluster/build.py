@@ -94,6 +94,9 @@ GROUPS: dict[str, Group] = {
             "cni", {p.partition("/")[2]: f"github.com/containernetworking/plugins/plugins/{p}" for p in _CNI}
         ),
         Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}),
+        # Pushes images, and serves a registry on this machine in tests.
+        Group("crane", {"crane": "github.com/google/go-containerregistry/cmd/crane"}),
+        Group("actionlint", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"}),
         Group("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
         Group("kind", {"kind": "sigs.k8s.io/kind"}),
         # What kind's node image has beside the node's own programs.
