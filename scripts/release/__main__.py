@@ -20,9 +20,8 @@ from scripts.release.reference import IMAGE_NAME, Image, Registry
 from testing.cluster.base import ClusterError
 from testing.cluster.cache import CHECKOUT
 
-PARTS = CHECKOUT / "build" / "release"
-"""What one step leaves for the next."""
-INDEX, CHART = PARTS / "image.json", PARTS / "chart.json"
+INDEX, CHART = "image.json", "chart.json"
+"""Names of files that one step leaves for the next."""
 
 
 def check(_: argparse.Namespace) -> None:
@@ -35,7 +34,7 @@ def check(_: argparse.Namespace) -> None:
     sys.stdout.write(f"{'release' if tag else 'trial of'} {__version__}\n")
 
 
-def image(_: argparse.Namespace) -> None:
+def image(arguments: argparse.Namespace) -> None:
     """Build the image of this machine's platform, try it, list its contents, and push it if there is a registry."""
     repository, server = _repository()
     labels = {"version": __version__, "revision": run("git", "rev-parse", "HEAD").strip()}
@@ -44,33 +43,33 @@ def image(_: argparse.Namespace) -> None:
         labels["source"] = f"{server}/{repository}"
     named = {f"org.opencontainers.image.{key}": value for key, value in labels.items()}
     made = build.make(
-        os.environ.get("BASE", ""), f"{IMAGE_NAME}:release", PARTS, artifacts.commit_time(), named
+        os.environ.get("BASE", ""), f"{IMAGE_NAME}:release", arguments.parts, artifacts.commit_time(), named
     )
     for name, text in made.facts.items():
         sys.stdout.write(f"  {name:<9} {text}\n")
     if os.environ.get("REGISTRY"):
         pushed = publish.pushed(_registry(), made.archive, f"{__version__}-{made.architecture}")
-        pushed.write(PARTS / f"image-{made.architecture}.json")
+        pushed.write(arguments.parts / f"image-{made.architecture}.json")
         sys.stdout.write(f"{pushed}\n")
     made.archive.unlink()
 
 
-def index(_: argparse.Namespace) -> None:
+def index(arguments: argparse.Namespace) -> None:
     """Push the image of all platforms."""
-    made = publish.index(_registry(), [Image.read(path) for path in _platforms()])
-    made.write(INDEX)
+    made = publish.index(_registry(), [Image.read(path) for path in _platforms(arguments.parts)])
+    made.write(arguments.parts / INDEX)
     sys.stdout.write(f"{made}\n")
 
 
 def files(arguments: argparse.Namespace) -> None:
     """Make the files of the release."""
-    image = Image.parse(arguments.image) if arguments.image else _if_there(INDEX)
+    image = Image.parse(arguments.image) if arguments.image else _if_there(arguments.parts / INDEX)
     repository, server = _repository()
     page = f"{server}/{repository}/blob/v{__version__}" if repository and server else ""
     registry = _registry() if os.environ.get("REGISTRY") else None
     text = notes.notes(_changelog(), __version__, registry, image, page, repository)
     folder: Path = arguments.folder.resolve()
-    artifacts.make(folder, image, sorted(PARTS.glob("*.cdx.json")), text)
+    artifacts.make(folder, image, sorted(arguments.parts.glob("*.cdx.json")), text)
     for path in sorted(folder.iterdir()):
         sys.stdout.write(f"{path.stat().st_size:>9}  {path.name}\n")
 
@@ -78,24 +77,26 @@ def files(arguments: argparse.Namespace) -> None:
 def chart(arguments: argparse.Namespace) -> None:
     """Push the chart."""
     checksums.check(arguments.folder)
-    publish.chart(_registry(), arguments.folder).write(CHART)
+    publish.chart(_registry(), arguments.folder).write(arguments.parts / CHART)
 
 
-def outputs(_: argparse.Namespace) -> None:
+def outputs(arguments: argparse.Namespace) -> None:
     """Print what has been pushed so far, and the list of its contents, for the workflow."""
+    parts: Path = arguments.parts
+    found = {"image": (parts / INDEX, *_platforms(parts)), "chart": (parts / CHART,)}
     values: dict[str, str] = {}
-    for name, paths in {"image": (INDEX, *_platforms()), "chart": (CHART,)}.items():
+    for name, paths in found.items():
         for pushed in [Image.read(path) for path in paths if path.exists()][:1]:
             values |= {f"{name}-repository": pushed.repository, f"{name}-digest": pushed.digest}
-    for path in sorted(PARTS.glob("*.cdx.json"))[:1]:
-        values["image-contents"] = str(path.relative_to(CHECKOUT))
+    for path in sorted(arguments.parts.glob("*.cdx.json"))[:1]:
+        values["image-contents"] = str(path)
     publish.outputs(values)
 
 
 def sign(arguments: argparse.Namespace) -> None:
     """Sign image, chart and checksums."""
     checksums.check(arguments.folder)
-    publish.sign(arguments.folder, Image.read(INDEX), Image.read(CHART))
+    publish.sign(arguments.folder, Image.read(arguments.parts / INDEX), Image.read(arguments.parts / CHART))
 
 
 def package(arguments: argparse.Namespace) -> None:
@@ -126,8 +127,8 @@ def _repository() -> tuple[str, str]:
     return os.environ.get("GITHUB_REPOSITORY", ""), os.environ.get("GITHUB_SERVER_URL", "")
 
 
-def _platforms() -> list[Path]:
-    return sorted(PARTS.glob("image-*.json"))
+def _platforms(parts: Path) -> list[Path]:
+    return sorted(parts.glob("image-*.json"))
 
 
 def _registry() -> Registry:
@@ -149,6 +150,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.release", description=__doc__)
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("folder", nargs="?", type=Path, default=CHECKOUT / "dist", help="default: dist/")
+    parser.add_argument(
+        "--parts", type=Path, default=CHECKOUT / "build" / "release", help="what one step leaves for the next"
+    )
     parser.add_argument("--image", help="what the chart names: REPOSITORY@sha256:…")
     arguments = parser.parse_args()
     try:

@@ -22,8 +22,8 @@ from scripts.release import artifacts, checksums, publish
 from scripts.release.reference import Image, Registry
 from scripts.release.sources import CHART, copied
 from testing.cluster import build, images
-from testing.cluster.base import wait_until
 from testing.cluster.cache import CHECKOUT
+from testing.cluster.registry import registry as served
 
 IMAGE = Image("registry.example/owner/name/runkeys-operator", f"sha256:{'ab' * 32}")
 
@@ -34,8 +34,17 @@ pytestmark = pytest.mark.e2e
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`make release-artifacts`, into a folder of the test's own."""
     target = tmp_path_factory.mktemp("release")
+    parts = tmp_path_factory.mktemp("parts")
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.release", "artifacts", str(target), f"--image={IMAGE}"],
+        [
+            sys.executable,
+            "-m",
+            "scripts.release",
+            "artifacts",
+            str(target),
+            f"--image={IMAGE}",
+            f"--parts={parts}",
+        ],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -173,21 +182,9 @@ def test_the_python_index_gets_wheel_and_sdist_only(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry on this machine, for nobody else."""
-    build.ensure(("crane",))
-    log = tmp_path_factory.mktemp("registry") / "log"
-    command = [str(build.program("crane")), "registry", "serve", "--address=127.0.0.1:0"]
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as serving:
-        try:
-            wait_until(
-                "the registry serves",
-                lambda: re.search(r"serving on port (\d+)", log.read_text()) is not None,
-            )
-            found = re.search(r"serving on port (\d+)", log.read_text())
-            assert found
-            yield Registry.of(f"127.0.0.1:{found[1]}/Owner/Name")
-        finally:
-            serving.terminate()
+    """A place in a registry on this machine."""
+    with served(tmp_path_factory.mktemp("registry") / "log") as address:
+        yield Registry.of(f"{address}/Owner/Name")
 
 
 def test_image_and_chart_are_installed_from_where_they_were_pushed(
