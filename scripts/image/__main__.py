@@ -7,7 +7,7 @@ import sys
 
 from scripts.image import build
 from scripts.release.artifacts import commit_time
-from testing.cluster import images
+from testing.cluster import docker_images, images
 from testing.cluster.base import ClusterError
 from testing.cluster.cache import CHECKOUT
 
@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument(
         "--base",
         default="",
-        help=f"image to build on; '{build.DEBIAN}': one made here of Debian's packages (root)",
+        help=f"image to build on; '{docker_images.DEBIAN}': one made here of Debian's packages (root)",
     )
     parser.add_argument("--tag", default=images.OPERATOR_IMAGE, help=f"default: {images.OPERATOR_IMAGE}")
     arguments = parser.parse_args()

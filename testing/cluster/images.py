@@ -1,4 +1,6 @@
-"""Builds container images without Docker: from this machine's own Python, its libraries and a static busybox.
+"""Builds container images, without Docker if that can be.
+
+They are made of this machine's own Python, its libraries and a static busybox.
 
 An image is a docker-archive: a tar of layer tars and two JSON files. The cache keeps each layer and each archive under
 a hash of its sources, so that only the operator's own sources are packed again when they change.
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import platform
 import shutil
 import sys
@@ -17,13 +20,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testing.cluster import dockerfile, python_files
+from testing.cluster import docker_images, dockerfile, python_files
 from testing.cluster.cache import CHECKOUT, cache_dir, content_key, forget_unused, made_once
+from testing.cluster.docker import docker_answers
 
 TASK_IMAGE = "localhost/runkeys-task:1"
 OPERATOR_IMAGE = "localhost/runkeys-operator:dev"
 SDK_IMAGE = "localhost/runkeys-sdk-task:1"
 PAUSE_IMAGE = "localhost/runkeys-pause:1"
+# "docker": Docker makes the images. Without it, it does where this machine's own Python cannot be in one.
+HOW_VARIABLE = "RUNKEYS_IMAGES"
 DOCKERFILE = CHECKOUT / "operator" / "Dockerfile"
 USER = 65532
 _KEPT = 4
@@ -65,6 +71,13 @@ class Image:
         return json.dumps(config, sort_keys=True).encode()
 
 
+def by_docker() -> bool:
+    """Whether Docker makes the images: asked for, or because this is not Linux, or there is no busybox for a shell."""
+    if named := os.environ.get(HOW_VARIABLE):
+        return named == "docker"
+    return sys.platform != "linux" or (shutil.which("busybox") is None and docker_answers())
+
+
 def pause_image(tag: str = PAUSE_IMAGE) -> Path:
     """Return the archive of the image that keeps a pod's namespaces open."""
     layer = _layer("busybox", [_busybox()], lambda root: _copy(_busybox(), root / "bin/busybox"))
@@ -73,6 +86,8 @@ def pause_image(tag: str = PAUSE_IMAGE) -> Path:
 
 def task_image() -> Path:
     """Return the archive of ``localhost/runkeys-task:1``: Python and a shell, for the tasks of tests."""
+    if by_docker():
+        return docker_images.task_image(TASK_IMAGE)
     return _archive(Image(TASK_IMAGE, environment=_environment(), command=("python3",)), [_base_layer()])
 
 
@@ -81,6 +96,8 @@ def operator_image(checkout: Path = CHECKOUT, tag: str = OPERATOR_IMAGE) -> Path
 
     It is what operator/Dockerfile says, on this machine's Python. tests/image compares it with what Docker makes of it.
     """
+    if by_docker():
+        return docker_images.operator_image(tag, checkout)
     recipe = dockerfile.Recipe.read(DOCKERFILE)
     image = Image(
         tag,
@@ -97,6 +114,8 @@ def operator_image(checkout: Path = CHECKOUT, tag: str = OPERATOR_IMAGE) -> Path
 
 def sdk_image() -> Path:
     """Return the archive of ``localhost/runkeys-sdk-task:1``: Python, ``runkeys[cli]``, and examples in /app."""
+    if by_docker():
+        return docker_images.sdk_image(SDK_IMAGE, f"{USER}:{USER}")
     image = Image(
         SDK_IMAGE,
         environment=_environment()

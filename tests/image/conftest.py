@@ -14,7 +14,7 @@ import pytest
 
 from scripts.image import build
 from scripts.image.archive import ImageArchive, opened
-from testing.cluster import docker
+from testing.cluster import docker, docker_images
 
 TAG = "localhost/runkeys-operator:test-image"
 MADE = datetime(2026, 11, 29, tzinfo=UTC)
@@ -30,7 +30,7 @@ def engine() -> Iterator[docker.Engine]:
 @pytest.fixture(scope="session")
 def made(engine: docker.Engine, tmp_path_factory: pytest.TempPathFactory) -> build.Made:  # noqa: ARG001
     """What `make image` makes."""
-    return build.make(build.DEBIAN, TAG, tmp_path_factory.mktemp("image"), MADE)
+    return build.make(docker_images.DEBIAN, TAG, tmp_path_factory.mktemp("image"), MADE)
 
 
 @pytest.fixture(scope="session")

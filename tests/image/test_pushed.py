@@ -14,7 +14,7 @@ import runkeys
 from scripts.image import build
 from scripts.release.reference import Image
 from testing.cluster import build as programs
-from testing.cluster import docker
+from testing.cluster import docker, docker_images
 from testing.cluster.cache import CHECKOUT
 from testing.cluster.registry import registry
 
@@ -26,7 +26,7 @@ def test_the_image_that_was_tried_is_pushed_with_its_list(
     with registry(tmp_path / "log") as address:
         environment = {
             "REGISTRY": f"{address}/Owner/Name",
-            "BASE": build.BASE,
+            docker_images.BASE_VARIABLE: docker_images.DEBIAN_TAG,
             "GITHUB_REPOSITORY": "Owner/Name",
             "GITHUB_SERVER_URL": "https://host.example",
         }
@@ -59,6 +59,8 @@ def test_the_image_that_was_tried_is_pushed_with_its_list(
     ).strip() == ("65532:65532")
 
 
-def test_a_base_that_is_not_there_is_said(engine: docker.Engine, tmp_path: Path) -> None:
+def test_a_base_that_is_not_there_is_said(engine: docker.Engine) -> None:
     with pytest.raises(docker.DockerError, match="docker build ended"):
-        build.docker_build(engine, f"localhost/none:{tmp_path.name}", base="localhost/no-such-base:1")
+        docker_images.build(
+            engine, "localhost/none:1", docker_images.DOCKERFILE, CHECKOUT, base="localhost/no-such-base:1"
+        )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from testing.cluster import images, python_files
+from testing.cluster import docker_images, images, python_files
 from testing.cluster.cache import CHECKOUT
+from testing.cluster.docker import Engine
 from testing.cluster.dockerfile import DockerfileError, Recipe
 
 TEXT = images.DOCKERFILE.read_text()
@@ -79,3 +80,26 @@ def test_the_tests_run_with_what_the_lock_file_has(tmp_path: Path) -> None:
     other.write_text(re.sub(r"^kopf==\S+", "kopf==0.1", lock.read_text(), flags=re.MULTILINE))
     with pytest.raises(LookupError, match=r"operator\.txt has kopf==0\.1, and"):
         python_files.locked(other)
+
+
+def test_where_docker_makes_the_images_their_base_is_the_dockerfiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(docker_images.BASE_VARIABLE, raising=False)
+    base = docker_images.base_of_dockerfile()
+
+    assert f"ARG BASE={base}\n" in TEXT
+    assert docker_images.base_of(Engine("")) == base
+    assert docker_images.base_of(Engine("unix:///own.sock")) == docker_images.DEBIAN
+    monkeypatch.setenv(docker_images.BASE_VARIABLE, "other:1")
+    assert docker_images.base_of(Engine("unix:///own.sock")) == "other:1"
+    assert docker_images.base_of(Engine(""), "third:1") == "third:1"
+
+
+def test_the_lock_of_the_command_line_is_a_part_of_the_lock_of_the_tools() -> None:
+    whole = (CHECKOUT / "requirements" / "dev.txt").read_text()
+    part = docker_images.cli_lock()
+    names = re.findall(r"^([a-z0-9-]+)==", part, re.MULTILINE)
+    wanted = python_files.requirements(CHECKOUT / "pyproject.toml", "cli")
+
+    assert names == sorted(re.sub(r"[-_.]+", "-", distribution.name).lower() for distribution in wanted)
+    assert all(line in whole for line in part.splitlines())
+    assert part.count("--hash=sha256:") > len(names)
