@@ -99,10 +99,12 @@ release-artifacts: venv ## wheel, sdist, chart package, SBOM, notes and checksum
 
 .PHONY: image
 image: venv ## the operator's image by docker build, tried and listed (ARGS='--base debian')
+	@scripts/system-packages kind
 	@$(PY) -m scripts.image $(ARGS)
 
 .PHONY: test-image
-test-image: build-cluster ## the image that Docker builds: who it runs as, what is in it, and as the tests' own
+test-image: venv ## the image that Docker builds: who it runs as, what is in it, and as the tests' own
+	@scripts/system-packages kind
 	@$(PYTEST) $(BOUND) tests/image $(ARGS)
 
 # Without REGISTRY=registry.example/owner/name nothing leaves this machine.

@@ -1,11 +1,12 @@
 """The image that Docker makes of operator/Dockerfile, on a base made of Debian's packages (`make test-image`).
 
-Apart from tests/e2e, since the machine of `make test` may have a Docker that is not for tests, or none.
+RUNKEYS_IMAGE_BASE names another base, such as the one in the Dockerfile, where that can be pulled. Apart from tests/e2e, since the machine of `make test` may have a Docker that is not for tests, or none.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,7 @@ from scripts.image.archive import ImageArchive, opened
 from testing.cluster import docker, docker_images
 
 TAG = "localhost/runkeys-operator:test-image"
+BASE = os.environ.get(docker_images.BASE_VARIABLE) or docker_images.DEBIAN
 MADE = datetime(2026, 11, 29, tzinfo=UTC)
 
 
@@ -30,7 +32,7 @@ def engine() -> Iterator[docker.Engine]:
 @pytest.fixture(scope="session")
 def made(engine: docker.Engine, tmp_path_factory: pytest.TempPathFactory) -> build.Made:  # noqa: ARG001
     """What `make image` makes."""
-    return build.make(docker_images.DEBIAN, TAG, tmp_path_factory.mktemp("image"), MADE)
+    return build.make(BASE, TAG, tmp_path_factory.mktemp("image"), MADE)
 
 
 @pytest.fixture(scope="session")

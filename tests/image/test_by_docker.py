@@ -9,13 +9,14 @@ import pytest
 from scripts.image.archive import ImageArchive, opened
 from testing.cluster import docker, docker_images, images
 from testing.cluster.docker import Engine
+from tests.image.conftest import BASE
 from tests.image.test_same_recipe import contents, differences
 
 
 @pytest.fixture(autouse=True)
 def by_docker(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:  # noqa: ARG001 -- kept running
     monkeypatch.setenv(images.HOW_VARIABLE, "docker")
-    monkeypatch.setenv(docker_images.BASE_VARIABLE, docker_images.DEBIAN)
+    monkeypatch.setenv(docker_images.BASE_VARIABLE, BASE)
 
 
 def test_the_operators_image_is_that_of_make_image(image: ImageArchive) -> None:

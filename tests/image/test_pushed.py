@@ -17,6 +17,7 @@ from testing.cluster import build as programs
 from testing.cluster import docker, docker_images
 from testing.cluster.cache import CHECKOUT
 from testing.cluster.registry import registry
+from tests.image.conftest import BASE
 
 
 def test_the_image_that_was_tried_is_pushed_with_its_list(
@@ -26,7 +27,7 @@ def test_the_image_that_was_tried_is_pushed_with_its_list(
     with registry(tmp_path / "log") as address:
         environment = {
             "REGISTRY": f"{address}/Owner/Name",
-            docker_images.BASE_VARIABLE: docker_images.DEBIAN_TAG,
+            docker_images.BASE_VARIABLE: BASE,
             "GITHUB_REPOSITORY": "Owner/Name",
             "GITHUB_SERVER_URL": "https://host.example",
         }
