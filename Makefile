@@ -51,6 +51,11 @@ test-engines: build-cluster ## Argo Workflows, Tekton and JobSet with pods that 
 	@$(CLUSTER) build-engines
 	@$(PYTEST) $(BOUND) tests/engines $(ARGS)
 
+.PHONY: test-kind
+test-kind: export RUNKEYS_E2E_PROVIDER = kind
+test-kind: build-tests ## chart, kinds, policies, runs, sealed values and CLI on a cluster of kind
+	@$(PYTEST) -n $(WORKERS) $(DIST) $(BOUND) tests/kind $$($(PY) -m tests.e2e.on_kind) $(ARGS)
+
 .PHONY: proof
 proof: test-1.34 ## the long proofs in their full size (hours)
 	@RUNKEYS_PROOF=full $(PYTEST) -n $(WORKERS) $(DIST) -m proof -rP $(ARGS)
@@ -126,7 +131,7 @@ venv: ## the Python environment of the tools (.venv)
 
 .PHONY: system
 system: ## the system packages of the test cluster (apt, root only)
-	@scripts/system-packages node
+	@scripts/system-packages $(if $(filter kind,$(RUNKEYS_E2E_PROVIDER)),kind,node)
 
 .PHONY: build-cluster
 build-cluster: venv system ## the programs of the test cluster, from source

@@ -22,13 +22,12 @@ from pathlib import Path
 
 from testing.cluster import oci_runtime
 from testing.cluster.base import ClusterError, wait_until
-from testing.cluster.cache import Claim, cache_dir, file_lock
+from testing.cluster.cache import Claim, cache_dir, content_key, file_lock
 from testing.cluster.node_init import remove_cgroup
 from testing.cluster.node_layout import process_birth
 
 # A network for documentation (RFC 5737), as for the provider ``node``, which has another one.
 ADDRESSES = "base=203.0.113.0/24,size=26"
-CGROUP = "runkeys-docker"
 TOOLS = {"dockerd": "docker.io", "docker": "docker.io", "runc": "runc", "unshare": "util-linux"}
 # containerd's sockets are below the daemon's folder, and this is what fits into a Unix socket's address.
 _SOCKET_PATH_LIMIT = 104
@@ -132,6 +131,7 @@ class Daemon:
 
     def __init__(self) -> None:
         self.state = cache_dir() / "docker"
+        self.cgroup = f"runkeys-docker-{content_key(str(self.state))[:8]}"
         self.claims = self.state / ".claims"
         self.lock = self.state / ".lock"
         self._record = self.state / "daemon.json"
@@ -196,7 +196,7 @@ class Daemon:
             f"--exec-root={self.state / 'run'}",
             f"--pidfile={self.state / 'docker.pid'}",
             f"--host={self.engine.host}",
-            f"--cgroup-parent=/{CGROUP}",
+            f"--cgroup-parent=/{self.cgroup}",
             # Nothing of the machine's own network changes. A published port is served by a process.
             "--bridge=none",
             "--iptables=false",
@@ -257,7 +257,7 @@ class Daemon:
                 os.kill(parent, signal.SIGKILL)
             wait_until("dockerd's end", lambda: self.process() is None)
         self._record.unlink(missing_ok=True)
-        remove_cgroup(CGROUP)
+        remove_cgroup(self.cgroup)
 
 
 def _children(parent: int) -> list[int]:

@@ -17,7 +17,7 @@ from pytest_kind import KindCluster as PytestKindCluster
 from testing.cluster import build, docker, images, kind_image
 from testing.cluster.audit import AuditLog, policy
 from testing.cluster.base import Cluster
-from testing.cluster.cache import cache_dir
+from testing.cluster.cache import Claim, cache_dir, claims_of
 from testing.cluster.etcd import EtcdReader
 from testing.cluster.node_config import BRISK
 
@@ -27,7 +27,9 @@ FROM_SOURCE = "source"
 RELEASED_IMAGE = (
     "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
 )
-_AUDIT = "/var/log/kubernetes/audit.jsonl"
+# Names of clusters that end with a test run begin so.
+OF_A_RUN = "t-"
+_LOGS = "/var/log/kubernetes"
 
 
 def wanted_image() -> str:
@@ -66,7 +68,8 @@ class KindCluster(Cluster):
             image = wanted_image()
             from_source = image == FROM_SOURCE
             cluster = cls(name, engine)
-            cluster.scratch.mkdir(parents=True, exist_ok=True)
+            _delete_abandoned(engine)
+            (cluster.scratch / "logs").mkdir(parents=True, exist_ok=True)
             cluster.scratch.chmod(0o700)
             (cluster.scratch / "audit-policy.json").write_text(json.dumps(policy()))
             config = cluster.scratch / "kind.json"
@@ -82,17 +85,7 @@ class KindCluster(Cluster):
     def attach(cls, name: str) -> KindCluster | None:
         """Return the running cluster of this name; None if there is none."""
         engine = None if build.GROUPS["kind"].missing() else docker.running_engine()
-        if engine is None:
-            return None
-        listed = subprocess.run(
-            [build.program("kind"), "get", "clusters"],
-            env=engine.environment(),
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        return cls(name, engine) if f"runkeys-{name}" in listed.stdout.split() else None
+        return cls(name, engine) if engine is not None and name in _names(engine) else None
 
     @property
     def node_name(self) -> str:
@@ -138,9 +131,13 @@ class KindCluster(Cluster):
 
     @property
     def audit(self) -> AuditLog:
-        """A copy of the present audit log. Read the property again for later requests."""
+        """The audit log, or a copy of the present one: read the property again for later requests."""
+        mounted = self.scratch / "logs" / "audit.jsonl"
+        if os.access(mounted, os.R_OK):
+            return AuditLog(mounted)
+        # Docker runs in another machine, or this process is not root.
         copy = self.scratch / "audit.jsonl"
-        self.engine.run("cp", f"{self.node_name}:{_AUDIT}", copy, timeout=120)
+        self.engine.run("cp", f"{self.node_name}:{_LOGS}/{mounted.name}", copy, timeout=120)
         return AuditLog(copy)
 
     def stop(self) -> None:
@@ -150,6 +147,27 @@ class KindCluster(Cluster):
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
+def _names(engine: docker.Engine) -> list[str]:
+    """Return the names of the clusters that are ours."""
+    command = [str(build.program("kind")), "get", "clusters"]
+    listed = subprocess.run(
+        command, env=engine.environment(), capture_output=True, text=True, check=True, timeout=60
+    )
+    return [name.removeprefix("runkeys-") for name in listed.stdout.split() if name.startswith("runkeys-")]
+
+
+def _delete_abandoned(engine: docker.Engine) -> None:
+    """Delete the clusters of test runs that were killed before they could do so themselves."""
+    for name in _names(engine):
+        if name.startswith(OF_A_RUN) and (claims := claims_of(name)).exists():
+            claim = Claim(claims)
+            try:
+                if claim.is_last():
+                    KindCluster(name, engine).stop()
+            finally:
+                claim.release()
+
+
 def configuration(scratch: Path, *, from_source: bool) -> dict[str, Any]:
     """Return kind's configuration, which adds what the provider ``node`` has: audit log, all revisions of etcd.
 
@@ -157,23 +175,26 @@ def configuration(scratch: Path, *, from_source: bool) -> dict[str, Any]:
     :param from_source: the node image is ours, which has no pod network but its own.
     """
     mount = {"name": "audit", "hostPath": "/etc/runkeys", "mountPath": "/etc/runkeys", "readOnly": True}
-    logs = {"name": "logs", "hostPath": "/var/log/kubernetes", "mountPath": "/var/log/kubernetes"}
+    logs = {"name": "logs", "hostPath": _LOGS, "mountPath": _LOGS, "pathType": "DirectoryOrCreate"}
     api_server = {
         "audit-policy-file": "/etc/runkeys/audit-policy.json",
-        "audit-log-path": _AUDIT,
+        "audit-log-path": f"{_LOGS}/audit.jsonl",
+        "audit-log-maxsize": "8000",
         "etcd-compaction-interval": "0",
         "enable-admission-plugins": "NodeRestriction,OwnerReferencesPermissionEnforcement",
     }
     brisk = dict(flag.removeprefix("--").split("=", 1) for flag in BRISK)
     controllers = brisk | {"node-cidr-mask-size": kind_image.POD_NETWORK.rpartition("/")[2]}
+    etcd = {"quota-backend-bytes": "8589934592", "unsafe-no-fsync": "true"}
     cluster = {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "ClusterConfiguration",
         "apiServer": {
             "extraArgs": _arguments(api_server),
-            "extraVolumes": [mount, {**logs, "pathType": "DirectoryOrCreate"}],
+            "extraVolumes": [mount, logs],
         },
         "controllerManager": {"extraArgs": _arguments(controllers)},
+        "etcd": {"local": {"extraArgs": _arguments(etcd)}},
         "scheduler": {"extraArgs": _arguments(brisk)},
     }
     kubelet: dict[str, Any] = {
@@ -190,7 +211,10 @@ def configuration(scratch: Path, *, from_source: bool) -> dict[str, Any]:
         kubelet |= {"failCgroupV1": False, "oomScoreAdj": 0}
     node = {
         "role": "control-plane",
-        "extraMounts": [{"hostPath": str(scratch), "containerPath": "/etc/runkeys", "readOnly": True}],
+        "extraMounts": [
+            {"hostPath": str(scratch), "containerPath": "/etc/runkeys", "readOnly": True},
+            {"hostPath": str(scratch / "logs"), "containerPath": _LOGS},
+        ],
         "kubeadmConfigPatches": [json.dumps(cluster), json.dumps(kubelet)],
     }
     config = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": [node]}

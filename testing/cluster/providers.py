@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from testing.cluster import build, kind
 from testing.cluster.base import Cluster, ClusterError
-from testing.cluster.cache import Claim, cache_dir, file_lock
+from testing.cluster.cache import Claim, cache_dir, claims_of, file_lock
 from testing.cluster.docker import docker_answers
 from testing.cluster.existing import CONTEXT_VARIABLE, ExistingCluster
 from testing.cluster.kind import KindCluster
@@ -86,7 +86,7 @@ def shared(name: str, keep: bool = False) -> Iterator[Cluster]:
 
     :param keep: do not stop it, so that the next process can use it.
     """
-    claim = Claim(cache_dir() / "nodes" / f".{name}.claims")
+    claim = Claim(claims_of(name))
     try:
         with file_lock(cache_dir() / "nodes" / f".{name}.shared"):
             cluster = attach(name) or start(name, None if keep else claim)
