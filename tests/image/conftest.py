@@ -1,6 +1,7 @@
 """The image that Docker makes of operator/Dockerfile, on a base made of Debian's packages (`make test-image`).
 
-RUNKEYS_IMAGE_BASE names another base, such as the one in the Dockerfile, where that can be pulled. Apart from tests/e2e, since the machine of `make test` may have a Docker that is not for tests, or none.
+RUNKEYS_IMAGE_BASE names another base, such as the one in the Dockerfile, where that can be pulled. Apart from
+tests/e2e, since the machine of `make test` may have a Docker that is not for tests, or none.
 """
 
 from __future__ import annotations
