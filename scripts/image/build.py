@@ -14,6 +14,7 @@ from scripts.release.reference import IMAGE_NAME
 from testing.cluster import docker, docker_images
 from testing.cluster.cache import CHECKOUT
 
+BASE_LABEL = "org.opencontainers.image.base"
 LOCK = CHECKOUT / "requirements" / "operator.txt"
 
 
@@ -45,13 +46,20 @@ class Made:
 def make(base: str, tag: str, folder: Path, made: datetime, labels: dict[str, str] | None = None) -> Made:
     """Build the image, start it, and list its contents.
 
+    With labels it is for others: then its base is pulled, and the labels say which it is.
+
     :param base: see ``docker_images.build``.
     :raises ClusterError: it could not be built.
     :raises ValueError: it was built and is not as it should be.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    options = [part for key, value in (labels or {}).items() for part in ("--label", f"{key}={value}")]
     with docker.engine() as engine:
+        base = docker_images.base_of(engine, base)
+        labels = dict(labels or {})
+        if labels and base != docker_images.DEBIAN:
+            name, base = base, docker_images.pulled(engine, base)
+            labels |= {f"{BASE_LABEL}.name": name, f"{BASE_LABEL}.digest": base.partition("@")[2]}
+        options = [part for key, value in labels.items() for part in ("--label", f"{key}={value}")]
         docker_images.build(engine, tag, docker_images.DOCKERFILE, CHECKOUT, base, options)
         started = run(engine, tag, "--version").strip()
         python = run(engine, tag, "--version", entrypoint="python3").strip()
@@ -64,7 +72,7 @@ def make(base: str, tag: str, folder: Path, made: datetime, labels: dict[str, st
         path.write_text(json.dumps(document, indent=1) + "\n")
         kinds = [item["bom-ref"].partition("/")[0] for item in document["components"]]
         facts = {
-            "image": f"{tag}, linux/{image.architecture}, on {docker_images.base_of(engine, base)}",
+            "image": f"{tag}, linux/{image.architecture}, on {base}",
             "size": _size(image),
             "user": image.config["User"],
             "starts": f"{started}, {python}; {' '.join(RESTRICTED)}",

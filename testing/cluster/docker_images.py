@@ -5,6 +5,7 @@ They hold what testing/cluster/images.py puts together elsewhere, on the base th
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -70,6 +71,20 @@ def base_of(engine: docker.Engine, base: str = "") -> str:
     Debian is for a daemon of our own, which runs where no other is, and perhaps has nothing to pull from.
     """
     return base or os.environ.get(BASE_VARIABLE, "") or (DEBIAN if engine.host else base_of_dockerfile())
+
+
+def pulled(engine: docker.Engine, base: str) -> str:
+    """Pull an image and return its name with its digest, by which nothing else is built on.
+
+    :raises DockerError: it could not be pulled.
+    """
+    engine.run("pull", "--quiet", base)
+    names = json.loads(engine.run("image", "inspect", "--format", "{{json .RepoDigests}}", base))
+    repository = re.sub(r":[^:/]+$", "", base.partition("@")[0])
+    for name in names:
+        if name.partition("@")[0] == repository:
+            return str(name)
+    raise docker.DockerError(f"{base} was pulled and has no digest: {names}")
 
 
 def debian_base(engine: docker.Engine, suite: str = _DEBIAN_SUITE, tag: str = DEBIAN_TAG) -> str:

@@ -12,12 +12,13 @@ import pytest
 
 import runkeys
 from scripts.image import build
+from scripts.image.archive import opened
 from scripts.release.reference import Image
 from testing.cluster import build as programs
 from testing.cluster import docker, docker_images
 from testing.cluster.cache import CHECKOUT
 from testing.cluster.registry import registry
-from tests.image.conftest import BASE
+from tests.image.conftest import BASE, MADE
 
 
 def test_the_image_that_was_tried_is_pushed_with_its_list(
@@ -58,6 +59,24 @@ def test_the_image_that_was_tried_is_pushed_with_its_list(
     assert engine.run(
         "image", "inspect", "--format", "{{.Config.User}}", "runkeys-operator:release"
     ).strip() == ("65532:65532")
+
+
+def test_a_base_that_is_pulled_is_built_on_by_its_digest(engine: docker.Engine, tmp_path: Path) -> None:
+    """As the release does with the base that the Dockerfile names."""
+    with registry(tmp_path / "log") as address:
+        name = f"{address}/base:1"
+        base = docker_images.save(engine, docker_images.debian_base(engine), tmp_path / "base.tar")
+        crane = [str(programs.program("crane")), "push", "--insecure", str(base), name]
+        subprocess.run(crane, capture_output=True, check=True, timeout=300)
+        pulled = docker_images.pulled(engine, name)
+        labelled = build.make(name, "localhost/runkeys-operator:pulled", tmp_path / "made", MADE, {"x": "y"})
+    with opened(labelled.archive) as found:
+        labels = found.config["Labels"]
+
+    assert pulled.startswith(f"{address}/base@sha256:")
+    assert labels["org.opencontainers.image.base.name"] == name
+    assert labels["org.opencontainers.image.base.digest"] == pulled.partition("@")[2]
+    assert labels["x"] == "y"
 
 
 def test_a_base_that_is_not_there_is_said(engine: docker.Engine) -> None:
