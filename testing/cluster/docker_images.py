@@ -52,7 +52,12 @@ def build(
     certificates = next((os.environ[name] for name in _CERTIFICATES if os.environ.get(name)), "")
     words += ["--secret", f"id=certificates,src={certificates}"] if certificates else []
     # Mounts of secrets take the newer builder, which older versions of Docker use only if told.
-    environment = engine.environment() | {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}
+    environment = engine.environment() | {
+        "DOCKER_BUILDKIT": "1",
+        "BUILDKIT_PROGRESS": "plain",
+        # One image, and no index with a record of the build beside it, which a release has of its own.
+        "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+    }
     done = subprocess.run(
         [docker.client(), "build", *words, str(context)],
         env=environment,
