@@ -19,7 +19,7 @@ CLUSTER = $(PY) -m testing.cluster
 
 .PHONY: help
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: venv system ## run the main job on a real cluster and watch it
@@ -99,8 +99,23 @@ version: venv ## write the version of operator/runkeys/_version.py into the char
 	@$(PY) -m scripts.manifests
 
 .PHONY: release-artifacts
-release-artifacts: venv ## wheel, sdist, chart package, SBOM and checksums, into dist/
-	@$(PY) -m scripts.release dist
+release-artifacts: venv ## wheel, sdist, chart package, SBOM, notes and checksums, into dist/
+	@$(PY) -m scripts.release artifacts $(ARGS)
+
+.PHONY: image
+image: venv ## the operator's image by docker build, tried and listed (ARGS='--base debian')
+	@scripts/system-packages kind
+	@$(PY) -m scripts.image $(ARGS)
+
+.PHONY: test-image
+test-image: venv ## the image that Docker builds: who it runs as, what is in it, and as the tests' own
+	@scripts/system-packages kind
+	@$(PYTEST) $(BOUND) tests/image $(ARGS)
+
+# Without REGISTRY=registry.example/owner/name nothing leaves this machine.
+.PHONY: release
+release: venv ## a step of the release workflow: STEP=check, image, index, …
+	@$(PY) -m scripts.release $(STEP)
 
 .PHONY: policies
 policies: venv ## write policies/ and the chart's template from operator/runkeys/policies/

@@ -15,7 +15,7 @@ from tests.e2e.gitops.test_definitions import DEFINITIONS, PINS
 from tests.e2e.gitops.test_kstatus import SOURCES as KSTATUS
 from tests.e2e.test_sealing_go import SOURCE as SEALING
 
-TOOLS = ("kwok", "prometheus")
+TOOLS = ("kwok", "prometheus", "actionlint", "crane")
 
 
 def main() -> int:
