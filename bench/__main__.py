@@ -17,6 +17,7 @@ from . import (
     imports,
     leases,
     pods,
+    pythons,
     reaction,
     report,
     scale,
@@ -42,7 +43,7 @@ PARTS = {
 }
 
 # Not without being asked for.
-LONG_PARTS = {"most": scale.measure_most}
+LONG_PARTS = {"most": scale.measure_most, "pythons": pythons.measure}
 
 
 def main() -> int:
