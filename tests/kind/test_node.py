@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from testing.cluster import docker, kind, kind_image
-from testing.cluster.cache import CHECKOUT, Claim, claims_of
+from testing.cluster.cache import CHECKOUT, claims_of
 from testing.cluster.client import KubeClient
 from testing.cluster.images import TASK_IMAGE
 from testing.cluster.kind import KindCluster
