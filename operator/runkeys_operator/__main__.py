@@ -201,6 +201,13 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
     help="Read SecretStores with this audience. Can be given several times. Default: no SecretStore is read.",
 )
 @_option(
+    "--store-providers",
+    type=click.Path(file_okay=False),
+    metavar="FOLDER",
+    help="Folder with the sockets of providers of the Secrets Store CSI driver, NAME.sock each. Unset: there are none.",
+    default="",
+)
+@_option(
     "--sealed-delivery-resources",
     type=_Resources(),
     help="Requests and limits of the container that unseals values in pods.",

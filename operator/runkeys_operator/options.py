@@ -23,6 +23,7 @@ class Options:
     :ivar sealed_delivery_image: image of the init container that unseals values; empty disables sealed delivery.
     :ivar pods: answer pods that ask for secrets themselves; needs sealed delivery.
     :ivar store_audiences: audiences of SecretStores that it may request tokens for; empty: no store is read.
+    :ivar store_providers: folder with the sockets of providers of the Secrets Store CSI driver; empty: there are none.
     :ivar sealed_delivery_resources: requests and limits of that container.
     """
 
@@ -40,6 +41,7 @@ class Options:
     sealed_delivery_image: str = ""
     pods: bool = False
     store_audiences: tuple[str, ...] = ()
+    store_providers: str = ""
     sealed_delivery_resources: Mapping[str, Mapping[str, str]] = field(
         default_factory=lambda: UNSEAL_RESOURCES
     )

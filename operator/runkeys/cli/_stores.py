@@ -19,7 +19,7 @@ from runkeys.local.stores import UserStore
 from runkeys.names import SERVICE_ACCOUNT
 from runkeys.planning.refusal import Refusal
 from runkeys.planning.requirements import SecretReference, StoreValue, read_by, reference_to
-from runkeys.planning.stores import token_grant
+from runkeys.planning.stores import misfit, token_grant
 from runkeys.problems import Denied, Invalid, NotFound, Problem
 
 STORES = SecretStore.CRD.plural
@@ -47,14 +47,15 @@ def needs(client: Client, account: str, sources: Iterable[StoreValue]) -> Iterat
     for source in sources:
         by_store.setdefault(source.store, []).append(source)
     for name, found in by_store.items():
-        roles = ", ".join(sorted({item.role for item in found}))
-        yield Note(f"service account {account} reads from SecretStore {name}, with the store's role {roles}")
-        yield from _problems_of(client, name)
+        roles = ", ".join(sorted({item.role for item in found if item.role}))
+        with_role = f", with the store's role {roles}" if roles else ""
+        yield Note(f"service account {account} reads from SecretStore {name}{with_role}")
+        yield from _problems_of(client, name, found)
     if by_store:
         yield from _token_right(client, account)
 
 
-def _problems_of(client: Client, name: str) -> Iterator[Note]:
+def _problems_of(client: Client, name: str, sources: Iterable[StoreValue]) -> Iterator[Note]:
     try:
         store = read_store(client, name)
     except NotFound:
@@ -71,6 +72,8 @@ def _problems_of(client: Client, name: str) -> Iterator[Note]:
         problem = not_ready(store)
         if problem:
             yield Note(problem, problem=Invalid)
+        for found in dict.fromkeys(filter(None, (misfit(store, source) for source in sources))):
+            yield Note(found[1], problem=Invalid)
 
 
 def read_store(client: Client, name: str) -> SecretStore:
@@ -146,7 +149,7 @@ def all_stored(namespace: str, binding: SecretBinding) -> list[StoreValue]:
     for entry in binding.spec.secrets:
         selector = entry.value or entry.lease
         if selector is not None:
-            found.append(StoreValue(selector.store, selector.role, selector.path, selector.field))
+            found.append(StoreValue(selector.store, selector.role or "", selector.path, selector.field or ""))
         elif entry.template is not None:
             reference = reference_to(namespace, binding, entry, "spec.secrets")
             if not isinstance(reference, Refusal):
@@ -156,6 +159,8 @@ def all_stored(namespace: str, binding: SecretBinding) -> list[StoreValue]:
 
 def unbound_roles(store: SecretStore, roles: Iterable[str]) -> Iterator[Note]:
     """Roles in the store that would also let a token in that is bound to no pod, as far as this user may see them."""
+    if store.spec.vault is None:
+        return  # it has no roles; its cloud says which subjects of tokens it accepts
     auth, name = store.spec.vault.auth, store.metadata.name
     if auth.method != JWT:
         yield Note(

@@ -40,10 +40,14 @@ class Lease:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the store has at a path: the fields by name, and the lease if there is one."""
+    """What the store has at a path: the fields by name, and the lease if there is one.
+
+    :ivar content: all of it, from stores whose answer is a file.
+    """
 
     fields: Mapping[str, Any] = field(repr=False)
     lease: Lease | None = None
+    content: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class Pending:
     """It may still open something. ``why``: in words, without a value."""
 
     why: str
+
+
+@dataclass(frozen=True)
+class NotRevocable:
+    """There is no login that could be revoked: what was opened expires with the token that opened it."""
 
 
 class Failure(Enum):
@@ -90,7 +99,7 @@ class Provider(Protocol):
     async def read(self, session: Session, path: str) -> Answer:
         """Read a path once. If the answer has a lease, it lives no longer than the session."""
 
-    async def close(self, session: Session) -> Revoked | Pending:
+    async def close(self, session: Session) -> Revoked | Pending | NotRevocable:
         """Revoke the session and all its leases."""
 
     async def check(self, role: str | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -13,9 +14,10 @@ from runkeys.api.common import describe_invalid
 from runkeys.names import LABEL_STORE
 from runkeys.planning.refusal import Reason, Refusal, listed
 from runkeys.planning.requirements import PodIdentity, SecretReference, StoreValue
-from runkeys.planning.stores import token_grant
+from runkeys.planning.stores import misfit, token_grant
 from runkeys_operator.errors import Conflict, Forbidden, Invalid, NotFound
 from runkeys_operator.kube import STORES, Kube
+from runkeys_operator.stores.csi import Csi, Providers
 from runkeys_operator.stores.https import Https
 from runkeys_operator.stores.provider import (
     Answer,
@@ -46,11 +48,16 @@ _REASONS = {
 class Stores:
     """The stores of this cluster. With none configured (``audiences`` empty) it reads nothing."""
 
-    def __init__(self, kube: Kube, audiences: Sequence[str] = ()) -> None:
-        """``audiences``: those of which the operator may request tokens."""
+    def __init__(self, kube: Kube, audiences: Sequence[str] = (), providers: str = "") -> None:
+        """Read no store yet.
+
+        :param audiences: those of which the operator may request tokens.
+        :param providers: folder with the sockets of providers; empty: there are none.
+        """
         self._kube = kube
         self._audiences = tuple(audiences)
         self._https = Https()
+        self._providers = Providers(Path(providers)) if providers else None
 
     def __repr__(self) -> str:
         return f"Stores({', '.join(self._audiences)})"
@@ -78,6 +85,7 @@ class Stores:
         """All of one store and role."""
         first, source = wanted[0]
         store, provider = await self._provider(first, source)
+        _check_fit(store, wanted)
         session = await self._open(first, source, store, provider, pod)
         try:
             answers: dict[str, Answer] = {}
@@ -102,7 +110,8 @@ class Stores:
         """
         for wanted in _by_login(references).values():
             reference, source = wanted[0]
-            _, provider = await self._provider(reference, source)
+            store, provider = await self._provider(reference, source)
+            _check_fit(store, wanted)
             try:
                 await provider.check(source.role)
             except StoreError as error:
@@ -115,8 +124,11 @@ class Stores:
         unknown = self._unknown_audience(store)
         if unknown is not None:
             return Reason.STORES_UNAVAILABLE, unknown
+        provider = self._of(store)
+        if provider is None:
+            return Reason.STORES_UNAVAILABLE, _no_provider(store)
         try:
-            await self._of(store).check()
+            await provider.check()
         except StoreError as error:
             return _REASONS[error.failure], str(error)
         return None
@@ -149,13 +161,21 @@ class Stores:
         unknown = self._unknown_audience(store)
         if unknown is not None:
             raise _refusal(reference, Reason.STORES_UNAVAILABLE, where + unknown)
-        return store, self._of(store)
+        provider = self._of(store)
+        if provider is None:
+            raise _refusal(reference, Reason.STORES_UNAVAILABLE, where + _no_provider(store))
+        return store, provider
 
-    def _of(self, store: SecretStore) -> Provider:
-        return Vault(self._https, store.spec.vault)
+    def _of(self, store: SecretStore) -> Provider | None:
+        """What reads a store; None if there is nothing here that can."""
+        if store.spec.vault is not None:
+            return Vault(self._https, store.spec.vault)
+        if store.spec.csi is not None and self._providers is not None:
+            return Csi(self._providers, store.spec.csi)
+        return None
 
     def _unknown_audience(self, store: SecretStore) -> str | None:
-        audience = store.spec.vault.auth.audience
+        audience = store.spec.audience
         if audience in self._audiences:
             return None
         return (
@@ -171,7 +191,7 @@ class Stores:
         provider: Provider,
         pod: PodIdentity,
     ) -> Session:
-        token = await self._token(reference, source, store.spec.vault.auth.audience, pod)
+        token = await self._token(reference, source, store.spec.audience, pod)
         try:
             return await provider.open(Identity(source.role, token))
         except StoreError as error:
@@ -228,6 +248,22 @@ _DISABLED = (
 )
 
 
+def _no_provider(store: SecretStore) -> str:
+    provider = store.spec.csi.provider if store.spec.csi is not None else ""
+    return (
+        f"SecretStore {store.metadata.name} is read by provider {provider!r}, and no provider runs beside the operator"
+        " (stores.providers of the chart)"
+    )
+
+
+def _check_fit(store: SecretStore, wanted: Sequence[tuple[SecretReference, StoreValue]]) -> None:
+    """Refuse entries that cannot be of this kind of store."""
+    for reference, source in wanted:
+        found = misfit(store, source)
+        if found is not None:
+            raise _refusal(reference, found[0], f"{reference.what}: {found[1]}")
+
+
 def _by_login(
     references: Sequence[SecretReference],
 ) -> dict[tuple[str, str], list[tuple[SecretReference, StoreValue]]]:
@@ -241,7 +277,16 @@ def _by_login(
 
 
 def _field(reference: SecretReference, source: StoreValue, answer: Answer) -> bytes:
+    if not source.field and answer.content is not None:
+        return answer.content
     value = answer.fields.get(source.field)
+    if answer.content is not None and not answer.fields:
+        raise _refusal(
+            reference,
+            Reason.SOURCE_KEY_MISSING,
+            f"{reference.what}: path {source.path} of SecretStore {source.store} is no JSON object, so it has no field"
+            f" {source.field!r}; leave field out, and the value is all of it",
+        )
     if value is None:
         raise _refusal(
             reference,
@@ -256,7 +301,11 @@ def _refused(reference: SecretReference, source: StoreValue, error: StoreError) 
     store, role, path = f"SecretStore {source.store}", source.role, source.path
     told = f"{store}: {error}"
     if error.failure is Failure.FORBIDDEN:
-        told = f"role {role} may not read path {path} of {store}; give its policy read on it"
+        told = (
+            f"role {role} may not read path {path} of {store}; give its policy read on it"
+            if role
+            else f"the pod's service account may not read path {path} of {store}; allow it there"
+        )
     elif error.failure is Failure.NOT_FOUND:
         why = f" ({error})" if str(error) else ""
         told = f"nothing is at path {path} of {store}{why}; write it there, or name another path"
