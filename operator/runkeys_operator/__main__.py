@@ -204,7 +204,7 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
     "--store-providers",
     type=click.Path(file_okay=False),
     metavar="FOLDER",
-    help="Folder with the sockets of providers of the Secrets Store CSI driver, NAME.sock each. Unset: there are none.",
+    help="Folder with the sockets of providers of the Secrets Store CSI driver: NAME/NAME.sock. Unset: there are none.",
     default="",
 )
 @_option(

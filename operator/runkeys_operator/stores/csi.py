@@ -94,7 +94,7 @@ class _Session(Session):
 
 
 class Providers:
-    """The sockets of all providers, in one folder."""
+    """The sockets of all providers: each in a folder of its own, so that none can stand in for another."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -102,7 +102,7 @@ class Providers:
 
     def socket(self, name: str) -> Path:
         """Where a provider listens."""
-        return self._folder / f"{name}.sock"
+        return self._folder / name / f"{name}.sock"
 
     async def ask(self, name: str, method: str, message: bytes) -> bytes:
         """Call a provider. Raises StoreError."""

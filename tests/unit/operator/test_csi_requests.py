@@ -48,9 +48,15 @@ def spec(**changed: Any) -> CsiStore:
     )
 
 
+def socket_in(folder: Path) -> Path:
+    """Where a provider has to listen."""
+    (folder / "aws").mkdir(exist_ok=True)
+    return folder / "aws" / "aws.sock"
+
+
 @asynccontextmanager
 async def provider(folder: Path, answer: Answer) -> AsyncIterator[Csi]:
-    async with serving(folder / "aws.sock", answer):
+    async with serving(socket_in(folder), answer):
         yield Csi(Providers(folder), spec())
 
 
@@ -229,11 +235,11 @@ async def test_one_that_is_not_there_is_away_and_asked_again(
     store = Csi(Providers(tmp_path), spec())
     error = await refused(store.check())
     assert error.failure is Failure.AWAY
-    assert f"provider aws at {tmp_path}/aws.sock is not there; see container provider-aws" in str(error)
-    (tmp_path / "aws.sock").touch()
+    assert f"provider aws at {tmp_path}/aws/aws.sock is not there; see container provider-aws" in str(error)
+    socket_in(tmp_path).touch()
     assert "cannot be reached: Connection refused" in str(await refused(store.check()))
-    (tmp_path / "aws.sock").unlink()
-    async with serving(tmp_path / "aws.sock", files(b"x")):
+    socket_in(tmp_path).unlink()
+    async with serving(socket_in(tmp_path), files(b"x")):
         assert (await store.read(await opened(store), "a")).content == b"x"
 
 
@@ -283,7 +289,7 @@ async def test_what_speaks_something_else_is_away(tmp_path: Path, said: bytes) -
         writer.write(said)
         writer.close()
 
-    server = await asyncio.start_unix_server(answer, tmp_path / "aws.sock")
+    server = await asyncio.start_unix_server(answer, socket_in(tmp_path))
     async with server:
         store = Csi(Providers(tmp_path), spec())
         assert (await refused(store.read(await opened(store), "a"))).failure is Failure.AWAY
