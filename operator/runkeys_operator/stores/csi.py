@@ -223,9 +223,10 @@ def _refused(name: str, status: int, said: str) -> StoreError:
     failure = _STATUSES.get(status) or next(found, Failure.UNFIT)
     if failure is Failure.FORBIDDEN and _WORDS[0][1].search(said):
         failure = Failure.LOGIN
-    log = f"what it was told is in the log of container provider-{name}"
+    log = f"the log of container provider-{name} says more"
     text = {
         Failure.LOGIN: f"the cloud of provider {name} does not accept the pod's service account; {log}",
+        Failure.FORBIDDEN: f"the pod's service account may not read it; {log}",
         Failure.AWAY: f"provider {name} does not reach its store; {log}",
         Failure.UNFIT: f"provider {name} could not read it; {log}",
     }

@@ -284,8 +284,8 @@ def _field(reference: SecretReference, source: StoreValue, answer: Answer) -> by
         raise _refusal(
             reference,
             Reason.SOURCE_KEY_MISSING,
-            f"{reference.what}: path {source.path} of SecretStore {source.store} is no JSON object, so it has no field"
-            f" {source.field!r}; leave field out, and the value is all of it",
+            f"{reference.what}: path {source.path} of SecretStore {source.store} is not a JSON object, so it has no"
+            f" field {source.field!r}; leave field out, and the value is all of it",
         )
     if value is None:
         raise _refusal(
@@ -300,16 +300,12 @@ def _field(reference: SecretReference, source: StoreValue, answer: Answer) -> by
 def _refused(reference: SecretReference, source: StoreValue, error: StoreError) -> SourceRefusedError:
     store, role, path = f"SecretStore {source.store}", source.role, source.path
     told = f"{store}: {error}"
-    if error.failure is Failure.FORBIDDEN:
-        told = (
-            f"role {role} may not read path {path} of {store}; give its policy read on it"
-            if role
-            else f"the pod's service account may not read path {path} of {store}; allow it there"
-        )
+    if error.failure is Failure.FORBIDDEN and not str(error):
+        told = f"role {role} may not read path {path} of {store}; give its policy read on it"
     elif error.failure is Failure.NOT_FOUND:
         why = f" ({error})" if str(error) else ""
         told = f"nothing is at path {path} of {store}{why}; write it there, or name another path"
-    elif error.failure is Failure.UNFIT:
+    elif error.failure in (Failure.UNFIT, Failure.FORBIDDEN):
         told = f"path {path} of {store}: {error}"
     elif error.failure is Failure.AWAY:
         told += "; it is asked again"

@@ -272,7 +272,11 @@ def test_what_a_cloud_refuses_is_said_and_waited_for(team: CloudTeam, shape: Sha
             "SourceNotFound",
             f"nothing is at path {absent} of {where}; write it there, or name another path",
         ),
-        "right": (team.entry(shape, path=f"{path}-others"), "SourceForbidden", f"{path}-others of {where}"),
+        "right": (
+            team.entry(shape, path=f"{path}-others"),
+            "SourceForbidden",
+            f"path {path}-others of {where}: the pod's service account may not read it; the log of container",
+        ),
     }
     for name, (entry, _, _) in cases.items():
         team.bind(entry, name=name)
