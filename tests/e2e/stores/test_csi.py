@@ -10,9 +10,11 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from runkeys.api.store import CsiStore
 from runkeys_operator.stores.csi import Csi, Providers
@@ -21,6 +23,7 @@ from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
 from testing.namespace import HELD_BACK, Team, condition, phase, python
+from testing.namespace import run as namespace_run
 from testing.people import give, person
 from testing.stores import csi
 from testing.stores.csi import AWS, AZURE, GOOGLE, SHAPES, Clouds, Shape
@@ -31,6 +34,7 @@ from tests.e2e.delivery.test_main_path import places_of
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.stores.conftest import ACCOUNT, open_tokens
 from tests.e2e.stores.test_policies import asked, refusal
+from tests.unit.cli.terminal import Terminal
 
 pytestmark = pytest.mark.e2e
 
@@ -411,6 +415,33 @@ def test_who_may_use_it_and_which_tokens_the_operator_may_request(team: CloudTea
     assert told(AWS.audience) == ""
     assert "the audience of the token is not that of the SecretStore" in told(GOOGLE.audience)
     assert "for one audience" in told("vault")
+
+
+def test_plan_and_doctor_speak_of_it(team: CloudTeam, tmp_path: Path) -> None:
+    for shape in (AWS, AZURE):
+        team.client.wait_for(
+            *("secretstores", f"{team.namespace}-{shape.name}", None),
+            lambda item: condition(item, "Ready").get("status") == "True",
+        )
+    user = Terminal(tmp_path, {"KUBECONFIG": str(team.cluster.kubeconfig)})
+    entries = (team.entry(AWS, field=None, role=None), team.entry(AZURE, "azure", role=None))
+    team.bind(*entries)
+    file = tmp_path / "run.yaml"
+    asked_for = {"secrets": [{"name": "api_token", "secret": "token"}]}
+    file.write_text(yaml.safe_dump(namespace_run(team.namespace, serviceAccountName=ACCOUNT, task=asked_for)))
+    done = user.run("-n", team.namespace, "plan", "-f", str(file))
+    where = f"SecretStore {team.namespace}-aws"
+    assert f"keys/token ({where}, {team.path(AWS)})" in done.out
+    assert f"service account {ACCOUNT} reads from {where}\n" in f"{done.out}\n"
+    assert "Problem" not in done.out
+    asked_for["secrets"].append({"name": "b", "secret": "azure"})
+    file.write_text(yaml.safe_dump(namespace_run(team.namespace, serviceAccountName=ACCOUNT, task=asked_for)))
+    done = user.run("-n", team.namespace, "plan", "-f", str(file))
+    words = f"Problem: the parameters of SecretStore {team.namespace}-azure need role, which the entry lacks"
+    assert words in " ".join(done.out.split()), done.out
+    found = " ".join(user.run("-n", team.namespace, "doctor").out.split())
+    assert f"{where} is ready; 1 values in namespace {team.namespace}" in found
+    assert f"roles of {where}" not in found
 
 
 def test_without_providers_there_are_none(new_team: TeamMaker, cluster: Cluster) -> None:
