@@ -47,7 +47,7 @@ test-1.34: build-cluster ## kinds, policies and who may what, on an API server o
 	@$(PYTEST) $(BOUND) tests/oldest $(ARGS)
 
 .PHONY: test-engines
-test-engines: build-cluster ## Argo Workflows and Tekton with pods that ask for secrets (builds both)
+test-engines: build-cluster ## Argo Workflows, Tekton and JobSet with pods that ask for secrets (builds all)
 	@$(CLUSTER) build-engines
 	@$(PYTEST) $(BOUND) tests/engines $(ARGS)
 

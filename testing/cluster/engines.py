@@ -1,4 +1,4 @@
-"""Workflow engines of others, whose pods ask for secrets in tests: Argo Workflows and Tekton, built from source.
+"""Engines of others, whose pods ask for secrets in tests: Argo Workflows, Tekton and JobSet, built from source.
 
 Each is built inside a copy of its own module, so with the dependencies that its authors pinned. Programs are built
 once and kept. The hash of a module is pinned here, and covers its go.sum.
@@ -134,7 +134,14 @@ TEKTON = Engine(
         for name in ("controller", "entrypoint", "nop", "workingdirinit", "sidecarlogresults")
     },
 )
-ENGINES = (ARGO, TEKTON)
+JOBSET = Engine(
+    "jobset",
+    "sigs.k8s.io/jobset",
+    "v0.11.0",
+    "h1:1r2uTNQmylnqG/WCSSDADgNkHryvyUaCNCOgvSPWpN8=",
+    {"manager": "."},
+)
+ENGINES = (ARGO, TEKTON, JOBSET)
 
 
 def image_of(engine: Engine, name: str) -> str:
@@ -144,9 +151,9 @@ def image_of(engine: Engine, name: str) -> str:
 
 def image(engine: Engine, name: str) -> Path:
     """Return the archive of the image of a program, at the path that the engine's own images have it at."""
-    folder = "ko-app" if engine is TEKTON else "bin"
+    folder = {TEKTON.name: "ko-app/", JOBSET.name: ""}.get(engine.name, "bin/")
     user = "" if name == "argoexec" else f"{images.USER}:{images.USER}"
-    return images.program_image(image_of(engine, name), engine.program(name), f"{folder}/{name}", user)
+    return images.program_image(image_of(engine, name), engine.program(name), f"{folder}{name}", user)
 
 
 def ensure() -> None:

@@ -20,7 +20,7 @@ from testing.people import sealed
 from tests.e2e.conftest import client, cluster, crds, namespace, new_namespace, node
 from tests.e2e.pods.conftest import ARGUMENTS, SETS, unsealer, wait_asking
 from tests.e2e.runs.conftest import TeamMaker, new_team
-from tests.engines import argo, tekton
+from tests.engines import argo, jobset, tekton
 
 __all__ = ["client", "cluster", "crds", "namespace", "new_namespace", "new_team", "node", "unsealer"]
 
@@ -39,6 +39,13 @@ def argo_workflows(cluster: Cluster) -> Cluster:
 def tekton_pipelines(cluster: Cluster) -> Cluster:
     """The cluster, in which Tekton runs."""
     tekton.install(cluster)
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def job_sets(cluster: Cluster) -> Cluster:
+    """The cluster, in which JobSet runs."""
+    jobset.install(cluster)
     return cluster
 
 

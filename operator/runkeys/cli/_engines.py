@@ -1,4 +1,4 @@
-"""Pods of Argo Workflows and Tekton: their manifests as pod templates, as far as that can be told.
+"""Pods of Argo Workflows, Tekton and JobSet: their manifests as pod templates, as far as that can be told.
 
 Only what a preview looks at is there: labels, annotations, service account, and the containers with their images. What
 a controller adds, such as its own helpers, is not.
@@ -65,6 +65,14 @@ def tekton_templates(document: Json) -> Iterator[tuple[str, Json]]:
                 str(task.get("name", "")),
                 _template(metas, own.get("serviceAccountName") or account, _steps(inner), []),
             )
+
+
+def jobset_templates(document: Json) -> Iterator[tuple[str, Json]]:
+    """By name the Jobs of a JobSet. Their pod templates are Kubernetes' own."""
+    for job in _maps(_map(document.get("spec")).get("replicatedJobs")):
+        template = _map(_map(_map(job.get("template")).get("spec")).get("template"))
+        if isinstance(_map(template.get("spec")).get("containers"), list):
+            yield str(job.get("name", "")), template
 
 
 def _steps(spec: Mapping[str, Any]) -> list[Json]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from runkeys._text.words import line
 from runkeys.api import SecretBinding
 from runkeys.api.common import describe_invalid
-from runkeys.cli._engines import ENGINES, argo_templates, tekton_templates
+from runkeys.cli._engines import ENGINES, argo_templates, jobset_templates, tekton_templates
 from runkeys.cli._framework import Settings
 from runkeys.cli._output import NOTHING, print_object, print_table
 from runkeys.cli._printing import echo
@@ -32,6 +32,7 @@ Json = dict[str, Any]
 _CONTROLLERS = {
     "Job": ("job-controller", "batch", "Job"),
     "CronJob": ("job-controller", "batch", "Job"),
+    "JobSet": ("job-controller", "batch", "Job"),
     "Deployment": ("replicaset-controller", "apps", "ReplicaSet"),
     "ReplicaSet": ("replicaset-controller", "apps", "ReplicaSet"),
     "StatefulSet": ("statefulset-controller", "apps", "StatefulSet"),
@@ -91,6 +92,8 @@ def _templates_of(document: Any) -> Iterator[tuple[str, Json]]:
         yield from argo_templates(document)
     elif group == "tekton.dev":
         yield from tekton_templates(document)
+    elif group == "jobset.x-k8s.io":
+        yield from jobset_templates(document)
     elif isinstance(spec.get("containers"), list):
         yield "", dict(document)
     else:

@@ -103,13 +103,46 @@ def test_tekton() -> None:
     assert (named["metadata"]["name"], template["spec"]["serviceAccountName"]) == ("one", "default")
 
 
+JOBSET = """
+apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata: {name: training}
+spec:
+  replicatedJobs:
+  - name: prepare
+    template: {spec: {template: {spec: {containers: [{name: main, image: one}]}}}}
+  - name: workers
+    replicas: 2
+    template:
+      spec:
+        template:
+          metadata: {labels: {runkeys.dev/secrets: ask}, annotations: {runkeys.dev/secrets: db/password}}
+          spec: {serviceAccountName: runner, containers: [{name: main, image: two}]}
+"""
+
+
+def test_jobset() -> None:
+    assert found(JOBSET) == [("training, workers", "runner", [("main", "two")])]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["spec", "templates", "metadata", "labels", "container", "steps", "taskSpec", "name"]
+                [
+                    "spec",
+                    "templates",
+                    "metadata",
+                    "labels",
+                    "container",
+                    "steps",
+                    "taskSpec",
+                    "name",
+                    "replicatedJobs",
+                    "template",
+                ]
             ),
             inner,
             max_size=4,
@@ -119,7 +152,7 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize("group", ["argoproj.io/v1alpha1", "tekton.dev/v1"])
+@pytest.mark.parametrize("group", ["argoproj.io/v1alpha1", "tekton.dev/v1", "jobset.x-k8s.io/v1alpha2"])
 @given(document=JSON)
 def test_any_document_is_read_without_an_error(group: str, document: Any) -> None:
     asking_templates([{"apiVersion": group, "kind": "PipelineRun", "metadata": {}, "spec": document}])

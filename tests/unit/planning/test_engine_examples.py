@@ -11,9 +11,9 @@ from runkeys.api import SecretBinding
 from runkeys.planning.access import PodSubject, pod_denial
 
 ROOT = Path(__file__).parents[3]
-LABELS = {"app": "nightly"}
 DIGEST = "@sha256:3ec960b07abd85604242e146092e72f11be8787452c2a20d12a37fdee4a666e2"
 ENGINES = {
+    "jobset": ("system:serviceaccount:kube-system:job-controller", ("batch", "Job"), ["busybox:1.37"]),
     "argo-workflows": (
         "system:serviceaccount:argo:argo",
         ("argoproj.io", "Workflow"),
@@ -40,7 +40,8 @@ def binding_of(engine: str) -> SecretBinding:
 
 def subject(engine: str, **changes: object) -> PodSubject:
     created_by, owner, images = ENGINES[engine]
-    found = {"labels": LABELS, "service_account": "runner", "images": images, "created_by": created_by}
+    labels = {"app": "training" if engine == "jobset" else "nightly"}
+    found = {"labels": labels, "service_account": "runner", "images": images, "created_by": created_by}
     return PodSubject(**{**found, "owner": owner, **changes})  # type: ignore[arg-type]
 
 
@@ -51,7 +52,7 @@ def test_the_binding_admits_the_engines_pods_and_no_others(engine: str) -> None:
     for images in ([*ENGINES[engine][2], "ghcr.io/other/tool:1"], ["docker.io/argoproj/argoexec:v4.0.5"]):
         assert "matches no pattern" in str(pod_denial(binding, subject(engine, images=images)))
     assert "createdBy" in str(pod_denial(binding, subject(engine, created_by="alice")))
-    assert "ownedBy" in str(pod_denial(binding, subject(engine, owner=("batch", "Job"))))
+    assert "ownedBy" in str(pod_denial(binding, subject(engine, owner=("apps", "ReplicaSet"))))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
