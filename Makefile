@@ -19,7 +19,7 @@ CLUSTER = $(PY) -m testing.cluster
 
 .PHONY: help
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: venv system ## run the main job on a real cluster and watch it
@@ -50,6 +50,11 @@ test-1.34: build-cluster ## kinds, policies and who may what, on an API server o
 test-engines: build-cluster ## Argo Workflows, Tekton and JobSet with pods that ask for secrets (builds all)
 	@$(CLUSTER) build-engines
 	@$(PYTEST) $(BOUND) tests/engines $(ARGS)
+
+.PHONY: test-kind
+test-kind: export RUNKEYS_E2E_PROVIDER = kind
+test-kind: build-tests ## chart, kinds, policies, runs, sealed values and CLI on a cluster of kind
+	@$(PYTEST) -n $(WORKERS) $(DIST) $(BOUND) tests/kind $$($(PY) -m tests.e2e.on_kind) $(ARGS)
 
 .PHONY: proof
 proof: test-1.34 ## the long proofs in their full size (hours)
@@ -94,8 +99,23 @@ version: venv ## write the version of operator/runkeys/_version.py into the char
 	@$(PY) -m scripts.manifests
 
 .PHONY: release-artifacts
-release-artifacts: venv ## wheel, sdist, chart package, SBOM and checksums, into dist/
-	@$(PY) -m scripts.release dist
+release-artifacts: venv ## wheel, sdist, chart package, SBOM, notes and checksums, into dist/
+	@$(PY) -m scripts.release artifacts $(ARGS)
+
+.PHONY: image
+image: venv ## the operator's image by docker build, tried and listed (ARGS='--base debian')
+	@scripts/system-packages kind
+	@$(PY) -m scripts.image $(ARGS)
+
+.PHONY: test-image
+test-image: venv ## the image that Docker builds: who it runs as, what is in it, and as the tests' own
+	@scripts/system-packages kind
+	@$(PYTEST) $(BOUND) tests/image $(ARGS)
+
+# Without REGISTRY=registry.example/owner/name nothing leaves this machine.
+.PHONY: release
+release: venv ## a step of the release workflow: STEP=check, image, index, …
+	@$(PY) -m scripts.release $(STEP)
 
 .PHONY: policies
 policies: venv ## write policies/ and the chart's template from operator/runkeys/policies/
@@ -111,7 +131,7 @@ venv: ## the Python environment of the tools (.venv)
 
 .PHONY: system
 system: ## the system packages of the test cluster (apt, root only)
-	@scripts/system-packages node
+	@scripts/system-packages $(if $(filter kind,$(RUNKEYS_E2E_PROVIDER)),kind,node)
 
 .PHONY: build-cluster
 build-cluster: venv system ## the programs of the test cluster, from source

@@ -16,6 +16,7 @@ from . import (
     finished,
     imports,
     pods,
+    pythons,
     reaction,
     report,
     scale,
@@ -40,7 +41,7 @@ PARTS = {
 }
 
 # Not without being asked for.
-LONG_PARTS = {"most": scale.measure_most}
+LONG_PARTS = {"most": scale.measure_most, "pythons": pythons.measure}
 
 
 def main() -> int:

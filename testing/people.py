@@ -8,9 +8,8 @@ from typing import Any
 
 from runkeys.sealing import BindingEntry, Context, PersonalEntry, PublicKey, RunInput, seal
 from runkeys_operator.values.keys import CURRENT, PUBLIC
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import KubeClient, Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import Team, run
 
 EVERYBODY = "system:authenticated"
@@ -136,7 +135,7 @@ def sealed_entry(
     return {"name": entry, "sealed": sealed(team, place, value)}
 
 
-def check_value_is_nowhere_else(team: Team, node: NodeCluster, value: str, mark: int) -> None:
+def check_value_is_nowhere_else(team: Team, node: Cluster, value: str, mark: int) -> None:
     """Assert that the value was in etcd only in run Secrets, and is in no log."""
     forms = [value.encode(), value.encode().hex().encode()]
     forms += [base64.b64encode(b"." * skip + value.encode())[4:-4] for skip in range(3)]

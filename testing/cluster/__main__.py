@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from testing.cluster import build, engines, images, providers
+from testing.cluster import build, docker, engines, images, kind, kind_image, providers
 from testing.cluster.base import Cluster, ClusterError
 from testing.cluster.client import ApiError
 from testing.cluster.golang import GoMissing
@@ -99,9 +99,15 @@ def shell(name: str) -> int:
 def build_all(_: str) -> int:
     """Build the programs and images that the provider of this machine needs."""
     build.ensure(providers.groups(), out=sys.stderr)
-    if "containerd" in providers.groups():
+    provider = providers.choose()
+    if provider == "node":
         images.pause_image()
+    if provider != "existing":
         images.task_image()
+    if provider == "kind" and kind.wanted_image() == kind.FROM_SOURCE:
+        print("kind's node image, from source …", file=sys.stderr, flush=True)
+        with docker.engine() as engine:
+            kind_image.node_image(engine)
     return 0
 
 

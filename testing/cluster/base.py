@@ -80,6 +80,11 @@ class Cluster(ABC):
         """A client with an administrator's rights."""
         return KubeClient(self.server, self.ca_file, kubeconfig=self.kubeconfig)
 
+    @cached_property
+    def node_name(self) -> str:
+        """The name of the node; of several, the first."""
+        return min(str(node["metadata"]["name"]) for node in self.client.list("nodes"))
+
     def kubeconfig_for(
         self, token: str, path: Path, *, server: str | None = None, namespace: str = "default"
     ) -> Path:

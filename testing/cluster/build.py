@@ -35,6 +35,7 @@ class Group:
     """Programs that one go.mod pins together.
 
     :ivar programs: from file name to Go package.
+    :ivar pins: name of the folder in ``components/``; empty: the group's own.
     """
 
     name: str
@@ -42,12 +43,15 @@ class Group:
     ldflags: str = ""
     flags: tuple[str, ...] = ()
     cgo: bool = False
+    pins: str = ""
     files: tuple[Path, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "files", tuple(COMPONENTS / self.name / name for name in ("go.mod", "go.sum"))
-        )
+        object.__setattr__(self, "files", tuple(self.folder / name for name in ("go.mod", "go.sum")))
+
+    @property
+    def folder(self) -> Path:
+        return COMPONENTS / (self.pins or self.name)
 
     @property
     def link(self) -> str:
@@ -82,6 +86,13 @@ GROUPS: dict[str, Group] = {
         Group(
             "kube", {n: f"k8s.io/kubernetes/cmd/{n}" for n in _KUBE}, ldflags=_kubernetes_version(KUBERNETES)
         ),
+        # For those whose cluster is elsewhere: the rest of Kubernetes takes long, and is for Linux.
+        Group(
+            "kubectl",
+            {"kubectl": "k8s.io/kubernetes/cmd/kubectl"},
+            ldflags=_kubernetes_version(KUBERNETES),
+            pins="kube",
+        ),
         Group(
             "kube-1.34",
             {"kube-apiserver-1.34": "k8s.io/kubernetes/cmd/kube-apiserver"},
@@ -94,8 +105,18 @@ GROUPS: dict[str, Group] = {
             "cni", {p.partition("/")[2]: f"github.com/containernetworking/plugins/plugins/{p}" for p in _CNI}
         ),
         Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}),
+        # Pushes images, and serves a registry on this machine in tests.
+        Group("crane", {"crane": "github.com/google/go-containerregistry/cmd/crane"}),
+        Group("actionlint", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"}),
         Group("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
         Group("kind", {"kind": "sigs.k8s.io/kind"}),
+        # What kind's node image has beside the node's own programs.
+        Group(
+            "kubeadm",
+            {"kubeadm": "k8s.io/kubernetes/cmd/kubeadm"},
+            ldflags=_kubernetes_version(KUBERNETES),
+        ),
+        Group("crictl", {"crictl": "sigs.k8s.io/cri-tools/cmd/crictl"}),
         # Without service discovery for clouds, which is most of the code.
         Group(
             "prometheus",
@@ -105,18 +126,18 @@ GROUPS: dict[str, Group] = {
     )
 }
 NODE_GROUPS = ("etcd", "kube", "containerd", "runc", "cni", "helm")
-CLIENT_GROUPS = ("kube", "helm")
+CLIENT_GROUPS = ("kubectl", "helm")
 
 
 def program(name: str) -> Path:
-    """Return the path of a built program such as ``kubectl``.
+    """Return the path of a built program such as ``kubectl``; of two groups that have it, from the one that is built.
 
     :raises KeyError: no group has a program of that name.
     """
-    for group in GROUPS.values():
-        if name in group.programs:
-            return group.bin / name
-    raise KeyError(name)
+    found = [group.bin / name for group in GROUPS.values() if name in group.programs]
+    if not found:
+        raise KeyError(name)
+    return next((path for path in found if path.exists()), found[0])
 
 
 def ensure(groups: tuple[str, ...] = NODE_GROUPS, out: TextIO | None = None) -> None:
@@ -168,9 +189,7 @@ def _build(group: Group, name: str, progress: _Progress) -> None:
     command = [str(go_command(needed)), *arguments, group.programs[name]]
     try:
         with log.open("wb") as handle:
-            build = subprocess.Popen(
-                command, cwd=COMPONENTS / group.name, env=environment, stdout=handle, stderr=handle
-            )
+            build = subprocess.Popen(command, cwd=group.folder, env=environment, stdout=handle, stderr=handle)
             progress.follow(build)
         if build.returncode != 0:
             last = "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])

@@ -117,3 +117,8 @@ class Claim:
 
     def release(self) -> None:
         self._file.close()
+
+
+def claims_of(cluster: str) -> Path:
+    """Return the file that the users of a shared cluster hold claims on."""
+    return cache_dir() / "nodes" / f".{cluster}.claims"

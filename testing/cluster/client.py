@@ -98,7 +98,8 @@ class KubeClient:
         headers = dict(self.headers) | {"Impersonate-User": user}
         if groups:
             headers["Impersonate-Group"] = "\n".join(groups)
-        return KubeClient(self.server, self.ca_file, headers=headers)
+        # An administrator may log in by a certificate, which only the kubeconfig has.
+        return KubeClient(self.server, self.ca_file, kubeconfig=self._kubeconfig, headers=headers)
 
     def token(self, namespace: str, service_account: str, seconds: int = 3600) -> str:
         """Request a bearer token of a service account and return it."""

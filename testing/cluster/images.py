@@ -1,4 +1,6 @@
-"""Builds container images without Docker: from this machine's own Python, its libraries and a static busybox.
+"""Builds container images, without Docker if that can be.
+
+They are made of this machine's own Python, its libraries and a static busybox.
 
 An image is a docker-archive: a tar of layer tars and two JSON files. The cache keeps each layer and each archive under
 a hash of its sources, so that only the operator's own sources are packed again when they change.
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import platform
 import shutil
 import sys
@@ -17,18 +20,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testing.cluster import python_files
+from testing.cluster import docker_images, dockerfile, python_files
 from testing.cluster.cache import CHECKOUT, cache_dir, content_key, forget_unused, made_once
+from testing.cluster.docker import docker_answers
 
 TASK_IMAGE = "localhost/runkeys-task:1"
 OPERATOR_IMAGE = "localhost/runkeys-operator:dev"
 SDK_IMAGE = "localhost/runkeys-sdk-task:1"
 PAUSE_IMAGE = "localhost/runkeys-pause:1"
+# "docker": Docker makes the images. Without it, it does where this machine's own Python cannot be in one.
+HOW_VARIABLE = "RUNKEYS_IMAGES"
+DOCKERFILE = CHECKOUT / "operator" / "Dockerfile"
 USER = 65532
-# operator/Dockerfile copies the same.
-OPERATOR_SOURCES = ("runkeys", "runkeys_operator")
 _KEPT = 4
-_RECIPE = (Path(__file__), Path(python_files.__file__))
+_RECIPE = (Path(__file__), Path(python_files.__file__), Path(dockerfile.__file__))
 _PASSWD = f"root:x:0:0:root:/:/bin/sh\nrunkeys:x:{USER}:{USER}:runkeys:/tmp:/bin/sh\n"
 _GROUP = f"root:x:0:\nrunkeys:x:{USER}:\n"
 
@@ -43,6 +48,8 @@ class Image:
     environment: dict[str, str] = field(default_factory=dict)
     user: str = ""
     directory: str = "/"
+    labels: dict[str, str] = field(default_factory=dict)
+    ports: tuple[str, ...] = ()
 
     def config(self, layers: list[Path]) -> bytes:
         config = {
@@ -56,38 +63,59 @@ class Image:
                 "Env": [f"{key}={value}" for key, value in self.environment.items()],
                 "User": self.user,
                 "WorkingDir": self.directory,
+                **({"Labels": self.labels} if self.labels else {}),
+                **({"ExposedPorts": {f"{port}/tcp": {} for port in self.ports}} if self.ports else {}),
             },
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha256(layer)}" for layer in layers]},
         }
         return json.dumps(config, sort_keys=True).encode()
 
 
-def pause_image() -> Path:
+def by_docker() -> bool:
+    """Whether Docker makes the images: asked for, or because this is not Linux, or there is no busybox for a shell."""
+    if named := os.environ.get(HOW_VARIABLE):
+        return named == "docker"
+    return sys.platform != "linux" or (shutil.which("busybox") is None and docker_answers())
+
+
+def pause_image(tag: str = PAUSE_IMAGE) -> Path:
     """Return the archive of the image that keeps a pod's namespaces open."""
     layer = _layer("busybox", [_busybox()], lambda root: _copy(_busybox(), root / "bin/busybox"))
-    return _archive(Image(PAUSE_IMAGE, entrypoint=("/bin/busybox", "sleep", "2147483647")), [layer])
+    return _archive(Image(tag, entrypoint=("/bin/busybox", "sleep", "2147483647")), [layer])
 
 
 def task_image() -> Path:
     """Return the archive of ``localhost/runkeys-task:1``: Python and a shell, for the tasks of tests."""
+    if by_docker():
+        return docker_images.task_image(TASK_IMAGE)
     return _archive(Image(TASK_IMAGE, environment=_environment(), command=("python3",)), [_base_layer()])
 
 
 def operator_image(checkout: Path = CHECKOUT, tag: str = OPERATOR_IMAGE) -> Path:
-    """Return the archive of ``localhost/runkeys-operator:dev``: the operator of this checkout, or of another."""
+    """Return the archive of ``localhost/runkeys-operator:dev``: the operator of this checkout, or of another.
+
+    It is what operator/Dockerfile says, on this machine's Python. tests/image compares it with what Docker makes of it.
+    """
+    if by_docker():
+        return docker_images.operator_image(tag, checkout)
+    recipe = dockerfile.Recipe.read(DOCKERFILE)
     image = Image(
         tag,
-        environment=_environment() | {"PYTHONPATH": "/app:/app/site-packages", "PYTHONUNBUFFERED": "1"},
-        entrypoint=("python3", "-m", "runkeys_operator"),
-        user=f"{USER}:{USER}",
-        directory="/app",
+        environment=_environment() | recipe.environment,
+        entrypoint=recipe.entrypoint,
+        user=recipe.user,
+        directory=recipe.directory,
+        labels=recipe.labels,
+        ports=recipe.ports,
     )
-    layers = [_dependencies_layer("operator"), _sources_layer(*OPERATOR_SOURCES, checkout=checkout)]
+    layers = [_locked_layer(recipe), _copies_layer(recipe, checkout)]
     return _archive(image, [_base_layer(), *layers])
 
 
 def sdk_image() -> Path:
     """Return the archive of ``localhost/runkeys-sdk-task:1``: Python, ``runkeys[cli]``, and examples in /app."""
+    if by_docker():
+        return docker_images.sdk_image(SDK_IMAGE, f"{USER}:{USER}")
     image = Image(
         SDK_IMAGE,
         environment=_environment()
@@ -96,7 +124,7 @@ def sdk_image() -> Path:
         user=f"{USER}:{USER}",
         directory="/app",
     )
-    layers = [_dependencies_layer("cli"), _sources_layer("runkeys", into="opt/runkeys"), _examples_layer()]
+    layers = [_dependencies_layer("cli"), _sources_layer("runkeys", "opt/runkeys"), _examples_layer()]
     return _archive(image, [_base_layer(), *layers])
 
 
@@ -112,6 +140,16 @@ def program_image(tag: str, program: Path, path: str, user: str = f"{USER}:{USER
 
     image = Image(tag, environment={"PATH": "/bin"}, entrypoint=(f"/{path}",), user=user)
     return _archive(image, [_layer(program.name.rpartition("-")[0], [program.name, path], fill)])
+
+
+def filled_image(
+    image: Image, name: str, made_from: list[Path | str], fill: Callable[[Path], None], below: list[Path]
+) -> Path:
+    """Return the archive of an image: the layers below, and one whose files ``fill`` writes into an empty folder.
+
+    :param made_from: what the layer's content depends on.
+    """
+    return _archive(image, [*below, _layer(name, made_from, fill)])
 
 
 def _environment() -> dict[str, str]:
@@ -151,20 +189,42 @@ def _dependencies_layer(extra: str) -> Path:
     return _layer(f"dependencies-{extra}", [versions, sys.version], fill)
 
 
-def _sources_layer(*packages: str, checkout: Path = CHECKOUT, into: str = "app") -> Path:
-    files = [
-        path
-        for package in packages
-        for path in sorted((checkout / "operator" / package).rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    ]
+def _locked_layer(recipe: dockerfile.Recipe) -> Path:
+    """Return a layer with the packages of the lock file, in its versions."""
+    wanted = python_files.locked(CHECKOUT / recipe.lock)
+    versions = ",".join(sorted(f"{d.name}=={d.version}" for d in wanted))
 
     def fill(root: Path) -> None:
-        for path in files:
-            _copy(path, root / into / path.relative_to(checkout / "operator"))
-        python_files.compile_all(root / into, root)
+        python_files.copy_distributions(wanted, root, recipe.dependencies.lstrip("/"))
 
-    return _layer(packages[-1], [sys.version, into, *map(str, files), *files], fill)
+    return _layer("dependencies-operator", [versions, recipe.dependencies, sys.version], fill)
+
+
+def _copies_layer(recipe: dockerfile.Recipe, checkout: Path) -> Path:
+    copies = {checkout / source: target.lstrip("/") for source, target in recipe.copies.items()}
+    return _files_layer("runkeys_operator", copies)
+
+
+def _sources_layer(package: str, into: str) -> Path:
+    return _files_layer(package, {CHECKOUT / "operator" / package: f"{into}/{package}"})
+
+
+def _files_layer(name: str, copies: dict[Path, str]) -> Path:
+    """Return a layer with files and folders at these paths, its modules compiled."""
+    files = {
+        path: f"{target}/{path.relative_to(source)}" if source.is_dir() else target
+        for source, target in copies.items()
+        for path in (sorted(source.rglob("*")) if source.is_dir() else [source])
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+    def fill(root: Path) -> None:
+        for path, target in files.items():
+            _copy(path, root / target)
+        for top in sorted({target.partition("/")[0] for target in files.values()}):
+            python_files.compile_all(root / top, root)
+
+    return _layer(name, [sys.version, *files.values(), *files], fill)
 
 
 def _examples_layer() -> Path:

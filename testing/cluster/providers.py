@@ -7,16 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from testing.cluster import build
+from testing.cluster import build, kind
 from testing.cluster.base import Cluster, ClusterError
-from testing.cluster.cache import Claim, cache_dir, file_lock
+from testing.cluster.cache import Claim, cache_dir, claims_of, file_lock
+from testing.cluster.docker import docker_answers
 from testing.cluster.existing import CONTEXT_VARIABLE, ExistingCluster
-from testing.cluster.kind import GROUPS as KIND_GROUPS
-from testing.cluster.kind import KindCluster, docker_answers
+from testing.cluster.kind import KindCluster
 from testing.cluster.node import NodeCluster
 
 PROVIDER_VARIABLE = "RUNKEYS_E2E_PROVIDER"
-_GROUPS = {"node": build.NODE_GROUPS, "kind": KIND_GROUPS, "existing": build.CLIENT_GROUPS}
+_PROVIDERS = ("existing", "kind", "node")
 
 
 def choose() -> str:
@@ -28,8 +28,8 @@ def choose() -> str:
     :raises ClusterError: none works.
     """
     named = os.environ.get(PROVIDER_VARIABLE, "")
-    if named and named not in _GROUPS:
-        raise ClusterError(f"{PROVIDER_VARIABLE} is {named!r}; it can be {', '.join(sorted(_GROUPS))}.")
+    if named and named not in _PROVIDERS:
+        raise ClusterError(f"{PROVIDER_VARIABLE} is {named!r}; it can be {', '.join(_PROVIDERS)}.")
     if named == "existing" and not os.environ.get(CONTEXT_VARIABLE):
         raise ClusterError(f"{PROVIDER_VARIABLE}=existing needs {CONTEXT_VARIABLE}: the context to use.")
     if named:
@@ -51,7 +51,10 @@ def groups() -> tuple[str, ...]:
 
     :raises ClusterError: no provider works.
     """
-    return _GROUPS[choose()]
+    provider = choose()
+    if provider == "kind":
+        return kind.groups()
+    return build.NODE_GROUPS if provider == "node" else build.CLIENT_GROUPS
 
 
 def attach(name: str) -> Cluster | None:
@@ -83,7 +86,7 @@ def shared(name: str, keep: bool = False) -> Iterator[Cluster]:
 
     :param keep: do not stop it, so that the next process can use it.
     """
-    claim = Claim(cache_dir() / "nodes" / f".{name}.claims")
+    claim = Claim(claims_of(name))
     try:
         with file_lock(cache_dir() / "nodes" / f".{name}.shared"):
             cluster = attach(name) or start(name, None if keep else claim)

@@ -85,6 +85,25 @@ def requirements(pyproject: Path, extra: str) -> list[Distribution]:
     return [found[name] for name in sorted(found)]
 
 
+def locked(lock: Path) -> list[Distribution]:
+    """Return the installed packages that a lock file names for this Python.
+
+    :raises LookupError: one of them is installed in another version.
+    """
+    found = []
+    for line in re.findall(r"^[A-Za-z0-9][^\n]*", lock.read_text(), re.MULTILINE):
+        wanted = Requirement(line.rstrip("\\ "))
+        if not _applies(wanted, ""):
+            continue
+        distribution = importlib.metadata.distribution(wanted.name)
+        if not wanted.specifier.contains(distribution.version, prereleases=True):
+            raise LookupError(
+                f"{lock.name} has {wanted.name}{wanted.specifier}, and {distribution.version} is installed"
+            )
+        found.append(distribution)
+    return found
+
+
 def copy_distributions(distributions: Iterable[Distribution], root: Path, folder: str) -> None:
     """Copy installed packages into a folder below ``root``, compiled, with the shared libraries that they load."""
     target = root / folder

@@ -17,7 +17,7 @@ from typing import Protocol
 import pytest
 
 from testing.cluster import providers
-from testing.cluster.base import Cluster
+from testing.cluster.base import Cluster, ClusterError
 from testing.cluster.cache import Claim, cache_dir
 from testing.cluster.client import KubeClient
 from testing.cluster.node import NodeCluster
@@ -32,6 +32,14 @@ _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "m")
 _NUMBERS = itertools.count(1)
 
 
+def pytest_report_header() -> str:
+    """Say which cluster it is: where a Docker engine answers it may be another one than is meant."""
+    try:
+        return f"cluster: {providers.choose()} ({providers.PROVIDER_VARIABLE} chooses another)"
+    except ClusterError as none:
+        return f"cluster: none. {none}"
+
+
 class OwnNode(Protocol):
     """Starts a node for one test alone; it ends with the test."""
 
@@ -44,13 +52,21 @@ def cluster() -> Iterator[Cluster]:
     keep = os.environ.get("RUNKEYS_E2E_KEEP", "") not in ("", "0")
     with providers.shared("tests" if keep else f"t-{_RUN}", keep) as shared:
         yield shared
-        if isinstance(shared, NodeCluster):
+        if shared.provider != "existing":
             operator_calls.check_all(shared.audit)  # each worker for all of them: the last one has seen all
 
 
 @pytest.fixture(scope="session")
-def node(cluster: Cluster) -> NodeCluster:
-    """The shared cluster, for tests that look into etcd and logs or need its components' addresses."""
+def node(cluster: Cluster) -> Cluster:
+    """The shared cluster, for tests that read all of etcd or the audit log."""
+    if cluster.provider == "existing":
+        pytest.skip("reads etcd or the audit log: only a cluster that the tests start offers that")
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def bare_node(cluster: Cluster) -> NodeCluster:
+    """The shared cluster, for tests that look at its processes and their logs."""
     if not isinstance(cluster, NodeCluster):
         pytest.skip("looks into a node's components: only the provider 'node' offers that")
     return cluster
@@ -92,6 +108,8 @@ def namespace(new_namespace: Callable[[], str]) -> str:
 @pytest.fixture
 def own_node() -> Iterator[OwnNode]:
     """Start nodes for this test alone, for whatever would disturb others."""
+    if providers.choose() != "node":
+        pytest.skip("starts a node for itself: only the provider 'node' offers that")
     with ExitStack() as ends:
 
         def start(options: NodeOptions | None = None) -> NodeCluster:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from testing.cluster import build, images, providers
+from testing.cluster.__main__ import build_all
 from testing.cluster.base import ClusterError
 from testing.cluster.golang import GoMissing, build_module, module_folder
 from testing.stores.csi import SOURCE as CSI_PROVIDER
@@ -15,7 +16,7 @@ from tests.e2e.gitops.test_definitions import DEFINITIONS, PINS
 from tests.e2e.gitops.test_kstatus import SOURCES as KSTATUS
 from tests.e2e.test_sealing_go import SOURCE as SEALING
 
-TOOLS = ("kwok", "prometheus")
+TOOLS = ("kwok", "prometheus", "actionlint", "crane")
 
 
 def main() -> int:
@@ -29,8 +30,9 @@ def main() -> int:
         for module in DEFINITIONS:
             _say(f"Go module {module}")
             module_folder(PINS, module)
-        if "containerd" in groups:
-            for make in (images.pause_image, images.task_image, images.operator_image, images.sdk_image):
+        build_all("")
+        if providers.choose() != "existing":
+            for make in (images.operator_image, images.sdk_image):
                 _say(f"image {make().stem}")
     except (ClusterError, build.BuildError, GoMissing) as error:
         print(error, file=sys.stderr)

@@ -26,7 +26,7 @@ PARTS = (
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_measures(node: NodeCluster, part: str) -> None:  # noqa: ARG001 -- it needs such a cluster too
+def test_a_part_measures(bare_node: NodeCluster, part: str) -> None:  # noqa: ARG001 -- it needs such a cluster too
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--quick", "--only", part, "--name", f"bench-{secrets.token_hex(3)}"],
         cwd=CHECKOUT,

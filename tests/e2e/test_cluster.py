@@ -174,7 +174,7 @@ class TestClient:
 
 
 class TestInside:
-    def test_etcd_remembers_what_was_deleted(self, node: NodeCluster, namespace: str) -> None:
+    def test_etcd_remembers_what_was_deleted(self, node: Cluster, namespace: str) -> None:
         value = secrets.token_hex(16)
         key = f"/registry/secrets/{namespace}/planted"
         before = node.etcd.revision()
@@ -189,7 +189,7 @@ class TestInside:
         assert node.etcd.values(key, revision=there - 1) == {}
         assert [s.value is None for s in node.etcd.history(key)] == [False, True]
 
-    def test_the_audit_log_has_every_request(self, node: NodeCluster, namespace: str) -> None:
+    def test_the_audit_log_has_every_request(self, node: Cluster, namespace: str) -> None:
         mark = node.audit.mark()
         value = secrets.token_hex(16)
         node.client.create(secret("asked", value), namespace)
@@ -201,11 +201,13 @@ class TestInside:
         assert made.received <= made.answered <= refused.received
         assert not node.audit.find(value.encode(), since=mark)
 
-    def test_logs_are_files(self, node: NodeCluster, namespace: str) -> None:
+    def test_logs_are_files(self, bare_node: NodeCluster, namespace: str) -> None:
         word = secrets.token_hex(16)
-        run_job(node.client, namespace, job("says", "echo", word))
-        assert any(word in path.read_text(errors="replace") for path in node.log_files() if path.exists())
-        assert "v1.37.2" in node.log_file("kube-apiserver").read_text()
+        run_job(bare_node.client, namespace, job("says", "echo", word))
+        assert any(
+            word in path.read_text(errors="replace") for path in bare_node.log_files() if path.exists()
+        )
+        assert "v1.37.2" in bare_node.log_file("kube-apiserver").read_text()
 
 
 class TestProxy:
@@ -394,21 +396,21 @@ class TestBreaking:
         gc.collect()  # what was left open is an error now
 
     def test_two_nodes_at_once_do_not_meet(
-        self, node: NodeCluster, own_node: OwnNode, namespace: str
+        self, bare_node: NodeCluster, own_node: OwnNode, namespace: str
     ) -> None:
         other = own_node(NodeOptions(audit="RequestResponse", admission_plugins=("NodeRestriction",)))
-        assert other.record.address != node.record.address
-        node.client.create(config_map("here"), namespace)
+        assert other.record.address != bare_node.record.address
+        bare_node.client.create(config_map("here"), namespace)
         assert other.client.find("namespaces", namespace) is None
         run_job(other.client, "default", job("there", "true"))
         # What was chosen for one is not so in the other: only this audit log has bodies of Secrets.
         value = secrets.token_hex(16)
-        for one, where in ((other, "default"), (node, namespace)):
+        for one, where in ((other, "default"), (bare_node, namespace)):
             one.client.create(secret("seen", value), where)
         sent = base64.b64encode(value.encode())
         assert other.audit.find(sent)
-        assert not node.audit.find(sent)
-        run_job(node.client, namespace, job("here", "true"))
+        assert not bare_node.audit.find(sent)
+        run_job(bare_node.client, namespace, job("here", "true"))
 
     def test_nothing_is_left_of_a_node(self, own_node: OwnNode) -> None:
         node = own_node()

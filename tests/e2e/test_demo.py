@@ -18,6 +18,7 @@ import pytest
 from scripts.demo import EVENTS, NAMESPACE, OPERATOR_NAMESPACE
 from testing import examples
 from testing.cluster import providers
+from testing.cluster.base import Cluster
 from testing.cluster.cache import CHECKOUT
 from testing.cluster.node import NodeCluster
 
@@ -77,15 +78,24 @@ def first_output(cluster_name: str) -> str:
 
 
 @pytest.fixture
-def demo_node(cluster_name: str, first_output: str) -> NodeCluster:  # noqa: ARG001 -- it has to be started
+def demo_node(cluster_name: str, first_output: str) -> Cluster:  # noqa: ARG001 -- it has to be started
     found = providers.attach(cluster_name)
     assert found is not None
-    if not isinstance(found, NodeCluster):
-        pytest.skip("looks into a node's components: only the provider 'node' offers that")
     return found
 
 
-def source_value(cluster: NodeCluster) -> str:
+@pytest.fixture
+def bare_demo_node(demo_node: Cluster) -> NodeCluster:
+    if not isinstance(demo_node, NodeCluster):
+        pytest.skip("looks into a node's components: only the provider 'node' offers that")
+    return demo_node
+
+
+def place(cluster: Cluster) -> str:
+    return "in Docker" if cluster.provider == "kind" else "on this machine"
+
+
+def source_value(cluster: Cluster) -> str:
     printed = cluster.kubectl(
         *(
             "-n",
@@ -101,16 +111,16 @@ def source_value(cluster: NodeCluster) -> str:
     return printed
 
 
-def operator_pods(cluster: NodeCluster) -> list[str]:
+def operator_pods(cluster: Cluster) -> list[str]:
     return [item["metadata"]["uid"] for item in cluster.client.list("pods", OPERATOR_NAMESPACE)]
 
 
-def test_the_first_demo_shows_the_whole_way(first_output: str, demo_node: NodeCluster) -> None:
-    assert "this machine, started in" in first_output
+def test_the_first_demo_shows_the_whole_way(first_output: str, demo_node: Cluster) -> None:
+    assert f"{place(demo_node)}, started in" in first_output
     shows_the_run(first_output, source_value(demo_node))
 
 
-def test_it_draws_what_it_saw(cluster_name: str, demo_node: NodeCluster, tmp_path: Path) -> None:  # noqa: ARG001
+def test_it_draws_what_it_saw(cluster_name: str, demo_node: Cluster, tmp_path: Path) -> None:  # noqa: ARG001
     drawn = tmp_path / "exposure.svg"
     succeeds("--name", cluster_name, "--picture", str(drawn))
     space = "{http://www.w3.org/2000/svg}"
@@ -148,16 +158,16 @@ def test_without_a_way_to_a_cluster_it_shows_a_local_run() -> None:
     assert "demo-" not in done.stdout.replace("demo-down", "")
 
 
-def test_a_second_demo_uses_what_is_there(cluster_name: str, demo_node: NodeCluster) -> None:
+def test_a_second_demo_uses_what_is_there(cluster_name: str, demo_node: Cluster) -> None:
     before, value = operator_pods(demo_node), source_value(demo_node)
     printed = succeeds("--name", cluster_name)
-    assert "this machine, runs already" in printed
+    assert f"{place(demo_node)}, runs already" in printed
     assert operator_pods(demo_node) == before
     assert source_value(demo_node) != value, "each demo has a value of its own"
     shows_the_run(printed, source_value(demo_node))
 
 
-def test_control_a_value_that_is_elsewhere_is_found(cluster_name: str, demo_node: NodeCluster) -> None:
+def test_control_a_value_that_is_elsewhere_is_found(cluster_name: str, demo_node: Cluster) -> None:
     client = demo_node.client
     since = client.get("secrets", examples.SOURCE, NAMESPACE)["metadata"]["resourceVersion"]
 
@@ -187,20 +197,20 @@ def test_control_a_value_that_is_elsewhere_is_found(cluster_name: str, demo_node
     )
 
 
-def test_control_what_does_not_happen_ends_the_demo(cluster_name: str, demo_node: NodeCluster) -> None:
-    demo_node.kill("kube-scheduler")
+def test_control_what_does_not_happen_ends_the_demo(cluster_name: str, bare_demo_node: NodeCluster) -> None:
+    bare_demo_node.kill("kube-scheduler")
     try:
         done = demo("--name", cluster_name, "--patience", "5")
     finally:
-        demo_node.start_component("kube-scheduler")
+        bare_demo_node.start_component("kube-scheduler")
     assert done.returncode == 1, done.stdout
     assert "nothing new within 5 s; what is missing is: pod bound to a node." in done.stderr
     assert "Secret appears" not in done.stdout
 
 
-def test_down_leaves_nothing(cluster_name: str, demo_node: NodeCluster) -> None:
-    record, state = demo_node.record, demo_node.paths.state
-    alive = [psutil.Process(pid) for pid in demo_node.component_pids().values()]
+def test_down_leaves_nothing(cluster_name: str, bare_demo_node: NodeCluster) -> None:
+    record, state = bare_demo_node.record, bare_demo_node.paths.state
+    alive = [psutil.Process(pid) for pid in bare_demo_node.component_pids().values()]
     alive += [psutil.Process(record.pid), psutil.Process(record.launcher)]
     link = Path(f"/sys/class/net/{record.link}/ifalias")
     assert link.read_text().strip() == record.mark

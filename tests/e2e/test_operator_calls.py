@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from testing.cluster.audit import AuditEvent
-from testing.cluster.node import NodeCluster
+from testing.cluster.base import Cluster
 from testing.namespace import Team
 from tests.e2e.operator_calls import is_an_operators, not_allowed
 from tests.e2e.runs.conftest import new_team, team
@@ -49,7 +49,7 @@ def test_what_it_must_not_ask_for_is_found(event: AuditEvent) -> None:
 
 
 @pytest.mark.e2e
-def test_a_run_holds_none_of_these_and_its_requests_are_seen(team: Team, node: NodeCluster) -> None:
+def test_a_run_holds_none_of_these_and_its_requests_are_seen(team: Team, node: Cluster) -> None:
     mark = node.audit.mark()
     team.make_run()
     team.wait_phase("job", "Succeeded")

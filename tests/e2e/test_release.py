@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,14 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 import runkeys
+from scripts.release import artifacts, checksums, publish
+from scripts.release.reference import Image, Registry
+from scripts.release.sources import CHART, copied
+from testing.cluster import build, images
 from testing.cluster.cache import CHECKOUT
+from testing.cluster.registry import registry as served
+
+IMAGE = Image("registry.example/owner/name/runkeys-operator", f"sha256:{'ab' * 32}")
 
 pytestmark = pytest.mark.e2e
 
@@ -25,8 +34,17 @@ pytestmark = pytest.mark.e2e
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`make release-artifacts`, into a folder of the test's own."""
     target = tmp_path_factory.mktemp("release")
+    parts = tmp_path_factory.mktemp("parts")
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.release", str(target)],
+        [
+            sys.executable,
+            "-m",
+            "scripts.release",
+            "artifacts",
+            str(target),
+            f"--image={IMAGE}",
+            f"--parts={parts}",
+        ],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -47,6 +65,7 @@ def test_everything_is_there_and_has_its_checksum(folder: Path) -> None:
         f"runkeys-{version}.tar.gz",
         f"runkeys-chart-{version}.tgz",
         f"runkeys-{version}.cdx.json",
+        "NOTES.md",
     }
     assert {path.name for path in folder.iterdir()} == {*sums, "SHA256SUMS"}
     for name, digest in sums.items():
@@ -111,3 +130,85 @@ def test_the_list_of_what_is_inside_names_every_locked_package(folder: Path) -> 
     }
     for item in bom["components"]:
         assert item.get("properties"), item["name"]
+
+
+def images_of(chart: Path | str, *options: str) -> set[str]:
+    """The operator's images in what helm renders, without any value being set."""
+    done = subprocess.run(
+        [build.program("helm"), "template", "runkeys", chart, "--kube-version", build.KUBERNETES, *options],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return set(re.findall(r'image: "?(\S+?)"?$', done.stdout, re.MULTILINE))
+
+
+def test_the_released_chart_names_the_released_image_without_any_value(folder: Path, tmp_path: Path) -> None:
+    """Both that which helm installs and that which `runkeys install` has, in the wheel."""
+    version = runkeys.__version__
+    [wheel] = folder.glob("*.whl")
+    shutil.unpack_archive(wheel, tmp_path, "zip")
+    expected = {f"{IMAGE.repository}:{version}@{IMAGE.digest}"}
+
+    assert images_of(folder / f"runkeys-chart-{version}.tgz") == expected
+    assert images_of(tmp_path / "runkeys" / "chart") == expected
+    # The checkout's chart names another.
+    assert images_of(CHECKOUT / CHART) == {f"localhost/runkeys-operator:{version}"}
+
+
+def test_the_same_commit_gives_the_same_files(folder: Path, tmp_path: Path) -> None:
+    sources, target = copied(tmp_path / "sources", IMAGE), tmp_path / "again"
+    target.mkdir()
+    made = artifacts.commit_time()
+    artifacts.packages(sources, target, made)
+    artifacts.chart(sources / CHART, target, made)
+
+    again = {path.name: checksums.digest(path) for path in target.iterdir()}
+    assert len(again) == 3
+    assert again.items() <= checksums.read(folder).items()
+
+
+def test_the_python_index_gets_wheel_and_sdist_only(folder: Path) -> None:
+    """Both are looked at by uv as it would before an upload, and uploads nothing."""
+    version = runkeys.__version__
+
+    assert [path.name for path in publish.packages(folder)] == [
+        f"runkeys-{version}-py3-none-any.whl",
+        f"runkeys-{version}.tar.gz",
+    ]
+    publish.package(folder, "--dry-run", "--trusted-publishing=never", "--username=x", "--password=x")
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A place in a registry on this machine."""
+    with served(tmp_path_factory.mktemp("registry") / "log") as address:
+        yield Registry.of(f"{address}/Owner/Name")
+
+
+def test_image_and_chart_are_installed_from_where_they_were_pushed(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """As the workflow pushes them: an image for each platform, one of all, then the chart that names it."""
+    version = runkeys.__version__
+    part = publish.pushed(registry, images.operator_image(), f"{version}-amd64")
+    image = publish.index(registry, [part])
+    sources = copied(tmp_path / "sources", image)
+    artifacts.chart(sources / CHART, tmp_path, artifacts.commit_time())
+    chart = publish.chart(registry, tmp_path)
+
+    expected = {f"{registry.image}:{version}@{image.digest}"}
+    assert images_of(registry.chart, "--version", version, "--plain-http") == expected
+    assert chart.repository == f"{registry.root}/charts/runkeys"
+    # The image is there under its tag, and by its digest, and holds the one for each platform.
+    crane = [str(build.program("crane")), "manifest", "--insecure"]
+    for name in (f"{registry.image}:{version}", str(image)):
+        printed = subprocess.run(
+            [*crane, name], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+        [only] = json.loads(printed)["manifests"]
+        assert only["digest"] == part.digest
+        assert only["platform"]["os"] == "linux"
+    with pytest.raises(ValueError, match="no image was pushed"):
+        publish.index(registry, [])

@@ -12,7 +12,6 @@ import runkeys
 from runkeys.api import SecretBinding, WorkflowRun
 from runkeys.planning.access import Subject, denial
 from scripts import chart_values
-from testing.cluster import images
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "runkeys"
@@ -69,17 +68,6 @@ def test_every_template_fills_it_in_first() -> None:
 def first(template: Path) -> str:
     """What comes before anything that could ask for a value."""
     return re.split(r"\.Values|\{\{-? *(?:if|with|range|\$)", template.read_text(), maxsplit=1)[0]
-
-
-def test_dockerfile_and_test_image_hold_the_same() -> None:
-    dockerfile = (ROOT / "operator" / "Dockerfile").read_text()
-    copied = re.findall(r"^COPY (?!--from)(\S+)", dockerfile, re.MULTILINE)
-
-    sources = [f"operator/{package}" for package in images.OPERATOR_SOURCES]
-    assert [path for path in copied if path.startswith("operator/")] == sources
-    assert f"USER {images.USER}:{images.USER}" in dockerfile
-    assert '"-m", "runkeys_operator"' in dockerfile
-    assert "--require-hashes" in dockerfile
 
 
 def test_docker_sees_only_what_the_dockerfile_copies() -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from runkeys.sealing import PrivateKey
-from testing.cluster.node import NodeCluster
+from testing.cluster.base import Cluster
 from testing.namespace import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, canary, phase, python, run
 from testing.people import check_value_is_nowhere_else
 from testing.workflows import task
@@ -71,7 +71,7 @@ def test_33_two_variables_from_one_secret(alice: Terminal) -> None:
 
 
 def test_a_value_that_is_brought_along_is_sealed_before_it_leaves(
-    team: Team, alice: Terminal, node: NodeCluster
+    team: Team, alice: Terminal, node: Cluster
 ) -> None:
     mark, value = node.audit.mark(), canary()
     task = {"secrets": [{"name": "api_token", "input": "ibm_api_token"}]}

@@ -9,8 +9,8 @@ import shlex
 import pytest
 
 from runkeys.client.binding_secrets import personal_name
+from testing.cluster.base import Cluster
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import TASK_IMAGE, Team, binding, canary, condition, python
 from testing.people import may_use, sealed_entry
 from tests.e2e.cli.conftest import UserMaker
@@ -27,7 +27,7 @@ def uses(alice: Terminal, name: str, ends: str) -> int:
     return alice.run(*words, "--", *python(CHECK.format(ends[-6:]))).code
 
 
-def test_set_list_use_overwrite_and_delete(team: Team, alice: Terminal, node: NodeCluster) -> None:
+def test_set_list_use_overwrite_and_delete(team: Team, alice: Terminal, node: Cluster) -> None:
     mark, value = node.audit.mark(), canary()
     assert (
         alice.run("secret", "list").err

@@ -8,8 +8,8 @@ import pytest
 
 from runkeys.api import WorkflowRun
 from runkeys.cli._output import now, run_lines
+from testing.cluster.base import Cluster
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import FINISHES_WHEN_TOLD, Team, condition, exposures, phase, python
 from testing.people import sealed_entry
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 REQUESTS = "podcertificaterequests"
 
 
-def places_of(team: Team, node: NodeCluster) -> set[str]:
+def places_of(team: Team, node: Cluster) -> set[str]:
     """Keys of etcd that held the team's value at any revision; a planted one is found first."""
     planted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "planted"}}
     planted["metadata"]["namespace"] = team.namespace  # type: ignore[index]
@@ -29,7 +29,7 @@ def places_of(team: Team, node: NodeCluster) -> set[str]:
     return found - {where}
 
 
-def test_the_value_is_in_the_container_and_never_in_etcd(team: Team, node: NodeCluster) -> None:
+def test_the_value_is_in_the_container_and_never_in_etcd(team: Team, node: Cluster) -> None:
     mark = node.audit.mark()
     team.make_run()
     found = team.wait_phase("job", "Succeeded", "Failed")
@@ -76,7 +76,7 @@ def shown(found: Object) -> list[str]:
     return run_lines(WorkflowRun.parse(found), now())[-3:]
 
 
-def test_the_twin_with_a_secret_is_found(sealed_team: Callable[..., Team], node: NodeCluster) -> None:
+def test_the_twin_with_a_secret_is_found(sealed_team: Callable[..., Team], node: Cluster) -> None:
     team = sealed_team(delivery="Secret")
     team.make_run()
     found = team.wait_phase("job", "Succeeded", "Failed")
@@ -84,7 +84,7 @@ def test_the_twin_with_a_secret_is_found(sealed_team: Callable[..., Team], node:
     assert places_of(team, node) == {f"/registry/secrets/{team.namespace}/{team.object_name(found)}"}
 
 
-def test_several_containers_files_and_a_retry(team: Team, node: NodeCluster) -> None:
+def test_several_containers_files_and_a_retry(team: Team, node: Cluster) -> None:
     entries = [
         sealed_entry(team, "first line\nsecond line " + team.value, binding="more", entry="lines"),
         sealed_entry(team, f"it's\r\n{team.value}", binding="more", entry="file"),

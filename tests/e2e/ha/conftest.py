@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from testing.cluster.node import NodeCluster
+from testing.cluster.base import Cluster
 from tests.e2e.ha.pair import Pair, PairMaker, pair_in
 
 
 @pytest.fixture
 def new_pair(
-    node: NodeCluster,
+    node: Cluster,
     crds: None,  # noqa: ARG001 -- the kinds have to be known first
     new_namespace: Callable[[], str],
     tmp_path: Path,

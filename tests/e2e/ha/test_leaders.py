@@ -12,7 +12,6 @@ import pytest
 from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import PATIENCE
 from testing.cluster.faults import matching
-from testing.cluster.node import NodeCluster
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import FINISHES_WHEN_TOLD, python, team_in
 from testing.operators import RELEASE
@@ -187,7 +186,7 @@ def test_killed_at_a_call_for_the_lease(
 
 @pytest.mark.parametrize("late", ["while it is used", "after its end"])
 def test_a_secret_of_a_frozen_leader_that_arrives_after_the_take_over(
-    new_pair: PairMaker, node: NodeCluster, late: str
+    new_pair: PairMaker, node: Cluster, late: str
 ) -> None:
     """The network keeps the request back, whatever the leader does. It is also the twin of the check of turns."""
     with ApiProxy(node) as proxy:

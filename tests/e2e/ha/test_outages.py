@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.cluster.node import NodeCluster
+from testing.cluster.base import Cluster
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import make_namespace
 from testing.operators import install_crds
@@ -56,7 +56,7 @@ def test_a_component_is_away_for_longer_than_the_lease(
 
 
 def test_only_the_leader_is_cut_off(
-    new_pair: PairMaker, node: NodeCluster, capsys: pytest.CaptureFixture[str]
+    new_pair: PairMaker, node: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with ApiProxy(node) as one, ApiProxy(node) as two:
         pair = new_pair(servers=(one.url, two.url))
@@ -77,7 +77,7 @@ def test_only_the_leader_is_cut_off(
             check(pair, load, f"{TIMES} times the leader cut off for {AWAY_SECONDS} s", capsys)
 
 
-def test_both_are_cut_off(new_pair: PairMaker, node: NodeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_are_cut_off(new_pair: PairMaker, node: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     with ApiProxy(node) as one, ApiProxy(node) as two:
         pair = new_pair(servers=(one.url, two.url))
         networks = [Network(one), Network(two)]

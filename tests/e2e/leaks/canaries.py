@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ahocorasick_rs import BytesAhoCorasick, Implementation
+
 from runkeys._text import encodings
 
 _AWKWARD = "\"'\\/<>&%+=?#~^|{}[]:;,!$ \tàéöß€漢🔑"
@@ -103,15 +105,17 @@ class Search:
                 for name, form in forms(half).items():
                     needle = stem[name] if half.startswith(mint.stem.encode()) else form
                     self._needles.setdefault(needle, (name, []))[1].append((form, canary))
+        # There are hundreds of needles: all of them are looked for in one pass.
+        self._order = list(self._needles)
+        self._automaton = BytesAhoCorasick(self._order, implementation=Implementation.DFA)
 
     def hits(self, data: bytes) -> Iterator[Hit]:
         """Every place at which something of a canary is, in no order."""
-        for needle, (form, candidates) in self._needles.items():
-            at = data.find(needle)
-            while at >= 0:
-                whole = (canary for text, canary in candidates if data.startswith(text, at))
-                yield Hit(next(whole, CUT), form, at, len(needle))
-                at = data.find(needle, at + 1)
+        for index, at, _ in self._automaton.find_matches_as_indexes(data, overlapping=True):
+            needle = self._order[index]
+            form, candidates = self._needles[needle]
+            whole = (canary for text, canary in candidates if data.startswith(text, at))
+            yield Hit(next(whole, CUT), form, at, len(needle))
 
     def masked(self, data: bytes) -> str:
         """The bytes as text, with no more than a stem of any canary in them."""

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import Team
 from tests.conftest import FULL
 from tests.e2e.delivery.test_outages import REQUESTS, requests_of
@@ -46,7 +45,7 @@ def check(team: Team, found: Object, life: kills.Life) -> None:
 
 
 @pytest.mark.usefixtures("crds", "unsealer")
-def test_a_pod_that_asks_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:
+def test_a_pod_that_asks_survives_a_kill_at_every_call(node: Cluster, tmp_path: Path) -> None:
     options = {"sets": SETS, "sources": ()}
     life = kills.Life(ask, "Succeeded", WRITES, check, arguments=ARGUMENTS, options=options)
     rehearsed = kills.rehearse(node, tmp_path, life)

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import CHECKS_ITS_VARIABLE, TASK_IMAGE, Team, python
 from tests.e2e.delivery.test_main_path import places_of
 from tests.e2e.pods.conftest import ACCOUNT, asking, events_of, wait_ended
@@ -24,7 +23,7 @@ def template_of(pod: Object) -> dict[str, Any]:
     return {"metadata": metadata, "spec": pod["spec"]}
 
 
-def test_a_bare_pod_has_its_value_and_it_is_never_in_etcd(team: Team, node: NodeCluster) -> None:
+def test_a_bare_pod_has_its_value_and_it_is_never_in_etcd(team: Team, node: Cluster) -> None:
     mark = node.audit.mark()
     code = (
         f"{CHECKS_ITS_VARIABLE}\n"
@@ -114,7 +113,7 @@ def test_jobs_and_generated_names(team: Team) -> None:
         assert team.client.logs(name, team.namespace) == f"sha256 {team.digest}\n"
 
 
-def test_a_job_that_waits_has_nothing_delivered(team: Team, node: NodeCluster) -> None:
+def test_a_job_that_waits_has_nothing_delivered(team: Team, node: Cluster) -> None:
     mark = node.audit.mark()
     metadata = {"name": "queued", "namespace": team.namespace}
     spec = {"suspend": True, "template": template_of(asking(team))}

@@ -8,9 +8,8 @@ import pytest
 
 from runkeys.sealing import PodParameter
 from runkeys.sealing.parameter import seal_parameter
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import Team
 from testing.people import public_key
 from tests.e2e.delivery.test_main_path import places_of
@@ -34,7 +33,7 @@ def bringing(team: Team, annotation: str, name: str = "task", asked: str = "", c
     return asking(team, name, asked=asked, code=code, annotations={"runkeys.dev/sealed": annotation})
 
 
-def test_a_pod_has_the_parameter_that_it_brings(team: Team, node: NodeCluster) -> None:
+def test_a_pod_has_the_parameter_that_it_brings(team: Team, node: Cluster) -> None:
     text = parameter(team, team.value)
     content = (
         "content = open('/var/runtime/secrets/token.txt').read()\n"

@@ -17,7 +17,6 @@ import yaml
 from testing.cluster import images
 from testing.cluster.base import Cluster
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import Team, canary, condition, phase, python, run
 from testing.people import may_use, sealed_entry
 from tests.e2e.pods.conftest import ACCOUNT, asking, wait_ended
@@ -95,7 +94,7 @@ def make_run(team: Team, code: str = PRINTS, asked: list[Object] = ASKED, image:
 
 
 @pytest.mark.parametrize("delivery", ["Secret", "Sealed"])
-def test_a_run_has_what_it_asks_for_and_no_parts(team: Team, node: NodeCluster, delivery: str) -> None:
+def test_a_run_has_what_it_asks_for_and_no_parts(team: Team, node: Cluster, delivery: str) -> None:
     make_binding(team, delivery=delivery)
     # Its status has been written, for which each entry is read once.
     team.client.wait_for(
@@ -127,7 +126,7 @@ def test_a_run_has_what_it_asks_for_and_no_parts(team: Team, node: NodeCluster, 
         assert value not in json.dumps(found)
 
 
-def test_sealed_parts_and_sealed_delivery_leave_nothing_in_etcd(team: Team, node: NodeCluster) -> None:
+def test_sealed_parts_and_sealed_delivery_leave_nothing_in_etcd(team: Team, node: Cluster) -> None:
     team.client.delete("secrets", SOURCE, team.namespace)
     make_binding(team, sealed=True, delivery="Sealed")
     make_run(team)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runkeys.policies import VALIDATING_RULES, Account
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, exposures, phase, python
 from tests.e2e.runs.conftest import TeamMaker
 
@@ -68,7 +67,7 @@ def delete_the_run(team: Team, found: Object) -> None:
 # the run
 
 
-def test_a_run_that_is_deleted_takes_its_secret_along(team: Team, node: NodeCluster) -> None:
+def test_a_run_that_is_deleted_takes_its_secret_along(team: Team, node: Cluster) -> None:
     found, mark = running(team), node.audit.mark()
     delete_the_run(team, found)
     assert team.secret_story() == ["made", "gone"]
@@ -76,7 +75,7 @@ def test_a_run_that_is_deleted_takes_its_secret_along(team: Team, node: NodeClus
     check_the_operator_saw_to_it(team, mark)
 
 
-def test_control_without_the_right_to_delete_it_only_kubernetes_does(team: Team, node: NodeCluster) -> None:
+def test_control_without_the_right_to_delete_it_only_kubernetes_does(team: Team, node: Cluster) -> None:
     found, mark = running(team), node.audit.mark()
     with team.without_right("delete", "secrets"):
         delete_the_run(team, found)
@@ -92,7 +91,7 @@ def test_a_run_that_is_deleted_before_its_pod_has_a_node(team: Team) -> None:
     assert team.secret_story() == []
 
 
-def test_a_finished_run_goes_when_its_time_to_live_is_over(team: Team, node: NodeCluster) -> None:
+def test_a_finished_run_goes_when_its_time_to_live_is_over(team: Team, node: Cluster) -> None:
     mark = node.audit.mark()
     found = team.make_run(ttlSecondsAfterFinished=1)
     team.wait_phase("job", "Succeeded")
@@ -157,7 +156,7 @@ def forge_job(team: Team, found: Object) -> str:
 
 
 def test_a_run_deleted_without_its_job_while_the_operator_is_away_is_cleaned_up(
-    team: Team, node: NodeCluster
+    team: Team, node: Cluster
 ) -> None:
     runs = [team.make_run(name, command=python(FINISHES_WHEN_TOLD)) for name in ("gone", "again")]
     for found in runs:
@@ -230,7 +229,7 @@ def test_a_source_deleted_before_the_pod_has_a_node(team: Team) -> None:
     assert team.secret_story() == []
 
 
-def test_a_namespace_deleted_while_the_task_runs(team: Team, node: NodeCluster) -> None:
+def test_a_namespace_deleted_while_the_task_runs(team: Team, node: Cluster) -> None:
     found = running(team)
     team.client.delete("namespaces", team.namespace)
     team.client.wait_gone("namespaces", team.namespace, None)
@@ -312,7 +311,7 @@ def check_cancelled(team: Team, found: Object, story: list[str]) -> None:
     wait_until("the pod to be gone", lambda: team.client.list("pods", team.namespace) == [])
 
 
-def test_cancelled_before_it_starts(new_team: TeamMaker, node: NodeCluster) -> None:
+def test_cancelled_before_it_starts(new_team: TeamMaker, node: Cluster) -> None:
     mark = node.audit.mark()
     team = new_team(start=False)
     team.make_source()
@@ -329,7 +328,7 @@ def test_cancelled_while_its_pod_waits_for_a_node(team: Team) -> None:
     check_cancelled(team, cancel(team), [])
 
 
-def test_cancelled_while_it_runs(team: Team, node: NodeCluster) -> None:
+def test_cancelled_while_it_runs(team: Team, node: Cluster) -> None:
     running(team)
     mark = node.audit.mark()
     check_cancelled(team, cancel(team), ["made", "gone"])

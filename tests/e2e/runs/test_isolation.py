@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from runkeys.names import object_labels
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import CHECKS_ITS_VARIABLE, HELD_BACK, TASK_IMAGE, Team, condition, phase, python
 from tests.e2e.runs.conftest import TeamMaker
 
@@ -26,7 +25,7 @@ def digest(team: Team) -> str:
 
 
 def test_runs_of_the_same_names_in_two_namespaces_each_get_their_own(
-    new_team: TeamMaker, new_namespace: Callable[[], str], node: NodeCluster
+    new_team: TeamMaker, new_namespace: Callable[[], str], node: Cluster
 ) -> None:
     """One operator serves both, so that all it remembers could be mixed up."""
     other = new_namespace()
@@ -240,9 +239,7 @@ def squatted(new_team: TeamMaker, *, claims: bool) -> tuple[Team, Object, Object
     return team, found, job
 
 
-def test_a_job_that_bears_our_name_and_claims_our_run_is_replaced(
-    new_team: TeamMaker, node: NodeCluster
-) -> None:
+def test_a_job_that_bears_our_name_and_claims_our_run_is_replaced(new_team: TeamMaker, node: Cluster) -> None:
     team, found, forged = squatted(new_team, claims=True)
     mark = node.audit.mark()
     team.operator.start()

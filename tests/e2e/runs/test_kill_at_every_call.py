@@ -20,9 +20,8 @@ from typing import Any
 
 import pytest
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import TASK_IMAGE, Team, condition, exposures, make_namespace, phase, python, team_in
 from tests.conftest import FULL
@@ -157,7 +156,7 @@ def check_it_ended_well(team: Team, found: Object, life: Life) -> None:
 class Case:
     """One life with its kills."""
 
-    node: NodeCluster
+    node: Cluster
     folder: Path
     life: Life
     kills: tuple[Kill, ...] = ()
@@ -187,7 +186,7 @@ class Case:
         return " and ".join(map(str, self.kills)) or "nobody killed"
 
 
-def rehearse(node: NodeCluster, folder: Path, life: Life) -> list[str]:
+def rehearse(node: Cluster, folder: Path, life: Life) -> list[str]:
     """Shapes of all requests, in order, of a life in which nobody is killed; writes end with an asterisk."""
     with ApiProxy(node) as proxy:
         namespace = make_namespace(node.client, "rehearsal")
@@ -247,7 +246,7 @@ def check_hits(cases: Sequence[object], hits: Sequence[Hit], writes: frozenset[s
 
 
 @pytest.mark.usefixtures("crds")
-def test_a_run_that_succeeds_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:
+def test_a_run_that_succeeds_survives_a_kill_at_every_call(node: Cluster, tmp_path: Path) -> None:
     rehearsed = rehearse(node, tmp_path, SUCCEEDS)
     assert {text.removesuffix("*") for text in rehearsed if text.endswith("*")} == SUCCEEDS.writes
     kills: list[tuple[Kill, ...]] = [
@@ -261,7 +260,7 @@ def test_a_run_that_succeeds_survives_a_kill_at_every_call(node: NodeCluster, tm
 
 
 @pytest.mark.usefixtures("crds")
-def test_a_run_that_is_cancelled_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:
+def test_a_run_that_is_cancelled_survives_a_kill_at_every_call(node: Cluster, tmp_path: Path) -> None:
     rehearsed = rehearse(node, tmp_path, IS_CANCELLED)
     assert {text.removesuffix("*") for text in rehearsed if text.endswith("*")} == IS_CANCELLED.writes
     own = IS_CANCELLED.writes if FULL else IS_CANCELLED.writes - SUCCEEDS.writes

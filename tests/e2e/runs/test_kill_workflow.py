@@ -14,8 +14,8 @@ import pytest
 from runkeys.sealing import RunInput
 from runkeys_operator.checks import preflight
 from runkeys_operator.leader_election import LeaseName
+from testing.cluster.base import Cluster
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import Team, condition, exposures, phase
 from testing.operators import requester_of as requester
 from testing.people import sealed
@@ -122,7 +122,7 @@ WORKFLOW = Life(
 
 
 @pytest.mark.usefixtures("crds")
-def test_a_workflow_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:
+def test_a_workflow_survives_a_kill_at_every_call(node: Cluster, tmp_path: Path) -> None:
     rehearsed = rehearse(node, tmp_path, WORKFLOW)
     assert {text.removesuffix("*") for text in rehearsed if text.endswith("*")} == WORKFLOW.writes
     own = WORKFLOW.writes if FULL else WORKFLOW.writes - SUCCEEDS.writes

@@ -7,15 +7,14 @@ from datetime import datetime
 
 import pytest
 
-from testing.cluster.base import wait_until
-from testing.cluster.node import NodeCluster
+from testing.cluster.base import Cluster, wait_until
 from testing.namespace import Team, condition, exposures
 from tests.e2e.runs.writes import FIVE, asked_at, calls_of, extra_writes, writes_of
 
 pytestmark = pytest.mark.e2e
 
 
-def test_the_task_finds_its_secret_and_nothing_is_left(team: Team, node: NodeCluster) -> None:
+def test_the_task_finds_its_secret_and_nothing_is_left(team: Team, node: Cluster) -> None:
     since, mark = node.etcd.revision(), node.audit.mark()
     team.make_run()
     found = team.wait_phase("job", "Succeeded", "Failed")
@@ -65,7 +64,7 @@ def test_the_task_finds_its_secret_and_nothing_is_left(team: Team, node: NodeClu
     assert not exposure.get("estimated")
 
 
-def test_five_writes(team: Team, node: NodeCluster) -> None:
+def test_five_writes(team: Team, node: Cluster) -> None:
     mark = node.audit.mark()
     team.make_run()
     run = team.wait_phase("job", "Succeeded")

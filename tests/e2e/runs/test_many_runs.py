@@ -10,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from runkeys_operator.values.keys import PRIVATE, PUBLIC
-from testing.cluster.base import wait_until, wait_with_progress
+from testing.cluster.base import Cluster, wait_until, wait_with_progress
 from testing.cluster.client import Object
 from testing.cluster.faults import LoseAnswer, matching
-from testing.cluster.node import NodeCluster
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import Team, phase
 from tests.e2e.runs.writes import FIVE, asked_at, calls_of, extra_writes, writes_of
@@ -69,7 +68,7 @@ def wait_ended(team: Team, count: int) -> list[Object]:
     return found
 
 
-def test_two_hundred_runs_at_once(team: Team, node: NodeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_hundred_runs_at_once(team: Team, node: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     mark = node.audit.mark()
     make_runs(team, RUNS)
     runs = wait_ended(team, RUNS)
@@ -105,7 +104,7 @@ def test_two_hundred_runs_at_once(team: Team, node: NodeCluster, capsys: pytest.
 
 
 def test_a_late_secret_and_a_repeated_write_would_be_noticed(
-    new_team: Callable[..., Team], node: NodeCluster, proxy: ApiProxy
+    new_team: Callable[..., Team], node: Cluster, proxy: ApiProxy
 ) -> None:
     """The broken twin: both checks above see what they look for when it is there."""
     proxy.rule(matching("create", "jobs"), LoseAnswer(), times=1)

@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
-from testing.cluster.node_config import NODE_NAME
 from testing.namespace import HELD_BACK, TASK_IMAGE, Team, condition, make_namespace, phase, python, team_in
 from testing.operators import install_crds
 from testing.workflows import attempts, make, object_name, outcomes, output, pod_of, task, wait_pod
@@ -65,21 +63,24 @@ def cancel(team: Team) -> None:
 # a pod that its node refuses
 
 
-def test_a_pod_that_its_node_refuses_did_not_fail(team: Team, node: NodeCluster) -> None:
+def test_a_pod_that_its_node_refuses_did_not_fail(team: Team, node: Cluster) -> None:
     """It is tried again until the node takes it, whatever ``backoffLimit`` says."""
     label = f"runkeys.test/{team.namespace}"
     run = make(
-        team, task("a", PRINTS, secret=True, pod={"nodeName": NODE_NAME, "nodeSelector": {label: "yes"}})
+        team,
+        task(
+            "a", PRINTS, secret=True, pod={"nodeName": team.cluster.node_name, "nodeSelector": {label: "yes"}}
+        ),
     )
     first = when_ended(team)
     assert (first["outcome"], first["reason"]) == ("Disrupted", "Disrupted")
-    assert f"node {NODE_NAME} did not take pod " in first["message"]
+    assert f"node {team.cluster.node_name} did not take pod " in first["message"]
     assert "NodeAffinity: Pod was rejected: " in first["message"]
-    node.client.patch("nodes", NODE_NAME, None, {"metadata": {"labels": {label: "yes"}}})
+    node.client.patch("nodes", team.cluster.node_name, None, {"metadata": {"labels": {label: "yes"}}})
     try:
         found = ended(team)
     finally:
-        node.client.patch("nodes", NODE_NAME, None, {"metadata": {"labels": {label: None}}})
+        node.client.patch("nodes", team.cluster.node_name, None, {"metadata": {"labels": {label: None}}})
     assert phase(found) == "Succeeded", found["status"]
     *refused, last = outcomes(found, "a")
     assert (set(refused), last) == ({"Disrupted"}, "Succeeded")
@@ -90,20 +91,21 @@ def test_a_pod_that_its_node_refuses_did_not_fail(team: Team, node: NodeCluster)
 def test_a_pod_for_which_its_node_has_no_room_did_not_fail(team: Team) -> None:
     more = {"requests": {"cpu": "1000"}}
     main = {"name": "main", "image": TASK_IMAGE, "command": python("pass"), "resources": more}
-    make(team, task("a", secret=True, pod={"nodeName": NODE_NAME, "containers": [main]}))
+    make(team, task("a", secret=True, pod={"nodeName": team.cluster.node_name, "containers": [main]}))
     first = when_ended(team)
     assert first["outcome"] == "Disrupted"
     assert "OutOfcpu: Pod was rejected: " in first["message"]
     second = when_ended(team, 2)
     # and each further attempt waits for longer
     found = wait_reason(team, "BackOff")
-    assert "attempt 2 was disrupted: node node1 did not take pod " in found["status"]["tasks"][0]["message"]
+    message = found["status"]["tasks"][0]["message"]
+    assert f"attempt 2 was disrupted: node {team.cluster.node_name} did not take pod " in message
     assert second["outcome"] == "Disrupted"
     cancel(team)
 
 
 def test_control_a_pod_that_its_node_takes_and_that_fails_counts(team: Team) -> None:
-    make(team, task("a", "sys.exit(3)", secret=True, pod={"nodeName": NODE_NAME}))
+    make(team, task("a", "sys.exit(3)", secret=True, pod={"nodeName": team.cluster.node_name}))
     found = ended(team)
     assert (phase(found), outcomes(found, "a")) == ("Failed", ["Failed"])
     assert attempts(found, "a")[0]["message"] == "container main exited with code 3"
@@ -151,7 +153,7 @@ def test_a_pod_on_a_node_that_is_not_there_has_no_secret(team: Team) -> None:
 
 
 def test_control_on_a_node_that_is_there_it_has_one(team: Team) -> None:
-    make(team, task("a", PRINTS, secret=True, pod={"nodeName": NODE_NAME}))
+    make(team, task("a", PRINTS, secret=True, pod={"nodeName": team.cluster.node_name}))
     assert phase(ended(team)) == "Succeeded"
     assert team.secret_story() == ["made", "gone"]
 
@@ -165,7 +167,10 @@ def test_a_secret_that_no_kubelet_reads_goes_and_the_next_one_is_there_when_it_i
         node.kill("kubelet")
         run = make(team, task("a", PRINTS, secret=True))
         found = team.wait_condition("flow", "Stalled", reason="NodeUnreachable")
-        assert f"is bound to node {NODE_NAME}, and no kubelet there" in condition(found, "Stalled")["message"]
+        assert (
+            f"is bound to node {team.cluster.node_name}, and no kubelet there"
+            in condition(found, "Stalled")["message"]
+        )
         first = when_ended(team)
         assert (first["outcome"], first["reason"]) == ("Disrupted", "NodeUnreachable")
         assert team.secret_story(object_name(run, "a")) == ["made", "gone"]
@@ -179,7 +184,7 @@ def test_a_secret_that_no_kubelet_reads_goes_and_the_next_one_is_there_when_it_i
 
 
 @contextmanager
-def alone(node: NodeCluster, folder: Path) -> Iterator[Team]:
+def alone(node: Cluster, folder: Path) -> Iterator[Team]:
     install_crds(node)
     with team_in(node, make_namespace(node.client, "away"), folder) as team:
         team.make_source()

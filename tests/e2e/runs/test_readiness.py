@@ -13,10 +13,9 @@ import pytest
 
 from testing import examples
 from testing.cluster.audit import AuditEvent
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
 from testing.cluster.faults import matching
-from testing.cluster.node import NodeCluster
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import Team
 from tests.e2e.runs.conftest import TeamMaker
@@ -48,7 +47,7 @@ def answers(number: int, path: str) -> bool:
         return False
 
 
-def between(node: NodeCluster, mark: int, account: str, namespace: str, name: str) -> list[AuditEvent]:
+def between(node: Cluster, mark: int, account: str, namespace: str, name: str) -> list[AuditEvent]:
     """What the operator asked for from the moment that the run was there to the moment that its Job was."""
     events = list(node.audit.events(mark, where=lambda event: event.namespace == namespace))
     first = next(
@@ -79,7 +78,7 @@ def others(calls: list[AuditEvent], name: str) -> set[str]:
 
 @pytest.mark.usefixtures("crds")
 def test_a_run_applied_when_the_deployment_is_ready(
-    node: NodeCluster,
+    node: Cluster,
     new_namespace: Callable[[], str],
 ) -> None:
     system, served = new_namespace(), new_namespace()
@@ -111,7 +110,7 @@ def available(deployment: Object) -> bool:
     return bool(ready == deployment["spec"]["replicas"])
 
 
-def has_job(node: NodeCluster, namespace: str) -> Callable[[Object], bool]:
+def has_job(node: Cluster, namespace: str) -> Callable[[Object], bool]:
     return lambda run: any(
         item["metadata"]["labels"].get("runkeys.dev/run") == run["metadata"]["name"]
         for item in node.client.list("jobs", namespace)
@@ -128,7 +127,7 @@ def served(new_team: TeamMaker, proxy: ApiProxy | None = None) -> tuple[Team, in
     return team, number
 
 
-def test_a_run_applied_when_ready_overtakes_a_backlog(new_team: TeamMaker, node: NodeCluster) -> None:
+def test_a_run_applied_when_ready_overtakes_a_backlog(new_team: TeamMaker, node: Cluster) -> None:
     team, number = served(new_team)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: team.make_run(f"old-{i:03d}", bindings=[{"name": "missing"}]), range(RESYNC)))
@@ -143,7 +142,7 @@ def test_a_run_applied_when_ready_overtakes_a_backlog(new_team: TeamMaker, node:
     assert len(others(calls, "new")) <= 3 * WORKERS, sorted(others(calls, "new"))
 
 
-def test_control_an_operator_that_waits_in_line_is_seen(new_team: TeamMaker, node: NodeCluster) -> None:
+def test_control_an_operator_that_waits_in_line_is_seen(new_team: TeamMaker, node: Cluster) -> None:
     """The run is there before the operator: then it is part of the backlog, and others are read before it."""
     team, number = served(new_team)
     mark = node.audit.mark()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from testing.cluster.base import Cluster
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import HELD_BACK, Team, canary, condition, phase
 from tests.e2e.runs.conftest import TeamMaker
 
@@ -52,7 +52,7 @@ def troubles(value: bytes) -> dict[str, Trouble]:
     }
 
 
-def check_nothing_tells(team: Team, node: NodeCluster, value: str, mark: int) -> None:
+def check_nothing_tells(team: Team, node: Cluster, value: str, mark: int) -> None:
     """The value is in no object but Secrets, nor in the operator's log, nor in the audit log."""
     forms = [value.encode()]
     # base64 shows the same text in three ways, by where it begins; the outermost characters depend on neighbours
@@ -67,7 +67,7 @@ def check_nothing_tells(team: Team, node: NodeCluster, value: str, mark: int) ->
 
 
 def test_every_trouble_with_a_source_is_named_and_over_when_it_is_mended(
-    new_team: TeamMaker, node: NodeCluster
+    new_team: TeamMaker, node: Cluster
 ) -> None:
     mark, bad = node.audit.mark(), canary()
     cases = troubles(bad.encode())
@@ -97,7 +97,7 @@ def test_every_trouble_with_a_source_is_named_and_over_when_it_is_mended(
         check_nothing_tells(team, node, value, mark)
 
 
-def test_control_a_value_that_somebody_wrote_down_is_found(team: Team, node: NodeCluster) -> None:
+def test_control_a_value_that_somebody_wrote_down_is_found(team: Team, node: Cluster) -> None:
     mark = node.audit.mark()
     team.make_run()
     team.wait_phase("job", "Succeeded")

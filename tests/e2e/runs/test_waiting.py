@@ -8,9 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from runkeys.names import SECRET_TYPE
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, phase, python
 
 pytestmark = pytest.mark.e2e
@@ -35,7 +34,7 @@ def waits_for(team: Team, name: str, reason: str) -> Object:
     return found
 
 
-def test_a_pod_without_a_node_has_no_secret(team: Team, node: NodeCluster) -> None:
+def test_a_pod_without_a_node_has_no_secret(team: Team, node: Cluster) -> None:
     mark, label = node.audit.mark(), f"runkeys.test/{team.namespace}"
     team.make_run(pod={"nodeSelector": {label: "yes"}})
     found = waits_for(team, "job", "Unschedulable")
@@ -53,7 +52,7 @@ def test_a_pod_without_a_node_has_no_secret(team: Team, node: NodeCluster) -> No
     assert team.secret_story() == ["made", "gone"]
 
 
-def test_control_a_secret_that_was_there_before_the_node_is_seen(team: Team, node: NodeCluster) -> None:
+def test_control_a_secret_that_was_there_before_the_node_is_seen(team: Team, node: Cluster) -> None:
     mark = node.audit.mark()
     found = team.make_run(pod=HELD_BACK)
     team.pod(found)
@@ -72,9 +71,7 @@ def test_control_a_secret_that_was_there_before_the_node_is_seen(team: Team, nod
         check_secret_came_after_the_node(team, mark)
 
 
-def test_a_pod_that_cannot_start_loses_its_secret_at_the_start_deadline(
-    team: Team, node: NodeCluster
-) -> None:
+def test_a_pod_that_cannot_start_loses_its_secret_at_the_start_deadline(team: Team, node: Cluster) -> None:
     mark = node.audit.mark()
     team.make_run(
         task={"startDeadlineSeconds": 20},
@@ -98,7 +95,7 @@ def test_a_pod_that_cannot_start_loses_its_secret_at_the_start_deadline(
 
 
 def test_control_without_the_right_to_delete_the_secret_stays_and_the_run_does_not_end(
-    team: Team, node: NodeCluster
+    team: Team, node: Cluster
 ) -> None:
     mark = node.audit.mark()
     with team.without_right("delete", "secrets"):
@@ -171,7 +168,7 @@ def _no_service_account(team: Team) -> Callable[[], None]:
     ],
 )
 def test_a_pod_that_cannot_be_made_is_reported_and_made_when_that_is_mended(
-    team: Team, node: NodeCluster, trouble: Callable[[Team], Callable[[], None]], says: str
+    team: Team, node: Cluster, trouble: Callable[[Team], Callable[[], None]], says: str
 ) -> None:
     mark = node.audit.mark()
     if trouble is not _no_service_account:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
+from testing.cluster.base import Cluster
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import FINISHES_WHEN_TOLD, Team, python
 
 pytestmark = pytest.mark.e2e
@@ -61,7 +61,7 @@ def check_kubernetes_removed(team: Team, found: Object, mark: int, *, after: str
     assert team.secret_story() == ["made", "gone"]
 
 
-def test_a_secret_goes_with_its_job_after_the_pods_deadline(team: Team, node: NodeCluster) -> None:
+def test_a_secret_goes_with_its_job_after_the_pods_deadline(team: Team, node: Cluster) -> None:
     found, mark = orphaned(team, activeDeadlineSeconds=1234), node.audit.mark()
     job = shorten_the_time_to_live(team, found)
 
@@ -85,13 +85,13 @@ def test_a_task_without_a_deadline_of_its_own_has_the_bindings(team: Team) -> No
     assert team.pod(found)["spec"]["activeDeadlineSeconds"] == 77
 
 
-def test_a_secret_goes_with_its_run(team: Team, node: NodeCluster) -> None:
+def test_a_secret_goes_with_its_run(team: Team, node: Cluster) -> None:
     found, mark = orphaned(team), node.audit.mark()
     team.client.delete("workflowruns", "job", team.namespace)
     check_kubernetes_removed(team, found, mark, after="delete jobs", by=COLLECTOR)
 
 
-def test_control_without_its_owner_reference_the_secret_stays(team: Team, node: NodeCluster) -> None:
+def test_control_without_its_owner_reference_the_secret_stays(team: Team, node: Cluster) -> None:
     found, mark = orphaned(team), node.audit.mark()
     name = team.object_name(found)
     job = team.client.get("jobs", name, team.namespace)

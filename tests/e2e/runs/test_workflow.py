@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from testing import examples
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import HELD_BACK, Team, condition, exposures, phase
 from testing.workflows import (
     attempts,
@@ -101,7 +100,7 @@ def three(**middle: Any) -> list[dict[str, Any]]:
     ]
 
 
-def test_three_tasks_hand_data_on_and_only_one_has_the_secret(team: Team, node: NodeCluster) -> None:
+def test_three_tasks_hand_data_on_and_only_one_has_the_secret(team: Team, node: Cluster) -> None:
     mark = node.audit.mark()
     run = make(team, *three(), input={"circuit": {"qubits": 5}})
     found = succeeded(team)
@@ -119,7 +118,7 @@ def test_three_tasks_hand_data_on_and_only_one_has_the_secret(team: Team, node: 
     assert {key.rpartition("/")[2] for key in where} == {"source", names[1]}
 
 
-def test_the_shipped_example(new_team: TeamMaker, node: NodeCluster) -> None:
+def test_the_shipped_example(new_team: TeamMaker, node: Cluster) -> None:
     team = new_team(sources=("quantum",))
     for manifest in examples.workflow(team.namespace, team.value):
         team.client.create(manifest)
@@ -276,7 +275,7 @@ def test_control_bytes_that_are_no_text_cannot_be_a_variable(team: Team) -> None
 
 @pytest.mark.parametrize("as_file", [False, True], ids=["variable", "file"])
 def test_on_start_the_secret_is_gone_while_the_pod_still_runs(
-    team: Team, node: NodeCluster, as_file: bool
+    team: Team, node: Cluster, as_file: bool
 ) -> None:
     """By the order of events: the task ends only once it is told to, and it is told after the Secret has gone."""
     asked = {"name": "api_token", "secret": "token", **({"file": "token"} if as_file else {})}
@@ -435,7 +434,7 @@ except OSError as error: sys.exit(error.errno)
 # data pools
 
 
-def test_a_data_pool_is_mounted_where_the_service_looks(team: Team, node: NodeCluster) -> None:
+def test_a_data_pool_is_mounted_where_the_service_looks(team: Team, node: Cluster) -> None:
     folder = node.scratch / team.namespace
     volume = {
         "apiVersion": "v1",

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from runkeys.planning.status import PATIENCE
 from testing.cluster.audit import AuditEvent
+from testing.cluster.base import Cluster
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import Team
 
 FIVE = [
@@ -44,13 +44,13 @@ def extra_writes(calls: list[AuditEvent], made: datetime) -> int:
     return anew + len(extras)
 
 
-def asked_at(team: Team, node: NodeCluster, mark: int) -> dict[str, datetime]:
+def asked_at(team: Team, node: Cluster, mark: int) -> dict[str, datetime]:
     """When each run of the team was made, by its name."""
     made = node.audit.events(mark, verb="create", resource="workflowruns", namespace=team.namespace)
     return {event.name: event.received for event in made}
 
 
-def calls_of(team: Team, node: NodeCluster, mark: int) -> dict[str, list[AuditEvent]]:
+def calls_of(team: Team, node: Cluster, mark: int) -> dict[str, list[AuditEvent]]:
     """What the team's operator wrote or tried to, by the name of the object; its lease apart."""
     account = f"system:serviceaccount:{team.namespace}:"
     found = defaultdict(list)

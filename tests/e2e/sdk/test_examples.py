@@ -10,9 +10,8 @@ import json
 import pytest
 import yaml
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import ApiError, Object
-from testing.cluster.node import NodeCluster
 from testing.examples import EXAMPLES
 from testing.namespace import TASK_IMAGE, Team, canary, phase, run
 from testing.people import may, sealed_entry
@@ -41,7 +40,7 @@ def make_account(team: Team, name: str) -> None:
 
 
 def test_rows_16_17_18_a_service_gets_what_the_user_brought_along(
-    team: Team, node: NodeCluster, alice: Terminal, sdk_image: str
+    team: Team, node: Cluster, alice: Terminal, sdk_image: str
 ) -> None:
     """As the example's README starts it from Python."""
     value, mark = canary(), node.audit.mark()
@@ -97,7 +96,7 @@ def test_rows_37_44_45_the_prefect_example_reads_json_and_keeps_a_pair(
 
 
 def test_a_run_starts_a_run_and_hands_its_secret_on(
-    team: Team, node: NodeCluster, alice: Terminal, sdk_image: str
+    team: Team, node: Cluster, alice: Terminal, sdk_image: str
 ) -> None:
     value, mark = canary(), node.audit.mark()
     make_account(team, "chain")

@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from runkeys.sealing import PrivateKey
-from testing.cluster.base import wait_until
-from testing.cluster.node import NodeCluster
+from testing.cluster.base import Cluster, wait_until
 from testing.namespace import Team, canary
 from tests.e2e.sdk.conftest import UserMaker, ok, python
 from tests.unit.cli.terminal import Terminal
@@ -36,7 +35,7 @@ def failed(who: Terminal, call: str, error: str) -> str:
 
 
 def test_rows_25_27_28_a_secret_is_set_listed_read_back_overwritten_and_deleted(
-    team: Team, node: NodeCluster, alice: Terminal
+    team: Team, node: Cluster, alice: Terminal
 ) -> None:
     first, second = canary(), canary() + "\n"
     since, mark = team.cluster.etcd.revision(), node.audit.mark()

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from runkeys.sealing import ContextMismatchError, Keyring, PrivateKey, RevealAnswer
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import ApiError, Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import Team
 from testing.people import EVERYBODY, Person, give, may, person, sealed_entry
 
@@ -81,9 +80,7 @@ def sealed_team(team: Team) -> Team:
     return team
 
 
-def test_the_one_who_may_reads_it_once_and_everybody_can_see_that(
-    sealed_team: Team, node: NodeCluster
-) -> None:
+def test_the_one_who_may_reads_it_once_and_everybody_can_see_that(sealed_team: Team, node: Cluster) -> None:
     team, mark = sealed_team, node.audit.mark()
     since = team.cluster.etcd.revision()
     alice = asker(team, "alice", reveal=("keys",))
@@ -217,7 +214,7 @@ def test_whoever_takes_the_name_of_the_event_first_does_not_keep_it_away(sealed_
     assert len(told_of(team, question)) == 1
 
 
-def test_control_without_the_event_there_is_no_answer(sealed_team: Team, node: NodeCluster) -> None:
+def test_control_without_the_event_there_is_no_answer(sealed_team: Team, node: Cluster) -> None:
     team, mark = sealed_team, node.audit.mark()
     alice = asker(team, "alice", reveal=("keys",))
     with team.without_right("create", "events"):

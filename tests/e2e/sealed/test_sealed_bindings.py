@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runkeys.sealing import BindingEntry, NamespaceEntry, PrivateKey, seal
+from testing.cluster.base import Cluster
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import Team, condition, phase
 from testing.people import check_value_is_nowhere_else, public_key, sealed, sealed_entry
 from testing.workflows import make, task
@@ -22,7 +22,7 @@ def team(new_team: TeamMaker) -> Team:
 
 
 def test_a_sealed_value_arrives_as_variable_and_as_file_and_is_nowhere_else(
-    team: Team, node: NodeCluster
+    team: Team, node: Cluster
 ) -> None:
     mark = node.audit.mark()
     shared = {
@@ -95,7 +95,7 @@ def wrong(team: Team) -> dict[str, tuple[Object, str, str]]:
     }
 
 
-def test_what_does_not_open_is_named_and_no_secret_is_made(team: Team, node: NodeCluster) -> None:
+def test_what_does_not_open_is_named_and_no_secret_is_made(team: Team, node: Cluster) -> None:
     mark, cases = node.audit.mark(), wrong(team)
     for name, (entry, *_) in cases.items():
         team.make_binding(name, secrets=[{"name": "token", **entry}])

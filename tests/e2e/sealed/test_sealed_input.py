@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from testing.cluster.base import Cluster
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import FINISHES_WHEN_TOLD, Team, condition, phase, python, run
 from testing.people import Person, check_value_is_nowhere_else, person
 from tests.e2e.runs.conftest import TeamMaker
@@ -52,7 +52,7 @@ def current(team: Team, key: str, text: str) -> bool:
 
 
 def test_the_value_arrives_and_is_taken_out_of_the_run_at_its_end(
-    team: Team, alice: Person, node: NodeCluster
+    team: Team, alice: Person, node: Cluster
 ) -> None:
     mark = node.audit.mark()
     mine = own(alice, unused=alice.seal("unused", team.value))

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.examples import stores
 from testing.namespace import HELD_BACK, Team, condition, phase, python
 from testing.operators import RELEASE
@@ -96,7 +95,7 @@ def test_both_versions_of_kv_and_a_field_that_is_no_text(team: StoreTeam) -> Non
 
 
 def test_delivered_sealed_the_value_is_never_in_etcd(
-    sealed_store_team: Callable[..., StoreTeam], node: NodeCluster
+    sealed_store_team: Callable[..., StoreTeam], node: Cluster
 ) -> None:
     team = sealed_store_team()
     mark = node.audit.mark()
@@ -111,7 +110,7 @@ def test_delivered_sealed_the_value_is_never_in_etcd(
     check_tokens_are_nowhere(team, node, mark)
 
 
-def check_tokens_are_nowhere(team: StoreTeam, node: NodeCluster, mark: int) -> None:
+def check_tokens_are_nowhere(team: StoreTeam, node: Cluster, mark: int) -> None:
     """Neither the store's tokens nor the pods' JWTs are in etcd, in the operator's log or in the audit log."""
     tokens = {
         token
@@ -133,7 +132,7 @@ def check_tokens_are_nowhere(team: StoreTeam, node: NodeCluster, mark: int) -> N
     assert node.etcd.find(token.encode(), since=team.since)
 
 
-def test_by_a_secret_the_tokens_are_nowhere_either(team: StoreTeam, node: NodeCluster) -> None:
+def test_by_a_secret_the_tokens_are_nowhere_either(team: StoreTeam, node: Cluster) -> None:
     mark = node.audit.mark()
     team.client.create(team_binding(team))
     team.make_store_run()
@@ -145,7 +144,7 @@ def test_by_a_secret_the_tokens_are_nowhere_either(team: StoreTeam, node: NodeCl
 def test_a_pod_that_asks_has_its_value(
     sealed_store_team: Callable[..., StoreTeam],
     unsealer: None,  # noqa: ARG001
-    node: NodeCluster,
+    node: Cluster,
 ) -> None:
     team = sealed_store_team("--pods", sets=PODS_SETS)
     mark = node.audit.mark()
@@ -196,7 +195,7 @@ def test_the_example(new_team: TeamMaker, own_bao: OpenBao) -> None:
 
 
 def test_the_store_may_ask_the_api_server_instead(
-    store_team: Callable[..., StoreTeam], own_bao: OpenBao, node: NodeCluster
+    store_team: Callable[..., StoreTeam], own_bao: OpenBao, node: Cluster
 ) -> None:
     team = store_team(own_bao, method="kubernetes", mount="cluster")
     assert node.ca_file is not None

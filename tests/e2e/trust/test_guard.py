@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from runkeys.policies import Account
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import HELD_BACK, Team, condition, phase
 from tests.e2e.runs.conftest import TeamMaker
 
@@ -129,7 +128,7 @@ def test_each_damage_is_told_and_its_repair_is_noticed(new_team: TeamMaker) -> N
     assert team.operator.text().count("the admission policies are in force") == len(DAMAGES) + 1
 
 
-def test_nothing_is_made_until_they_are_back_and_then_at_once(new_team: TeamMaker, node: NodeCluster) -> None:
+def test_nothing_is_made_until_they_are_back_and_then_at_once(new_team: TeamMaker, node: Cluster) -> None:
     """When the policy goes, the pod of one run waits for its Secret, and another run for its Job.
 
     Both go on before a run that is made when they are back: an upgrade, which replaces policies, is no pause. What was

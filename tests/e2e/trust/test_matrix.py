@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import ApiError, KubeClient, Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import HELD_BACK, TASK_IMAGE, Team, binding, condition, run
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.trust.actors import Actor, actors
@@ -116,9 +115,7 @@ def bindings_of(actor: Actor) -> tuple[str, ...]:
     return ("keys", "narrow", f"again-{actor.kind}")
 
 
-def test_each_cell_is_refused_and_says_what_to_do(
-    new_team: TeamMaker, node: NodeCluster, tmp_path: Path
-) -> None:
+def test_each_cell_is_refused_and_says_what_to_do(new_team: TeamMaker, node: Cluster, tmp_path: Path) -> None:
     team, mark = new_team(), node.audit.mark()
     everybody = prepared(team)
     rows: dict[str, str] = {}
@@ -148,9 +145,7 @@ def test_control_with_the_right_the_same_goes_through(new_team: TeamMaker) -> No
                     attempt.act(actor.client, team, actor.kind)
 
 
-def test_the_right_is_revoked_while_the_run_waits(
-    new_team: TeamMaker, node: NodeCluster, tmp_path: Path
-) -> None:
+def test_the_right_is_revoked_while_the_run_waits(new_team: TeamMaker, node: Cluster, tmp_path: Path) -> None:
     team, mark = new_team(), node.audit.mark()
     everybody = prepared(team)
     for actor in everybody:
@@ -169,9 +164,7 @@ def test_the_right_is_revoked_while_the_run_waits(
     check_golden("revoked.txt", dict(sorted(rows.items())), tmp_path)
 
 
-def test_the_policy_is_away_when_the_run_is_made(
-    new_team: TeamMaker, node: NodeCluster, tmp_path: Path
-) -> None:
+def test_the_policy_is_away_when_the_run_is_made(new_team: TeamMaker, node: Cluster, tmp_path: Path) -> None:
     """Nobody is held to anything then, so nothing is made, nor when it is back: anybody can have made it."""
     team, mark = new_team("--sweep-seconds", "1"), node.audit.mark()
     everybody = prepared(team)
@@ -197,7 +190,7 @@ def test_the_policy_is_away_when_the_run_is_made(
     assert len(team.jobs()) == 1
 
 
-def check_secrets_asked_for(team: Team, node: NodeCluster, mark: int, times: int) -> None:
+def check_secrets_asked_for(team: Team, node: Cluster, mark: int, times: int) -> None:
     """By the audit log: how often the operator tried to make a Secret."""
     account = f"system:serviceaccount:{team.namespace}:runkeys"
     calls = [f"{call.verb} {call.resource}" for call in node.audit.events(mark, user=account)]
