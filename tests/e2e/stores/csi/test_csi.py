@@ -73,7 +73,7 @@ def test_a_run_has_its_value_and_the_cloud_knows_the_pod(
 
 def test_control_the_clouds_look_at_the_token(team: CloudTeam) -> None:
     """Without the pod's own token nothing is given: what the other tests see is the operator's doing."""
-    team.make_store_run(task={"secrets": []}, command=python("import time; time.sleep(3600)"))
+    team.make_store_run(bindings=[], task={"secrets": []}, command=python("import time; time.sleep(3600)"))
     pod = team.pod(team.run())["metadata"]
 
     def token(account: str, audience: str, *, bound: bool = True) -> str:
