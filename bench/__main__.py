@@ -15,6 +15,7 @@ from testing.operators import install_crds
 from . import (
     finished,
     imports,
+    leases,
     pods,
     pythons,
     reaction,
@@ -35,6 +36,7 @@ PARTS = {
     "pods": pods.measure,
     "reaction": reaction.measure,
     "workflow": workflow.measure,
+    "leases": leases.measure,
     "trust": trust.measure,
     "scale": scale.measure,
     "finished": finished.measure,

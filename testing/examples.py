@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -96,6 +97,19 @@ def cloud_store(namespace: str, account: str, operator_namespace: str) -> list[O
     [run] = _load("stores/run.yaml", namespace)
     run["spec"]["tasks"][0]["template"]["spec"]["containers"][0]["image"] = TASK_IMAGE
     return [store, *found, *_load("cloud-stores/binding.yaml", namespace), run]
+
+
+def database_user(namespace: str, place: Mapping[str, str]) -> list[Object]:
+    """Return the objects of examples/stores/database-user.yaml.
+
+    :param place: store, role and path of the leases.
+    """
+    binding, run = _load("stores/database-user.yaml", namespace)
+    for entry in binding["spec"]["secrets"]:
+        if "lease" in entry:
+            entry["lease"] |= place
+    run["spec"]["tasks"][0]["template"]["spec"]["containers"][0]["image"] = TASK_IMAGE
+    return [binding, run]
 
 
 def workflow(namespace: str, value: str) -> tuple[Object, Object, Object]:

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
@@ -202,10 +203,15 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
 )
 @_option(
     "--store-providers",
-    type=click.Path(file_okay=False),
+    type=click.Path(path_type=Path),
     metavar="FOLDER",
     help="Folder with the sockets of providers of the Secrets Store CSI driver: NAME/NAME.sock. Unset: there are none.",
-    default="",
+)
+@_option(
+    "--store-tokens",
+    type=click.Path(path_type=Path),
+    help="Folder with the operator's own tokens, one for each audience of a SecretStore, with which it revokes leases."
+    " Default: no lease is opened.",
 )
 @_option(
     "--sealed-delivery-resources",

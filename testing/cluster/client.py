@@ -105,13 +105,15 @@ class KubeClient:
         # An administrator may log in by a certificate, which only the kubeconfig has.
         return KubeClient(self.server, self.ca_file, kubeconfig=self._kubeconfig, headers=headers)
 
-    def token(self, namespace: str, service_account: str, seconds: int = 3600) -> str:
-        """Request a bearer token of a service account and return it."""
+    def token(
+        self, namespace: str, service_account: str, seconds: int = 3600, audience: str | None = None
+    ) -> str:
+        """Request a bearer token of a service account and return it. ``audience`` None: for the API server."""
         path = by_plural("serviceaccounts").path(namespace, service_account, "token")
         manifest = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"expirationSeconds": seconds},
+            "spec": {"expirationSeconds": seconds, **({"audiences": [audience]} if audience else {})},
         }
         return str(self.request("POST", path, body=manifest)["status"]["token"])
 

@@ -28,6 +28,7 @@ from testing.cluster.node_layout import process_birth
 
 # A network for documentation (RFC 5737), as for the provider ``node``, which has another one.
 ADDRESSES = "base=203.0.113.0/24,size=26"
+MODULES = Path("/lib/modules")
 TOOLS = {"dockerd": "docker.io", "docker": "docker.io", "runc": "runc", "unshare": "util-linux"}
 # containerd's sockets are below the daemon's folder, and this is what fits into a Unix socket's address.
 _SOCKET_PATH_LIMIT = 104
@@ -164,7 +165,12 @@ class Daemon:
                 # A Ctrl-C in the terminal is only for the caller.
                 start_new_session=True,
             )
-        record = {"pid": launched.pid, "born": process_birth(launched.pid)}
+        record = {
+            "pid": launched.pid,
+            "born": process_birth(launched.pid),
+            # kind mounts this folder, and Docker makes a folder that is not there.
+            "modules": MODULES.exists(),
+        }
         self._record.write_text(json.dumps(record))
         # From here on any process that ends it finds it by its process number.
         launched.returncode = 0
@@ -240,6 +246,8 @@ class Daemon:
     def stop_if_idle(self) -> None:
         """End the daemon unless a container runs in it. The caller holds the lock, and nobody else a claim."""
         if self.process() is not None and not self.engine.run("ps", "--quiet").strip():
+            # The links of networks would outlive the daemon.
+            self.engine.run("network", "prune", "--force")
             self.stop()
 
     def stop(self) -> None:
@@ -247,6 +255,7 @@ class Daemon:
         parent = self.process()
         if parent is None:
             return
+        had_modules = json.loads(self._record.read_text()).get("modules", True)
         for child in _children(parent):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGTERM)
@@ -257,6 +266,9 @@ class Daemon:
                 os.kill(parent, signal.SIGKILL)
             wait_until("dockerd's end", lambda: self.process() is None)
         self._record.unlink(missing_ok=True)
+        if not had_modules:
+            with contextlib.suppress(OSError):
+                MODULES.rmdir()
         remove_cgroup(self.cgroup)
 
 

@@ -68,7 +68,7 @@ class KindCluster(Cluster):
             image = wanted_image()
             from_source = image == FROM_SOURCE
             cluster = cls(name, engine)
-            _delete_abandoned(engine)
+            delete_abandoned(engine)
             (cluster.scratch / "logs").mkdir(parents=True, exist_ok=True)
             cluster.scratch.chmod(0o700)
             (cluster.scratch / "audit-policy.json").write_text(json.dumps(policy()))
@@ -157,7 +157,7 @@ def _names(engine: docker.Engine) -> list[str]:
     return [name.removeprefix("runkeys-") for name in listed.stdout.split() if name.startswith("runkeys-")]
 
 
-def _delete_abandoned(engine: docker.Engine) -> None:
+def delete_abandoned(engine: docker.Engine) -> None:
     """Delete the clusters of test runs that were killed before they could do so themselves."""
     for name in _names(engine):
         if name.startswith(OF_A_RUN) and (claims := claims_of(name)).exists():

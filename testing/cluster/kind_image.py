@@ -7,6 +7,7 @@ programs are those of the provider ``node``, with kubeadm, crictl and CoreDNS; e
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from testing.cluster import build, images
 from testing.cluster.base import ClusterError
 from testing.cluster.build import COMPONENTS, program
 from testing.cluster.cache import cache_dir, content_key, file_lock
-from testing.cluster.docker import Engine
+from testing.cluster.docker import DockerError, Engine
 from testing.cluster.golang import build_module, module_folder
 from testing.cluster.rootfs import root_file_system
 
@@ -94,7 +95,9 @@ def _build(engine: Engine, tag: str) -> None:
     others = engine.run("image", "ls", "--format={{.Repository}}:{{.Tag}}", REPOSITORY).split()
     for other in others:
         if other != tag:
-            engine.run("image", "rm", "--force", other)
+            # One that runs stays.
+            with contextlib.suppress(DockerError):
+                engine.run("image", "rm", other)
 
 
 def lay_out(context: Path, base: Path) -> None:

@@ -20,14 +20,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Protocol, Self
 from weakref import WeakSet
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from testing.cluster.base import Cluster
 from testing.cluster.client import PATIENCE
 from testing.cluster.faults import (
     Action,
@@ -52,12 +52,27 @@ _NOT_PASSED_ON = frozenset(
 )
 
 
+class Target(Protocol):
+    """What it forwards to."""
+
+    @property
+    def server(self) -> str:
+        """Its URL."""
+
+    @property
+    def ca_file(self) -> Path | None:
+        """The authority of its certificate; None: one that the machine trusts."""
+
+
 class _Broken(Exception):
     """The client's connection has to be broken on purpose."""
 
 
 class ApiProxy:
     """The proxy. It runs in a thread of its own, and every public method may be called from any other thread."""
+
+    tls: ssl.SSLContext | None = None
+    """What it shows to its clients; None: it listens on plain HTTP."""
 
     before_forward: Hook | None = None
     """Called with each request before anything else. The action that it returns is applied to the request."""
@@ -66,9 +81,9 @@ class ApiProxy:
 
     A watch counts as answered when it begins."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._target = cluster.server.rstrip("/")
-        self._ca = cluster.ca_file
+    def __init__(self, target: Target) -> None:
+        self._target = target.server.rstrip("/")
+        self._ca = target.ca_file
         self._changed = threading.Condition()
         self._requests: list[Request] = []
         self._rules: list[Rule] = []
@@ -194,10 +209,10 @@ class ApiProxy:
         runner = web.AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, "127.0.0.1", 0)
+            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls)
             await site.start()
             host, port = runner.addresses[0][:2]
-            self.url = f"http://{host}:{port}"
+            self.url = f"{'http' if self.tls is None else 'https'}://{host}:{port}"
             self._started.set()
             await self._stop.wait()
         finally:

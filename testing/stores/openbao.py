@@ -235,8 +235,9 @@ def running(folder: Path) -> Iterator[OpenBao]:
 
 
 def store(bao: OpenBao, name: str, **changed: Any) -> Object:
-    """A SecretStore for it. ``changed``: fields of ``spec.vault.auth``, and ``namespaces``."""
-    namespaces = changed.pop("namespaces", {})
+    """A SecretStore for it. ``changed``: fields of ``spec.vault.auth``, ``namespaces``, and ``revoker``, a role."""
+    namespaces, role = changed.pop("namespaces", {}), changed.pop("revoker", "")
+    revoker = {"revoker": {"role": role}} if role else {}
     return {
         "apiVersion": "runkeys.dev/v1alpha1",
         "kind": "SecretStore",
@@ -246,6 +247,7 @@ def store(bao: OpenBao, name: str, **changed: Any) -> Object:
                 "address": bao.address,
                 "caBundle": bao.ca,
                 "auth": {"method": "jwt", "mount": "jwt", "audience": AUDIENCE, **changed},
+                **revoker,
             },
             "namespaces": namespaces,
         },

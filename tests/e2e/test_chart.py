@@ -18,6 +18,7 @@ from runkeys.planning.requirements import UNSEAL_RESOURCES
 from runkeys.policies import Account, build, difference
 from runkeys_operator.__main__ import main
 from runkeys_operator.checks.preflight import NEEDED, NEEDED_SEALED, NEEDED_STORES
+from runkeys_operator.values.revoker import token_file
 from testing.cluster import images
 from testing.cluster.base import Cluster, ClusterError
 from testing.cluster.cache import CHECKOUT
@@ -132,6 +133,11 @@ class TestRendered:
             {**group, "resources": ["secretstores"], "verbs": ["get", "list", "watch"]},
             {**group, "resources": ["secretstores/status"], "verbs": ["patch"]},
         ]
+        # Of namespaces that are deleted, and have lost their Role.
+        finalizers = [
+            {**group, "resources": ["workflowruns"], "verbs": ["get", "patch"]},
+            {**group, "resources": ["workflowruns/status"], "verbs": ["patch"]},
+        ]
         bound = {
             **rbac,
             "kind": "ClusterRoleBinding",
@@ -146,7 +152,7 @@ class TestRendered:
             == ("ClusterRole", "runkeys-policies.runkeys-system.runkeys")
         ]
         policies["rules"][0]["resourceNames"].append("runkeys-store-namespaces.runkeys-system.runkeys")
-        role = {**rbac, "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}
+        role = {**rbac, "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules + finalizers}
         assert found == comparable([*without, role, bound])
         asked = {
             (right.verb, f"{right.resource.plural}/{right.subresource}".rstrip("/"))
@@ -155,12 +161,22 @@ class TestRendered:
         assert asked == {(verb, item["resources"][0]) for item in rules for verb in item["verbs"]}
 
     def test_stores_are_named_to_the_operator_and_to_its_policies(self, cluster: Cluster) -> None:
-        [container] = one(template(cluster, *STORES), "Deployment")["spec"]["template"]["spec"]["containers"]
+        pod = one(template(cluster, *STORES), "Deployment")["spec"]["template"]["spec"]
+        [container] = pod["containers"]
+        folder = "/var/run/runkeys/store-tokens"
         assert [item for item in container["args"] if "store" in item] == [
             "--store-audience=bao",
             "--store-audience=vault.example",
+            f"--store-tokens={folder}",
         ]
         audiences = ("bao", "vault.example")
+        # Its own tokens, with which it revokes leases, are where it looks for them.
+        [mount], [volume] = container["volumeMounts"], pod["volumes"]
+        assert (mount["name"], mount["mountPath"], mount["readOnly"]) == (volume["name"], folder, True)
+        sources = [item["serviceAccountToken"] for item in volume["projected"]["sources"]]
+        assert [(item["audience"], Path(folder) / item["path"]) for item in sources] == [
+            (audience, token_file(Path(folder), audience)) for audience in audiences
+        ]
         account = Account.service_account("runkeys-system", "runkeys", audiences)
         api = "--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
         installed = {
@@ -171,8 +187,9 @@ class TestRendered:
         expected = {(item["kind"], item["metadata"]["name"]): item["spec"] for item in build(account)}
         assert installed.keys() == expected.keys()
         assert [key for key in expected if difference(expected[key], installed[key]) is not None] == []
-        [container] = one(template(cluster), "Deployment")["spec"]["template"]["spec"]["containers"]
-        assert [item for item in container["args"] if "store" in item] == []
+        pod = one(template(cluster), "Deployment")["spec"]["template"]["spec"]
+        assert [item for item in pod["containers"][0]["args"] if "store" in item] == []
+        assert [item["name"] for item in pod["volumes"]] == ["store-tokens"]
         with pytest.raises(ClusterError, match=r"stores\.enabled needs stores\.audiences"):
             template(cluster, "--set=stores.enabled=true")
 
@@ -272,7 +289,7 @@ class TestRendered:
         operator, provider = pod["containers"]
         [path] = [item["mountPath"] for item in operator["volumeMounts"] if item["name"] == "token"]
         assert path == "/var/run/secrets/kubernetes.io/serviceaccount"
-        assert "token" not in {item["name"] for item in provider["volumeMounts"]}
+        assert not {"token", "store-tokens"} & {item["name"] for item in provider["volumeMounts"]}
         assert "--store-providers=/var/run/runkeys/providers" in operator["args"]
 
         kept = ("automountServiceAccountToken", "serviceAccountName", "securityContext", "volumes")
@@ -289,7 +306,7 @@ class TestRendered:
             template(cluster, *given)
         pod = one(template(cluster, *STORES), "Deployment")["spec"]["template"]["spec"]
         assert pod["automountServiceAccountToken"] is True
-        assert "volumes" not in pod
+        assert [item["name"] for item in pod["volumes"]] == ["store-tokens"]
         [operator] = pod["containers"]
         assert not [item for item in operator["args"] if item.startswith("--store-providers")]
         with pytest.raises(ClusterError, match="name"):

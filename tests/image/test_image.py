@@ -18,8 +18,8 @@ from testing.cluster.cache import CHECKOUT
 from testing.cluster.dockerfile import Recipe
 from tests.image.conftest import TAG, Container
 
-# What the layers above the base may be together. Without the Kubernetes client they are about half of that.
-OWN_BYTES = 110_000_000
+# What the layers above the base may be together. With the Kubernetes client they would be more than twice as much.
+OWN_BYTES = 65_000_000
 TRY = """
 import errno, json, os
 def written(path):
@@ -80,11 +80,6 @@ def test_its_layers_are_the_base_and_what_the_dockerfile_adds(image: ImageArchiv
 
     assert {name.partition("/")[0] for name in added} == {recipe.directory.strip("/")}
     assert 0 < sum(layer.size for layer in image.layers[1:]) < OWN_BYTES
-    assert not [
-        name
-        for name in added
-        if re.search(r"(^|/)(tests?|\.git|requirements)/", name) and "site-packages" not in name
-    ]
 
 
 def test_every_module_of_ours_is_compiled(image: ImageArchive) -> None:

@@ -13,7 +13,7 @@ from testing.cluster import images
 
 # What depends on the Python that a wheel is for, and what pip and uv write down in different words.
 _OF_PYTHON = re.compile(
-    r"\.so(\.\d+)*$|__pycache__|\.dist-info/(RECORD|WHEEL|INSTALLER|REQUESTED|direct_url\.json)$"
+    r"\.so(\.\d+)*$|__pycache__|\.dist-info/(sboms/.*|RECORD|WHEEL|INSTALLER|REQUESTED|direct_url\.json)$"
 )
 # Commands of packages, which nothing in the image calls.
 _COMMANDS = re.compile(r"app/site-packages/bin/")

@@ -70,6 +70,8 @@ def test_it_ends_with_its_last_user_and_leaves_nothing(daemon: Daemon) -> None:
         assert same == engine
         assert traces(daemon), "what is looked for is found while it runs"
         assert network() == before, "the machine's network is its own"
+        engine.run("network", "create", "-d=bridge", "kind")
+        assert network() != before, "a network of containers has a link, and it is seen"
     assert daemon.process() is None
     assert traces(daemon) == []
     assert network() == before

@@ -78,7 +78,8 @@ that bindings refer to are granted one by one, see sources.yaml. It has no right
 sets none and does not use blockOwnerDeletion.
 */}}
 {{- define "runkeys.rules" -}}
-# patch: only to remove the sealed input from a finished run. The policies refuse any other patch of the operator.
+# patch: only to remove the sealed input from a finished run, and for the finalizer of a run with an open lease. The
+# policies refuse any other patch of the operator.
 - apiGroups: [runkeys.dev]
   resources: [workflowruns]
   verbs: [get, list, watch, patch, delete]

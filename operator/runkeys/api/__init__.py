@@ -11,7 +11,14 @@ from runkeys.api.common import API_VERSION, GROUP, VERSION, LabelSelector
 from runkeys.api.conditions import Condition
 from runkeys.api.reveal import SecretReveal, SecretRevealSpec, SecretRevealStatus
 from runkeys.api.run import Task, TaskSecret, WorkflowRun, WorkflowRunSpec
-from runkeys.api.run_status import AttemptStatus, Exposure, SealedDelivery, TaskStatus, WorkflowRunStatus
+from runkeys.api.run_status import (
+    AttemptStatus,
+    Exposure,
+    LeaseStatus,
+    SealedDelivery,
+    TaskStatus,
+    WorkflowRunStatus,
+)
 from runkeys.api.store import SecretStore
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "Condition",
     "Exposure",
     "LabelSelector",
+    "LeaseStatus",
     "SealedDelivery",
     "SecretBinding",
     "SecretKeySelector",

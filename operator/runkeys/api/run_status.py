@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from runkeys.api.common import Document, MicroTime, StatusMessage, StatusModel, StatusReason, Time, list_map
@@ -37,6 +39,47 @@ class SealedDelivery(StatusModel):
     )
     delivered: Time | None = Field(default=None, description="When the request was answered.")
     opened: Time | None = Field(default=None, description="When the pod had unsealed the values.")
+
+
+MOST_LEASES = 32
+"""Limit on the logins that an attempt has on record, and on the credentials of each."""
+
+
+class LeaseStatus(StatusModel):
+    """A login in a SecretStore that created credentials for an attempt. It never contains a value or a token.
+
+    It is on record before any credential is created, so that it can be revoked whatever happens.
+    """
+
+    store: str = Field(description="Name of the SecretStore.", max_length=253)
+    role: str = Field(
+        description="Role in the store that the pod's service account logged in with.", max_length=128
+    )
+    accessor: str = Field(
+        description="Names the login in the store and its audit log. It opens nothing.", max_length=1024
+    )
+    paths: list[Annotated[str, Field(max_length=512)]] = Field(
+        description="Paths that were read. Each gives a credential of its own.", max_length=MOST_LEASES
+    )
+    ids: list[Annotated[str, Field(max_length=2048)]] | None = Field(
+        default=None,
+        description="The store's names of the credentials, once they are created. Unset: no pod was given any.",
+        max_length=MOST_LEASES,
+    )
+    expires: Time = Field(description="When the store ends the credentials at the latest, by itself.")
+    revoked: Time | None = Field(
+        default=None,
+        description="When the store was seen to have none of the credentials any more. Unset: they may still work.",
+    )
+    expired: bool | None = Field(
+        default=None,
+        description="True if the store did not confirm the end of the credentials by the time in expires.",
+    )
+
+    @property
+    def open(self) -> bool:
+        """Whether a credential may still work."""
+        return self.revoked is None and not self.expired
 
 
 class AttemptStatus(StatusModel):
@@ -90,6 +133,18 @@ class AttemptStatus(StatusModel):
         description="Periods in which the attempt's values were in the cluster.",
         max_length=4,
     )
+    leases: list[LeaseStatus] | None = Field(
+        # No default in the schema, as above.
+        default=None,
+        description="Logins with which credentials were created for this attempt alone. They are revoked when its"
+        " containers have terminated.",
+        max_length=MOST_LEASES,
+    )
+
+    @property
+    def open_leases(self) -> list[LeaseStatus]:
+        """Those of which a credential may still work."""
+        return [lease for lease in self.leases or () if lease.open]
 
 
 class TaskStatus(StatusModel):
@@ -137,7 +192,10 @@ class WorkflowRunStatus(StatusModel):
         description="Number of tasks that succeeded, and of all tasks, e.g. 2/3.",
         max_length=16,
     )
-    live: int = Field(default=0, description="Number of this run's Secrets that may exist now.")
+    live: int = Field(
+        default=0,
+        description="Number of this run's Secrets that may exist, and of its leases that are open, now.",
+    )
     exposed: str | None = Field(
         default=None,
         description="Total time that values were in the cluster, e.g. 41.2s.",
@@ -161,6 +219,11 @@ class WorkflowRunStatus(StatusModel):
         max_length=64,
         json_schema_extra=list_map("name"),
     )
+
+    @property
+    def leased(self) -> int:
+        """How many leases are open."""
+        return sum(len(attempt.open_leases) for task in self.tasks for attempt in task.attempts)
 
     @property
     def finished(self) -> bool:

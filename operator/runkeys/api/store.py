@@ -79,8 +79,8 @@ class StoreRevoker(ApiModel):
     """The operator's own login, with which it revokes leases after their pods have ended."""
 
     role: str = Field(
-        description="Role in the store for the operator's own service account. It needs to revoke, renew and look up"
-        " by accessor, and must not be able to read any secret.",
+        description="Role in the store for the operator's own service account. Its policy has update on"
+        " auth/token/revoke-accessor, auth/token/lookup-accessor and sys/leases/lookup, and reads no secret.",
         min_length=1,
         max_length=128,
         json_schema_extra=STORE_ROLE,
@@ -208,6 +208,11 @@ class SecretStoreSpec(ApiModel):
             return self.vault.auth.audience
         return self.csi.audience if self.csi is not None else ""
 
+    @property
+    def revoker(self) -> StoreRevoker | None:
+        """The operator's own login, for leases; None if the store has none, or is of a kind without leases."""
+        return self.vault.revoker if self.vault is not None else None
+
 
 class SecretStoreStatus(StatusModel):
     """Observed state of a SecretStore."""
@@ -217,7 +222,8 @@ class SecretStoreStatus(StatusModel):
     )
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="Condition types: Ready.",
+        description="Condition types: Ready. A store with spec.vault.revoker also has LeasesReady: whether the operator"
+        " can revoke leases of it.",
         max_length=16,
         json_schema_extra=list_map("type"),
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from runkeys._text.times import to_seconds
 from runkeys._text.words import line, shell
 from runkeys.api import AttemptStatus, TaskStatus, WorkflowRun
 from runkeys.cli._framework import Settings
@@ -99,8 +100,25 @@ def run_lines(run: WorkflowRun, now: datetime, *, wide: bool = False) -> list[st
     for item in run.status.tasks:
         if item.message and item.state not in ("Succeeded", "Skipped"):
             lines.append(f"{item.name}: {item.message}")
+    lines += _leases(run)
     lines.append(_released(run))
     return lines
+
+
+def _leases(run: WorkflowRun) -> list[str]:
+    """What became of the credentials that stores created for it, each on a line."""
+    found = []
+    for task in run.status.tasks:
+        for attempt in task.attempts:
+            for lease in attempt.leases or ():
+                if lease.revoked is not None:
+                    state = f"revoked at {to_seconds(lease.revoked)}"
+                elif lease.expired:
+                    state = f"not seen to be revoked; the store ended it by {to_seconds(lease.expires)}"
+                else:
+                    state = f"open, until {to_seconds(lease.expires)} at the latest"
+                found.append(f"Lease of {task.name}: {', '.join(lease.paths)} in {lease.store}, {state}")
+    return found
 
 
 def runs_table(

@@ -50,12 +50,18 @@ def needs(client: Client, account: str, sources: Iterable[StoreValue]) -> Iterat
         roles = ", ".join(sorted({item.role for item in found if item.role}))
         with_role = f", with the store's role {roles}" if roles else ""
         yield Note(f"service account {account} reads from SecretStore {name}{with_role}")
+        paths = sorted({item.path for item in found if item.leased})
+        if paths:
+            yield Note(
+                f"a credential is created at {', '.join(paths)} of SecretStore {name}, and revoked when the task's"
+                " containers have terminated"
+            )
         yield from _problems_of(client, name, found)
     if by_store:
         yield from _token_right(client, account)
 
 
-def _problems_of(client: Client, name: str, sources: Iterable[StoreValue]) -> Iterator[Note]:
+def _problems_of(client: Client, name: str, sources: list[StoreValue]) -> Iterator[Note]:
     try:
         store = read_store(client, name)
     except NotFound:
@@ -69,7 +75,8 @@ def _problems_of(client: Client, name: str, sources: Iterable[StoreValue]) -> It
     except Invalid as error:
         yield Note(str(error), problem=Invalid)
     else:
-        problem = not_ready(store)
+        leases = store.spec.csi is None and any(source.leased for source in sources)
+        problem = not_ready(store) or (leases_not_ready(store) if leases else "")
         if problem:
             yield Note(problem, problem=Invalid)
         for found in dict.fromkeys(filter(None, (misfit(store, source) for source in sources))):
@@ -95,6 +102,20 @@ def not_ready(store: SecretStore) -> str:
     return (
         "" if ready.status == "True" else f"SecretStore {name} is not ready: {ready.reason}, {ready.message}"
     )
+
+
+def leases_not_ready(store: SecretStore) -> str:
+    """Why leases of a store cannot be used, as far as its spec and its status say; empty if they can."""
+    name = store.metadata.name
+    if store.spec.revoker is None:
+        return (
+            f"SecretStore {name} has no spec.vault.revoker, so that its leases could not be revoked and are not opened;"
+            " an administrator of the cluster can name a role there (docs/stores.md)"
+        )
+    ready = next((item for item in store.status.conditions if item.type == "LeasesReady"), None)
+    if ready is None or ready.status == "True":
+        return ""
+    return f"leases of SecretStore {name} could not be revoked: {ready.reason}, {ready.message}"
 
 
 def _token_right(client: Client, account: str) -> Iterator[Note]:
@@ -149,7 +170,10 @@ def all_stored(namespace: str, binding: SecretBinding) -> list[StoreValue]:
     for entry in binding.spec.secrets:
         selector = entry.value or entry.lease
         if selector is not None:
-            found.append(StoreValue(selector.store, selector.role or "", selector.path, selector.field or ""))
+            leased = entry.lease is not None
+            found.append(
+                StoreValue(selector.store, selector.role or "", selector.path, selector.field or "", leased)
+            )
         elif entry.template is not None:
             reference = reference_to(namespace, binding, entry, "spec.secrets")
             if not isinstance(reference, Refusal):

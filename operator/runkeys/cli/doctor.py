@@ -12,12 +12,13 @@ from typing import Any
 from runkeys import policies
 from runkeys._text.words import kubectl, line, shell
 from runkeys._version import __version__
+from runkeys.api import SecretStore
 from runkeys.api.binding import SEALED
 from runkeys.api.common import API_VERSION
 from runkeys.cli._framework import Settings, command
 from runkeys.cli._output import print_object, print_table
 from runkeys.cli._printing import echo
-from runkeys.cli._stores import STORES, all_stored, not_ready, read_store, unbound_roles
+from runkeys.cli._stores import STORES, all_stored, leases_not_ready, not_ready, read_store, unbound_roles
 from runkeys.client import Client
 from runkeys.client.rights import (
     CLUSTER_ROLE,
@@ -350,8 +351,17 @@ def _store(client: Client, check: str, name: str, sources: list[StoreValue]) -> 
         may = "may" if client.may(USE, STORES, name=name) else "may not"
         found = f"SecretStore {name} is ready; {len(sources)} values {here}; {user} {may} write entries of it"
         yield Finding(check, OK, found)
+        if any(item.leased for item in sources):
+            problem = leases_not_ready(store)
+            found = problem or f"leases of SecretStore {name} are revoked as {_revoker(store)}"
+            yield Finding(check, PROBLEM if problem else OK, found)
     for note in unbound_roles(store, sorted({item.role for item in sources})) if sources else ():
         yield Finding(check, WARNING if note.problem else UNKNOWN, note.text)
+
+
+def _revoker(store: SecretStore) -> str:
+    revoker = store.spec.revoker
+    return f"role {revoker.role}" if revoker is not None else "nobody"
 
 
 def _runs(client: Client) -> Iterator[Finding]:

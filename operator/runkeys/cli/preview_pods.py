@@ -175,7 +175,7 @@ def _problems(
         if refusal is not None:
             yield refusal.message
             continue
-        reference = reference_to(client.namespace, binding, binding.spec.by_name[entry], FIELD)
+        reference = reference_to(client.namespace, binding, binding.spec.by_name[entry], FIELD, leases=False)
         if isinstance(reference, Refusal):
             yield reference.message
         else:

@@ -73,7 +73,7 @@ def show(settings: Settings, run: WorkflowRun) -> None:
 def wire(run: WorkflowRun) -> dict[str, object]:
     """Return the run as Kubernetes writes it, with the fields of its metadata that Runkeys reads."""
     raw = run.to_wire()
-    raw["metadata"] = {key: value for key, value in raw["metadata"].items() if value not in ("", {}, 0)}
+    raw["metadata"] = {key: value for key, value in raw["metadata"].items() if value not in ("", {}, [], 0)}
     return raw
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runkeys.api import WorkflowRunStatus
+from runkeys.api import LeaseStatus, WorkflowRunStatus
 from runkeys.planning.observation import RequestView
 from runkeys.planning.requirements import PodIdentity, SecretReference
 
@@ -47,6 +47,19 @@ class PatchStatus:
 
 
 @dataclass(frozen=True)
+class Leasing:
+    """What comes before a value with a lease is read.
+
+    :ivar record: the status to which the logins are added, and which is written before anything is created with them.
+    :ivar seconds: how long the credentials have to live.
+    """
+
+    job_uid: str
+    seconds: int
+    record: WorkflowRunStatus | None = None
+
+
+@dataclass(frozen=True)
 class EnsureSecret:
     """Read the values, write the intent, create the Secret, owned by the Job of the same name.
 
@@ -57,6 +70,7 @@ class EnsureSecret:
     :ivar manifest: the Secret without ``data``.
     :ivar intent: the status that says that the Secret may exist; None if the stored one says so already.
     :ivar pod: whose values they are.
+    :ivar leasing: None: no value needs a lease.
     """
 
     task: str
@@ -66,6 +80,7 @@ class EnsureSecret:
     references: tuple[SecretReference, ...]
     intent: WorkflowRunStatus | None
     pod: PodIdentity
+    leasing: Leasing | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,33 @@ class Deliver:
     references: tuple[SecretReference, ...]
     intent: WorkflowRunStatus | None
     pod: PodIdentity
+    leasing: Leasing | None = None
+
+
+@dataclass(frozen=True)
+class LookForSecret:
+    """Find out whether the Secret of an attempt exists. Its request may have been carried out and never answered.
+
+    :ivar manifest: the Secret without ``data``.
+    """
+
+    name: str
+    job_uid: str
+    manifest: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RevokeLeases:
+    """Revoke leases of an attempt, and ask the store whether it has none of them any more."""
+
+    job_name: str
+    job_uid: str
+    leases: tuple[LeaseStatus, ...]
+
+
+@dataclass(frozen=True)
+class DropFinalizer:
+    """Remove the run's finalizer: no lease of it is open."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +185,9 @@ Action = (
     | PatchStatus
     | EnsureSecret
     | Deliver
+    | LookForSecret
+    | RevokeLeases
+    | DropFinalizer
     | AnswerEmpty
     | DenyRequest
     | DeleteRequest

@@ -247,7 +247,14 @@ def references_of(pod: AskingPod, bindings: Bindings) -> list[SecretReference] |
             return refused
         entry = binding.spec.by_name[item.entry]
         reference = reference_to(
-            pod.namespace, binding, entry, where, variable=item.variable, file=item.file, sealed=True
+            pod.namespace,
+            binding,
+            entry,
+            where,
+            variable=item.variable,
+            file=item.file,
+            sealed=True,
+            leases=False,
         )
         if isinstance(reference, Refusal):
             return reference

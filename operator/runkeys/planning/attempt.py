@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from runkeys.api import AttemptStatus, Exposure, Task
 from runkeys.api.binding import ON_START, SEALED
 from runkeys.names import object_labels
-from runkeys.planning import certificate_requests, manifests, waiting
+from runkeys.planning import certificate_requests, leases, manifests, waiting
 from runkeys.planning.access import Subject
-from runkeys.planning.actions import Action, DeleteSecret, Deliver, Diagnose, EnsureSecret
+from runkeys.planning.actions import (
+    Action,
+    DeleteSecret,
+    Deliver,
+    Diagnose,
+    EnsureSecret,
+    Leasing,
+    LookForSecret,
+    RevokeLeases,
+)
 from runkeys.planning.bindings import access_refusal, requester_of
 from runkeys.planning.exposure import closed, may_exist
 from runkeys.planning.graph import ALWAYS
@@ -51,7 +61,7 @@ class AttemptStep:
     :ivar attempt: as the status is to show it.
     :ivar verdict: the state of the task while the attempt runs.
     :ivar ended: the outcome, if it has ended; ``ended_at``: when, None: now.
-    :ivar releases: Secrets to delete before anything else.
+    :ivar releases: Secrets to delete and leases to revoke before anything else.
     :ivar provision: gives the pod its values; without the intent.
     :ivar intended: the attempt with what begins by that; None: it is on record.
     :ivar refresh: a fresh read is required; caches are not enough.
@@ -63,7 +73,7 @@ class AttemptStep:
     ended: Ended | None = None
     ended_at: datetime | None = None
     actions: tuple[Action, ...] = ()
-    releases: tuple[DeleteSecret, ...] = ()
+    releases: tuple[DeleteSecret | RevokeLeases, ...] = ()
     due: Due = ()
     provision: EnsureSecret | Deliver | None = None
     intended: AttemptStatus | None = None
@@ -72,7 +82,7 @@ class AttemptStep:
     patience: timedelta = PATIENCE
 
 
-def plan_lost(obs: Observation, task: Task, recorded: AttemptStatus) -> AttemptStep:
+def plan_lost(obs: Observation, task: Task, recorded: AttemptStatus, now: datetime) -> AttemptStep:
     """The step of an attempt whose Job is absent."""
     known = obs.jobs.get(recorded.job)
     seen_to_go = known is not None and known.gone and known.uid == recorded.job_uid
@@ -81,7 +91,10 @@ def plan_lost(obs: Observation, task: Task, recorded: AttemptStatus) -> AttemptS
     secret = obs.memory.of(recorded.job_uid)
     if may_exist(recorded, secret) and not secret.held_by:
         return AttemptStep(recorded, releases=(DeleteSecret(recorded.job, recorded.job_uid),))
-    attempt = closed(obs, recorded)
+    found = leases.revocations(obs.memory, closed(obs, recorded), now)
+    if found.actions:
+        return AttemptStep(found.attempt, releases=found.actions)
+    attempt = found.attempt
     asked = _asked_to_end(obs, task)
     message = f"Job {recorded.job} no longer exists, and how its pod ended is not known; create a new run"
     return AttemptStep(attempt, ended=asked or Ended(Outcome.LOST, Reason.ATTEMPT_LOST, message))
@@ -140,6 +153,13 @@ class AttemptPlanner:
         attempt = certificate_requests.followed(
             _dated(closed(self.obs, self._recorded), pods), self.obs, pods
         )
+        # A lease lasts as long as the containers run, whenever the Secret goes.
+        found = leases.revocations(self.obs.memory, attempt, self.now)
+        attempt = found.attempt
+        if over:
+            if found.actions:
+                return AttemptStep(attempt, self._state(), releases=found.actions, due=due)
+            due = (*due, *found.due)
         if job.state is not JobState.ACTIVE:
             return self._finished(attempt)
         if stop is not None:
@@ -190,6 +210,9 @@ class AttemptPlanner:
     def _provision(self, attempt: AttemptStatus) -> AttemptStep:
         """A pod has a node and may start as soon as it has its values: check it, say so, provide them."""
         obs = self.obs
+        unused = self._unused_leases(attempt)
+        if unused is not None:
+            return unused
         if not obs.fresh:
             return AttemptStep(attempt, self._state(), refresh=True)
         if len(self._current) > 1:
@@ -218,7 +241,7 @@ class AttemptPlanner:
                 ended = Ended(Outcome.FAILED, found.refusal.reason, str(found.refusal))
                 return AttemptStep(attempt, ended=ended)
             return self._stalled(attempt, found.refusal, found.at + RETRY_AFTER)
-        changed = self._delivery_changed(requirements)
+        changed = self._delivery_changed(requirements) or leases.too_many(attempt)
         if changed is not None:
             return self._stalled(attempt, changed)
         changed = rewritten(obs, self._support, self.index, attempt.number, requirements, self.job, pod)
@@ -276,6 +299,33 @@ class AttemptPlanner:
             permanent=False,
         )
 
+    def _unused_leases(self, attempt: AttemptStatus) -> AttemptStep | None:
+        """Leases of an earlier try to give the pod its values are revoked before the next one; None if there are none.
+
+        Their values are lost. If they did reach the cluster before the answer was lost, the pod has them, and keeps
+        them.
+        """
+        left = leases.unused(self.obs.memory, attempt)
+        if not left:
+            return None
+        job = self.job
+        if attempt.exposures and self.obs.memory.of(job.uid).absent_at is None:
+            look = LookForSecret(job.name, job.uid, self._secret())
+            return AttemptStep(attempt, self._state(), actions=(look,))
+        return AttemptStep(attempt, self._state(), releases=(RevokeLeases(job.name, job.uid, left),))
+
+    def _secret(self) -> dict[str, Any]:
+        """The attempt's Secret without its data."""
+        job, metadata = self.job, self.obs.run.metadata
+        labels = object_labels(metadata.name, metadata.uid, self.task.name)
+        return manifests.secret(metadata.namespace, job.name, job.uid, labels)
+
+    def _leasing(self, requirements: TaskRequirements) -> Leasing | None:
+        seconds = requirements.deadline_seconds
+        if seconds is None or not leases.leased(requirements.references):
+            return None
+        return Leasing(self.job.uid, seconds)
+
     def _ensure_secret(
         self, pod: PodView, attempt: AttemptStatus, requirements: TaskRequirements
     ) -> AttemptStep:
@@ -286,11 +336,16 @@ class AttemptPlanner:
                 "release_policy": requirements.release_policy,
             }
             intended = attempt.model_copy(update=changes)
-        job, metadata = self.job, self.obs.run.metadata
-        labels = object_labels(metadata.name, metadata.uid, self.task.name)
-        manifest = manifests.secret(metadata.namespace, job.name, job.uid, labels)
+        job = self.job
         ensure = EnsureSecret(
-            self.task.name, job.name, job.uid, manifest, requirements.references, None, self._identity(pod)
+            self.task.name,
+            job.name,
+            job.uid,
+            self._secret(),
+            requirements.references,
+            None,
+            self._identity(pod),
+            self._leasing(requirements),
         )
         return AttemptStep(attempt, provision=ensure, intended=intended)
 
@@ -303,7 +358,13 @@ class AttemptPlanner:
         if attempt.sealed is None or attempt.sealed.request != request.uid:
             intended = certificate_requests.intended(attempt, request)
         action = Deliver(
-            self.task.name, self.job.name, request, requirements.references, None, self._identity(pod)
+            self.task.name,
+            self.job.name,
+            request,
+            requirements.references,
+            None,
+            self._identity(pod),
+            self._leasing(requirements),
         )
         return AttemptStep(attempt, provision=action, intended=intended)
 
@@ -318,7 +379,9 @@ class AttemptPlanner:
 
     def _stop(self) -> tuple[Ended | None, Due]:
         """How and why the operator has to end the attempt, if it has to; else when that may be."""
-        asked = self._asked_to_stop() or self._suspended() or self._replaced() or self._bereft()
+        asked = (
+            self._asked_to_stop() or self._suspended() or self._replaced() or self._bereft() or self._void()
+        )
         if asked is not None:
             return asked, ()
         late, due = waiting.late_start(
@@ -399,6 +462,15 @@ class AttemptPlanner:
             return None
         message = f"the pod of Job {self.job.name} is gone, and the Job continues as if it had had none"
         return Ended(Outcome.DISRUPTED, Reason.POD_GONE, message)
+
+    def _void(self) -> Ended | None:
+        """The pod may have been given a credential that was revoked before."""
+        if not self.obs.memory.of(self.job.uid).void:
+            return None
+        message = (
+            "the Secret was created by a request whose answer had been lost, after its lease had been revoked"
+        )
+        return Ended(Outcome.DISRUPTED, Reason.LEASE_LOST, message)
 
     def _lifetime(self) -> datetime | None:
         """Until when the values may be there: as long as the pod's own deadline.

@@ -9,9 +9,10 @@ from datetime import datetime
 
 from runkeys.api import WorkflowRunStatus
 from runkeys.api.conditions import next_condition
+from runkeys.planning import leases
 from runkeys.planning.actions import Action, DeleteJob, DeleteRequest, DeleteSecret, PatchStatus, Plan
-from runkeys.planning.exposure import DELETE_AGAIN_AFTER, closed, may_exist
-from runkeys.planning.observation import Observation
+from runkeys.planning.exposure import DELETE_AGAIN_AFTER, closed, job_of, may_exist
+from runkeys.planning.observation import JobState, Observation
 from runkeys.planning.refusal import Reason
 from runkeys.planning.status import State
 from runkeys.planning.task import trusted
@@ -32,6 +33,7 @@ def plan_after_defect(obs: Observation, now: datetime, what: str) -> Plan:
     """
     actions: list[Action] = [*_secrets(obs, now)]
     actions += [DeleteRequest(item) for item in obs.requests if item.state == "Issued" and not item.gone]
+    actions += _leases(obs, now)
     if obs.run.spec.cancel or obs.run.spec.suspend:
         actions += [
             DeleteJob(job.name, job.uid)
@@ -61,10 +63,23 @@ def _secrets(obs: Observation, now: datetime) -> list[DeleteSecret]:
     return found
 
 
+def _leases(obs: Observation, now: datetime) -> list[Action]:
+    """Those of attempts whose Job has ended, or is to end. What runs keeps its credential until the store ends it."""
+    stop = obs.run.spec.cancel or obs.run.spec.suspend
+    found: list[Action] = []
+    for attempt in (item for task in obs.run.status.tasks for item in task.attempts):
+        job = job_of(obs, attempt)
+        if stop or job is None or job.state is not JobState.ACTIVE:
+            found += leases.revocations(obs.memory, attempt, now).actions
+    return found
+
+
 def _status(obs: Observation, now: datetime, what: str) -> WorkflowRunStatus:
     old, generation, moment = obs.run.status, obs.run.metadata.generation, now.replace(microsecond=0)
     tasks = [
-        task.model_copy(update={"attempts": [closed(obs, attempt) for attempt in task.attempts]})
+        task.model_copy(
+            update={"attempts": [leases.followed(obs.memory, closed(obs, item)) for item in task.attempts]}
+        )
         for task in old.tasks
     ]
     open_still = [
@@ -74,8 +89,11 @@ def _status(obs: Observation, now: datetime, what: str) -> WorkflowRunStatus:
         for exposure in attempt.exposures
         if exposure.deleted is None
     ]
+    leased = sum(len(attempt.open_leases) for task in tasks for attempt in task.attempts)
     released = (
-        ("Live", "a Secret of this run may exist") if open_still else ("NotFinished", "no Secret exists now")
+        ("Live", "a Secret of this run may exist, or a lease of it is open")
+        if open_still or leased
+        else ("NotFinished", "no Secret exists now")
     )
     said = {
         "Reconciling": (False, Reason.DEFECT.value, ""),
@@ -91,7 +109,7 @@ def _status(obs: Observation, now: datetime, what: str) -> WorkflowRunStatus:
         "phase": old.phase or State.PENDING.value,
         "start_time": old.start_time or moment,
         "tasks": tasks,
-        "live": len(open_still),
+        "live": len(open_still) + leased,
         "conditions": list(conditions.values()),
     }
     return old.model_copy(update=changes)

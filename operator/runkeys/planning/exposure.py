@@ -1,4 +1,7 @@
-"""The Secrets of attempts: whether one may exist, when it existed, and that it stays deleted. Pure."""
+"""The Secrets of attempts: whether one may exist, when it existed, and that it stays deleted. Pure.
+
+And what is left to do for finished attempts, their leases too.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from runkeys.api import AttemptStatus, Exposure
+from runkeys.planning import leases
 from runkeys.planning.actions import Action, DeleteJob, DeleteSecret
 from runkeys.planning.memory import SecretMemory
 from runkeys.planning.observation import JobState, JobView, Observation
@@ -54,6 +58,7 @@ def clean_up(obs: Observation, attempts: tuple[AttemptStatus, ...], now: datetim
     actions: list[Action] = []
     due: list[datetime] = []
     held: list[str] = []
+    found: list[AttemptStatus] = []
     for attempt in attempts:
         job, secret = job_of(obs, attempt), obs.memory.of(attempt.job_uid)
         held += secret.held_by
@@ -65,9 +70,11 @@ def clean_up(obs: Observation, attempts: tuple[AttemptStatus, ...], now: datetim
                 due.append(when)
         if job is not None and job.state is JobState.ACTIVE and not job.deleting:
             actions.append(DeleteJob(job.name, job.uid))
-    return CleanUp(
-        tuple(closed(obs, attempt) for attempt in attempts), tuple(actions), tuple(due), tuple(held)
-    )
+        left = leases.revocations(obs.memory, closed(obs, attempt), now)
+        actions += left.actions
+        due += left.due
+        found.append(left.attempt)
+    return CleanUp(tuple(found), tuple(actions), tuple(due), tuple(held))
 
 
 def _delete_again(

@@ -23,6 +23,8 @@ class SecretMemory:
     :ivar gone_at: when the server confirmed its deletion.
     :ivar held_by: finalizers that keep it although it was deleted.
     :ivar last_delete: when its deletion was last requested.
+    :ivar absent_at: when it was looked for and not there.
+    :ivar void: it arrived so late that its lease had been revoked by then.
     """
 
     made_at: datetime | None = None
@@ -30,6 +32,21 @@ class SecretMemory:
     gone_at: datetime | None = None
     held_by: tuple[str, ...] = ()
     last_delete: datetime | None = None
+    absent_at: datetime | None = None
+    void: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseMemory:
+    """What this process knows of one lease beyond what the status says.
+
+    :ivar tried_at: when its revocation was last requested. :ivar why: what was in the way, in words.
+    :ivar revoked_at: when the store was seen not to have it any more.
+    """
+
+    tried_at: datetime | None = None
+    why: str = ""
+    revoked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +111,7 @@ class Memory:
     :ivar sources: the last check, before anything starts, whether the values of all tasks can be read.
     :ivar tasks: by name of the task.
     :ivar stale_since: since when the stored status differs from the one that is due; None: it does not.
+    :ivar leases: by store and accessor.
     """
 
     jobs_made: frozenset[str] = frozenset()
@@ -101,10 +119,15 @@ class Memory:
     sources: Finding | None = None
     tasks: Mapping[str, TaskMemory] = field(default_factory=dict)
     stale_since: datetime | None = None
+    leases: Mapping[tuple[str, str], LeaseMemory] = field(default_factory=dict)
 
     def of(self, job_uid: str) -> SecretMemory:
         """Return what is known of the Secret of the Job with this uid."""
         return self.secrets.get(job_uid, SecretMemory())
+
+    def lease(self, store: str, accessor: str) -> LeaseMemory:
+        """Return what is known of the lease that was created with this login."""
+        return self.leases.get((store, accessor), LeaseMemory())
 
     def about(self, task: str) -> TaskMemory:
         """Return what was found about the task of this name."""
@@ -177,6 +200,26 @@ def secret_held(memory: Memory, job_uid: str, at: datetime, finalizers: tuple[st
     return _with_secret(memory, job_uid, held)
 
 
+def secret_absent(memory: Memory, job_uid: str, at: datetime) -> Memory:
+    """The server had no Secret of this Job when it was asked."""
+    return _with_secret(memory, job_uid, replace(memory.of(job_uid), absent_at=at))
+
+
+def secret_void(memory: Memory, job_uid: str) -> Memory:
+    """The Secret of this Job holds a credential that was revoked before it arrived."""
+    return _with_secret(memory, job_uid, replace(memory.of(job_uid), void=True))
+
+
+def lease_revoked(memory: Memory, store: str, accessor: str, at: datetime) -> Memory:
+    """The store was seen to have nothing of this lease any more."""
+    return _with_lease(memory, (store, accessor), LeaseMemory(tried_at=at, revoked_at=at))
+
+
+def lease_pending(memory: Memory, store: str, accessor: str, at: datetime, why: str) -> Memory:
+    """The lease was to be revoked, and may still be open."""
+    return _with_lease(memory, (store, accessor), LeaseMemory(tried_at=at, why=why))
+
+
 def note_staleness(memory: Memory, now: datetime, *, stale: bool) -> Memory:
     """Note whether the stored status differs from the one that is due. The first time of a difference stays."""
     since = (memory.stale_since or now) if stale else None
@@ -197,3 +240,7 @@ def _with_task(memory: Memory, task: str, found: TaskMemory) -> Memory:
 
 def _with_secret(memory: Memory, job_uid: str, secret: SecretMemory) -> Memory:
     return replace(memory, secrets={**memory.secrets, job_uid: secret})
+
+
+def _with_lease(memory: Memory, key: tuple[str, str], lease: LeaseMemory) -> Memory:
+    return replace(memory, leases={**memory.leases, key: lease})

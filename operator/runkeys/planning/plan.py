@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from runkeys.api import Task, WorkflowRunStatus
+from runkeys.planning import leases
 from runkeys.planning.actions import (
     Action,
     CheckSources,
@@ -37,7 +38,7 @@ from runkeys.planning.actions import (
 )
 from runkeys.planning.certificate_requests import clean_up_requests
 from runkeys.planning.certificate_requests import refused as refused_requests
-from runkeys.planning.exposure import clean_up, may_exist
+from runkeys.planning.exposure import clean_up, closed, may_exist
 from runkeys.planning.graph import ALWAYS
 from runkeys.planning.observation import JobState, JobView, Observation
 from runkeys.planning.refusal import Reason, Refusal
@@ -65,14 +66,17 @@ _REFRESH = Plan((Refresh(),), None)
 def plan(obs: Observation, now: datetime) -> Plan:
     """The next actions for the run in ``obs``, the status that is due, and when to look again."""
     if obs.run.metadata.deletion_timestamp is not None:
-        return plan_deletion(obs)
+        return plan_deletion(obs, now)
     if obs.run.status.finished:
         return _plan_finished(obs, now)
     return _Open(obs, now).plan()
 
 
-def plan_deletion(obs: Observation) -> Plan:
-    """Clean up a run that is being deleted, or is gone: its Secrets first, then its Jobs. No status."""
+def plan_deletion(obs: Observation, now: datetime) -> Plan:
+    """Clean up a run that is being deleted, or is gone: its Secrets first, then its Jobs, then its leases.
+
+    A finalizer keeps it until its leases have ended, or would have by themselves. Until then its status tells of them.
+    """
     recorded = {item.job_uid: item for task in obs.run.status.tasks for item in task.attempts}
     known = {uid: attempt.job for uid, attempt in recorded.items()}
     known |= {job.uid: job.name for job in obs.jobs.values() if trusted(obs, job) or _unrecorded(obs, job)}
@@ -84,7 +88,17 @@ def plan_deletion(obs: Observation) -> Plan:
             actions.append(DeleteSecret(name, uid))
     actions += [DeleteJob(job.name, job.uid) for job in left if not job.deleting]
     actions += [DeleteRequest(item) for item in obs.requests if not item.gone]
-    return Plan(tuple(actions), None)
+    revoked = [leases.revocations(obs.memory, closed(obs, item), now) for item in recorded.values()]
+    actions += [action for item in revoked for action in item.actions]
+    attempts = [item.attempt for item in revoked]
+    if not actions:
+        actions += leases.drop_finalizer(obs, attempts)
+    due = [moment for item in revoked for moment in item.due]
+    if not actions and any(item.open_leases for item in attempts):
+        status = leases.in_deletion(obs, attempts, now)
+        if status != obs.run.status:
+            actions.append(PatchStatus(status))
+    return Plan(tuple(actions), None, look_again=_until(now, due))
 
 
 def _unrecorded(obs: Observation, job: JobView) -> bool:
@@ -105,6 +119,8 @@ def _plan_finished(obs: Observation, now: datetime) -> Plan:
         if _unrecorded(obs, job) and job.state is JobState.ACTIVE and not job.deleting and not job.gone
     ]
     actions += clean_up_requests(obs)
+    if not actions:
+        actions += leases.drop_finalizer(obs, [attempt for item in cleaned for attempt in item.attempts])
     due = [moment for item in cleaned for moment in item.due]
     old = {task.name: task for task in run.status.tasks}
     results = [
@@ -114,6 +130,7 @@ def _plan_finished(obs: Observation, now: datetime) -> Plan:
             item.attempts,
             old[task.name].output,
             item.held_by,
+            leases.told(obs.memory, item.attempts),
         )
         for task, item in zip(run.spec.tasks, cleaned, strict=True)
     ]
@@ -202,7 +219,9 @@ class _Open:
             requirements = task_requirements(run, index, self.obs.bindings)
             if isinstance(requirements, TaskRequirements):
                 references += requirements.references
-                unavailable = support_refusal(run, index, requirements, self.obs.support)
+                unavailable = support_refusal(
+                    run, index, requirements, self.obs.support
+                ) or leases.limit_refusal(requirements.references)
                 if unavailable is not None:
                     refused[index] = unavailable
             else:
@@ -300,13 +319,19 @@ class _Open:
         due = [*self.due, *(moment for step in steps for moment in step.due)]
         provisioning = next((step.provisioning for step in steps if step.provisioning is not None), None)
         if provisioning is not None:
-            intent = None
+            intent = record = None
+            if provisioning.action.leasing is not None:
+                record = build_status(
+                    self.obs.run, [step.result for step in steps], self.now, refused_requests(self.obs)
+                )
             if provisioning.intended is not None:
                 intended = provisioning.intended
                 results = [intended if intended.name == step.result.name else step.result for step in steps]
                 intent = build_status(self.obs.run, results, self.now, refused_requests(self.obs))
-            return Plan((provisioning.ensure(intent),), None, look_again=_until(self.now, due))
+            return Plan((provisioning.ensure(record, intent),), None, look_again=_until(self.now, due))
         actions = tuple(action for step in steps for action in step.actions)
+        attempts = [attempt for step in steps for attempt in step.result.attempts]
+        actions = actions or leases.drop_finalizer(self.obs, attempts)
         status = build_status(
             self.obs.run, [step.result for step in steps], self.now, refused_requests(self.obs)
         )

@@ -50,6 +50,7 @@ class Reason(StrEnum):
     STORE_LOGIN_REFUSED = "StoreLoginRefused"
     STORES_UNAVAILABLE = "StoresUnavailable"
     LEASES_UNAVAILABLE = "LeasesUnavailable"
+    LEASE_TOO_SHORT = "LeaseTooShort"
     UNKNOWN_KEY = "UnknownKey"
     SEAL_CONTEXT_MISMATCH = "SealContextMismatch"
     SEALED_INVALID = "SealedInvalid"
@@ -91,8 +92,11 @@ class Reason(StrEnum):
     OUTPUT_INVALID = "OutputInvalid"
     OUTPUT_MISSING = "OutputMissing"
     CANCELLED = "Cancelled"
-    # a Secret that is not deleted
+    LEASE_LOST = "LeaseLost"
+    # a Secret that is not deleted, a lease that is not revoked
     HELD_BY_FINALIZER = "HeldByFinalizer"
+    REVOCATION_PENDING = "RevocationPending"
+    LEASE_EXPIRED = "LeaseExpired"
 
 
 @dataclass(frozen=True)

@@ -222,14 +222,14 @@ def _in_store(selector: StoreFieldSelector, *, leased: bool) -> StoreValue:
 
 
 def lease_refusal(binding: SecretBinding, entry: BindingEntry, where: str) -> Refusal | None:
-    """Why an entry is not served; None if it is. This version cannot revoke leases, so it opens none."""
+    """Why something that is not a run is not served an entry; None if it is. Its lease could not be put on record."""
     if entry.lease is None:
         return None
     return Refusal(
         Reason.LEASES_UNAVAILABLE,
         where,
-        f"entry {entry.name!r} of SecretBinding {binding.metadata.name} is a lease, which this version of the operator"
-        " does not revoke and therefore does not open; use value for a path that gives no lease",
+        f"entry {entry.name!r} of SecretBinding {binding.metadata.name} is a lease, and only a WorkflowRun has a status"
+        " that says what to revoke; use it in a WorkflowRun, or use value for a path that gives no lease",
         permanent=False,
     )
 
@@ -243,10 +243,12 @@ def reference_to(
     variable: str = "",
     file: str = "",
     sealed: bool = False,
+    leases: bool = True,
 ) -> SecretReference | Refusal:
     """The reference to an entry of a binding, or what is wrong with its template.
 
     :param field: path of what asks for it, for messages.
+    :param leases: False: what asks for it cannot have a lease.
     """
     name = binding.metadata.name
     template = template_of(binding, entry, field) if entry.template is not None else None
@@ -254,7 +256,7 @@ def reference_to(
         return template
     read = [entry] if template is None else [binding.spec.by_name[part] for part in template.names]
     for item in read:
-        refusal = lease_refusal(binding, item, field)
+        refusal = None if leases else lease_refusal(binding, item, field)
         if refusal is not None:
             return refusal
     parts = [

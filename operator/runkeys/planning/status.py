@@ -11,6 +11,7 @@ from typing import Any
 from runkeys.api import AttemptStatus, Condition, TaskStatus, WorkflowRun, WorkflowRunStatus
 from runkeys.api.conditions import next_condition
 from runkeys.api.run_status import FINAL_PHASES
+from runkeys.planning import leases
 from runkeys.planning.refusal import Reason, Refusal
 
 PATIENCE = timedelta(seconds=2)
@@ -86,6 +87,7 @@ class TaskResult:
     """What is known of a task: its part of the status.
 
     :ivar held_by: finalizers that keep a Secret of it which should be gone.
+    :ivar unrevoked: leases of it that should be revoked and are not, with why.
     """
 
     name: str
@@ -93,6 +95,7 @@ class TaskResult:
     attempts: tuple[AttemptStatus, ...] = ()
     output: Any = None
     held_by: tuple[str, ...] = ()
+    unrevoked: tuple[str, ...] = ()
 
 
 _ABOUT_SOURCES = frozenset(
@@ -105,6 +108,7 @@ _ABOUT_SOURCES = frozenset(
         Reason.STORE_LOGIN_REFUSED,
         Reason.STORES_UNAVAILABLE,
         Reason.LEASES_UNAVAILABLE,
+        Reason.LEASE_TOO_SHORT,
         Reason.UNKNOWN_KEY,
         Reason.SEAL_CONTEXT_MISMATCH,
         Reason.SEALED_INVALID,
@@ -129,7 +133,9 @@ def build_status(
     final = phase in FINAL_PHASES
     moment = now.replace(microsecond=0)  # as the API server keeps it, so that equal statuses compare equal
     exposures = [item for task in tasks for attempt in task.attempts for item in attempt.exposures]
-    live = sum(1 for exposure in exposures if exposure.deleted is None)
+    attempts = [attempt for task in tasks for attempt in task.attempts]
+    leased = sum(len(attempt.open_leases) for attempt in attempts)
+    live = sum(1 for exposure in exposures if exposure.deleted is None) + leased
     sealed = any(attempt.sealed and attempt.sealed.delivered for task in tasks for attempt in task.attempts)
     closed = [(item.deleted - item.created).total_seconds() for item in exposures if item.deleted is not None]
     return WorkflowRunStatus(
@@ -294,9 +300,24 @@ def _released(tasks: Sequence[TaskResult], live: int, *, final: bool) -> tuple[b
             f"the Secret was deleted, but other finalizers keep it: {', '.join(held)};"
             " remove them from the Secret",
         )
+    attempts = [attempt for task in tasks for attempt in task.attempts]
+    unrevoked = [text for task in tasks for text in task.unrevoked]
+    if unrevoked:
+        return False, Reason.REVOCATION_PENDING.value, leases.pending_message(unrevoked)
+    leased = sum(len(attempt.open_leases) for attempt in attempts)
+    if leased and leased == live and any(item.outcome for item in attempts if item.open_leases):
+        return False, Reason.REVOCATION_PENDING.value, "a lease of an attempt that has ended is to be revoked"
     if live:
-        return False, "Live", "a Secret of this run may exist"
+        of_this = "a Secret of this run may exist" if leased < live else leases.OPEN
+        return False, "Live", of_this
+    expired = leases.lost(attempts)
+    if expired:
+        message = (
+            f"the store did not confirm that a lease was revoked before it expired: {expired}; the store ends it by"
+            " itself, see there whether it has"
+        )
+        return False, Reason.LEASE_EXPIRED.value, message
     if final:
-        made = any(attempt.exposures for task in tasks for attempt in task.attempts)
+        made = any(attempt.exposures for attempt in attempts)
         return True, "Released" if made else "NeverMade", ""
     return False, "NotFinished", "no Secret exists now; the run has not finished"

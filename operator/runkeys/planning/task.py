@@ -9,8 +9,16 @@ from typing import Any
 
 from runkeys.api import AttemptStatus, TaskStatus, WorkflowRun, WorkflowRunStatus
 from runkeys.names import attempt_name
-from runkeys.planning import manifests
-from runkeys.planning.actions import Action, CreateJob, DeleteJob, DeleteSecret, Deliver, EnsureSecret
+from runkeys.planning import leases, manifests
+from runkeys.planning.actions import (
+    Action,
+    CreateJob,
+    DeleteJob,
+    DeleteSecret,
+    Deliver,
+    EnsureSecret,
+    RevokeLeases,
+)
 from runkeys.planning.attempt import AttemptPlanner, AttemptStep, Due, plan_lost
 from runkeys.planning.exposure import clean_up, job_of
 from runkeys.planning.graph import inputs_of
@@ -35,23 +43,28 @@ class Provisioning:
     action: EnsureSecret | Deliver
     intended: TaskResult | None
 
-    def ensure(self, intent: WorkflowRunStatus | None) -> EnsureSecret | Deliver:
-        """The action with the status that says so beforehand."""
-        return replace(self.action, intent=intent)
+    def ensure(
+        self, record: WorkflowRunStatus | None, intent: WorkflowRunStatus | None
+    ) -> EnsureSecret | Deliver:
+        """The action with the status that says so beforehand; and with the one that tells of its leases before that."""
+        leasing = self.action.leasing
+        if leasing is None:
+            return replace(self.action, intent=intent)
+        return replace(self.action, intent=intent or record, leasing=replace(leasing, record=record))
 
 
 @dataclass(frozen=True)
 class Step:
     """Result of planning one task.
 
-    :ivar releases: Secrets to delete before anything else.
+    :ivar releases: Secrets to delete and leases to revoke before anything else.
     :ivar refresh: a fresh read is required; caches are not enough.
     :ivar urgent: somebody waits for its status.
     """
 
     result: TaskResult
     actions: tuple[Action, ...] = ()
-    releases: tuple[DeleteSecret, ...] = ()
+    releases: tuple[DeleteSecret | RevokeLeases, ...] = ()
     due: Due = ()
     provisioning: Provisioning | None = None
     refresh: bool = False
@@ -83,7 +96,7 @@ class TaskPlanner:
         if self._open is not None:
             job = job_of(self.obs, self._open)
             if job is None:
-                return self._follow(plan_lost(self.obs, self.task, self._open))
+                return self._follow(plan_lost(self.obs, self.task, self._open, self.now))
             return self._attempt(job, self._open)
         told = self._status.message if self._status is not None else ""
         ended = verdict_of(self.task, self._over.attempts, told)
@@ -131,7 +144,9 @@ class TaskPlanner:
         requirements = task_requirements(run, self.index, self.obs.bindings)
         if not isinstance(requirements, TaskRequirements):
             return self._refused(requirements[0])
-        unavailable = support_refusal(run, self.index, requirements, self.obs.support)
+        unavailable = support_refusal(
+            run, self.index, requirements, self.obs.support
+        ) or leases.limit_refusal(requirements.references)
         if unavailable is not None:
             return self._refused(unavailable)
         found = refused_lately(self._memory, self.now, policies_in_force=self.obs.policies_in_force)
@@ -255,6 +270,7 @@ class TaskPlanner:
             (*self._over.attempts, *attempts),
             output,
             (*self._over.held_by, *held),
+            leases.told(self.obs.memory, (*self._over.attempts, *attempts)),
         )
 
     def _step(
@@ -263,7 +279,7 @@ class TaskPlanner:
         attempts: tuple[AttemptStatus, ...] = (),
         *,
         actions: tuple[Action, ...] = (),
-        releases: tuple[DeleteSecret, ...] = (),
+        releases: tuple[DeleteSecret | RevokeLeases, ...] = (),
         due: Due = (),
         output: Any = None,
         provisioning: Provisioning | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runkeys._text.words import shell
 from runkeys.api import GROUP
 from runkeys.api.run_status import FINAL_PHASES
-from runkeys.names import LAST_APPLIED, OBJECT_PREFIX, SEALING_KEYS, SECRET_TYPE, SIGNER
+from runkeys.names import FINALIZER, LAST_APPLIED, OBJECT_PREFIX, SEALING_KEYS, SECRET_TYPE, SIGNER
 from runkeys.planning.secret_paths import IMAGE_PULL_SECRETS, POD, every_secret
 from runkeys.policies import baseline
 from runkeys.policies.account import Account
@@ -65,8 +65,12 @@ def operator(account: Account) -> Object:
     )
     owned = "object.metadata.?ownerReferences.orValue([])"
     kept = " && ".join(
-        f"object.metadata.?{field}.orValue({empty}) == oldObject.metadata.?{field}.orValue({empty})"
-        for field, empty in (("labels", "{}"), ("finalizers", "[]"), ("ownerReferences", "[]"))
+        f"object.metadata.?{field}.orValue({empty}){but} == oldObject.metadata.?{field}.orValue({empty}){but}"
+        for field, empty, but in (
+            ("labels", "{}", ""),
+            ("finalizers", "[]", f".filter(f, f != {text(FINALIZER)})"),
+            ("ownerReferences", "[]", ""),
+        )
     )
     notes = [f"{of}.metadata.?annotations.orValue({{}})" for of in ("object", "oldObject")]
     same_notes = " && ".join(
@@ -117,7 +121,7 @@ def operator(account: Account) -> Object:
         check(
             "!(variables.kind == 'workflowruns' && request.operation == 'UPDATE')"
             f" || (size({changed(['sealedInput'])}) == 0 && {kept} && {same_notes})",
-            "the operator changes only the status of a run, and removes its sealedInput",
+            f"the operator changes only the status of a run and its finalizer {FINALIZER}, and removes its sealedInput",
         ),
         check(
             "!(variables.kind == 'workflowruns' && request.operation == 'DELETE')"

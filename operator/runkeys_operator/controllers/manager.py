@@ -26,6 +26,7 @@ from runkeys_operator.kube import BINDINGS, JOBS, PODS, REQUESTS, REVEALS, RUNS,
 from runkeys_operator.kube.watch import Sink
 from runkeys_operator.process import metrics
 from runkeys_operator.values.keys import Keys
+from runkeys_operator.values.leases import Leases
 from runkeys_operator.values.sources import Sources
 from runkeys_operator.values.stores import Stores
 
@@ -59,7 +60,7 @@ class Manager:
             owned,
             requests,
             Observer(kube, owned, requests, policy_check),
-            Executor(kube, sources, owned.jobs, policy_check, requests, now),
+            Executor(kube, sources, Leases(kube, stores, now), owned.jobs, policy_check, requests, now),
             Resync(kube, owned, namespaces),
             now,
         )

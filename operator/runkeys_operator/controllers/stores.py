@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from runkeys.api import SecretStore
-from runkeys.api.conditions import next_condition
+from runkeys.api.conditions import Condition, next_condition
 from runkeys.api.store import SecretStoreStatus
 from runkeys.planning.refusal import Reason
 from runkeys_operator.controllers.key import Key, Kind
@@ -42,6 +42,8 @@ class StoreController:
         self._changed = changed
         self._generations: dict[str, tuple[str, int]] = {}
         self._ready: dict[str, bool] = {}
+        # Uids of stores that this operator could log in to as revoker.
+        self._revokers: set[str] = set()
 
     def on_event(self, event: Json) -> None:
         """A SecretStore was added, changed or deleted."""
@@ -88,12 +90,39 @@ class StoreController:
             generation=store.metadata.generation,
             now=self._now().replace(microsecond=0),
         )
-        status = SecretStoreStatus(observed_generation=store.metadata.generation, conditions=[condition])
+        conditions = [condition]
+        if store.spec.revoker is not None:
+            conditions.append(await self._leases(store, found))
+        status = SecretStoreStatus(observed_generation=store.metadata.generation, conditions=conditions)
         if status.to_wire() != store.status.to_wire():
             await self._kube.patch_status(
                 *(STORES, None, key.name, status.to_wire()), resource_version=store.metadata.resource_version
             )
-        before, self._ready[key.name] = self._ready.get(key.name), found is None
-        if before is not None and before != (found is None):
+        ready = all(item.status == "True" for item in conditions)
+        before, self._ready[key.name] = self._ready.get(key.name), ready
+        if before is not None and before != ready:
             self._changed(key.name)
-        return _READY_SECONDS if found is None else _NOT_READY_SECONDS
+        return _READY_SECONDS if ready else _NOT_READY_SECONDS
+
+    async def _leases(self, store: SecretStore, problem: tuple[Reason, str] | None) -> Condition:
+        """Whether leases of the store can be revoked. ``problem``: why nobody can use it at all."""
+        found = problem or await self._stores.revocation_problem(store)
+        known = next((item for item in store.status.conditions if item.type == "LeasesReady"), None)
+        if found is None:
+            self._revokers.add(store.metadata.uid)
+        elif (
+            store.metadata.uid not in self._revokers
+            and known is not None
+            and known.observed_generation == store.metadata.generation
+        ):
+            return known  # the revoker may be another operator of the cluster, which says how it is
+        reason, message = ("LoggedIn", "") if found is None else (found[0].value, found[1])
+        return next_condition(
+            store.status.conditions,
+            "LeasesReady",
+            found is None,
+            reason,
+            message,
+            generation=store.metadata.generation,
+            now=self._now().replace(microsecond=0),
+        )

@@ -23,6 +23,7 @@ from yarl import URL
 
 from runkeys._text import documents
 from runkeys_operator.errors import (
+    AlreadyExists,
     Conflict,
     Invalid,
     LoginError,
@@ -247,6 +248,20 @@ class Kube:
             raise ServerError(
                 error.status, error.reason, error.message, error.retry_after, request=error.request
             ) from None
+
+    async def could_create(self, resource: Resource, namespace: str, body: Json) -> bool:
+        """Whether there is no object of that name. It is asked by a dry run, which needs no right to read."""
+        try:
+            await self._call(
+                *("create", "POST", resource, namespace),
+                body=body,
+                query={"dryRun": "All"},
+                label=body["metadata"]["name"],
+                accept=METADATA_ONLY,
+            )
+        except AlreadyExists:
+            return False
+        return True
 
     async def replace(self, resource: Resource, namespace: str | None, name: str, body: Json) -> Json:
         """Put `body` in the object's place; `Conflict` if that is no longer at `body`'s resourceVersion."""

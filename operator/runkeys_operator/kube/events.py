@@ -10,6 +10,7 @@ from typing import NamedTuple
 from runkeys._text.times import to_seconds
 from runkeys.api import API_VERSION, Condition, WorkflowRun, WorkflowRunStatus
 from runkeys.planning.asking_pod import AskingPod
+from runkeys.planning.refusal import Reason
 from runkeys_operator.errors import AlreadyExists, ApiError
 from runkeys_operator.kube import EVENTS, Kube
 
@@ -17,19 +18,21 @@ log = logging.getLogger(__name__)
 
 _MAX_MESSAGE = 1024
 
+_LEASES = (Reason.REVOCATION_PENDING, Reason.LEASE_EXPIRED)
+
 
 async def announce(kube: Kube, run: WorkflowRun, status: WorkflowRunStatus, now: datetime) -> None:
-    """Post a Warning if ``status`` says that the run stalls for a reason that it did not give before.
+    """Post a Warning if the run stalls, or does not release its secrets, for a reason that it did not give before.
 
     The Event is optional: if it cannot be posted, the run continues. Its name is a hash of its content,
     so that the same Event is never posted twice for one run.
     """
-    before, after = _stalled(run.status), _stalled(status)
-    if after is None or (before is not None and before.reason == after.reason):
-        return
     metadata = run.metadata
     about = _Object(API_VERSION, "WorkflowRun", metadata.name, metadata.namespace, metadata.uid)
-    await _post(kube, about, "Warning", after.reason, after.message, now)
+    for of in (_stalled, _unreleased):
+        before, after = of(run.status), of(status)
+        if after is not None and (before is None or before.reason != after.reason):
+            await _post(kube, about, "Warning", after.reason, after.message, now)
 
 
 async def post_on_pod(
@@ -87,4 +90,12 @@ async def _post(
 def _stalled(status: WorkflowRunStatus) -> Condition | None:
     return next(
         (item for item in status.conditions if item.type == "Stalled" and item.status == "True"), None
+    )
+
+
+def _unreleased(status: WorkflowRunStatus) -> Condition | None:
+    """That a lease is not revoked as it should be."""
+    return next(
+        (item for item in status.conditions if item.type == "SecretsReleased" and item.reason in _LEASES),
+        None,
     )

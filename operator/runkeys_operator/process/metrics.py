@@ -90,6 +90,22 @@ late_secrets = Counter(
     "Secrets created after the kubelet had already found them missing, so that the pod waits some seconds.",
     registry=REGISTRY,
 )
+open_leases = Gauge(
+    "runkeys_open_leases",
+    "Leases of SecretStores that runs may hold now, by the runs' status.",
+    registry=REGISTRY,
+)
+pending_revocations = Gauge(
+    "runkeys_pending_revocations",
+    "Leases that were to be revoked and that the store may still have. The operator tries again after 30 s.",
+    registry=REGISTRY,
+)
+revocation_seconds = Histogram(
+    "runkeys_lease_revocation_seconds",
+    "Time from the event that a pod's containers have terminated until the store was seen to have none of its leases.",
+    buckets=_REACTION,
+    registry=REGISTRY,
+)
 runs_finished = Counter("runkeys_runs_finished", "Finished runs, by phase.", ["phase"], registry=REGISTRY)
 queue_depth = Gauge(
     "runkeys_queue_depth", "Runs and bindings in the queue, waiting for a worker.", registry=REGISTRY
@@ -202,5 +218,11 @@ overdue = Sums(overdue_secrets)
 """By run too."""
 bound = Since()
 """Pods that have a node, by uid of their Job."""
+leases = Sums(open_leases)
+"""By run too."""
+pending = Sums(pending_revocations)
+"""By run too."""
 ended = Since()
 """Pods that have ended, by uid of their Job."""
+leased = Since()
+"""The same of pods with leases."""

@@ -10,7 +10,7 @@ import base64
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,9 +35,12 @@ from runkeys_operator.stores.provider import (
     Failure,
     Identity,
     NotRevocable,
+    Pending,
     Session,
     StoreError,
 )
+
+NO_PROVIDERS = "no provider runs beside the operator (stores.providers of the chart)"
 
 _SERVICE = "/v1alpha1.CSIDriverProvider"
 _SECONDS = 10.0
@@ -96,24 +99,29 @@ class _Session(Session):
 class Providers:
     """The sockets of all providers: each in a folder of its own, so that none can stand in for another."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
+        """``folder``: None if there are none."""
         self._folder = folder
         self._away: dict[str, tuple[float, str]] = {}
 
-    def socket(self, name: str) -> Path:
-        """Where a provider listens."""
-        return self._folder / name / f"{name}.sock"
+    @property
+    def any(self) -> bool:
+        """Whether there can be one."""
+        return self._folder is not None
 
     async def ask(self, name: str, method: str, message: bytes) -> bytes:
         """Call a provider. Raises StoreError."""
+        if self._folder is None:
+            raise StoreError(Failure.AWAY, NO_PROVIDERS)
+        socket = self._folder / name / f"{name}.sock"
         until, why = self._away.get(name, (0.0, ""))
         if time.monotonic() < until:
             raise StoreError(Failure.AWAY, why)
         self._away.pop(name, None)
         try:
-            return await grpc.call(self.socket(name), f"{_SERVICE}/{method}", message, seconds=_SECONDS)
+            return await grpc.call(socket, f"{_SERVICE}/{method}", message, seconds=_SECONDS)
         except grpc.Unanswered as error:
-            why = f"provider {name} at {self.socket(name)} {error}; see container provider-{name} of the operator's pod"
+            why = f"provider {name} at {socket} {error}; see container provider-{name} of the operator's pod"
             self._away[name] = time.monotonic() + _AWAY_SECONDS, why
             raise StoreError(Failure.AWAY, why) from None
         except grpc.TooLarge as error:
@@ -135,8 +143,8 @@ class Csi:
         seconds = int(claims.get("exp", 0)) - int(claims.get("iat", 0))
         return _Session("", seconds, identity.token, identity.role)
 
-    async def read(self, session: Session, path: str) -> Answer:
-        """Have the provider read a path. It must return one file."""
+    async def read(self, session: Session, path: str, *, leased: bool = False) -> Answer:  # noqa: ARG002
+        """Have the provider read a path. It must return one file, which never has a lease."""
         name = self._spec.provider
         role = session.role if isinstance(session, _Session) else ""
         attributes = {**filled(self._spec.parameters, path, role), **self._pod(session.token)}
@@ -152,9 +160,17 @@ class Csi:
             raise _refused(name, 2, answer.error)
         return _answer(name, answer.files)
 
+    async def renew(self, session: Session, seconds: int) -> int:  # noqa: ARG002
+        """The token lives as long as it does."""
+        return session.seconds
+
     async def close(self, session: Session) -> NotRevocable:  # noqa: ARG002
         """Nothing is to be revoked: the token expires, and with it what the provider made of it."""
         return NotRevocable()
+
+    async def revoke(self, by: Session, handle: str, leases: Sequence[str] | None) -> Pending:  # noqa: ARG002
+        """Nothing can be: the protocol has no call for it."""
+        return Pending(f"what provider {self._spec.provider} opens cannot be revoked, and ends by itself")
 
     async def check(self, role: str | None = None) -> None:  # noqa: ARG002
         """Whether the provider answers and speaks this protocol."""

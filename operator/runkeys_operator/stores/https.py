@@ -54,15 +54,19 @@ class Https:
         ca_bundle: str | None,
         headers: dict[str, str],
         body: dict[str, Any] | None = None,
+        once: bool = False,
     ) -> Reply:
-        """Send one request. Raises StoreError if there is no answer that can be read."""
+        """Send one request. Raises StoreError if there is no answer that can be read.
+
+        :param once: it creates something, so that it must not be sent again by itself.
+        """
         place = (address, ca_bundle)
         until, why = self._away.get(place, (0.0, ""))
         if time.monotonic() < until:
             raise StoreError(Failure.AWAY, why)
         self._away.pop(place, None)
         try:
-            return await self._ask(method, address, path, ca_bundle, headers, body)
+            return await self._ask(method, address, path, ca_bundle, headers, body, once=once)
         except StoreError as error:
             if error.failure is Failure.AWAY:
                 self._away[place] = time.monotonic() + _AWAY_SECONDS, str(error)
@@ -76,6 +80,8 @@ class Https:
         ca_bundle: str | None,
         headers: dict[str, str],
         body: dict[str, Any] | None,
+        *,
+        once: bool,
     ) -> Reply:
         tls = _tls(ca_bundle)
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
@@ -88,6 +94,7 @@ class Https:
                 ssl=tls,
                 timeout=_TIMEOUT,
                 allow_redirects=False,
+                middlewares=(_never_again,) if once else (),
             ) as response:
                 content = await _bounded(response)
         except (aiohttp.ClientError, OSError) as error:
@@ -121,6 +128,22 @@ class Https:
         return self._http
 
 
+class _BrokenError(aiohttp.ClientError):
+    """The connection broke, and what was sent may have been done."""
+
+
+async def _never_again(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a GET again by itself, as it does when a connection breaks."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise  # nothing was sent
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        raise _BrokenError from None
+
+
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     found = bytearray()
     async for chunk in response.content.iter_chunked(65536):
@@ -147,6 +170,8 @@ def _why(error: Exception) -> str:
         return "cannot be resolved"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot be reached: {os.strerror(error.os_error.errno or 0)}"
+    if isinstance(error, _BrokenError):
+        return "ended the connection before it answered"
     return f"does not answer: {type(error).__name__}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol
@@ -96,11 +96,24 @@ class Provider(Protocol):
     async def open(self, identity: Identity) -> Session:
         """Log in."""
 
-    async def read(self, session: Session, path: str) -> Answer:
-        """Read a path once. If the answer has a lease, it lives no longer than the session."""
+    async def read(self, session: Session, path: str, *, leased: bool = False) -> Answer:
+        """Read a path once. If the answer has a lease, it lives no longer than the session.
+
+        :param leased: it should have one, so that asking twice would create two.
+        """
+
+    async def renew(self, session: Session, seconds: int) -> int:
+        """Have the session live for so many seconds from now; return for how many it does."""
 
     async def close(self, session: Session) -> Revoked | Pending | NotRevocable:
-        """Revoke the session and all its leases."""
+        """End the session, with its own right."""
+
+    async def revoke(self, by: Session, handle: str, leases: Sequence[str] | None) -> Revoked | Pending:
+        """Revoke the session that has this handle, and see that the store has none of its leases any more.
+
+        :param by: the operator's own session.
+        :param leases: their ids; None: nobody was given what the session created, if it did create anything.
+        """
 
     async def check(self, role: str | None = None) -> None:
         """Raise if it is known, without anybody's identity, that ``open`` would fail (for the role)."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -26,6 +28,15 @@ _NO_TOKEN = "e30.e30.AA"
 
 _TOKENLIKE = re.compile(r"[A-Za-z0-9+=_.-]{24,}")
 _LONGEST = 200
+
+_PATIENCE = 2.0
+"""Seconds that a store may take to delete a credential. Then it is asked again later."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
+
+_RIGHTS = (
+    "the revoker's role may not do that; its policy needs update on auth/token/revoke-accessor,"
+    " auth/token/lookup-accessor and sys/leases/lookup"
+)
 
 
 class Vault:
@@ -54,9 +65,10 @@ class Vault:
             )
         return Session(handle, seconds, token)
 
-    async def read(self, session: Session, path: str) -> Answer:
+    async def read(self, session: Session, path: str, *, leased: bool = False) -> Answer:
         """Read a path with the session's token. No text of the store's answer is shown: it may hold a value."""
-        reply = await self._ask("GET", quote(path, safe="/@:+=,~!$&'()*;"), token=session.token)
+        where = quote(path, safe="/@:+=,~!$&'()*;")
+        reply = await self._ask("GET", where, token=session.token, once=leased)
         if reply.status == 403:
             raise StoreError(Failure.FORBIDDEN, "")
         if reply.status == 404:
@@ -68,8 +80,8 @@ class Vault:
         if not isinstance(data, dict):
             raise StoreError(Failure.UNFIT, "answered without data")
         lease_id, seconds = reply.body.get("lease_id"), reply.body.get("lease_duration")
-        leased = isinstance(lease_id, str) and bool(lease_id) and isinstance(seconds, int)
-        return Answer(fields_of(data), Lease(str(lease_id), int(seconds or 0)) if leased else None)
+        has_one = isinstance(lease_id, str) and bool(lease_id) and isinstance(seconds, int)
+        return Answer(fields_of(data), Lease(str(lease_id), int(seconds or 0)) if has_one else None)
 
     async def close(self, session: Session) -> Revoked | Pending:
         """Revoke the session's token, which takes its leases with it."""
@@ -82,6 +94,65 @@ class Vault:
         # The token is not known any more, or it may not revoke itself, and then nothing tells which.
         hint = "; its role needs the policy default, or update on auth/token/revoke-self"
         return Pending(f"answered {reply.status}{hint if reply.status == 403 else ''}")
+
+    async def renew(self, session: Session, seconds: int) -> int:
+        """Renew the session's token, on which the life of its leases depends."""
+        reply = await self._ask(
+            "POST", "auth/token/renew-self", token=session.token, body={"increment": f"{seconds}s"}
+        )
+        if reply.status == 403:
+            raise StoreError(
+                Failure.LOGIN,
+                "the role's tokens may not renew themselves; its role needs the policy default, or update on"
+                " auth/token/renew-self",
+            )
+        self._raise_if_away(reply)
+        found = reply.body.get("auth")
+        granted = found.get("lease_duration") if isinstance(found, dict) else None
+        if reply.status == 200 and isinstance(granted, int):
+            return granted
+        if reply.status == 400:  # its tokens are not renewable
+            return session.seconds
+        raise StoreError(Failure.UNFIT, f"the renewal of the login was answered with {reply.status}")
+
+    async def revoke(self, by: Session, handle: str, leases: Sequence[str] | None) -> Revoked | Pending:
+        """Revoke by accessor, then look each lease up until it is not known.
+
+        That the store accepts the request proves nothing: it answers so, too, while the database is away in which the
+        credential is to be deleted.
+        """
+        reply = await self._ask(
+            "POST", "auth/token/revoke-accessor", token=by.token, body={"accessor": handle}
+        )
+        if reply.status == 403:
+            raise StoreError(Failure.FORBIDDEN, _RIGHTS)
+        self._raise_if_away(reply)
+        if reply.status not in (200, 204):
+            return Pending(f"{self._spec.address} answers {reply.status}")
+        until = time.monotonic() + _PATIENCE
+        if leases is None:
+            return await self._gone(by, "auth/token/lookup-accessor", {"accessor": handle}, until)
+        for lease in leases:
+            found = await self._gone(by, "sys/leases/lookup", {"lease_id": lease}, until)
+            if isinstance(found, Pending):
+                return found
+        return Revoked()
+
+    async def _gone(self, by: Session, path: str, body: dict[str, Any], until: float) -> Revoked | Pending:
+        pause = _FIRST_PAUSE
+        while True:
+            reply = await self._ask("POST", path, token=by.token, body=body)
+            if reply.status in (400, 403, 404) and _unknown(reply):
+                return Revoked()
+            if reply.status == 403:
+                raise StoreError(Failure.FORBIDDEN, _RIGHTS)
+            self._raise_if_away(reply)
+            if reply.status != 200:
+                return Pending(f"{self._spec.address} answers {reply.status} for {path}")
+            if time.monotonic() >= until:
+                return Pending(f"{self._spec.address} accepted the revocation and still has it")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def check(self, role: str | None = None) -> None:
         """Whether it answers, is unsealed, and knows the role."""
@@ -119,7 +190,13 @@ class Vault:
         return await self._ask("POST", path, body={"role": role, "jwt": token})
 
     async def _ask(
-        self, method: str, path: str, *, token: str = "", body: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str = "",
+        body: dict[str, Any] | None = None,
+        once: bool = False,
     ) -> Reply:
         headers = {"X-Vault-Token": token} if token else {}
         if self._spec.namespace is not None:
@@ -131,6 +208,7 @@ class Vault:
             ca_bundle=self._spec.ca_bundle,
             headers=headers,
             body=body,
+            once=once,
         )
 
     def _raise_if_away(self, reply: Reply) -> None:
@@ -160,6 +238,11 @@ class Vault:
 def _errors(reply: Reply) -> str:
     found = reply.body.get("errors")
     return " ".join(item for item in found if isinstance(item, str)) if isinstance(found, list) else ""
+
+
+def _unknown(reply: Reply) -> bool:
+    """Whether the store says that it has no such accessor or lease, and not something else of the question."""
+    return any(word in _errors(reply) for word in ("invalid accessor", "invalid lease"))
 
 
 def _hint(reply: Reply) -> str:

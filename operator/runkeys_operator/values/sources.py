@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from runkeys import sealing
@@ -15,6 +15,7 @@ from runkeys._text.times import to_seconds
 from runkeys._text.words import kubectl, shell
 from runkeys.api import SecretKeySelector
 from runkeys.planning.access import subject_of
+from runkeys.planning.leases import leased
 from runkeys.planning.refusal import Reason, Refusal, listed
 from runkeys.planning.requirements import (
     PodIdentity,
@@ -29,9 +30,10 @@ from runkeys.sealing.parameter import read_parameter
 from runkeys_operator.errors import ApiError, Forbidden, NotFound
 from runkeys_operator.kube import SECRETS, Kube
 from runkeys_operator.values.keys import Keys, KeysError
+from runkeys_operator.values.leases import key_of
 from runkeys_operator.values.refused import SourceRefusedError
 from runkeys_operator.values.stores import Stores
-from runkeys_operator.values.values import Values
+from runkeys_operator.values.values import Values, opened
 
 MAX_VALUE_BYTES = 120 * 1024
 """Linux starts no process with a variable of more than 128 KiB, name included."""
@@ -53,11 +55,16 @@ class Sources:
         self._username: str | None = None
 
     async def resolve(
-        self, namespace: str, references: Sequence[SecretReference], pod: PodIdentity | None
+        self,
+        namespace: str,
+        references: Sequence[SecretReference],
+        pod: PodIdentity | None,
+        lease: Callable[[], Awaitable[Values]] | None = None,
     ) -> Values:
         """The value of each variable and file, by its key in the attempt's Secret.
 
         :param pod: that the values are for. Without it no store is read.
+        :param lease: gives the values that need a lease, by their sources' keys. It is called when all others are read.
         :raises SourceRefusedError: for the first one that cannot be read.
         :raises ApiError: if the API server could not be asked.
         """
@@ -73,6 +80,11 @@ class Sources:
         if pod is not None:
             stored = await self._stores.read(list(read_by(references)), pod)
             had |= [*stored.items()]
+        if lease is not None:
+            for reference in _without(references, _is_leased):
+                await self._once(namespace, reference, found, had)
+            by_key = opened(await lease())
+            had |= {source: by_key[key_of(source)] for _, source in leased(references)}
         totals: Counter[str] = Counter()
         for reference in references:
             value = values[reference.key] = _fit(
@@ -137,7 +149,7 @@ class Sources:
         """Why some value cannot be read now, or None, as far as that can be said without a pod. Keeps no value."""
         try:
             await self._stores.check(list(read_by(references)))
-            await self.resolve(namespace, list(_without_stores(references)), None)
+            await self.resolve(namespace, list(_without(references, _is_stored)), None)
         except SourceRefusedError as error:
             return error.refusal
         return None
@@ -227,11 +239,21 @@ def _needs_pod(reference: SecretReference, source: StoreValue) -> Refusal:
     )
 
 
-def _without_stores(references: Sequence[SecretReference]) -> Iterator[SecretReference]:
-    """What can be resolved without a pod: of a template with parts in stores its other parts."""
+def _is_stored(reference: SecretReference) -> bool:
+    return isinstance(reference.source, StoreValue)
+
+
+def _is_leased(reference: SecretReference) -> bool:
+    return isinstance(reference.source, StoreValue) and reference.source.leased
+
+
+def _without(
+    references: Sequence[SecretReference], what: Callable[[SecretReference], bool]
+) -> Iterator[SecretReference]:
+    """All but those that ``what`` names: of a template with such parts its other parts."""
     for reference in references:
         parts = list(read_by([reference]))
-        here = [part for part in parts if not isinstance(part.source, StoreValue)]
+        here = [part for part in parts if not what(part)]
         if len(here) == len(parts):
             yield reference
         else:

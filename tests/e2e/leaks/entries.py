@@ -61,6 +61,18 @@ def awkward_characters(scene: Scene) -> Play:
 
 
 @entry()
+def in_a_template(scene: Scene) -> Play:
+    """Two forms of it are put together; only the result is delivered."""
+    value = scene.canary(source=True, handed=True).text
+    part = {"name": "part", "secretKeyRef": {"name": scene.name, "key": "token"}}
+    made_of = {"name": "token", "template": "https://user:{{ part | url }}@host/?again={{ part }}"}
+    scene.bind(value, secrets=[part, made_of])
+    scene.submit(command=takes_variable(f"https://user:{value}@host/?again={value}"))
+    yield
+    scene.ends("Succeeded")
+
+
+@entry()
 def on_start(scene: Scene) -> Play:
     command = takes_variable(scene.given().text, then="time.sleep(2)")
     scene.submit(command=command, task={"releasePolicy": "OnStart"})

@@ -98,15 +98,18 @@ def furnish(team: Team, bao: OpenBao, **changed: Any) -> StoreTeam:
     return found
 
 
-def open_tokens(team: Team, *accounts: str) -> None:
-    """Let the operator request tokens of accounts, as examples/store-role.yaml does."""
+def open_tokens(team: Team, *accounts: str, operator: str = "") -> None:
+    """Let the operator request tokens of accounts, as examples/store-role.yaml does.
+
+    :param operator: its namespace; empty: that of the team.
+    """
     rule = {
         "apiGroups": [""],
         "resources": ["serviceaccounts/token"],
         "resourceNames": list(accounts or (ACCOUNT,)),
         "verbs": ["create"],
     }
-    give(team, "runkeys-stores", f"system:serviceaccount:{team.namespace}:{RELEASE}", [rule])
+    give(team, "runkeys-stores", f"system:serviceaccount:{operator or team.namespace}:{RELEASE}", [rule])
 
 
 @pytest.fixture

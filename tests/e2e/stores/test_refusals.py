@@ -168,9 +168,10 @@ def test_a_store_whose_certificate_is_of_another_authority_is_not_believed(team:
         team.client.delete("secretstores", false)
 
 
-def test_a_lease_is_refused_until_leases_can_be_revoked(team: StoreTeam) -> None:
+def test_a_lease_of_a_store_without_a_revoker_is_refused(team: StoreTeam) -> None:
     entry = team.entry()
     team.client.create(binding_of(team, {"name": "token", "lease": entry["value"]}))
     team.make_store_run()
     message = stalled(team, "job", "LeasesUnavailable")
-    assert "is a lease, which this version of the operator does not revoke" in message
+    assert "has no spec.vault.revoker, so that the operator could revoke no lease" in message
+    assert team.jobs() == [], "nothing starts"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from runkeys.names import FINALIZER
 from runkeys.policies.operator import LABEL_RUNS
 from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, KubeClient, Object
@@ -195,6 +196,7 @@ def test_where_it_is_allowed_the_same_goes_through(new_team: TeamMaker) -> None:
     team, stolen, name = scene_of(new_team)
     make_job(pod={"serviceAccountName": "may-read-pods"})(stolen, team, name)
     make_job(template=admitted())(stolen, team, name)
+    patch_run({"metadata": {"finalizers": [FINALIZER]}})(stolen, team, name)
     enforce(team, "privileged")
     for path in BEYOND:
         make_job(template=template(path))(stolen, team, name)

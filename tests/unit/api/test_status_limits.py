@@ -39,6 +39,12 @@ FIXED = {
     "AttemptStatus.outcome": "one of six",
     "AttemptStatus.release_policy": "one of two",
     "AttemptStatus.exposures": "one",
+    "AttemptStatus.leases": "as many as are opened, see planning/leases.py",
+    "LeaseStatus.store": "as in the binding, which has the same limit",
+    "LeaseStatus.role": "as in the binding, which has the same limit",
+    "LeaseStatus.accessor": "one that is longer is not used",
+    "LeaseStatus.paths": "a task that needs more is refused",
+    "LeaseStatus.ids": "one for each path; one that is longer is not used",
     "SealedDelivery.request": "given by the API server",
     "SecretBindingStatus.conditions": "one of each type",
     "SecretBindingStatus.secrets": "of 512 entries at most",
@@ -52,9 +58,16 @@ FIXED = {
 def models(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
     yield kind
     for field in kind.model_fields.values():
-        for part in (field.annotation, *get_args(field.annotation)):
+        for part in parts(field.annotation):
             if isinstance(part, type) and issubclass(part, BaseModel):
                 yield from models(part)
+
+
+def parts(annotation: Any) -> Iterator[Any]:
+    """A type and those that it is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from parts(part)
 
 
 def limit(field: FieldInfo) -> int | None:

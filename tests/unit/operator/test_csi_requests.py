@@ -98,8 +98,10 @@ async def test_a_provider_is_told_the_pod_by_what_its_token_says(tmp_path: Path)
 
     async with provider(tmp_path, answer) as store:
         session = await opened(store)
+        assert await store.renew(session, 3600) == 600, "no longer than its token"
         found = await store.read(session, "prod/api")
         assert isinstance(await store.close(session), NotRevocable)
+        assert "cannot be revoked" in (await store.revoke(session, "", None)).why
     assert found.content == b"value"
     assert found.lease is None
     (request,) = asked

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from runkeys.api import SecretStore
 from runkeys.planning.actions import EnsureSecret
-from runkeys.planning.refusal import Reason
+from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import (
     PodIdentity,
     StoreValue,
     TaskRequirements,
-    lease_refusal,
+    reference_to,
     source_of,
     task_requirements,
 )
@@ -39,7 +39,7 @@ def test_an_entry_says_what_to_ask_which_store_for() -> None:
     assert [entry.source for entry in binding.spec.secrets] == ["value", "lease"]
 
 
-def test_a_task_with_a_value_of_a_store_can_start_and_one_with_a_lease_waits() -> None:
+def test_a_task_with_a_value_of_a_store_or_a_lease_can_start() -> None:
     run = make_run()
     value = make_binding(secrets=[{"name": "token", "value": PLACE}])
     found = task_requirements(run, 0, bound_to(value))
@@ -47,9 +47,20 @@ def test_a_task_with_a_value_of_a_store_can_start_and_one_with_a_lease_waits() -
     assert found.references[0].source == StoreValue("bao", "runner", "kv/data/a", "token")
 
     lease = make_binding(secrets=[{"name": "token", "lease": PLACE}])
-    (refusal,) = task_requirements(run, 0, bound_to(lease))  # type: ignore[misc]
-    assert (refusal.reason, refusal.permanent) == (Reason.LEASES_UNAVAILABLE, False)
-    assert refusal == lease_refusal(lease, lease.spec.secrets[0], "spec.tasks[0].secrets[0].secret")
+    found = task_requirements(run, 0, bound_to(lease))
+    assert isinstance(found, TaskRequirements)
+    assert found.references[0].source == StoreValue("bao", "runner", "kv/data/a", "token", leased=True)
+
+
+def test_what_is_no_run_has_no_lease() -> None:
+    lease = make_binding(
+        secrets=[{"name": "token", "lease": PLACE}, {"name": "url", "template": "x{{ token }}"}]
+    )
+    for entry in lease.spec.secrets:
+        refusal = reference_to("team-a", lease, entry, "here", leases=False)
+        assert isinstance(refusal, Refusal)
+        assert (refusal.reason, refusal.permanent) == (Reason.LEASES_UNAVAILABLE, False)
+        assert "entry 'token' of SecretBinding keys is a lease" in refusal.message
 
 
 def test_values_are_read_as_the_pod_that_was_created() -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from runkeys.api import WorkflowRun
-from runkeys.names import RECIPIENT_VOLUME, UNSEALER, run_uid_of
-from runkeys.planning import memory
+from runkeys.api import LeaseStatus, WorkflowRun, WorkflowRunStatus
+from runkeys.names import FINALIZER, RECIPIENT_VOLUME, UNSEALER, run_uid_of
+from runkeys.planning import leases, memory
 from runkeys.planning.actions import (
     Action,
     AnswerEmpty,
@@ -27,10 +27,13 @@ from runkeys.planning.actions import (
     Deliver,
     DenyRequest,
     Diagnose,
+    DropFinalizer,
     EnsureSecret,
+    LookForSecret,
     PatchStatus,
     PurgeInput,
     Refresh,
+    RevokeLeases,
 )
 from runkeys.planning.bindings import Bindings
 from runkeys.planning.memory import Memory
@@ -58,11 +61,53 @@ class AnswerLostError(Exception):
 
 
 @dataclass
+class Store:
+    """What a store promises: a login that is on record can be revoked, and what it created goes with it.
+
+    :ivar away: it answers nobody. :ivar stuck: it accepts revocations, and cannot carry them out yet.
+    :ivar live: credentials by accessor, with when they end by themselves.
+    :ivar delivered: by accessor, the uid of the Job whose pod was to be given the credential.
+    """
+
+    away: bool = False
+    stuck: bool = False
+    live: dict[str, datetime] = field(default_factory=dict)
+    revoked: set[str] = field(default_factory=set)
+    delivered: dict[str, str] = field(default_factory=dict)
+    logins: int = 0
+
+    def log_in(self) -> str:
+        self.logins += 1
+        return f"accessor-{self.logins}"
+
+    def create(self, accessor: str, until: datetime) -> None:
+        if accessor not in self.revoked:
+            self.live[accessor] = until
+
+    def revoke(self, accessor: str) -> None:
+        if self.away:
+            return
+        self.revoked.add(accessor)
+        if not self.stuck:
+            self.live.pop(accessor, None)
+
+    def has(self, accessor: str, now: datetime) -> bool:
+        return accessor in self.live and now < self.live[accessor]
+
+    def come_back(self) -> None:
+        """It works again, and carries out by itself what it has accepted."""
+        self.away = self.stuck = False
+        for accessor in self.revoked:
+            self.live.pop(accessor, None)
+
+
+@dataclass
 class World:
     """The run, what the cluster holds for it, and what the operator process remembers."""
 
     run: WorkflowRun = field(default_factory=make_run)
     bindings: Bindings = field(default_factory=lambda: bound_to(make_binding()))
+    restored: Bindings = field(default_factory=lambda: bound_to(make_binding()))
     source_there: bool = True
     support: SealedSupport = ANYWHERE
     seconds: float = 0.0
@@ -89,6 +134,10 @@ class World:
     """By the name of a Job, its pod as it was asked for."""
     outputs: dict[str, str] = field(default_factory=dict)
     """By the name of a task, what its container writes."""
+    holds: dict[str, str] = field(default_factory=dict)
+    """By the name of a Secret, or the uid of a request that was answered, the accessor of the lease in it."""
+    newest_lease: str = ""
+    store: Store = field(default_factory=Store)
     _uids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -112,7 +161,7 @@ class World:
     def _pass(self) -> None:
         self.fresh = False
         if not self.run_there:
-            for action in plan_deletion(self._observe()).actions:
+            for action in plan_deletion(self._observe(), self.now).actions:
                 self._do(action)
             return
         for _ in range(20 + 6 * len(self.run.spec.tasks)):
@@ -143,16 +192,62 @@ class World:
             self.fresh = True
             return
         assert self.fresh or not isinstance(action, CheckSources | CreateJob | EnsureSecret | Deliver)
-        if isinstance(action, EnsureSecret | Deliver) and action.intent is not None and self.source_there:
-            self._do(PatchStatus(action.intent))
+        if isinstance(action, EnsureSecret | Deliver) and self.source_there:
+            intent = action.intent
+            if action.leasing is not None:
+                intent = self._lease(action)
+                if intent is None:
+                    return
+            if intent is not None:
+                self._do(PatchStatus(intent))
         self.history.append(action)
         self._change(action)
-        if not isinstance(action, CheckSources | Diagnose) and self.lose_answer_in is not None:
+        if not isinstance(action, CheckSources | Diagnose):
+            self._answered()
+        self._learn(action)
+
+    def _answered(self) -> None:
+        if self.lose_answer_in is not None:
             self.lose_answer_in -= 1
             if self.lose_answer_in < 0:
                 self.lose_answer_in = None
                 raise AnswerLostError
-        self._learn(action)
+
+    def _lease(self, action: EnsureSecret | Deliver) -> WorkflowRunStatus | None:
+        """What the operator does before it delivers values with a lease; None: the store did not let it."""
+        assert action.leasing is not None
+        assert action.leasing.record is not None
+        if self.store.away:
+            found = Refusal(Reason.SOURCE_UNAVAILABLE, SOURCE_FIELD, "away", permanent=False)
+            self.memory = memory.values_refused(self.memory, action.task, self.now, found)
+            return None
+        accessor = self.store.log_in()
+        self._answered()
+        until = later(self.seconds + action.leasing.seconds)
+        lease = LeaseStatus(store="bao", role="r", accessor=accessor, paths=["db/creds/a"], expires=until)
+        uid = action.leasing.job_uid
+        self._do(PatchStatus(leases.with_leases(action.leasing.record, uid, [lease])))
+        if FINALIZER not in self.run.metadata.finalizers:
+            self._finalizers(FINALIZER)
+            self._answered()
+        recorded = [item.accessor for item in self._leases() if item.open]
+        assert accessor in recorded, "something is leased with a login that is not on record"
+        self.store.create(accessor, until)
+        self._answered()
+        assert action.intent is not None
+        lease = lease.model_copy(update={"ids": [f"id-{accessor}"]})
+        self.store.delivered[accessor] = uid
+        self.newest_lease = accessor
+        return leases.with_leases(action.intent, uid, [lease])
+
+    def _leases(self) -> list[LeaseStatus]:
+        return [
+            lease for task in self.run.status.tasks for item in task.attempts for lease in item.leases or ()
+        ]
+
+    def _finalizers(self, *finalizers: str) -> None:
+        metadata = self.run.metadata.model_copy(update={"finalizers": list(finalizers)})
+        self.run = self.run.model_copy(update={"metadata": metadata})
 
     def _change(self, action: Action) -> None:
         match action:
@@ -186,12 +281,15 @@ class World:
                 # the garbage collector takes a Secret whose owner is not there
                 if self.source_there and job is not None and job.uid == job_uid:
                     assert not job.sealed, "a Secret for a pod that is delivered to sealed"
+                    if name not in self.secrets:
+                        self.holds[name] = self.newest_lease
                     self.secrets.add(name)
             case Deliver(request=request) if self.source_there:
                 # as the API server does: a request is answered once, and one that is gone never
                 asked = self.requests[request.uid]
                 if not asked.state and not asked.gone:
                     self.answered.append(request.uid)
+                    self.holds[request.uid] = self.newest_lease
                     self.requests[request.uid] = replace(asked, state="Issued", at=self.now)
             case AnswerEmpty(request):
                 asked = self.requests[request.uid]
@@ -209,12 +307,19 @@ class World:
                 self.requests[request.uid] = replace(self.requests[request.uid], gone=True)
             case DeleteSecret(name):
                 self.secrets.discard(name)
+            case RevokeLeases(_, _, revoked):
+                for lease in revoked:
+                    self.store.revoke(lease.accessor)
+            case DropFinalizer():
+                self._finalizers()
+                if self.run.metadata.deletion_timestamp is not None:
+                    self._collect()
             case DeleteRun():
                 self.delete_run()
             case PurgeInput():
                 spec = self.run.spec.model_copy(update={"sealed_input": {}})
                 self.run = self.run.model_copy(update={"spec": spec})
-            case CheckSources() | Deliver() | Diagnose() | Refresh():
+            case CheckSources() | Deliver() | Diagnose() | LookForSecret() | Refresh():
                 pass
 
     def _learn(self, action: Action) -> None:
@@ -235,11 +340,25 @@ class World:
                 self.fresh = self.fresh and isinstance(action, EnsureSecret)
             case EnsureSecret(_, _, job_uid, _, _, intent):
                 self.memory = memory.secret_created(known, job_uid, now, certain=intent is not None)
+                if action.leasing is not None and self.holds.get(action.name) != self.newest_lease:
+                    self.memory = memory.secret_void(self.memory, job_uid)
                 self.fresh = False
             case Deliver():
                 self.fresh = False
             case DeleteSecret(_, job_uid):
                 self.memory = memory.secret_gone(known, job_uid, now)
+            case LookForSecret(name, job_uid) if name in self.secrets:
+                self.memory = memory.secret_created(known, job_uid, now, certain=False)
+                self.fresh = False
+            case LookForSecret(_, job_uid):
+                self.memory = memory.secret_absent(known, job_uid, now)
+            case RevokeLeases(_, _, revoked):
+                for lease in revoked:
+                    if self.store.has(lease.accessor, now) or self.store.away:
+                        known = memory.lease_pending(known, "bao", lease.accessor, now, "away")
+                    else:
+                        known = memory.lease_revoked(known, "bao", lease.accessor, now)
+                self.memory = known
             case Diagnose(task):
                 self.memory = memory.diagnosed(known, task, now, None)
             case PatchStatus():
@@ -469,10 +588,14 @@ class World:
             self.remove_job(name)
 
     def delete_run(self) -> None:
-        """The run is deleted, and the garbage collector follows."""
-        self.run_there = False
+        """The run is deleted, and the garbage collector follows; with a finalizer once that is gone."""
         metadata = self.run.metadata.model_copy(update={"deletion_timestamp": self.now})
         self.run = self.run.model_copy(update={"metadata": metadata})
+        if not metadata.finalizers:
+            self._collect()
+
+    def _collect(self) -> None:
+        self.run_there = False
         self.remove_jobs()
 
     def suspend(self, *, on: bool = True) -> None:
@@ -491,7 +614,7 @@ class World:
 
     def restore_bindings(self) -> None:
         """The binding is there again."""
-        self.bindings = bound_to(make_binding())
+        self.bindings = self.restored
 
     def tick(self, seconds: float) -> None:
         """Time passes."""
@@ -500,6 +623,7 @@ class World:
     def bring_to_end(self) -> None:
         """Everybody does what is theirs to do, for long enough."""
         self.source_there = True
+        self.store.come_back()
         self.lose_answer_in = None
         self.suspend(on=False)
         self.suspend_jobs(on=False)

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from runkeys.api import WorkflowRun
-from runkeys.planning.actions import Action, DeleteSecret, PatchStatus, Plan, Refresh
+from runkeys.planning.actions import Action, DeleteSecret, DropFinalizer, PatchStatus, Plan, Refresh
 from runkeys.planning.defect import plan_after_defect
+from runkeys.planning.leases import pending
 from runkeys.planning.memory import Memory, note_staleness, was_refused
 from runkeys.planning.observation import JobState, JobView, Observation, job_uid_of
 from runkeys.planning.plan import plan, plan_deletion
@@ -127,6 +128,8 @@ class RunController:
         if key is not None:
             over = deleted or _has_ended(raw.get("status") or {})
             (metrics.ended if over else metrics.bound).note(uid)
+            if over:
+                metrics.leased.note(uid)
             self._queue.add(key, urgency=Urgency.PODS)
 
     def on_job_event(self, event: Json) -> None:
@@ -249,7 +252,7 @@ class RunController:
         obs = self._observer.remembered(key, last)
         for _ in range(_MOST_STEPS):
             if obs.run.metadata.deletion_timestamp is not None:
-                step = plan_deletion(obs)
+                step = plan_deletion(obs, self._now())
             else:
                 step = plan_after_defect(obs, self._now(), what_happened(error))
             if not step.actions or (only_release and step.status is not None):
@@ -314,7 +317,11 @@ class RunController:
     async def _run_is_gone(self, key: Key, last: Record) -> None:
         """The run is gone: delete what it had, without waiting for Kubernetes to collect it."""
         obs = self._observer.remembered(key, last)
-        await self._apply(key, plan_deletion(obs).actions, obs)
+        actions = plan_deletion(obs, self._now()).actions
+        # Nothing is left to write to.
+        await self._apply(
+            key, [item for item in actions if not isinstance(item, PatchStatus | DropFinalizer)], obs
+        )
         self._forget(key)
 
     async def _clean_up(self, key: Key, jobs: Iterable[JobView]) -> None:
@@ -325,7 +332,7 @@ class RunController:
         names = ", ".join(sorted(job.name for job in left))
         log.warning("deleted, because its run no longer exists: %s", names, extra={"run": str(key)})
         obs = self._observer.left_behind(key, left)
-        async for _ in self._applier.apply(plan_deletion(obs).actions, obs):
+        async for _ in self._applier.apply(plan_deletion(obs, self._now()).actions, obs):
             pass
 
     async def _report_unreadable(self, key: Key, error: UnreadableError) -> None:
@@ -348,6 +355,8 @@ class RunController:
         last = self._last.pop(key, None)
         metrics.live.set(key, 0)
         metrics.overdue.set(key, 0)
+        metrics.leases.set(key, 0)
+        metrics.pending.set(key, 0)
         self._requests.forget(pod.uid for pod in self._owned.pods.of(key))
         self._owned.forget(key)
         self._unread.discard(key)
@@ -358,7 +367,10 @@ class RunController:
                 del self._users[binding]
 
     def _remember(self, key: Key, obs: Observation) -> None:
-        metrics.live.set(key, obs.run.status.live)
+        status = obs.run.status
+        metrics.live.set(key, status.live - status.leased)
+        metrics.leases.set(key, status.leased)
+        metrics.pending.set(key, pending(obs))
         metrics.overdue.set(key, sum(bool(secret.held_by) for secret in obs.memory.secrets.values()))
         record = self._last.get(key)
         if record is None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from runkeys.api import WorkflowRun
-from runkeys.names import LAST_APPLIED
+from runkeys.api import WorkflowRun, WorkflowRunStatus
+from runkeys.names import FINALIZER, LAST_APPLIED
 from runkeys.planning import memory
 from runkeys.planning.actions import (
     Action,
@@ -25,10 +25,13 @@ from runkeys.planning.actions import (
     Deliver,
     DenyRequest,
     Diagnose,
+    DropFinalizer,
     EnsureSecret,
+    LookForSecret,
     PatchStatus,
     PurgeInput,
     Refresh,
+    RevokeLeases,
 )
 from runkeys.planning.memory import Memory
 from runkeys.planning.observation import JobView, Observation, RequestView
@@ -37,6 +40,7 @@ from runkeys.planning.requirements import SecretReference, TaskRequirements, tas
 from runkeys_operator.checks.access_review import Authorizer
 from runkeys_operator.checks.policies import PolicyCheck
 from runkeys_operator.controllers.certificates import CertificateRequests
+from runkeys_operator.controllers.runs import leasing
 from runkeys_operator.controllers.runs.cache import Cache
 from runkeys_operator.controllers.runs.diagnose import why_no_pod
 from runkeys_operator.controllers.runs.log_lines import about, attempt_of, is_missed, log_tasks, reason_of
@@ -47,6 +51,7 @@ from runkeys_operator.kube.events import announce
 from runkeys_operator.process import metrics
 from runkeys_operator.values import Values
 from runkeys_operator.values.delivery import create_secret
+from runkeys_operator.values.leases import Leases
 from runkeys_operator.values.refused import SourceRefusedError
 from runkeys_operator.values.sources import Sources
 
@@ -68,10 +73,13 @@ OneAtATime = (
     | Deliver
     | DenyRequest
     | Diagnose
+    | DropFinalizer
     | EnsureSecret
+    | LookForSecret
     | PatchStatus
     | PurgeInput
     | Refresh
+    | RevokeLeases
 )
 
 
@@ -94,6 +102,7 @@ class Executor:
         self,
         kube: Kube,
         sources: Sources,
+        leases: Leases,
         jobs: Cache[JobView],
         policy_check: PolicyCheck,
         requests: CertificateRequests,
@@ -104,6 +113,7 @@ class Executor:
         self._requests = requests
         self._jobs = jobs
         self._sources = sources
+        self._leases = leases
         self._authorizer = Authorizer(kube)
         self._now = clock
 
@@ -135,6 +145,20 @@ class Executor:
                 raise failed
 
     async def _apply(self, action: OneAtATime, obs: Observation) -> Observation:
+        try:
+            return await self._carry_out(action, obs)
+        except Forbidden as error:
+            # A namespace that is deleted may have lost the operator's role already. Then it takes all this away itself,
+            # and only the lease is left, which is revoked in the store.
+            if FINALIZER not in obs.run.metadata.finalizers or obs.run.metadata.deletion_timestamp is None:
+                raise
+            left = _left_to_others(action, obs)
+            if left is None:
+                raise
+            log.warning("left to the namespace's deletion: %s", error, extra={"run": obs.run.key})
+            return left
+
+    async def _carry_out(self, action: OneAtATime, obs: Observation) -> Observation:
         match action:
             case Refresh():
                 return obs  # the controller does it
@@ -144,6 +168,12 @@ class Executor:
                 return await self._ensure_secret(action, obs)
             case Deliver():
                 return await self._deliver(action, obs)
+            case LookForSecret():
+                return await self._look_for_secret(action, obs)
+            case RevokeLeases():
+                return await leasing.revoke(self._leases, action, obs, self._now)
+            case DropFinalizer():
+                return await leasing.drop_finalizer(self._kube, obs)
             case AnswerEmpty():
                 answered = await self._requests.answer_empty(action.request, self._now())
                 return self._with_requests(obs, answered)
@@ -196,17 +226,23 @@ class Executor:
 
     async def _ensure_secret(self, action: EnsureSecret, obs: Observation) -> Observation:
         namespace = obs.run.metadata.namespace
-        values = await self._values(action, obs)
+        obs, values, intent = await self._values(action, obs)
         if isinstance(values, Refusal):
             return self._values_refused(action.task, values, obs)
-        if action.intent is not None:
-            obs = await self._patch_status(PatchStatus(action.intent), obs)
+        if intent is not None:
+            obs = await self._patch_status(PatchStatus(intent), obs)
         asked = self._now()
         try:
             await create_secret(self._kube, namespace, action.manifest, values)
         except AlreadyExists:
             # Only the operator creates Secrets of such a name: an earlier request arrived, but its answer did not.
-            return _made(obs, action.job_uid, asked, certain=False)
+            obs = _made(obs, action.job_uid, asked, certain=False)
+            # What it leased was revoked when the Secret was not there yet.
+            return (
+                obs
+                if action.leasing is None
+                else _remember(obs, memory.secret_void(obs.memory, action.job_uid))
+            )
         except (Forbidden, Invalid) as error:
             return self._refused(action.task, _refusal(Reason.SECRET_REFUSED, "Secret", error), obs)
         metrics.bound.observe(action.job_uid, metrics.bound_to_secret_seconds)
@@ -216,25 +252,41 @@ class Executor:
         # Without an intent to write one was there: its request may have been sent, and may still be under way.
         return _made(obs, action.job_uid, asked, certain=action.intent is not None)
 
-    async def _values(self, action: EnsureSecret | Deliver, obs: Observation) -> Values | Refusal:
-        """The values of an attempt, or why it may not have them now."""
+    async def _look_for_secret(self, action: LookForSecret, obs: Observation) -> Observation:
+        asked = self._now()
+        if await self._kube.could_create(SECRETS, obs.run.metadata.namespace, dict(action.manifest)):
+            return _remember(obs, memory.secret_absent(obs.memory, action.job_uid, asked))
+        return _made(obs, action.job_uid, asked, certain=False)
+
+    async def _values(
+        self, action: EnsureSecret | Deliver, obs: Observation
+    ) -> tuple[Observation, Values | Refusal, WorkflowRunStatus | None]:
+        """The values of an attempt, or why it may not have them now; and the status to write before it has them."""
         missing_policies, denied = await asyncio.gather(
             self._policy_check.refusal(), self._authorizer.refusal(obs.run, action.references, obs.bindings)
         )
         denied = missing_policies or self._not_admitted(action.references, obs) or denied
         if denied is not None:
-            return denied
+            return obs, denied, None
+        namespace, opening = obs.run.metadata.namespace, None
+        if action.leasing is not None:
+            opening = leasing.Opening(
+                *(self._kube, self._leases, self._patch_status, self._now, action, action.leasing, obs)
+            )
         try:
-            return await self._sources.resolve(obs.run.metadata.namespace, action.references, action.pod)
+            values = await self._sources.resolve(namespace, action.references, action.pod, opening)
         except SourceRefusedError as error:
-            return error.refusal
+            return obs if opening is None else opening.obs, error.refusal, None
+        if opening is None:
+            return obs, values, action.intent
+        return opening.obs, values, opening.intent()
 
     async def _deliver(self, action: Deliver, obs: Observation) -> Observation:
-        values = await self._values(action, obs)
+        obs, values, intent = await self._values(action, obs)
         if isinstance(values, Refusal):
             return self._values_refused(action.task, values, obs)
-        if action.intent is not None:
-            obs = await self._patch_status(PatchStatus(action.intent), obs)
+        if intent is not None:
+            obs = await self._patch_status(PatchStatus(intent), obs)
         answered = await self._requests.answer(action.request, values, self._now())
         if answered.state == "Issued":
             log.info("delivered sealed", extra=about(obs, action.job_name))
@@ -418,6 +470,22 @@ class Executor:
             )
         gone = metadata.model_copy(update={"deletion_timestamp": self._now()})
         return replace(obs, run=obs.run.model_copy(update={"metadata": gone}))
+
+
+def _left_to_others(action: OneAtATime, obs: Observation) -> Observation | None:
+    """What is known when the deletion of something is left to others; None if the action is no deletion."""
+    match action:
+        case DeleteSecret():
+            at = obs.run.metadata.deletion_timestamp or obs.run.metadata.creation_timestamp
+            if at is None:
+                return None
+            return _remember(obs, memory.secret_held(obs.memory, action.job_uid, at, ("namespace",)))
+        case DeleteJob():
+            return replace(obs, jobs={name: job for name, job in obs.jobs.items() if job.uid != action.uid})
+        case DeleteRequest():
+            others = tuple(item for item in obs.requests if item.uid != action.request.uid)
+            return replace(obs, requests=others)
+    return None
 
 
 def _task_of(action: CheckSources, obs: Observation) -> str:
