@@ -28,6 +28,8 @@ from testing.cluster.node_layout import process_birth
 
 # A network for documentation (RFC 5737), as for the provider ``node``, which has another one.
 ADDRESSES = "base=203.0.113.0/24,size=26"
+# As many processes as a cluster's containers count as, when the machine is busy.
+SHARE = 16
 MODULES = Path("/lib/modules")
 TOOLS = {"dockerd": "docker.io", "docker": "docker.io", "runc": "runc", "unshare": "util-linux"}
 # containerd's sockets are below the daemon's folder, and this is what fits into a Unix socket's address.
@@ -155,6 +157,7 @@ class Daemon:
         _check_machine(self.state)
         shutil.rmtree(self.state / "run", ignore_errors=True)
         (self.state / "docker.pid").unlink(missing_ok=True)
+        self._share_processors()
         self.state.chmod(0o700)
         with self.log.open("wb") as log:
             launched = subprocess.Popen(
@@ -174,6 +177,18 @@ class Daemon:
         self._record.write_text(json.dumps(record))
         # From here on any process that ends it finds it by its process number.
         launched.returncode = 0
+
+    def _share_processors(self) -> None:
+        """Let all containers together count as many processes. By default they have what a single one has."""
+        root = Path("/sys/fs/cgroup")
+        if (root / "cgroup.controllers").exists():
+            folder, file, share = root / self.cgroup, "cpu.weight", 100 * SHARE
+        else:
+            folder, file, share = root / "cpu" / self.cgroup, "cpu.shares", 1024 * SHARE
+        folder.mkdir(exist_ok=True)
+        # Where the machine does not divide its processors there is no such file.
+        with contextlib.suppress(OSError):
+            (folder / file).write_text(str(share))
 
     def command(self) -> list[str]:
         """Return the command line, which makes namespaces for the daemon and everything that it starts.

@@ -31,6 +31,7 @@ RELEASED_IMAGE = (
 # Names of clusters that end with a test run begin so.
 OF_A_RUN = "t-"
 _ETCD_PORT = 2379
+_STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 _LOGS = "/var/log/kubernetes"
 
 
@@ -74,6 +75,7 @@ class KindCluster(Cluster):
             (cluster.scratch / "logs").mkdir(parents=True, exist_ok=True)
             cluster.scratch.chmod(0o700)
             (cluster.scratch / "audit-policy.json").write_text(json.dumps(policy()))
+            write_patches(cluster.scratch / "patches")
             config = cluster.scratch / "kind.json"
             config.write_text(json.dumps(configuration(cluster.scratch, from_source=from_source)))
             cluster._pytest_kind(kind_image.node_image(engine) if from_source else image).create(config)
@@ -196,7 +198,8 @@ def configuration(scratch: Path, *, from_source: bool) -> dict[str, Any]:
         "etcd-compaction-interval": "0",
         "enable-admission-plugins": "NodeRestriction,OwnerReferencesPermissionEnforcement",
     }
-    brisk = dict(flag.removeprefix("--").split("=", 1) for flag in BRISK)
+    # On a busy machine a lease is lost by load alone.
+    brisk = {"leader-elect": "false"} | dict(flag.removeprefix("--").split("=", 1) for flag in BRISK)
     controllers = brisk | {"node-cidr-mask-size": kind_image.POD_NETWORK.rpartition("/")[2]}
     etcd = {"quota-backend-bytes": "8589934592", "unsafe-no-fsync": "true"}
     cluster = {
@@ -209,6 +212,12 @@ def configuration(scratch: Path, *, from_source: bool) -> dict[str, Any]:
         "controllerManager": {"extraArgs": _arguments(controllers)},
         "etcd": {"local": {"extraArgs": _arguments(etcd)}},
         "scheduler": {"extraArgs": _arguments(brisk)},
+    }
+    # The files of `write_patches`.
+    init = {
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "InitConfiguration",
+        "patches": {"directory": "/etc/runkeys/patches"},
     }
     kubelet: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -229,10 +238,19 @@ def configuration(scratch: Path, *, from_source: bool) -> dict[str, Any]:
             {"hostPath": str(scratch / "logs"), "containerPath": _LOGS},
         ],
         "extraPortMappings": [{"containerPort": _ETCD_PORT, "listenAddress": "127.0.0.1"}],
-        "kubeadmConfigPatches": [json.dumps(cluster), json.dumps(kubelet)],
+        "kubeadmConfigPatches": [json.dumps(patch) for patch in (cluster, init, kubelet)],
     }
     config = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": [node]}
     return config | ({"networking": {"disableDefaultCNI": True}} if from_source else {})
+
+
+def write_patches(folder: Path) -> None:
+    """Write kubeadm's patches: on a busy machine the kubelet would restart the control plane by load alone."""
+    folder.mkdir(exist_ok=True)
+    patient = {probe: {"failureThreshold": 1000} for probe in ("livenessProbe", "startupProbe")}
+    for name in _STATIC_PODS:
+        container = {"name": name, **patient}
+        (folder / f"{name}.json").write_text(json.dumps({"spec": {"containers": [container]}}))
 
 
 def _arguments(flags: dict[str, str]) -> list[dict[str, str]]:

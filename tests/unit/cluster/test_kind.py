@@ -92,3 +92,16 @@ def test_the_pod_network_is_as_large_as_what_the_node_is_given(tmp_path: Path) -
     cluster = patches(kind.configuration(tmp_path, from_source=True))["ClusterConfiguration"]
     arguments = {a["name"]: a["value"] for a in cluster["controllerManager"]["extraArgs"]}
     assert kind_image.POD_NETWORK.endswith("/" + arguments["node-cidr-mask-size"])
+
+
+def test_load_alone_restarts_no_part_of_the_control_plane(tmp_path: Path) -> None:
+    config = patches(kind.configuration(tmp_path, from_source=True))
+    assert config["InitConfiguration"]["patches"]["directory"] == "/etc/runkeys/patches"
+    kind.write_patches(tmp_path / "patches")
+    for file in (tmp_path / "patches").iterdir():
+        (container,) = json.loads(file.read_text())["spec"]["containers"]
+        assert container["name"] == file.stem
+        assert container["livenessProbe"]["failureThreshold"] >= 1000
+    for part in ("controllerManager", "scheduler"):
+        arguments = config["ClusterConfiguration"][part]["extraArgs"]
+        assert {"name": "leader-elect", "value": "false"} in arguments
