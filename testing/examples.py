@@ -88,6 +88,17 @@ def stores(namespace: str, account: str, found: Object) -> list[Object]:
     return [store, role, bound, runner, binding, run]
 
 
+def cloud_store(namespace: str, account: str, operator_namespace: str) -> list[Object]:
+    """Return the objects of examples/cloud-stores for AWS, with those that it shares with examples/stores."""
+    found = [*_load("stores/account.yaml", namespace), *_load("store-role.yaml", namespace)]
+    found[-1]["subjects"][0] |= {"name": account, "namespace": operator_namespace}
+    [store] = _load("cloud-stores/aws-store.yaml", namespace)
+    del store["metadata"]["namespace"]
+    [run] = _load("stores/run.yaml", namespace)
+    run["spec"]["tasks"][0]["template"]["spec"]["containers"][0]["image"] = TASK_IMAGE
+    return [store, *found, *_load("cloud-stores/binding.yaml", namespace), run]
+
+
 def database_user(namespace: str, place: Mapping[str, str]) -> list[Object]:
     """Return the objects of examples/stores/database-user.yaml.
 

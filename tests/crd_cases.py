@@ -127,6 +127,23 @@ STORE: Object = {
     },
 }
 
+CSI_STORE: Object = {
+    "apiVersion": "runkeys.dev/v1alpha1",
+    "kind": "SecretStore",
+    "metadata": {"name": "good"},
+    "spec": {
+        "csi": {
+            "provider": "aws",
+            "audience": "sts.amazonaws.com",
+            "parameters": {
+                "region": "eu-central-1",
+                "objects": '- objectName: "{{ path }}"\n  objectType: secretsmanager\n  a: {b: {c: "{{role}}"}}\n',
+            },
+        },
+        "namespaces": {},
+    },
+}
+
 TASK_NAME = "a task name may hold lower-case letters, digits and hyphens"
 ENV_NAME = "a variable name may hold letters, digits and underscores, and may not begin with a digit"
 ENV_TAKEN = (
@@ -324,6 +341,19 @@ BAD_REVEALS: list[tuple[str, Any, str]] = [
 ]
 
 
+ONE_KIND = "a SecretStore has exactly one kind: give vault or csi"
+PROVIDER = "a provider's name has lower-case letters, digits and '-', with a letter or digit at the ends"
+PLACES = "parameters can only have {{ path }} and {{ role }}"
+NO_PLACE = "one of the parameters must have {{ path }}, or all entries would read the same"
+POD_PARAMETERS = "parameters of csi.storage.k8s.io/ say for which pod the provider reads"
+
+
+def _csi(**changed: Any) -> Object:
+    """The spec of a store that a provider reads, changed."""
+    csi = {**CSI_STORE["spec"]["csi"], **changed}
+    return {"csi": {key: value for key, value in csi.items() if value is not None}, "namespaces": {}}
+
+
 _KEY_IN_BUNDLE = f"-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n{CANARY}"
 BAD_STORES: list[tuple[str, Any, str]] = [
     ("spec.vault.address", f"http://{CANARY}", f"spec.vault.address: Forbidden: {ADDRESS}"),
@@ -343,6 +373,23 @@ BAD_STORES: list[tuple[str, Any, str]] = [
     ("spec.vault.revoker.role", f"{CANARY}/", f"spec.vault.revoker.role: Forbidden: {STORE_ROLE}"),
     ("spec.namespaces", None, "spec.namespaces: Required value"),
     ("spec.vault.token", CANARY, 'unknown field "spec.vault.token"'),
+    ("spec.csi", CSI_STORE["spec"]["csi"], f"spec: Forbidden: {ONE_KIND}"),
+    ("spec", {"namespaces": {}}, f"spec: Forbidden: {ONE_KIND}"),
+    ("spec", _csi(provider=f"{CANARY}/.."), f"spec.csi.provider: Forbidden: {PROVIDER}"),
+    ("spec", _csi(audience=f"{CANARY} x"), f"spec.csi.audience: Forbidden: {AUDIENCE}"),
+    ("spec", _csi(audience="kubernetes.default.svc"), f"spec.csi.audience: Forbidden: {OWN_AUDIENCE}"),
+    ("spec", _csi(audience=None), "spec.csi.audience: Required value"),
+    (
+        "spec",
+        _csi(parameters={"objects": f"{CANARY} {{{{ pth }}}}"}),
+        f"spec.csi.parameters: Forbidden: {PLACES}",
+    ),
+    ("spec", _csi(parameters={"objects": CANARY}), f"spec.csi.parameters: Forbidden: {NO_PLACE}"),
+    (
+        "spec",
+        _csi(parameters={"objects": "{{ path }}", "csi.storage.k8s.io/pod.name": CANARY}),
+        f"spec.csi.parameters: Forbidden: {POD_PARAMETERS}",
+    ),
 ]
 
 

@@ -202,6 +202,12 @@ def _option(*names: str, envvar: str = "", **settings: Any) -> Callable[[Command
     help="Read SecretStores with this audience. Can be given several times. Default: no SecretStore is read.",
 )
 @_option(
+    "--store-providers",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Folder with the sockets of providers of the Secrets Store CSI driver: NAME/NAME.sock. Unset: there are none.",
+)
+@_option(
     "--store-tokens",
     type=click.Path(path_type=Path),
     help="Folder with the operator's own tokens, one for each audience of a SecretStore, with which it revokes leases."

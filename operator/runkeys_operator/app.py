@@ -125,7 +125,7 @@ async def serve(options: Options, make_manager: MakeManager) -> None:
                     kube, namespaces, options.operator_namespace, policy_set=for_pods(support)
                 )
             audiences = await preflight.store_audiences(kube, options.store_audiences)
-            stores = Stores(kube, audiences, options.store_tokens)
+            stores = Stores(kube, audiences, tokens=options.store_tokens, providers=options.store_providers)
             ends.push_async_callback(stores.close)
             manager = make_manager(
                 kube, queue, namespaces, keys, policy_check, support, pod_policy_check, stores

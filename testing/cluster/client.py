@@ -29,7 +29,11 @@ _PATCHES = {
 
 
 # Admission policies know a new kind only some seconds after its CRD. Until then the API server refuses it and says so.
-_NEW_KIND = b"There can be a delay between when CustomResourceDefinitions are created"
+# So it does for a moment with everything that a policy is asked about whose parameters are of that kind.
+_NEW_KIND = (
+    b"There can be a delay between when CustomResourceDefinitions are created",
+    b"not yet synced to use for admission",
+)
 _NEW_KIND_SECONDS = 60
 PATIENCE = 180.0
 """Longest wait, in seconds, for an event that takes moments on an idle machine. No test depends on the duration."""
@@ -133,7 +137,8 @@ class KubeClient:
         while True:
             response = self._send(method, path, query, body, content_type, timeout)
             data = response.data
-            if response.status != 503 or _NEW_KIND not in data or time.monotonic() > until:
+            too_new = response.status >= 400 and any(words in data for words in _NEW_KIND)
+            if not too_new or time.monotonic() > until:
                 break
             time.sleep(0.2)
         if response.status >= 400:

@@ -6,11 +6,13 @@ import base64
 import http.client
 import json
 import socket
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 _EVERYTHING = b"\x00"
 
@@ -82,6 +84,9 @@ class GatewayReader(EtcdReader):
         self.path = path
         self.timeout = timeout
 
+    def _connect(self) -> http.client.HTTPConnection:
+        return _Connection(self.path, self.timeout)
+
     def _range(self, start: bytes, end: bytes, keys_only: bool, revision: int) -> dict[str, Any]:
         request = {
             "key": _encode(start),
@@ -89,7 +94,7 @@ class GatewayReader(EtcdReader):
             "keys_only": keys_only,
             "revision": str(revision),
         }
-        with _Connection(self.path, self.timeout) as connection:
+        with closing(self._connect()) as connection:
             connection.request("POST", "/v3/kv/range", json.dumps(request).encode())
             response = connection.getresponse()
             answer: dict[str, Any] = json.loads(response.read())
@@ -100,7 +105,7 @@ class GatewayReader(EtcdReader):
     def _history(self, since: int) -> Iterator[dict[str, Any]]:
         everything = {"key": _encode(_EVERYTHING), "range_end": _encode(_EVERYTHING)}
         create = {"create_request": {**everything, "start_revision": str(since)}}
-        with _Connection(self.path, self.timeout) as connection:
+        with closing(self._connect()) as connection:
             connection.request("POST", "/v3/watch", json.dumps(create).encode())
             response = connection.getresponse()
             while line := response.readline():
@@ -110,6 +115,19 @@ class GatewayReader(EtcdReader):
                 if compacted := int(answer["result"].get("compact_revision", 0)):
                     raise OSError(f"etcd has forgotten everything before revision {compacted}")
                 yield answer["result"]
+
+
+class TlsGatewayReader(GatewayReader):
+    """The same over TLS, at a port of this machine, with the certificates in a folder."""
+
+    def __init__(self, port: int, certificates: Path, timeout: float = 30) -> None:
+        super().__init__(certificates, timeout)
+        self.port = port
+
+    def _connect(self) -> http.client.HTTPConnection:
+        context = ssl.create_default_context(cafile=str(self.path / "ca.crt"))
+        context.load_cert_chain(self.path / "server.crt", self.path / "server.key")
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=self.timeout, context=context)
 
 
 class _Connection(http.client.HTTPConnection):
@@ -123,12 +141,6 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self.path))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _reached(response: dict[str, Any], last: int) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pytest_kind import KindCluster as PytestKindCluster
@@ -18,7 +19,7 @@ from testing.cluster import build, docker, images, kind_image
 from testing.cluster.audit import AuditLog, policy
 from testing.cluster.base import Cluster
 from testing.cluster.cache import Claim, cache_dir, claims_of
-from testing.cluster.etcd import EtcdReader
+from testing.cluster.etcd import EtcdReader, TlsGatewayReader
 from testing.cluster.node_config import BRISK
 
 IMAGE_VARIABLE = "RUNKEYS_KIND_NODE_IMAGE"
@@ -29,6 +30,7 @@ RELEASED_IMAGE = (
 )
 # Names of clusters that end with a test run begin so.
 OF_A_RUN = "t-"
+_ETCD_PORT = 2379
 _LOGS = "/var/log/kubernetes"
 
 
@@ -128,7 +130,17 @@ class KindCluster(Cluster):
 
     @cached_property
     def etcd(self) -> EtcdReader:
-        return _PodReader(self)
+        """Through a port that Docker publishes, with the certificate of etcd's own server."""
+        folder = self.scratch / "etcd-pki"
+        if not folder.exists():
+            with TemporaryDirectory(dir=self.scratch) as unfinished:
+                copy = Path(unfinished) / "etcd"
+                self.engine.run("cp", f"{self.node_name}:/etc/kubernetes/pki/etcd", copy)
+                # Another process may have done it meanwhile.
+                with contextlib.suppress(OSError):
+                    copy.rename(folder)
+        published = self.engine.run("port", self.node_name, f"{_ETCD_PORT}/tcp")
+        return TlsGatewayReader(int(published.split()[0].rpartition(":")[2]), folder)
 
     @property
     def audit(self) -> AuditLog:
@@ -216,6 +228,7 @@ def configuration(scratch: Path, *, from_source: bool) -> dict[str, Any]:
             {"hostPath": str(scratch), "containerPath": "/etc/runkeys", "readOnly": True},
             {"hostPath": str(scratch / "logs"), "containerPath": _LOGS},
         ],
+        "extraPortMappings": [{"containerPort": _ETCD_PORT, "listenAddress": "127.0.0.1"}],
         "kubeadmConfigPatches": [json.dumps(cluster), json.dumps(kubelet)],
     }
     config = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": [node]}
@@ -229,54 +242,3 @@ def _arguments(flags: dict[str, str]) -> list[dict[str, str]]:
 def _is_ready(node: dict[str, Any]) -> bool:
     conditions = node.get("status", {}).get("conditions", ())
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-
-
-class _PodReader(EtcdReader):
-    """Reads through the etcdctl in the etcd pod, whose JSON has the gateway's form."""
-
-    def __init__(self, cluster: KindCluster) -> None:
-        self._cluster = cluster
-        pki = "/etc/kubernetes/pki/etcd"
-        pod = f"etcd-runkeys-{cluster.name}-control-plane"
-        self._exec = (
-            *("exec", "--namespace=kube-system", pod, "--", "etcdctl", "--write-out=json"),
-            *(f"--cacert={pki}/ca.crt", f"--cert={pki}/server.crt", f"--key={pki}/server.key"),
-        )
-
-    def _range(self, start: bytes, end: bytes, keys_only: bool, revision: int) -> dict[str, Any]:
-        flags = [*(["--keys-only"] if keys_only else []), *([f"--rev={revision}"] if revision else [])]
-        printed = self._cluster.kubectl(*self._exec, "get", start.decode(), end.decode(), *flags, timeout=120)
-        answer: dict[str, Any] = json.loads(printed)
-        return answer
-
-    def _history(self, since: int) -> Iterator[dict[str, Any]]:
-        command: list[str | Path] = [
-            build.program("kubectl"),
-            *self._exec,
-            "watch",
-            f"--rev={since}",
-            "--prefix",
-            "",
-        ]
-        environment = self._cluster.environment()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as watching:
-            assert watching.stdout is not None
-            try:
-                for line in watching.stdout:
-                    yield as_gateway(json.loads(line))
-            finally:
-                watching.kill()
-
-
-def as_gateway(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return what etcdctl prints of a watch in the form of etcd's JSON gateway.
-
-    :raises OSError: etcd ended the watch.
-    """
-    if answer.get("CompactRevision") or answer.get("Canceled"):
-        raise OSError(f"etcd ended the watch: {answer}")
-    events = [
-        {"type": "DELETE" if event.get("type") == 1 else "PUT", "kv": event["kv"]}
-        for event in answer["Events"] or ()
-    ]
-    return {"header": answer["Header"], "events": events}

@@ -72,6 +72,7 @@ KNOWN = (
     ),
     *_table("argoproj.io/v1alpha1", {"Workflow": "workflows"}),
     *_table("tekton.dev/v1", {"TaskRun": "taskruns"}),
+    *_table("jobset.x-k8s.io/v1alpha2", {"JobSet": "jobsets"}),
     *_table("runkeys.dev/v1alpha1", {"SecretStore": "secretstores"}, False),
 )
 

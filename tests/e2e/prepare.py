@@ -11,6 +11,7 @@ from testing.cluster import build, images, providers
 from testing.cluster.__main__ import build_all
 from testing.cluster.base import ClusterError
 from testing.cluster.golang import GoMissing, build_module, module_folder
+from testing.stores.csi import SOURCE as CSI_PROVIDER
 from tests.e2e.gitops.test_definitions import DEFINITIONS, PINS
 from tests.e2e.gitops.test_kstatus import SOURCES as KSTATUS
 from tests.e2e.test_sealing_go import SOURCE as SEALING
@@ -23,7 +24,7 @@ def main() -> int:
     try:
         groups = providers.groups()
         build.ensure((*groups, *TOOLS), out=sys.stderr)
-        for source in (KSTATUS, SEALING):
+        for source in (KSTATUS, SEALING, CSI_PROVIDER):
             _say(f"Go program {source.name}")
             build_module(source)
         for module in DEFINITIONS:

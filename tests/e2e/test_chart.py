@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import tarfile
@@ -188,7 +189,7 @@ class TestRendered:
         assert [key for key in expected if difference(expected[key], installed[key]) is not None] == []
         pod = one(template(cluster), "Deployment")["spec"]["template"]["spec"]
         assert [item for item in pod["containers"][0]["args"] if "store" in item] == []
-        assert "volumes" not in pod
+        assert [item["name"] for item in pod["volumes"]] == ["store-tokens"]
         with pytest.raises(ClusterError, match=r"stores\.enabled needs stores\.audiences"):
             template(cluster, "--set=stores.enabled=true")
 
@@ -279,6 +280,39 @@ class TestRendered:
         }
         deployment = one(template(cluster, SEALED_DELIVERY, "--set=pods.enabled=true"), "Deployment")
         assert "--pods" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+
+    @pytest.mark.parametrize("cloud", ["aws", "azure", "google"])
+    def test_a_provider_gets_a_socket_and_nothing_of_the_operator(self, cluster: Cluster, cloud: str) -> None:
+        """`RUNKEYS_GOLDEN=write` writes what is compared, to be looked at."""
+        values = CHART.parents[1] / "examples" / "cloud-stores" / f"{cloud}-values.yaml"
+        pod = one(template(cluster, f"--values={values}"), "Deployment")["spec"]["template"]["spec"]
+        operator, provider = pod["containers"]
+        [path] = [item["mountPath"] for item in operator["volumeMounts"] if item["name"] == "token"]
+        assert path == "/var/run/secrets/kubernetes.io/serviceaccount"
+        assert not {"token", "store-tokens"} & {item["name"] for item in provider["volumeMounts"]}
+        assert "--store-providers=/var/run/runkeys/providers" in operator["args"]
+
+        kept = ("automountServiceAccountToken", "serviceAccountName", "securityContext", "volumes")
+        found = {key: pod[key] for key in kept}
+        found |= {"operator": {"volumeMounts": operator["volumeMounts"]}, "provider": provider}
+        golden = GOLDEN / f"provider-{cloud}.yaml"
+        if os.environ.get("RUNKEYS_GOLDEN") == "write":
+            golden.write_text(yaml.safe_dump(found))
+        assert found == yaml.safe_load(golden.read_text())
+
+    def test_providers_need_stores_and_without_them_the_pod_is_as_it_was(self, cluster: Cluster) -> None:
+        given = ("--set=stores.providers[0].name=aws", "--set=stores.providers[0].image=x")
+        with pytest.raises(ClusterError, match=r"stores\.providers needs stores\.enabled: set it to true"):
+            template(cluster, *given)
+        pod = one(template(cluster, *STORES), "Deployment")["spec"]["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is True
+        assert [item["name"] for item in pod["volumes"]] == ["store-tokens"]
+        [operator] = pod["containers"]
+        assert not [item for item in operator["args"] if item.startswith("--store-providers")]
+        with pytest.raises(ClusterError, match="name"):
+            template(
+                cluster, *STORES, "--set=stores.providers[0].name=../x", "--set=stores.providers[0].image=x"
+            )
 
     def test_every_value_reaches_the_pod(self, cluster: Cluster) -> None:
         digest = "sha256:" + "0" * 64

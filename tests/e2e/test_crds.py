@@ -22,6 +22,7 @@ from tests.crd_cases import (
     BAD_STORES,
     BINDING,
     CANARY,
+    CSI_STORE,
     OWNER,
     REVEAL,
     REVEAL_FIXED,
@@ -90,7 +91,11 @@ def test_definitions_apply_on_their_own_and_again(own_node: OwnNode) -> None:
     assert node.kubectl("get", "wfr,rkb", "--all-namespaces") == ""
 
 
-@pytest.mark.parametrize("example", [RUN, BINDING, REVEAL, STORE], ids=["run", "binding", "reveal", "store"])
+@pytest.mark.parametrize(
+    "example",
+    [RUN, BINDING, REVEAL, STORE, CSI_STORE],
+    ids=["run", "binding", "reveal", "store", "csi-store"],
+)
 def test_a_good_example_is_accepted_and_gets_its_defaults(
     cluster: Cluster,
     client: KubeClient,
@@ -100,7 +105,7 @@ def test_a_good_example_is_accepted_and_gets_its_defaults(
 ) -> None:
     cluster.kubectl("-n", namespace, "create", "-f", "-", input=json.dumps(example))
 
-    if example is STORE:
+    if example in (STORE, CSI_STORE):
         request.addfinalizer(lambda: cluster.kubectl("delete", "secretstore", "good"))
         namespace = ""
     plural = f"{example['kind'].lower()}s"

@@ -75,21 +75,25 @@ class StoreFieldSelector(ApiModel):
         max_length=253,
         json_schema_extra=OBJECT_NAME,
     )
-    role: str = Field(
-        description="Role in the store. The pod's service account logs in with it.",
+    role: str | None = Field(
+        default=None,
+        description="Role in the store. The pod's service account logs in with it. Required for Vault and OpenBao. For"
+        " a cloud's store it is what stands for {{ role }} in the store's parameters, if they have it.",
         min_length=1,
         max_length=128,
         json_schema_extra=STORE_ROLE,
     )
     path: str = Field(
         description="Path that is read, as the store's HTTP API spells it without /v1/. In a KV engine of version 2 it"
-        " has data/ after the mount, e.g. kv/data/team-a/api.",
+        " has data/ after the mount, e.g. kv/data/team-a/api. In a cloud's store it is the name of the object.",
         min_length=1,
         max_length=512,
         json_schema_extra=_ENGINE_PATH,
     )
-    field: str = Field(
-        description="Field of the answer's data, e.g. password.",
+    field: str | None = Field(
+        default=None,
+        description="Field of the answer's data, e.g. password. Required for Vault and OpenBao. For a cloud's store it"
+        " is a key of the object's content, which must be JSON then; unset, the value is the whole content.",
         min_length=1,
         max_length=253,
     )

@@ -493,7 +493,9 @@ class WorkflowRun(ApiModel):
         columns=(
             PrinterColumn("Phase", ".status.phase"),
             PrinterColumn("Tasks", ".status.tasksDone", description="Succeeded tasks, and all tasks"),
-            PrinterColumn("Live", ".status.live", type="integer", description="Secrets that may exist now"),
+            PrinterColumn(
+                "Live", ".status.live", type="integer", description="Secrets that may exist, and open leases"
+            ),
             PrinterColumn("Exposed", ".status.exposed", description="Time that values were in the cluster"),
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Stalled')].reason", priority=1),
             PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),

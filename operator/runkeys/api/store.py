@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from runkeys.api.common import (
     API_VERSION,
@@ -131,14 +131,87 @@ class VaultStore(ApiModel):
     )
 
 
+PROVIDER = "[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?"
+"""Names of providers: of a container and of a socket."""
+
+POD_ATTRIBUTES = "csi.storage.k8s.io/"
+"""Beginning of the parameters that say for which pod a provider reads."""
+
+
+class CsiStore(ApiModel):
+    """A store that a provider of the Secrets Store CSI driver reads, such as AWS's, Azure's or Google's."""
+
+    provider: str = Field(
+        description="Name of the provider, e.g. aws. It must be one that runs beside the operator (stores.providers of"
+        " the chart).",
+        min_length=1,
+        max_length=30,
+        json_schema_extra=cel(
+            (
+                f"self.matches('^{PROVIDER}$')",
+                "a provider's name has lower-case letters, digits and '-', with a letter or digit at the ends",
+            )
+        ),
+    )
+    audience: str = Field(
+        description="Audience of the tokens that the operator requests for pods, and gives to the provider, e.g."
+        " sts.amazonaws.com. It must be one that the operator may request (stores.audiences of the chart).",
+        min_length=1,
+        max_length=128,
+        json_schema_extra=_AUDIENCE,
+    )
+    parameters: dict[str, Annotated[str, Field(max_length=8192)]] = Field(
+        description="Parameters for the provider, as in a SecretProviderClass of it. They must ask for one object."
+        " {{ path }} stands for the path of a binding's entry, and {{ role }} for its role.",
+        min_length=1,
+        max_length=32,
+        json_schema_extra=cel(
+            (
+                "self.all(k, self[k].matches('^([^{]|[{][^{]|[{][{] *(path|role) *[}][}])*[{]?$'))",
+                "parameters can only have {{ path }} and {{ role }}",
+            ),
+            (
+                "self.exists(k, self[k].matches('[{][{] *path *[}][}]'))",
+                "one of the parameters must have {{ path }}, or all entries would read the same",
+            ),
+            (
+                f"self.all(k, !k.startsWith('{POD_ATTRIBUTES}'))",
+                f"parameters of {POD_ATTRIBUTES} say for which pod the provider reads, and the operator sets them",
+            ),
+        ),
+    )
+
+
 class SecretStoreSpec(ApiModel):
     """Specification of a SecretStore."""
 
-    vault: VaultStore = Field(description="A Vault or OpenBao server.")
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("has(self.vault) != has(self.csi)", "a SecretStore has exactly one kind: give vault or csi")
+        )
+    )
+
+    vault: VaultStore | None = Field(default=None, description="A Vault or OpenBao server.")
+    csi: CsiStore | None = Field(
+        default=None,
+        description="A store that a provider of the Secrets Store CSI driver reads, e.g. AWS's, Azure's or Google's.",
+    )
     namespaces: LabelSelector = Field(
         description="Selects the namespaces whose bindings may use this store, by their labels. `namespaces: {}`"
         " selects all.",
     )
+
+    @property
+    def audience(self) -> str:
+        """Audience of the tokens that pods log in with. Empty if the store is of a kind that is not known."""
+        if self.vault is not None:
+            return self.vault.auth.audience
+        return self.csi.audience if self.csi is not None else ""
+
+    @property
+    def revoker(self) -> StoreRevoker | None:
+        """The operator's own login, for leases; None if the store has none, or is of a kind without leases."""
+        return self.vault.revoker if self.vault is not None else None
 
 
 class SecretStoreStatus(StatusModel):
@@ -166,6 +239,7 @@ class SecretStore(ApiModel):
         columns=(
             PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
             PrinterColumn("Address", ".spec.vault.address"),
+            PrinterColumn("Provider", ".spec.csi.provider"),
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].reason", priority=1),
             PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
         ),

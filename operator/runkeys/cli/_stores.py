@@ -19,7 +19,7 @@ from runkeys.local.stores import UserStore
 from runkeys.names import SERVICE_ACCOUNT
 from runkeys.planning.refusal import Refusal
 from runkeys.planning.requirements import SecretReference, StoreValue, read_by, reference_to
-from runkeys.planning.stores import token_grant
+from runkeys.planning.stores import misfit, token_grant
 from runkeys.problems import Denied, Invalid, NotFound, Problem
 
 STORES = SecretStore.CRD.plural
@@ -47,20 +47,21 @@ def needs(client: Client, account: str, sources: Iterable[StoreValue]) -> Iterat
     for source in sources:
         by_store.setdefault(source.store, []).append(source)
     for name, found in by_store.items():
-        roles = ", ".join(sorted({item.role for item in found}))
-        yield Note(f"service account {account} reads from SecretStore {name}, with the store's role {roles}")
+        roles = ", ".join(sorted({item.role for item in found if item.role}))
+        with_role = f", with the store's role {roles}" if roles else ""
+        yield Note(f"service account {account} reads from SecretStore {name}{with_role}")
         paths = sorted({item.path for item in found if item.leased})
         if paths:
             yield Note(
                 f"a credential is created at {', '.join(paths)} of SecretStore {name}, and revoked when the task's"
                 " containers have terminated"
             )
-        yield from _problems_of(client, name, leases=bool(paths))
+        yield from _problems_of(client, name, found)
     if by_store:
         yield from _token_right(client, account)
 
 
-def _problems_of(client: Client, name: str, *, leases: bool) -> Iterator[Note]:
+def _problems_of(client: Client, name: str, sources: list[StoreValue]) -> Iterator[Note]:
     try:
         store = read_store(client, name)
     except NotFound:
@@ -74,9 +75,12 @@ def _problems_of(client: Client, name: str, *, leases: bool) -> Iterator[Note]:
     except Invalid as error:
         yield Note(str(error), problem=Invalid)
     else:
+        leases = store.spec.csi is None and any(source.leased for source in sources)
         problem = not_ready(store) or (leases_not_ready(store) if leases else "")
         if problem:
             yield Note(problem, problem=Invalid)
+        for found in dict.fromkeys(filter(None, (misfit(store, source) for source in sources))):
+            yield Note(found[1], problem=Invalid)
 
 
 def read_store(client: Client, name: str) -> SecretStore:
@@ -103,7 +107,7 @@ def not_ready(store: SecretStore) -> str:
 def leases_not_ready(store: SecretStore) -> str:
     """Why leases of a store cannot be used, as far as its spec and its status say; empty if they can."""
     name = store.metadata.name
-    if store.spec.vault.revoker is None:
+    if store.spec.revoker is None:
         return (
             f"SecretStore {name} has no spec.vault.revoker, so that its leases could not be revoked and are not opened;"
             " an administrator of the cluster can name a role there (docs/stores.md)"
@@ -167,7 +171,9 @@ def all_stored(namespace: str, binding: SecretBinding) -> list[StoreValue]:
         selector = entry.value or entry.lease
         if selector is not None:
             leased = entry.lease is not None
-            found.append(StoreValue(selector.store, selector.role, selector.path, selector.field, leased))
+            found.append(
+                StoreValue(selector.store, selector.role or "", selector.path, selector.field or "", leased)
+            )
         elif entry.template is not None:
             reference = reference_to(namespace, binding, entry, "spec.secrets")
             if not isinstance(reference, Refusal):
@@ -177,6 +183,8 @@ def all_stored(namespace: str, binding: SecretBinding) -> list[StoreValue]:
 
 def unbound_roles(store: SecretStore, roles: Iterable[str]) -> Iterator[Note]:
     """Roles in the store that would also let a token in that is bound to no pod, as far as this user may see them."""
+    if store.spec.vault is None:
+        return  # it has no roles; its cloud says which subjects of tokens it accepts
     auth, name = store.spec.vault.auth, store.metadata.name
     if auth.method != JWT:
         yield Note(

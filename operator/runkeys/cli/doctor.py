@@ -360,7 +360,7 @@ def _store(client: Client, check: str, name: str, sources: list[StoreValue]) -> 
 
 
 def _revoker(store: SecretStore) -> str:
-    revoker = store.spec.vault.revoker
+    revoker = store.spec.revoker
     return f"role {revoker.role}" if revoker is not None else "nobody"
 
 

@@ -253,9 +253,9 @@ def _source(reference: SecretReference) -> str:
         kind = "sealed" if reference.binding else "sent with the run"
         return f"{reference.binding or 'sealedInput'}/{reference.entry} ({kind})"
     if isinstance(reference.source, StoreValue):
-        kind = (
-            f"SecretStore {reference.source.store}, {reference.source.path}, field {reference.source.field}"
-        )
+        kind = f"SecretStore {reference.source.store}, {reference.source.path}"
+        if reference.source.field:
+            kind += f", field {reference.source.field}"
     elif isinstance(reference.source, TemplateValue):
         kind = f"template of {', '.join(part.entry for part in reference.source.parts)}"
     else:

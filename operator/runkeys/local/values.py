@@ -203,6 +203,11 @@ class Material:
         return answer
 
     def _user_store(self, part: SecretReference | None = None, source: StoreValue | None = None) -> UserStore:
+        if source is not None and part is not None and not (source.role and source.field):
+            raise Invalid(
+                f"{part.what} is in SecretStore {source.store}, which is no Vault or OpenBao server; a local run reads"
+                f" only from those: give it with --env-file: {_names_of(part)[0]}=…"
+            )
         if source is not None:
             self._names.add(source.store)
         if part is not None and len(self._names) > 1:

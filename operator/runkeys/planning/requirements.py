@@ -49,6 +49,7 @@ class SealedValue:
 class StoreValue:
     """A field of what a SecretStore answers for a path, read as the pod's service account.
 
+    :ivar role: empty if the entry names none. :ivar field: empty for all that is at the path.
     :ivar leased: the store creates a credential for this pod alone, which is revoked at its end.
     """
 
@@ -217,7 +218,7 @@ def source_of(namespace: str, binding: SecretBinding, entry: BindingEntry) -> So
 
 
 def _in_store(selector: StoreFieldSelector, *, leased: bool) -> StoreValue:
-    return StoreValue(selector.store, selector.role, selector.path, selector.field, leased)
+    return StoreValue(selector.store, selector.role or "", selector.path, selector.field or "", leased)
 
 
 def lease_refusal(binding: SecretBinding, entry: BindingEntry, where: str) -> Refusal | None:

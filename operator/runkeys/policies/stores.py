@@ -20,6 +20,7 @@ LONGEST_TOKEN = 600
 _STORES = SecretStore.CRD.plural
 _NAMED = "e.?value.?store.orValue(e.?lease.?store.orValue(''))"
 _NAMES_STORES = f"object.spec.secrets.exists(e, {_NAMED} != '')"
+_AUDIENCE = "params.spec.?vault.?auth.?audience.orValue(params.spec.?csi.?audience.orValue(''))"
 _CHANGED = "(request.operation == 'CREATE' || object.spec.secrets != oldObject.spec.secrets)"
 
 
@@ -122,8 +123,7 @@ def store_namespaces(account: Account) -> Object:
             ),
         ),
         check(
-            f"!({is_token}) || !variables.named"
-            " || object.spec.?audiences.orValue([]) == [params.spec.vault.auth.audience]",
+            f"!({is_token}) || !variables.named || object.spec.?audiences.orValue([]) == [{_AUDIENCE}]",
             "the audience of the token is not that of the SecretStore",
         ),
     ]

@@ -91,7 +91,7 @@ class StoreController:
             now=self._now().replace(microsecond=0),
         )
         conditions = [condition]
-        if store.spec.vault.revoker is not None:
+        if store.spec.revoker is not None:
             conditions.append(await self._leases(store, found))
         status = SecretStoreStatus(observed_generation=store.metadata.generation, conditions=conditions)
         if status.to_wire() != store.status.to_wire():

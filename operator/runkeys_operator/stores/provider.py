@@ -40,10 +40,14 @@ class Lease:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the store has at a path: the fields by name, and the lease if there is one."""
+    """What the store has at a path: the fields by name, and the lease if there is one.
+
+    :ivar content: all of it, from stores whose answer is a file.
+    """
 
     fields: Mapping[str, Any] = field(repr=False)
     lease: Lease | None = None
+    content: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class Pending:
     """It may still open something. ``why``: in words, without a value."""
 
     why: str
+
+
+@dataclass(frozen=True)
+class NotRevocable:
+    """There is no login that could be revoked: what was opened expires with the token that opened it."""
 
 
 class Failure(Enum):
@@ -96,7 +105,7 @@ class Provider(Protocol):
     async def renew(self, session: Session, seconds: int) -> int:
         """Have the session live for so many seconds from now; return for how many it does."""
 
-    async def close(self, session: Session) -> Revoked | Pending:
+    async def close(self, session: Session) -> Revoked | Pending | NotRevocable:
         """End the session, with its own right."""
 
     async def revoke(self, by: Session, handle: str, leases: Sequence[str] | None) -> Revoked | Pending:

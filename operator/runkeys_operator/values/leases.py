@@ -27,7 +27,7 @@ from runkeys_operator.stores.provider import (
     Session,
     StoreError,
 )
-from runkeys_operator.values.stores import Stores, by_login, field_of, refusal, refused
+from runkeys_operator.values.stores import Stores, by_login, check_fit, field_of, refusal, refused
 from runkeys_operator.values.values import Values
 
 _LONGEST_HANDLE, _LONGEST_ID = 1024, 2048
@@ -92,6 +92,7 @@ class Leases:
             for wanted in by_login(list(read_by(references)), leased=True).values():
                 reference, source = wanted[0]
                 store, provider = await self._stores.provider(reference, source)
+                check_fit(store, wanted)
                 await self._stores.revoker.check(reference, store, provider)
                 session = await self._stores.open(reference, source, store, provider, pod)
                 logins.append(Login(tuple(wanted), provider, session))

@@ -61,15 +61,15 @@ class Revoker:
 
     def missing(self, store: SecretStore) -> tuple[Reason, str] | None:
         """Why the operator has no login of its own at a store, as far as that can be said without asking the store."""
-        vault, name = store.spec.vault, store.metadata.name
-        if vault.revoker is None:
+        audience, name = store.spec.audience, store.metadata.name
+        if store.spec.revoker is None:
             return Reason.LEASES_UNAVAILABLE, (
                 f"SecretStore {name} has no spec.vault.revoker, so that the operator could revoke no lease; an"
                 " administrator of the cluster can name a role there (docs/stores.md)"
             )
-        if self._tokens is None or not token_file(self._tokens, vault.auth.audience).is_file():
+        if self._tokens is None or not token_file(self._tokens, audience).is_file():
             return Reason.LEASES_UNAVAILABLE, (
-                f"the operator has no token of its own for audience {vault.auth.audience!r} of SecretStore {name}, so"
+                f"the operator has no token of its own for audience {audience!r} of SecretStore {name}, so"
                 " that it could revoke no lease; the chart gives it one for each of stores.audiences"
             )
         return None
@@ -132,14 +132,14 @@ class Revoker:
         return await ask(await self._session(store, provider))
 
     async def _session(self, store: SecretStore, provider: Provider) -> Session:
-        vault = store.spec.vault
-        role = vault.revoker.role if vault.revoker is not None else ""
-        key = (store.metadata.uid, vault.model_dump_json())
+        revoker = store.spec.revoker
+        role = revoker.role if revoker is not None else ""
+        key = (store.metadata.uid, store.spec.model_dump_json(exclude={"namespaces"}))
         async with self._locks[store.metadata.uid]:
             known = self._logins.get(key)
             if known is not None and time.monotonic() < known.until:
                 return known.session
-            token = self._token(vault.auth.audience)
+            token = self._token(store.spec.audience)
             asked = time.monotonic()
             session = await provider.open(Identity(role, token))
             self._logins = {k: v for k, v in self._logins.items() if k[0] != store.metadata.uid}

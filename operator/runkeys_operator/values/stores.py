@@ -14,9 +14,10 @@ from runkeys.api.common import describe_invalid
 from runkeys.names import LABEL_STORE
 from runkeys.planning.refusal import Reason, Refusal, listed
 from runkeys.planning.requirements import PodIdentity, SecretReference, StoreValue
-from runkeys.planning.stores import token_grant
+from runkeys.planning.stores import misfit, token_grant
 from runkeys_operator.errors import Conflict, Forbidden, Invalid, NotFound
 from runkeys_operator.kube import STORES, Kube
+from runkeys_operator.stores.csi import NO_PROVIDERS, Csi, Providers
 from runkeys_operator.stores.https import Https
 from runkeys_operator.stores.provider import (
     Answer,
@@ -48,11 +49,24 @@ _REASONS = {
 class Stores:
     """The stores of this cluster. With none configured (``audiences`` empty) it reads nothing."""
 
-    def __init__(self, kube: Kube, audiences: Sequence[str] = (), tokens: Path | None = None) -> None:
-        """``audiences``: those of which the operator may request tokens. ``tokens``: see :class:`.revoker.Revoker`."""
+    def __init__(
+        self,
+        kube: Kube,
+        audiences: Sequence[str] = (),
+        *,
+        tokens: Path | None = None,
+        providers: Path | None = None,
+    ) -> None:
+        """Read no store yet.
+
+        :param audiences: those of which the operator may request tokens.
+        :param tokens: see :class:`.revoker.Revoker`.
+        :param providers: folder with the sockets of providers; None: there are none.
+        """
         self._kube = kube
         self._audiences = tuple(audiences)
         self._https = Https()
+        self._providers = Providers(providers)
         self.revoker = Revoker(tokens)
 
     def __repr__(self) -> str:
@@ -82,6 +96,7 @@ class Stores:
         """All of one store and role."""
         first, source = wanted[0]
         store, provider = await self.provider(first, source)
+        check_fit(store, wanted)
         session = await self.open(first, source, store, provider, pod)
         try:
             answers: dict[str, Answer] = {}
@@ -108,6 +123,7 @@ class Stores:
             for wanted in by_login(references, leased=leased).values():
                 reference, source = wanted[0]
                 store, provider = await self.provider(reference, source)
+                check_fit(store, wanted)
                 try:
                     await provider.check(source.role)
                 except StoreError as error:
@@ -119,9 +135,9 @@ class Stores:
         """Why a store cannot be used by anybody, or None."""
         if not self._audiences:
             return Reason.STORES_UNAVAILABLE, _DISABLED
-        unknown = self._unknown_audience(store)
-        if unknown is not None:
-            return Reason.STORES_UNAVAILABLE, unknown
+        unserved = self._unserved(store)
+        if unserved is not None:
+            return Reason.STORES_UNAVAILABLE, unserved
         try:
             await self.of(store).check()
         except StoreError as error:
@@ -158,23 +174,30 @@ class Stores:
                 Reason.STORES_UNAVAILABLE,
                 f"{where}SecretStore {source.store} cannot be read: {describe_invalid(error)}",
             ) from None
-        unknown = self._unknown_audience(store)
-        if unknown is not None:
-            raise refusal(reference, Reason.STORES_UNAVAILABLE, where + unknown)
+        unserved = self._unserved(store)
+        if unserved is not None:
+            raise refusal(reference, Reason.STORES_UNAVAILABLE, where + unserved)
         return store, self.of(store)
 
     def of(self, store: SecretStore) -> Provider:
         """What speaks to a store."""
-        return Vault(self._https, store.spec.vault)
+        if store.spec.vault is not None:
+            return Vault(self._https, store.spec.vault)
+        if store.spec.csi is not None:
+            return Csi(self._providers, store.spec.csi)
+        raise ValueError("a SecretStore without a kind, which its rules refuse")
 
-    def _unknown_audience(self, store: SecretStore) -> str | None:
-        audience = store.spec.vault.auth.audience
-        if audience in self._audiences:
-            return None
-        return (
-            f"SecretStore {store.metadata.name} has audience {audience!r}, and the operator may request tokens only"
-            f" for: {listed(self._audiences)} (stores.audiences of the chart)"
-        )
+    def _unserved(self, store: SecretStore) -> str | None:
+        """Why this operator cannot read a store, whatever the store says; None if it can."""
+        name, audience, csi = store.metadata.name, store.spec.audience, store.spec.csi
+        if audience not in self._audiences:
+            return (
+                f"SecretStore {name} has audience {audience!r}, and the operator may request tokens only for:"
+                f" {listed(self._audiences)} (stores.audiences of the chart)"
+            )
+        if csi is not None and not self._providers.any:
+            return f"SecretStore {name} is read by provider {csi.provider!r}, and {NO_PROVIDERS}"
+        return None
 
     async def open(
         self,
@@ -185,7 +208,7 @@ class Stores:
         pod: PodIdentity,
     ) -> Session:
         """Log in as the pod's service account. Raises SourceRefusedError, ApiError."""
-        token = await self._token(reference, source, store.spec.vault.auth.audience, pod)
+        token = await self._token(reference, source, store.spec.audience, pod)
         try:
             return await provider.open(Identity(source.role, token))
         except StoreError as error:
@@ -242,6 +265,14 @@ _DISABLED = (
 )
 
 
+def check_fit(store: SecretStore, wanted: Sequence[tuple[SecretReference, StoreValue]]) -> None:
+    """Refuse entries that cannot be of this kind of store."""
+    for reference, source in wanted:
+        found = misfit(store, source)
+        if found is not None:
+            raise refusal(reference, found[0], f"{reference.what}: {found[1]}")
+
+
 def by_login(
     references: Sequence[SecretReference], *, leased: bool
 ) -> dict[tuple[str, str], list[tuple[SecretReference, StoreValue]]]:
@@ -256,7 +287,16 @@ def by_login(
 
 def field_of(reference: SecretReference, source: StoreValue, answer: Answer) -> bytes:
     """The value of a field of a store's answer."""
+    if not source.field and answer.content is not None:
+        return answer.content
     value = answer.fields.get(source.field)
+    if answer.content is not None and not answer.fields:
+        raise refusal(
+            reference,
+            Reason.SOURCE_KEY_MISSING,
+            f"{reference.what}: path {source.path} of SecretStore {source.store} is not a JSON object, so it has no"
+            f" field {source.field!r}; leave field out, and the value is all of it",
+        )
     if value is None:
         raise refusal(
             reference,
@@ -271,12 +311,12 @@ def refused(reference: SecretReference, source: StoreValue, error: StoreError) -
     """That a store did not do it, in the words of a refusal."""
     store, role, path = f"SecretStore {source.store}", source.role, source.path
     told = f"{store}: {error}"
-    if error.failure is Failure.FORBIDDEN:
+    if error.failure is Failure.FORBIDDEN and not str(error):
         told = f"role {role} may not read path {path} of {store}; give its policy read on it"
     elif error.failure is Failure.NOT_FOUND:
         why = f" ({error})" if str(error) else ""
         told = f"nothing is at path {path} of {store}{why}; write it there, or name another path"
-    elif error.failure is Failure.UNFIT:
+    elif error.failure in (Failure.UNFIT, Failure.FORBIDDEN):
         told = f"path {path} of {store}: {error}"
     elif error.failure is Failure.AWAY:
         told += "; it is asked again"

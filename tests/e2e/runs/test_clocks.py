@@ -64,8 +64,8 @@ def test_control_an_operator_that_is_not_told_the_time_goes_by_its_own(
     make(team, task("work", secret=True))
     found = team.wait_run("flow", lambda found: any(outcomes(found, "work")), says="an attempt to have ended")
     first = attempts(found, "work")[0]
-    # By its clock an hour is over: for the kubelet to take the pod, or, if it saw the pod before that had a node, for the
-    # pod to start.
+    # By its clock an hour is over: for the kubelet to take the pod, or, if the pod had no node when it was seen, for it
+    # to start.
     assert first["reason"] in ("NodeUnreachable", "StartDeadlineExceeded")
     began = datetime.fromisoformat(found["status"]["startTime"])
     assert began > datetime.now(UTC) + timedelta(seconds=HOUR / 2)

@@ -19,6 +19,7 @@ from tests.crd_cases import (
     BAD_STORES,
     BINDING,
     CANARY,
+    CSI_STORE,
     REVEAL,
     RUN,
     STORE,
@@ -50,7 +51,10 @@ def test_what_an_api_server_refuses_is_refused_in_its_words(
 
 @pytest.mark.parametrize(
     ("kind", "example"),
-    [(WorkflowRun, RUN), (SecretBinding, BINDING), (SecretReveal, REVEAL), (SecretStore, STORE)],
+    [
+        *((WorkflowRun, RUN), (SecretBinding, BINDING), (SecretReveal, REVEAL)),
+        *((SecretStore, STORE), (SecretStore, CSI_STORE)),
+    ],
 )
 def test_a_good_example_is_accepted(kind: type[Kind], example: Object) -> None:
     assert offline.refusals(kind, example) == []

@@ -154,3 +154,15 @@ def test_the_command_finds_bindings_beside_the_run(terminal: Terminal, where: st
     assert done.code == 0, done
     assert TOKEN not in done.out + done.err
     assert USER not in done.out + done.err
+
+
+def test_a_value_of_a_clouds_store_has_to_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT_ADDR", "https://bao.example:8200")
+    monkeypatch.setenv("VAULT_TOKEN", TOKEN)
+    cloud = binding({"name": "api", "value": {"store": "aws", "path": "prod/api"}})
+    asked = [{"name": "api", "secret": "api"}]
+    with pytest.raises(Invalid, match="is in SecretStore aws, which is no Vault or OpenBao server") as raised:
+        LocalRun(manifest(task(secrets=asked)), {}, bindings=[cloud])
+    assert "give it with --env-file: SECRET_API=" in str(raised.value)
+    code = "import os; print(len(os.environ['SECRET_API']))"
+    assert lines_of(code, [cloud], {"SECRET_API": SPECIAL}, asked) == [str(len(SPECIAL))]

@@ -202,3 +202,18 @@ def test_all_runs(golden: Callable[[str, str], None]) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, "open, until 2026-01-05T12:10:00Z at the latest"),
+        ({"revoked": at(42)}, "revoked at 2026-01-05T12:00:42Z"),
+        ({"expired": True}, "not seen to be revoked; the store ended it by 2026-01-05T12:10:00Z"),
+    ],
+)
+def test_a_lease_is_shown_with_what_became_of_it(changed: dict[str, Any], words: str) -> None:
+    lease = {"store": "bao", "role": "r", "accessor": "a", "paths": ["db/creds/a"], "expires": at(600)}
+    tried = {**attempt(1, 0, None, ""), "leases": [{**lease, **changed}]}
+    found = run("Running", [{"name": "run-circuit", "state": "Running", "attempts": [tried]}])
+    assert f"Lease of run-circuit: db/creds/a in bao, {words}" in run_lines(found, START)

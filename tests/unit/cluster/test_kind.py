@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testing.cluster import docker, kind, kind_image, oci_runtime
-from testing.cluster.etcd import EtcdReader, Stored
 
 
 def patches(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -94,42 +92,3 @@ def test_the_pod_network_is_as_large_as_what_the_node_is_given(tmp_path: Path) -
     cluster = patches(kind.configuration(tmp_path, from_source=True))["ClusterConfiguration"]
     arguments = {a["name"]: a["value"] for a in cluster["controllerManager"]["extraArgs"]}
     assert kind_image.POD_NETWORK.endswith("/" + arguments["node-cidr-mask-size"])
-
-
-PRINTED = {
-    "Header": {"cluster_id": 1, "revision": 4, "raft_term": 2},
-    "Events": [
-        {
-            "kv": {
-                "key": "L3JlZ2lzdHJ5L2E=",
-                "create_revision": 2,
-                "mod_revision": 2,
-                "version": 1,
-                "value": "eA==",
-            }
-        },
-        {"type": 1, "kv": {"key": "L3JlZ2lzdHJ5L2E=", "mod_revision": 4}},
-    ],
-    "CompactRevision": 0,
-    "Canceled": False,
-}
-
-
-class Printed(EtcdReader):
-    """Reads what etcdctl printed."""
-
-    def _range(self, *_: object, **__: object) -> dict[str, Any]:
-        return {"header": {"revision": 4}}
-
-    def _history(self, _: int) -> Iterator[dict[str, Any]]:
-        yield kind.as_gateway(PRINTED)
-
-
-def test_what_etcdctl_prints_is_read_as_the_gateway_says_it() -> None:
-    assert list(Printed().history()) == [Stored("/registry/a", 2, b"x"), Stored("/registry/a", 4, None)]
-
-
-@pytest.mark.parametrize("end", [{"CompactRevision": 3}, {"Canceled": True}])
-def test_a_watch_that_etcd_ended_is_no_history(end: dict[str, Any]) -> None:
-    with pytest.raises(OSError, match="ended the watch"):
-        kind.as_gateway(PRINTED | end)

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runkeys.api import SecretStore
 from runkeys.planning.actions import EnsureSecret
 from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import (
@@ -12,6 +21,8 @@ from runkeys.planning.requirements import (
     source_of,
     task_requirements,
 )
+from runkeys.planning.stores import filled, misfit
+from tests.crd_cases import CSI_STORE, STORE
 from tests.unit.planning.objects import bound_to, make_binding, make_run
 from tests.unit.planning.test_plan import with_secret
 
@@ -57,3 +68,72 @@ def test_values_are_read_as_the_pod_that_was_created() -> None:
     (ensured,) = [action for action in world.history if isinstance(action, EnsureSecret)]
     pod = next(iter(world.pods.values()))
     assert ensured.pod == PodIdentity("team-a", pod.service_account, pod.name, pod.uid)
+
+
+NAMES = st.text("abzAZ09-/_+=.@:~", min_size=1, max_size=40)
+
+
+@given(NAMES, st.sampled_from(["", "reader"]))
+def test_what_stands_for_a_path_is_that_path_and_nothing_more(path: str, role: str) -> None:
+    store = SecretStore.parse(CSI_STORE)
+    assert misfit(store, StoreValue("aws", "reader", path, "")) is None
+    parameters = {
+        "double": '- objectName: "{{ path }}"\n  kind: "{{role}}"\n',
+        "single": "- objectName: '{{path}}'\n",
+        "flow": '[{objectName: "{{ path }}", kind: x}]',
+        "json": '[{"objectName": "{{  path  }}"}]',
+        "text": "{{ path }}",
+        "twice": '["{{ path }}", "{{ path }}"]',
+        "none": "{{",
+    }
+    found = filled(parameters, path, role)
+    assert yaml.safe_load(found["double"]) == [{"objectName": path, "kind": role}]
+    assert yaml.safe_load(found["single"]) == [{"objectName": path}]
+    assert yaml.safe_load(found["flow"]) == [{"objectName": path, "kind": "x"}]
+    assert json.loads(found["json"]) == [{"objectName": path}]
+    assert (found["text"], json.loads(found["twice"]), found["none"]) == (path, [path, path], "{{")
+
+
+@pytest.mark.parametrize(
+    "character", [*"\"'\\{}[](),;&*!|>#%?`$^<", " ", "\n", "\t", "\x00", "ü", "\u2028", "\u0085"]
+)
+def test_a_path_that_could_be_more_is_refused(character: str) -> None:
+    store = SecretStore.parse(CSI_STORE)
+    for path in (f"a{character}", f"{character}a", f"a{character}b"):
+        found = misfit(store, StoreValue("aws", "reader", path, ""))
+        assert found is not None
+        assert found[0] is Reason.BINDING_INVALID
+        assert "characters that could change the parameters" in found[1]
+
+
+def test_an_entry_has_what_its_kind_of_store_needs() -> None:
+    def told(store: Any, **changed: Any) -> tuple[Reason, str] | None:
+        place = {"store": "s", "role": "r", "path": "kv/data/a", "field": "f", **changed}
+        return misfit(SecretStore.parse(store), StoreValue(**place))
+
+    assert told(STORE) is None
+    assert told(STORE, leased=True) is None
+    for missing, words in (
+        ({"role": ""}, "role"),
+        ({"field": ""}, "field"),
+        ({"role": "", "field": ""}, "role and field"),
+    ):
+        found = told(STORE, **missing)
+        assert found == (
+            Reason.BINDING_INVALID,
+            f"SecretStore good is a Vault or OpenBao server, whose entries name {words} too",
+        )
+    assert told(CSI_STORE, field="") is None
+    found = told(CSI_STORE, role="")
+    assert found is not None
+    assert "need role, which the entry lacks" in found[1]
+    found = told(CSI_STORE, leased=True)
+    assert found is not None
+    assert (found[0], "cannot be revoked" in found[1]) == (Reason.LEASES_UNAVAILABLE, True)
+    without = {**CSI_STORE["spec"]["csi"], "parameters": {"objects": "{{ path }}"}}
+    assert told({**CSI_STORE, "spec": {"csi": without, "namespaces": {}}}, role="") is None
+
+
+def test_a_store_has_the_audience_of_its_kind() -> None:
+    assert SecretStore.parse(STORE).spec.audience == "bao"
+    assert SecretStore.parse(CSI_STORE).spec.audience == "sts.amazonaws.com"
