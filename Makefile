@@ -108,7 +108,7 @@ image: venv ## the operator's image by docker build, tried and listed (ARGS='--b
 	@$(PY) -m scripts.image $(ARGS)
 
 .PHONY: test-image
-test-image: venv ## the image that Docker builds: who it runs as, what is in it, and as the tests' own
+test-image: build-cluster ## the image that Docker builds: who it runs as, what is in it, and as the tests' own
 	@scripts/system-packages kind
 	@$(PYTEST) $(BOUND) tests/image $(ARGS)
 

@@ -23,10 +23,10 @@ from testing.cluster.cache import CHECKOUT
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
 from testing.operators import RELEASE
+from testing.stores.leases import SECONDS, LeaseTeam, furnish_leases, is_released
 from testing.stores.openbao import OpenBao, running, store
 from testing.stores.postgres import postgres
-from tests.e2e.stores.conftest import ARGUMENTS, SETS, prepare
-from tests.e2e.stores.leased import SECONDS, LeaseTeam, furnish_leases, is_released
+from testing.stores.teams import ARGUMENTS, SETS, prepare
 
 from .kwok import pod_template
 from .report import Figure, Spread, compared

@@ -34,8 +34,9 @@ DOCKERFILE = CHECKOUT / "operator" / "Dockerfile"
 USER = 65532
 _KEPT = 4
 _RECIPE = (Path(__file__), Path(python_files.__file__), Path(dockerfile.__file__))
-_PASSWD = f"root:x:0:0:root:/:/bin/sh\nrunkeys:x:{USER}:{USER}:runkeys:/tmp:/bin/sh\n"
-_GROUP = f"root:x:0:\nrunkeys:x:{USER}:\n"
+_ROOT = {"etc/passwd": "root:x:0:0:root:/:/bin/sh\n", "etc/group": "root:x:0:\n"}
+_PASSWD = f"{_ROOT['etc/passwd']}runkeys:x:{USER}:{USER}:runkeys:/tmp:/bin/sh\n"
+_GROUP = f"{_ROOT['etc/group']}runkeys:x:{USER}:\n"
 
 
 @dataclass(frozen=True)
@@ -202,15 +203,16 @@ def _locked_layer(recipe: dockerfile.Recipe) -> Path:
 
 def _copies_layer(recipe: dockerfile.Recipe, checkout: Path) -> Path:
     copies = {checkout / source: target.lstrip("/") for source, target in recipe.copies.items()}
-    return _files_layer("runkeys_operator", copies)
+    # The base that the Dockerfile names knows no user of this number, so that the operator may not need its name.
+    return _files_layer("runkeys_operator", copies, _ROOT)
 
 
 def _sources_layer(package: str, into: str) -> Path:
     return _files_layer(package, {CHECKOUT / "operator" / package: f"{into}/{package}"})
 
 
-def _files_layer(name: str, copies: dict[Path, str]) -> Path:
-    """Return a layer with files and folders at these paths, its modules compiled."""
+def _files_layer(name: str, copies: dict[Path, str], texts: dict[str, str] | None = None) -> Path:
+    """Return a layer with files and folders at these paths, its modules compiled, and with files of these texts."""
     files = {
         path: f"{target}/{path.relative_to(source)}" if source.is_dir() else target
         for source, target in copies.items()
@@ -223,8 +225,11 @@ def _files_layer(name: str, copies: dict[Path, str]) -> Path:
             _copy(path, root / target)
         for top in sorted({target.partition("/")[0] for target in files.values()}):
             python_files.compile_all(root / top, root)
+        for target, text in (texts or {}).items():
+            (root / target).parent.mkdir(parents=True, exist_ok=True)
+            (root / target).write_text(text)
 
-    return _layer(name, [sys.version, *files.values(), *files], fill)
+    return _layer(name, [sys.version, str(texts), *files.values(), *files], fill)
 
 
 def _examples_layer() -> Path:

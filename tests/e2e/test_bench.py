@@ -19,7 +19,18 @@ pytestmark = [
 
 FULL = os.environ.get("RUNKEYS_PROOF") == "full"
 PARTS = (
-    ("imports", "start", "sealed-delivery", "reaction", "workflow", "leases", "trust", "scale", "finished")
+    (
+        "imports",
+        "start",
+        "sealed-delivery",
+        "pods",
+        "reaction",
+        "workflow",
+        "leases",
+        "trust",
+        "scale",
+        "finished",
+    )
     if FULL
     else ("reaction", "trust")
 )

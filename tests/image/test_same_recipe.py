@@ -79,3 +79,11 @@ def test_both_have_a_library_for_each_that_the_other_has(
 
     assert len(own) > 5
     assert docker == own
+
+
+def test_in_both_the_user_has_no_name(image: ImageArchive, tests_own: ImageArchive) -> None:
+    """Code that asks for it fails in both: once kopf did, and the operator ran in the tests' own image only."""
+    for found in (image, tests_own):
+        users = [line.split(":")[2] for line in found.read("etc/passwd").decode().splitlines()]
+        assert "0" in users
+        assert str(images.USER) not in users

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 RELEASE = ROOT / ".github" / "workflows" / "release.yml"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z0-9.-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-MAKE = re.compile(r"(?:sudo --preserve-env=[A-Z_,]+ )?make ([a-z0-9.-]+)(?: STEP=([a-z]+))?")
+MAKE = re.compile(r"(?:sudo --preserve-env=[A-Z0-9_,]+ )?make ([a-z0-9.-]+)(?: STEP=([a-z]+))?")
 PINNED = re.compile(r"\b([\w.-]+/[\w.-]+)@([0-9a-f]{40}) # v\d+\.\d+\.\d+$")
 MAY_WRITE = {
     ("release", "image"): {"packages", "id-token", "attestations"},

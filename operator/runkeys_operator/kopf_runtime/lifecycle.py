@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from runkeys_operator.kopf_runtime import handlers
 from runkeys_operator.kopf_runtime.kopf_module import kopf, stop_asking_for_kinds
@@ -77,6 +77,9 @@ class Kopf:
                 clusterwide=not namespaces,
                 namespaces=namespaces,
                 stop_flag=self._stop,
+                # For kopf's peering, which is off. Without it kopf asks for the name of the process's user, and in an
+                # image, or with a user that the cluster chose, there is none.
+                identity=cast("Any", "runkeys"),
             )
         finally:
             await on_cleanup()

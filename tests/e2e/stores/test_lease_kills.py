@@ -17,20 +17,14 @@ import pytest
 from testing.cluster.node import NodeCluster
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import condition, make_namespace, phase, python, team_in
+from testing.stores.leases import LeaseTeam, digest, furnish_leases, is_released, leases_of
 from testing.stores.openbao import OpenBao
 from testing.stores.postgres import Postgres
 from testing.stores.proxy import StoreProxy
 from tests.conftest import FULL
 from tests.e2e.runs.kills import Hit, Kill, Killer, When, shape
 from tests.e2e.stores.conftest import SETS
-from tests.e2e.stores.leased import (
-    LeaseTeam,
-    digest,
-    furnish_leases,
-    is_released,
-    leases_of,
-    shared_database,
-)
+from tests.e2e.stores.leased import shared_database
 from tests.sampling import sample
 
 __all__ = ["shared_database"]

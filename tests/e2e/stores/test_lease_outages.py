@@ -12,20 +12,12 @@ from testing.cluster.base import wait_until
 from testing.cluster.client import Object
 from testing.cluster.faults import Request
 from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, phase, python
+from testing.stores.leases import SECONDS, LeaseTeam, is_released, leases_of
 from testing.stores.openbao import OpenBao
 from testing.stores.postgres import Postgres
 from testing.stores.proxy import StoreProxy
 from tests.e2e.stores.conftest import ACCOUNT, open_tokens
-from tests.e2e.stores.leased import (
-    SECONDS,
-    LeaseTeam,
-    LeaseTeamMaker,
-    is_released,
-    lease_team,
-    leases_of,
-    own_database,
-    shared_database,
-)
+from tests.e2e.stores.leased import LeaseTeamMaker, lease_team, own_database, shared_database
 
 __all__ = ["lease_team", "own_database", "shared_database"]
 

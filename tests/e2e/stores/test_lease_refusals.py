@@ -7,21 +7,14 @@ import pytest
 from testing.cluster.base import wait_until
 from testing.namespace import condition, phase
 from testing.people import may_use
+from testing.stores.leases import SECONDS, LeaseTeam, furnish_leases, leases_of
 from testing.stores.openbao import BaoError, OpenBao, store
 from testing.stores.postgres import Postgres
 from tests.e2e.delivery.conftest import IMAGE
 from tests.e2e.pods.conftest import asking, wait_asking
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.stores.conftest import ACCOUNT, ARGUMENTS, PODS_SETS, SEALED_SETS, binding_of
-from tests.e2e.stores.leased import (
-    SECONDS,
-    LeaseTeam,
-    LeaseTeamMaker,
-    furnish_leases,
-    lease_team,
-    leases_of,
-    shared_database,
-)
+from tests.e2e.stores.leased import LeaseTeamMaker, lease_team, shared_database
 
 __all__ = ["lease_team", "shared_database"]
 

@@ -14,19 +14,12 @@ from testing.cluster.faults import Request
 from testing.cluster.node import NodeCluster
 from testing.examples import database_user
 from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, condition, phase, python
+from testing.stores.leases import LeaseTeam, digest, is_released, leases_of
 from testing.stores.openbao import OpenBao, free_port
 from testing.stores.proxy import StoreProxy
 from tests.e2e.delivery.test_main_path import places_of
 from tests.e2e.runs.test_metrics import Watched
-from tests.e2e.stores.leased import (
-    LeaseTeam,
-    LeaseTeamMaker,
-    digest,
-    is_released,
-    lease_team,
-    leases_of,
-    shared_database,
-)
+from tests.e2e.stores.leased import LeaseTeamMaker, lease_team, shared_database
 from tests.e2e.stores.test_values import check_tokens_are_nowhere, of, read
 
 __all__ = ["lease_team", "shared_database"]

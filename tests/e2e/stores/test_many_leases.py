@@ -9,9 +9,10 @@ import pytest
 from testing.cluster.base import wait_until
 from testing.cluster.node import NodeCluster
 from testing.namespace import Team, phase
+from testing.stores.leases import LeaseTeam, is_released
 from testing.stores.openbao import OpenBao
 from tests.conftest import FULL
-from tests.e2e.stores.leased import LeaseTeam, LeaseTeamMaker, is_released, lease_team, shared_database
+from tests.e2e.stores.leased import LeaseTeamMaker, lease_team, shared_database
 from tests.e2e.stores.test_values import of, read
 
 __all__ = ["lease_team", "shared_database"]

@@ -128,11 +128,13 @@ def test_entries_that_do_not_fit_the_kind_of_store(team: CloudTeam, shared_bao: 
         ),
         "bare": ({"name": "token", "value": vault}, "whose entries name role and field too"),
     }
+    leased = {"name": "token", "lease": team.entry(AWS)["value"]}
+    cases["lease"] = leased, f"{where} is read by provider aws, and what it opens cannot be revoked"
     try:
         for name, (entry, words) in cases.items():
             team.bind(entry, name=name)
             team.make_store_run(name, bindings=[{"name": name}])
-            message = team.stalled(name, "BindingInvalid")
+            message = team.stalled(name, "LeasesUnavailable" if name == "lease" else "BindingInvalid")
             assert words in message, message
             assert team.object_name(team.run(name)) not in team.jobs(), "known before there is a pod"
     finally:
@@ -174,7 +176,7 @@ def test_who_may_use_it_and_which_tokens_the_operator_may_request(team: CloudTea
 
     assert told(AWS.audience) == ""
     assert "the audience of the token is not that of the SecretStore" in told(GOOGLE.audience)
-    assert "for one audience" in told("vault")
+    assert "audience" in told("vault"), "two policies refuse it, and the API server names either"
 
 
 def test_without_providers_there_are_none(new_team: TeamMaker, cluster: Cluster) -> None:
