@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from testing.cluster.base import wait_until
+from testing.cluster.client import Object
 from testing.namespace import Team, run
 from testing.people import give, sealed_entry
 from testing.workflows import task
@@ -81,6 +82,63 @@ def test_plan_shows_what_a_template_is_made_of_and_what_a_store_takes(
     done = alice.run("plan", "-f", write(alice, run(team.namespace, task={"secrets": wrong})))
     assert done.code == 5, done
     assert "spec.secrets[3].template, entry 'wrong': it refers to 'tokne'" in done.out
+
+
+def test_plan_and_doctor_speak_of_leases(team: Team, tmp_path: Path) -> None:
+    name = f"bao-{team.namespace}"
+    lease = {"store": name, "role": "team-a", "path": "database/creds/readonly", "field": "password"}
+    entries = [{"name": "token", "lease": lease}]
+    team.client.patch("secretbindings", "keys", team.namespace, {"spec": {"secrets": entries}})
+    auth = {"method": "jwt", "mount": "jwt", "audience": "bao"}
+    spec: Object = {"vault": {"address": "https://127.0.0.1:1", "auth": auth}, "namespaces": {}}
+    made = team.client.create(
+        {
+            "apiVersion": "runkeys.dev/v1alpha1",
+            "kind": "SecretStore",
+            "metadata": {"name": name},
+            "spec": spec,
+        }
+    )
+    admin = Terminal(tmp_path, {"KUBECONFIG": str(team.cluster.kubeconfig)})
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Reachable",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+
+    def said(*conditions: Object) -> tuple[str, list[str]]:
+        """As the operator of another namespace would say it: this one has no stores."""
+        status = {"observedGeneration": made["metadata"]["generation"], "conditions": list(conditions)}
+        team.client.patch("secretstores", name, None, {"status": status}, subresource="status")
+        plan = admin.run(
+            "-n", team.namespace, "plan", "-f", write(admin, run(team.namespace, serviceAccountName="runner"))
+        )
+        rows = json.loads(admin.run("-n", team.namespace, "doctor", "-o", "json").out)["findings"]
+        return plan.out, [row["found"] for row in rows if row["check"] == "stores"]
+
+    try:
+        plan, doctor = said(ready)
+        assert (
+            f"a credential is created at database/creds/readonly of SecretStore {name}, and revoked when"
+            in plan
+        )
+        words = f"SecretStore {name} has no spec.vault.revoker"
+        assert f"Problem: {words}" in plan
+        assert [row for row in doctor if row.startswith(words)] != []
+
+        team.client.patch("secretstores", name, None, {"spec": {"vault": {"revoker": {"role": "ends"}}}})
+        refused = {**ready, "type": "LeasesReady", "status": "False", "reason": "StoreLoginRefused"}
+        plan, doctor = said(ready, {**refused, "message": "no such role"})
+        words = f"leases of SecretStore {name} could not be revoked: StoreLoginRefused, no such role"
+        assert f"Problem: {words}" in plan
+        assert words in doctor
+
+        plan, doctor = said(ready, {**ready, "type": "LeasesReady"})
+        assert "could not be revoked" not in plan
+        assert f"leases of SecretStore {name} are revoked as role ends" in doctor
+    finally:
+        team.client.delete("secretstores", name)
 
 
 def test_plan_says_who_lacks_what_and_the_command_mends_it(team: Team, user: UserMaker) -> None:
