@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -278,3 +279,112 @@ def test_a_list_of_contents_is_valid_and_the_same_each_time() -> None:
     assert validate(json.dumps(document)) is None
     assert validate(json.dumps({**document, "components": [{"name": "no type"}]})) is not None
     assert documented() == document
+
+
+@pytest.fixture
+def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cosign and a gh that write down what they are called with, for those that only GitHub has a login for."""
+    programs, calls = tmp_path / "programs", tmp_path / "calls"
+    programs.mkdir()
+    for name in ("cosign", "gh"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\n[ "${{FAILS:-}}" != "$1" ] || exit 1\necho "{name} $*" >> {calls}\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return calls
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """The files of a release, as far as publishing them goes."""
+    folder = tmp_path / "dist"
+    folder.mkdir()
+    version = runkeys.__version__
+    for name in (f"runkeys-{version}.tar.gz", f"runkeys-chart-{version}.tgz", "NOTES.md"):
+        (folder / name).write_text(name)
+    checksums.write(folder)
+    (tmp_path / "parts").mkdir()
+    IMAGE.write(tmp_path / "parts" / release.INDEX)
+    Image(f"{REGISTRY.root}/charts/runkeys", DIGEST).write(tmp_path / "parts" / release.CHART)
+    return folder
+
+
+def step(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.argv", ["release", name, str(folder), f"--parts={folder.parent / 'parts'}"])
+    return release.main()
+
+
+def test_what_is_signed_is_named_by_its_digest(
+    called: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert step("sign", made, monkeypatch) == 0
+    assert called.read_text().splitlines() == [
+        f"cosign sign --yes {IMAGE}",
+        f"cosign sign --yes {REGISTRY.root}/charts/runkeys@{DIGEST}",
+        f"cosign sign-blob --yes --bundle {made}/SHA256SUMS.sigstore.json {made}/SHA256SUMS",
+    ]
+
+
+def test_nothing_is_signed_if_a_file_is_not_as_listed(
+    called: Path, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (made / "NOTES.md").write_text("changed")
+
+    assert step("sign", made, monkeypatch) == 1
+    assert "NOTES.md" in capsys.readouterr().err
+    assert not called.exists()
+
+
+def test_a_signature_that_fails_ends_the_step(
+    called: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAILS", "sign-blob")
+    with pytest.raises(SystemExit, match="cosign sign-blob failed"):
+        step("sign", made, monkeypatch)
+    assert len(called.read_text().splitlines()) == 2
+
+
+def test_the_page_has_every_file_and_the_notes(
+    called: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made / publish.BUNDLE).write_text("{}")
+    version = runkeys.__version__
+
+    assert step("page", made, monkeypatch) == 0
+    assert called.read_text().split() == [
+        *f"gh release create v{version} --verify-tag --title v{version}".split(),
+        *("--notes-file", str(made / "NOTES.md")),
+        *(str(made / name) for name in ("SHA256SUMS", "SHA256SUMS.sigstore.json")),
+        *(str(made / name) for name in (f"runkeys-{version}.tar.gz", f"runkeys-chart-{version}.tgz")),
+    ]
+
+
+def test_the_steps_of_the_workflow_find_what_was_pushed(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GITHUB_OUTPUT", raising=False)
+    parts = made.parent / "parts"
+    (parts / "runkeys-operator-linux-amd64.cdx.json").write_text("{}")
+
+    assert step("outputs", made, monkeypatch) == 0
+    found = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+    assert found == {
+        "image-repository": IMAGE.repository,
+        "image-digest": DIGEST,
+        "chart-repository": f"{REGISTRY.root}/charts/runkeys",
+        "chart-digest": DIGEST,
+        "image-contents": str(parts / "runkeys-operator-linux-amd64.cdx.json"),
+    }
+    # In the job of one platform there is that platform's image only.
+    (parts / release.INDEX).unlink()
+    (parts / release.CHART).unlink()
+    Image(IMAGE.repository, DIGEST.replace("ab", "cd")).write(parts / "image-arm64.json")
+    assert step("outputs", made, monkeypatch) == 0
+    assert f"image-digest={DIGEST.replace('ab', 'cd')}\n" in capsys.readouterr().out
+
+
+def test_without_a_registry_nothing_is_pushed(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REGISTRY", raising=False)
+    for name in ("index", "chart"):
+        with pytest.raises(SystemExit, match=r"REGISTRY=registry\.example/owner/name"):
+            step(name, made, monkeypatch)
