@@ -26,6 +26,7 @@ from testing.operators import (
     install_rights,
     installed_policies,
     operator_of,
+    remove_rights,
     requester_of,
     settle_policies,
     wait_believed,
@@ -454,6 +455,15 @@ def make_namespace(client: KubeClient, hint: str) -> str:
     # A pod that is created before its service account would be refused.
     client.wait_for("serviceaccounts", "default", name, bool)
     return name
+
+
+def remove_namespace(cluster: Cluster, name: str) -> None:
+    """Delete a namespace, without waiting, and what ``install_rights`` created for it in the whole cluster.
+
+    Policies that are left cost every later request something: the API server looks at each of them.
+    """
+    cluster.client.delete("namespaces", name, missing_ok=True)
+    remove_rights(cluster, name)
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def _rendered(
     if mutating:
         arguments += ["--api-versions", f"{_ADMISSION}/MutatingAdmissionPolicy"]
     command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, "--no-hooks", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
     # Use the parser in C: the policies are long, and every test reads them.
     return [item for item in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if item]
 

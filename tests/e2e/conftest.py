@@ -23,8 +23,8 @@ from testing.cluster.client import KubeClient
 from testing.cluster.node import NodeCluster
 from testing.cluster.node_layout import NodeOptions
 from testing.cluster.proxy import ApiProxy
-from testing.namespace import make_namespace
-from testing.operators import install_crds, remove_rights
+from testing.namespace import make_namespace, remove_namespace
+from testing.operators import install_crds
 from tests.e2e import operator_calls
 
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(4))[:8]
@@ -95,8 +95,7 @@ def new_namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[
 
     yield make
     for name in made:
-        cluster.client.delete("namespaces", name, missing_ok=True)
-        remove_rights(cluster, name)
+        remove_namespace(cluster, name)
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_the_python_environment_is_made_once(tmp_path: Path) -> None:
     )
     assert len(set(answers)) == 1, answers
     environment = Path(answers[0].strip())
-    subprocess.run([environment / "bin" / "python", "-c", "import iniconfig"], check=True, timeout=60)
+    subprocess.run([environment / "bin" / "python", "-c", "import iniconfig"], check=True, timeout=180)
 
 
 def test_system_packages_are_installed_by_one_at_a_time(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def previous(folder: Path) -> Path:
         cwd=CHECKOUT,
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert packed.returncode == 0, (
         f"commit {PREVIOUS} is not in this clone; a shallow one needs: git fetch --unshallow"
@@ -268,7 +268,7 @@ def test_helm_test_makes_a_run_and_sees_its_secret_go(own_node: OwnNode) -> None
     # The twin: with no operator there it fails.
     node.kubectl("-n", SYSTEM, "scale", f"deployment/{RELEASE}", "--replicas=0")
     with pytest.raises(ClusterError):
-        node.helm("test", RELEASE, f"--namespace={SYSTEM}", "--timeout=10s", timeout=60)
+        node.helm("test", RELEASE, f"--namespace={SYSTEM}", "--timeout=10s", timeout=180)
 
 
 def test_the_process_cannot_be_read_or_dumped(own_node: OwnNode) -> None:

@@ -73,7 +73,7 @@ def rendered(
         f"--values={file}",
     ]
     command += ["--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     if done.returncode != 0:
         raise ClusterError(done.stderr)
     return [item for item in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if item]

@@ -139,7 +139,7 @@ def images_of(chart: Path | str, *options: str) -> set[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=180,
     )
     return set(re.findall(r'image: "?(\S+?)"?$', done.stdout, re.MULTILINE))
 
@@ -205,7 +205,7 @@ def test_image_and_chart_are_installed_from_where_they_were_pushed(
     crane = [str(build.program("crane")), "manifest", "--insecure"]
     for name in (f"{registry.image}:{version}", str(image)):
         printed = subprocess.run(
-            [*crane, name], capture_output=True, text=True, check=True, timeout=60
+            [*crane, name], capture_output=True, text=True, check=True, timeout=180
         ).stdout
         [only] = json.loads(printed)["manifests"]
         assert only["digest"] == part.digest

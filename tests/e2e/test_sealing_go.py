@@ -40,7 +40,7 @@ def ask() -> Ask:
 
     def run(**questions: object) -> dict[str, Any]:
         done = subprocess.run(
-            [program], input=json.dumps(questions).encode(), capture_output=True, check=False, timeout=60
+            [program], input=json.dumps(questions).encode(), capture_output=True, check=False, timeout=180
         )
         assert done.returncode == 0, done.stderr.decode()
         answers: dict[str, Any] = json.loads(done.stdout)

@@ -45,7 +45,7 @@ def test_the_image_that_was_tried_is_pushed_with_its_list(
         pushed = Image.read(parts / f"image-{made.architecture}.json")
         crane = [str(programs.program("crane")), "config", "--insecure", str(pushed)]
         config = json.loads(
-            subprocess.run(crane, capture_output=True, text=True, check=True, timeout=60).stdout
+            subprocess.run(crane, capture_output=True, text=True, check=True, timeout=180).stdout
         )
 
     assert pushed.repository == f"{address}/owner/name/runkeys-operator"

@@ -55,7 +55,7 @@ def traces(daemon: Daemon) -> list[str]:
 def network() -> tuple[str, set[str], str]:
     """Return the machine's rules, links and whether it forwards."""
     rules = subprocess.run(
-        ["iptables-save"], capture_output=True, text=True, check=True, timeout=30
+        ["iptables-save"], capture_output=True, text=True, check=True, timeout=180
     ).stdout.splitlines()
     links = {
         path.name for path in Path("/sys/class/net").iterdir() if path.name.startswith(("docker", "br-"))

@@ -44,7 +44,7 @@ def bash(script: str) -> Callable[[str], str]:
             ["bash", "--norc", "-c", script, "bash", text],
             capture_output=True,
             check=True,
-            timeout=60,
+            timeout=180,
             env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
         )
         return (done.stdout + done.stderr).decode()

@@ -21,7 +21,7 @@ SKIPS = {"skip", "skipif", "xfail", "importorskip"}
 
 def tracked() -> list[Path]:
     listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, timeout=60
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, timeout=180
     ).stdout
     return [ROOT / name for name in listed.decode().split("\0") if name and (ROOT / name).is_file()]
 
@@ -90,7 +90,7 @@ def test_make_help_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
     phony = {name for line in re.findall(r"^\.PHONY: (.*)", makefile, re.MULTILINE) for name in line.split()}
     printed = subprocess.run(
-        ["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        ["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=180
     ).stdout
     assert {line.split()[1] for line in printed.splitlines()} == phony
     # A target that is not declared phony stops working when a file of its name appears.

@@ -78,7 +78,7 @@ def test_a_scalar_means_what_it_means_to_kubectl_itself(tmp_path: Path, written:
     path = tmp_path / "a.yaml"
     path.write_text(f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata:\n  k: {written}\n")
     words = ("label", "--local", "-f", str(path), "a=b", "-o", "json", "--dry-run=client")
-    done = subprocess.run([build.program("kubectl"), *words], capture_output=True, timeout=60, check=True)
+    done = subprocess.run([build.program("kubectl"), *words], capture_output=True, timeout=180, check=True)
     there = json.loads(done.stdout)["data"]["k"]
     [document] = read_documents(str(path), path.read_text())
     here = document["data"]["k"]

@@ -160,7 +160,7 @@ def test_interrupted_the_run_goes_on_and_it_is_said_how_to_stop_it(team: Team, a
         team.client.wait_for("workflowruns", "job", team.namespace, bool)
         team.wait_running(team.run())
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=180)
     finally:
         process.kill()
         process.wait()

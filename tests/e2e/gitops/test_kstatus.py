@@ -26,7 +26,7 @@ def kstatus() -> Ask:
 
     def ask(item: Object) -> str:
         done = subprocess.run(
-            [program], input=json.dumps([item]), capture_output=True, text=True, check=False, timeout=30
+            [program], input=json.dumps([item]), capture_output=True, text=True, check=False, timeout=180
         )
         assert done.returncode == 0, done.stderr
         (found,) = json.loads(done.stdout)

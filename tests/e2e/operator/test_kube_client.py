@@ -170,7 +170,7 @@ async def test_a_pod_in_its_grace_period_is_not_gone(client: KubeClient, kube: K
     }
     await kube.create(PODS, namespace, pod)
     await asyncio.to_thread(
-        client.wait_for, "pods", "p", namespace, lambda found: found["spec"].get("nodeName"), timeout=30
+        client.wait_for, "pods", "p", namespace, lambda found: found["spec"].get("nodeName"), timeout=180
     )
     assert await kube.delete(PODS, namespace, "p") == (False, ())
 

@@ -23,7 +23,17 @@ import pytest
 from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
 from testing.cluster.proxy import ApiProxy
-from testing.namespace import TASK_IMAGE, Team, condition, exposures, make_namespace, phase, python, team_in
+from testing.namespace import (
+    TASK_IMAGE,
+    Team,
+    condition,
+    exposures,
+    make_namespace,
+    phase,
+    python,
+    remove_namespace,
+    team_in,
+)
 from tests.conftest import FULL
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.kills import Hit, Kill, Killer, When, shape
@@ -193,7 +203,7 @@ def rehearse(node: Cluster, folder: Path, life: Life) -> list[str]:
         try:
             Case(node, folder, life).play(proxy, namespace, [])
         finally:
-            node.client.delete("namespaces", namespace, missing_ok=True)
+            remove_namespace(node, namespace)
         return [shape(request) + ("*" if request.mutates else "") for request in proxy.requests]
 
 
@@ -226,7 +236,7 @@ def play_all(cases: Sequence[Case]) -> list[Hit]:
         except Exception as error:  # noqa: BLE001 -- all cases are heard before the test fails
             return str(case), hits, error
         finally:
-            case.node.client.delete("namespaces", namespace, missing_ok=True)
+            remove_namespace(case.node, namespace)
         return str(case), hits, None
 
     with ThreadPoolExecutor(AT_ONCE) as players:

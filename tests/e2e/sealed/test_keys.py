@@ -38,7 +38,7 @@ def keys_command(team: Team, *words: str, input: str | None = None) -> subproces
         input=input,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT / "operator")},
     )

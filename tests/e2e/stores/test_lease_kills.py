@@ -16,7 +16,7 @@ import pytest
 
 from testing.cluster.node import NodeCluster
 from testing.cluster.proxy import ApiProxy
-from testing.namespace import condition, make_namespace, phase, python, team_in
+from testing.namespace import condition, make_namespace, phase, python, remove_namespace, team_in
 from testing.stores.leases import LeaseTeam, digest, furnish_leases, is_released, leases_of
 from testing.stores.openbao import OpenBao
 from testing.stores.postgres import Postgres
@@ -107,7 +107,7 @@ class Case:
                 )
         finally:
             self.node.client.delete("secretstores", namespace, missing_ok=True)
-            self.node.client.delete("namespaces", namespace, missing_ok=True)
+            remove_namespace(self.node, namespace)
 
     def __str__(self) -> str:
         return " and ".join(map(str, (*self.at_api, *self.at_store))) or "nobody killed"

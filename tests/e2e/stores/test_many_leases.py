@@ -21,8 +21,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.proof, pytest.mark.timeout(3600 if FU
 
 RUNS = 100 if FULL else 20
 PATIENT = 1800 if FULL else 600
-MORE = 3
-"""Writes that a lease adds to a run: its record, the finalizer, and the removal of that."""
+FINALIZER = 2
+"""Writes of a run with a lease: the finalizer, and the removal of that."""
+MORE = FINALIZER + 1
+"""Writes that a lease adds to a run: its record too."""
 
 
 def writes(team: Team, node: NodeCluster, mark: int) -> Counter[str]:
@@ -67,9 +69,11 @@ def test_one_login_and_one_credential_each(
     assert len(team.credentials()) == RUNS
     assert len(of(team, shared_bao)) - logins == RUNS
     check_calls(team, shared_bao)
-    more = sum(writes(team, node, mark).values()) / RUNS - without
-    print(f"{delivery}: {without} writes without a lease, {more:+.2f} with one")
-    assert more <= MORE + 1, "a run that takes long may say in between that it runs"
+    made = writes(team, node, mark)
+    more = sum(made.values()) / RUNS - without
+    # On a busy machine a run also says in between that it runs, with or without a lease.
+    print(f"{delivery}: {without} writes without a lease, {more:+.2f} with one ({MORE} on an idle machine)")
+    assert made["patch workflowruns"] == FINALIZER * RUNS
 
 
 def check_calls(team: LeaseTeam, bao: OpenBao) -> None:

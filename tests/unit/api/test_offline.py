@@ -121,7 +121,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, module: str) 
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
         env=environment(tmp_path),
     )
@@ -137,7 +137,7 @@ def test_what_a_task_imports_loads_none_of_it(tmp_path: Path) -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
         env=environment(tmp_path),
     )

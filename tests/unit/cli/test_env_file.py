@@ -42,7 +42,7 @@ def test_the_output_of_a_command(terminal: Terminal) -> None:
         env=environment(terminal.folder),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "4"), done

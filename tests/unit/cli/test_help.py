@@ -40,7 +40,7 @@ def test_help_imports_neither_models_nor_kubernetes(terminal: Terminal) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -107,7 +107,7 @@ def test_a_mistake_of_ours_is_told_without_what_it_held(terminal: Terminal) -> N
     command = [sys.executable, "-c", code]
     more = {"RUNKEYS_TRACEBACK": "1"}
     for env, shown in ((environment(terminal.folder), False), (environment(terminal.folder, **more), True)):
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
         assert done.returncode == 1
         assert "ValueError" in done.stderr
         assert ("canary-in-an-error" in done.stderr) is shown
@@ -120,7 +120,7 @@ def test_output_that_nobody_reads_any_more_is_no_error(terminal: Terminal) -> No
         env=environment(terminal.folder),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.stderr == ""

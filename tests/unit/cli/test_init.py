@@ -45,7 +45,7 @@ def test_its_tests_pass(terminal: Terminal) -> None:
         env=environment(terminal.folder),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -162,7 +162,7 @@ def test_two_words_are_template_and_folder(terminal: Terminal) -> None:
 def test_git_ignores_its_secrets(terminal: Terminal) -> None:
     terminal.ok("init", "hello")
     folder = terminal.folder / "hello"
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True, timeout=30)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True, timeout=180)
     done = subprocess.run(
         ["git", "status", "--short", "-uall"], cwd=folder, capture_output=True, text=True, check=True
     )

@@ -257,7 +257,7 @@ def test_python_file_with_a_secret_by_exact_name(terminal: Terminal) -> None:
 def test_env_file_that_git_would_take_in(terminal: Terminal, run: Callable[..., Done]) -> None:
     made = manifest(task())
     assert "Warning" not in run(made).err
-    subprocess.run(["git", "init", "-q"], cwd=terminal.folder, check=True, timeout=30)
+    subprocess.run(["git", "init", "-q"], cwd=terminal.folder, check=True, timeout=180)
     assert "Warning: git does not ignore .env" in run(made).err
     (terminal.folder / ".gitignore").write_text(".env\n")
     assert "Warning" not in run(made).err
@@ -281,7 +281,7 @@ def test_interrupted_it_stops_its_tasks_and_still_runs_always(terminal: Terminal
         assert process.stdout is not None
         assert process.stdout.readline() == "[long] begun\n"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=180)
     finally:
         process.kill()
         process.wait()

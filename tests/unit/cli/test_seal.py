@@ -476,7 +476,7 @@ def test_git_shows_only_the_line_of_the_entry(terminal: Terminal, public: str, f
     def git(*words: str) -> str:
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", *words]
         done = subprocess.run(
-            command, cwd=file.parent, capture_output=True, text=True, check=True, timeout=30
+            command, cwd=file.parent, capture_output=True, text=True, check=True, timeout=180
         )
         return done.stdout
 

@@ -64,7 +64,7 @@ def test_our_files_are_whole(tmp_path: Path) -> None:
         json.loads((tmp_path / "kind/manifests/default-storage.yaml").read_text())["kind"] == "StorageClass"
     )
     for script in ("kind/bin/put-in-place.sh",):
-        subprocess.run(["bash", "-n", tmp_path / script], check=True, timeout=30)
+        subprocess.run(["bash", "-n", tmp_path / script], check=True, timeout=180)
     # each setting is a file with the kernel's own name, which the kernel has
     for name, value in kind_image.SYSCTLS.items():
         assert (tmp_path / "kind/sysctls" / name).read_text().strip() == value
@@ -87,7 +87,7 @@ def test_the_settings_are_mounted_by_a_command_that_finds_each_file(tmp_path: Pa
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=180,
     )
 
     assert sorted(done.stdout.split()) == sorted(f"/proc/sys/{name}" for name in kind_image.SYSCTLS)

@@ -112,7 +112,7 @@ def test_the_program_rewrites_the_bundle_and_becomes_the_runtime(tmp_path: Path)
         text=True,
         check=True,
         env=os.environ,
-        timeout=60,
+        timeout=180,
     )
 
     assert done.stdout == f"create --bundle {tmp_path} id\n"

@@ -118,7 +118,7 @@ def test_it_does_not_load_the_kubernetes_library() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
         env={"PYTHONPATH": str(ROOT / "operator")},
     )

@@ -168,7 +168,7 @@ def started(folder: Path, content: bytes, uid: str = "pod-uid") -> subprocess.Co
         env={"RUNKEYS_NAMESPACE": "team-a", "RUNKEYS_POD_UID": uid},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
@@ -246,6 +246,6 @@ def test_the_program_needs_nothing_of_ours() -> None:
         " print(sorted(name for name in sys.modules if name.startswith(('runkeys', 'pydantic', 'cryptography'))))"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=180, check=True
     )
     assert done.stdout.strip() == "[]"
