@@ -89,9 +89,10 @@ def test_plan_and_doctor_speak_of_leases(team: Team, tmp_path: Path) -> None:
     lease = {"store": name, "role": "team-a", "path": "database/creds/readonly", "field": "password"}
     entries = [{"name": "token", "lease": lease}]
     team.client.patch("secretbindings", "keys", team.namespace, {"spec": {"secrets": entries}})
-    auth = {"method": "jwt", "mount": "jwt", "audience": "bao"}
+    # No operator here has this audience, so none has its own word about the store.
+    auth = {"method": "jwt", "mount": "jwt", "audience": name}
     spec: Object = {"vault": {"address": "https://127.0.0.1:1", "auth": auth}, "namespaces": {}}
-    made = team.client.create(
+    team.client.create(
         {
             "apiVersion": "runkeys.dev/v1alpha1",
             "kind": "SecretStore",
@@ -109,7 +110,8 @@ def test_plan_and_doctor_speak_of_leases(team: Team, tmp_path: Path) -> None:
 
     def said(*conditions: Object) -> tuple[str, list[str]]:
         """As the operator of another namespace would say it: this one has no stores."""
-        status = {"observedGeneration": made["metadata"]["generation"], "conditions": list(conditions)}
+        generation = team.client.get("secretstores", name)["metadata"]["generation"]
+        status = {"observedGeneration": generation, "conditions": list(conditions)}
         team.client.patch("secretstores", name, None, {"status": status}, subresource="status")
         plan = admin.run(
             "-n", team.namespace, "plan", "-f", write(admin, run(team.namespace, serviceAccountName="runner"))
