@@ -180,7 +180,8 @@ def _replace(documents: list[Any], entry: Entry, key: str, text: str) -> None:
     """The same in what was loaded, to compare with."""
     for document in documents:
         for binding in _loaded_bindings(document):
-            metadata = binding.get("metadata") or {}
+            found = binding.get("metadata")
+            metadata = found if isinstance(found, dict) else {}
             if (metadata.get("namespace") or "", metadata.get("name") or "") != (
                 entry.namespace,
                 entry.binding,

@@ -29,8 +29,8 @@ ENGINES: dict[str, tuple[str, str]] = {
 
 def argo_templates(document: Json) -> Iterator[tuple[str, Json]]:
     """By name the templates of a Workflow that run a pod: ``container`` and ``script``, which is called main there."""
-    spec = _map(document.get("spec"))
-    spec = _map(spec.get("workflowSpec")) or spec
+    spec = as_map(document.get("spec"))
+    spec = as_map(spec.get("workflowSpec")) or spec
     for template in _maps(spec.get("templates")):
         task = template.get("container") or template.get("script")
         if not isinstance(task, dict):
@@ -39,7 +39,7 @@ def argo_templates(document: Json) -> Iterator[tuple[str, Json]]:
         yield (
             str(template.get("name", "")),
             _template(
-                [_map(spec.get("podMetadata")), _map(template.get("metadata"))],
+                [as_map(spec.get("podMetadata")), as_map(template.get("metadata"))],
                 template.get("serviceAccountName") or spec.get("serviceAccountName"),
                 [{**task, "name": "main"}, *sidecars],
                 first,
@@ -49,18 +49,22 @@ def argo_templates(document: Json) -> Iterator[tuple[str, Json]]:
 
 def tekton_templates(document: Json) -> Iterator[tuple[str, Json]]:
     """By name the tasks of a TaskRun, a Task or a PipelineRun that stand in it; each step is a container step-NAME."""
-    kind, spec, metadata = document.get("kind"), _map(document.get("spec")), _map(document.get("metadata"))
-    account = spec.get("serviceAccountName") or _map(spec.get("taskRunTemplate")).get("serviceAccountName")
+    kind, spec, metadata = (
+        document.get("kind"),
+        as_map(document.get("spec")),
+        as_map(document.get("metadata")),
+    )
+    account = spec.get("serviceAccountName") or as_map(spec.get("taskRunTemplate")).get("serviceAccountName")
     if kind == "Task":
         yield "", _template([metadata], account, _steps(spec), [])
     elif kind == "TaskRun":
-        yield "", _template([metadata], account, _steps(_map(spec.get("taskSpec"))), [])
+        yield "", _template([metadata], account, _steps(as_map(spec.get("taskSpec"))), [])
     else:
         runs = {str(item.get("pipelineTaskName")): item for item in _maps(spec.get("taskRunSpecs"))}
-        pipeline = _map(spec.get("pipelineSpec")) or spec
+        pipeline = as_map(spec.get("pipelineSpec")) or spec
         for task in (*_maps(pipeline.get("tasks")), *_maps(pipeline.get("finally"))):
-            inner, own = _map(task.get("taskSpec")), runs.get(str(task.get("name")), {})
-            metas = [metadata, _map(inner.get("metadata")), _map(own.get("metadata"))]
+            inner, own = as_map(task.get("taskSpec")), runs.get(str(task.get("name")), {})
+            metas = [metadata, as_map(inner.get("metadata")), as_map(own.get("metadata"))]
             yield (
                 str(task.get("name", "")),
                 _template(metas, own.get("serviceAccountName") or account, _steps(inner), []),
@@ -69,9 +73,9 @@ def tekton_templates(document: Json) -> Iterator[tuple[str, Json]]:
 
 def jobset_templates(document: Json) -> Iterator[tuple[str, Json]]:
     """By name the Jobs of a JobSet. Their pod templates are Kubernetes' own."""
-    for job in _maps(_map(document.get("spec")).get("replicatedJobs")):
-        template = _map(_map(_map(job.get("template")).get("spec")).get("template"))
-        if isinstance(_map(template.get("spec")).get("containers"), list):
+    for job in _maps(as_map(document.get("spec")).get("replicatedJobs")):
+        template = as_map(as_map(as_map(job.get("template")).get("spec")).get("template"))
+        if isinstance(as_map(template.get("spec")).get("containers"), list):
             yield str(job.get("name", "")), template
 
 
@@ -86,7 +90,7 @@ def _steps(spec: Mapping[str, Any]) -> list[Json]:
 def _template(metas: list[Json], account: Any, containers: list[Json], first: list[Json]) -> Json:
     """:param metas: metadata of the pod; labels and annotations of the later ones count."""
     metadata: dict[str, Json] = {
-        field: {key: value for meta in metas for key, value in _map(meta.get(field)).items()}
+        field: {key: value for meta in metas for key, value in as_map(meta.get(field)).items()}
         for field in ("labels", "annotations")
     }
     if ASK_SEALED in metadata["annotations"]:
@@ -102,7 +106,8 @@ def _template(metas: list[Json], account: Any, containers: list[Json], first: li
     return {"metadata": metadata, "spec": {**spec, **({"initContainers": plain(first)} if first else {})}}
 
 
-def _map(value: Any) -> Json:
+def as_map(value: Any) -> Json:
+    """Return a value of a manifest if it is a mapping, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from runkeys._text.words import line
 from runkeys.api import SecretBinding
 from runkeys.api.common import describe_invalid
-from runkeys.cli._engines import ENGINES, argo_templates, jobset_templates, tekton_templates
+from runkeys.cli._engines import ENGINES, argo_templates, as_map, jobset_templates, tekton_templates
 from runkeys.cli._framework import Settings
 from runkeys.cli._output import NOTHING, print_object, print_table
 from runkeys.cli._printing import echo
@@ -71,14 +71,14 @@ def asking_templates(documents: list[Any]) -> list[tuple[Json, Json]]:
     found = []
     for document in documents:
         for name, template in _templates_of(document):
-            labels = (template.get("metadata") or {}).get("labels") or {}
-            if isinstance(labels, dict) and labels.get(ASK) == ASK_VALUE:
+            labels = as_map(as_map(template.get("metadata")).get("labels"))
+            if labels.get(ASK) == ASK_VALUE:
                 found.append((_named(document, name), template))
     return found
 
 
 def _named(document: Json, template: str) -> Json:
-    metadata = document.get("metadata") or {}
+    metadata = as_map(document.get("metadata"))
     name = str(metadata.get("name") or metadata.get("generateName") or "unnamed")
     return {**document, "metadata": {**metadata, "name": f"{name}, {template}" if template else name}}
 
@@ -98,15 +98,15 @@ def _templates_of(document: Any) -> Iterator[tuple[str, Json]]:
         yield "", dict(document)
     else:
         inner = spec.get("jobTemplate") if document.get("kind") == "CronJob" else document
-        template = ((inner or {}).get("spec") or {}).get("template") if isinstance(inner, dict) else None
-        if isinstance(template, dict) and isinstance((template.get("spec") or {}).get("containers"), list):
+        template = as_map(as_map(inner).get("spec")).get("template")
+        if isinstance(template, dict) and isinstance(as_map(template.get("spec")).get("containers"), list):
             yield "", template
 
 
 def preview_pods(client: Client, manifest: Json, template: Json) -> PodPreview:
     """Return what the pods of a manifest would get and what is missing, without creating one."""
-    kind, metadata = str(manifest.get("kind")), template.get("metadata") or {}
-    notes = metadata.get("annotations") or {}
+    kind, metadata = str(manifest.get("kind")), as_map(template.get("metadata"))
+    notes = as_map(metadata.get("annotations"))
     found = PodPreview(f"{kind}/{manifest['metadata']['name']}")
     read = parse_ask(str(notes.get(ASK, "")), str(notes.get(ASK_SEALED, "")))
     found.asked, found.parameters = read or ((), ())
@@ -150,7 +150,7 @@ def _subject(client: Client, kind: str, template: Json) -> PodSubject:
     else:
         created_by, owner = str(client.requester["username"]), None
     return PodSubject(
-        labels=(template.get("metadata") or {}).get("labels") or {},
+        labels=as_map(as_map(template.get("metadata")).get("labels")),
         service_account=str(template["spec"].get("serviceAccountName") or "default"),
         images=images(template),
         created_by=created_by,
@@ -186,7 +186,7 @@ def _refused(client: Client, template: Json) -> Iterator[str]:
     """What the API server says of such a pod: the policies check what it asks for, and its account's rights."""
     pod = copy.deepcopy(template)
     metadata = {
-        key: value for key, value in (pod.get("metadata") or {}).items() if key in ("labels", "annotations")
+        key: value for key, value in as_map(pod.get("metadata")).items() if key in ("labels", "annotations")
     }
     metadata |= {"name": f"runkeys-plan-{uuid4().hex[:8]}", "namespace": client.namespace}
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod["spec"]}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from runkeys import config
@@ -323,6 +323,7 @@ BINDINGS = st.fixed_dictionaries(
 
 @FEW
 @given(BINDINGS)
+@example({"kind": "SecretBinding", "metadata": "x", "spec": {"secrets": [{"name": "x", "value": "x"}]}})
 def test_any_binding_is_sealed_or_refused_with_its_place(document: dict[str, Any]) -> None:
     for text in (json.dumps(document), json.dumps(document, indent="\t"), yaml.safe_dump(document)):
         with contextlib.suppress(Problem):

@@ -125,6 +125,13 @@ def test_jobset() -> None:
     assert found(JOBSET) == [("training, workers", "runner", [("main", "two")])]
 
 
+@pytest.mark.parametrize("metadata", ["text", ["labels"], {"labels": "text"}, None])
+def test_metadata_of_another_shape_is_no_label(metadata: Any) -> None:
+    pod = {"metadata": metadata, "spec": {"containers": [{"name": "main", "image": "one"}]}}
+    job = {"metadata": {"name": "job"}, "spec": {"template": pod}}
+    assert asking_templates([{"kind": "Pod", **pod}, {"kind": "Job", **job}]) == []
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
     lambda inner: (
