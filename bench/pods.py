@@ -98,6 +98,7 @@ def _one_by_one_at_once(node: NodeCluster, count: int) -> list[Figure]:
 def _waiting(node: NodeCluster, count: int) -> list[Figure]:
     """``count`` requests wait for the operator, which is started then."""
     with _asking_team(node, f"pods-waiting-{count}", clean_up=True) as made:
+        _end(made)
         idle = _starting(made, 0)
         _end(made)
         bodies = _make_requests(made, count)
@@ -162,7 +163,7 @@ def _make_requests(made: Team, count: int) -> int:
                 return
             except ApiError as error:
                 # The API server's own cache of pods may not have come to the node yet; a kubelet tries again, too.
-                if error.status != 403 or not left:
+                if error.status not in (403, 500) or not left:
                     raise
             time.sleep(0.02)
 
@@ -220,7 +221,7 @@ def _asking_team(node: NodeCluster, hint: str, *, clean_up: bool = False) -> Ite
 def _pod(made: Team, name: str) -> Object:
     """A pod for the fake node that asks, and does not start there."""
     template: dict[str, Any] = pod_template(3600, 1)
-    template["spec"] |= {"nodeSelector": None, "restartPolicy": "Never"}
+    template["spec"]["restartPolicy"] = "Never"
     return {
         "apiVersion": "v1",
         "kind": "Pod",
