@@ -203,8 +203,9 @@ def _locked_layer(recipe: dockerfile.Recipe) -> Path:
 
 def _copies_layer(recipe: dockerfile.Recipe, checkout: Path) -> Path:
     copies = {checkout / source: target.lstrip("/") for source, target in recipe.copies.items()}
-    # The base that the Dockerfile names knows no user of this number, so that the operator may not need its name.
-    return _files_layer("runkeys_operator", copies, _ROOT)
+    # The base that the Dockerfile names knows no user of this number, so that the operator may not need its name. The
+    # release before did.
+    return _files_layer("runkeys_operator", copies, _ROOT if checkout == CHECKOUT else {})
 
 
 def _sources_layer(package: str, into: str) -> Path:
