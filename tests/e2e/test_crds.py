@@ -103,13 +103,15 @@ def test_a_good_example_is_accepted_and_gets_its_defaults(
     example: Object,
     request: pytest.FixtureRequest,
 ) -> None:
-    cluster.kubectl("-n", namespace, "create", "-f", "-", input=json.dumps(example))
+    name = f"good-{namespace}"  # stores are of the cluster, which other tests use at the same time
+    named = {**example, "metadata": {**example["metadata"], "name": name}}
+    cluster.kubectl("-n", namespace, "create", "-f", "-", input=json.dumps(named))
 
     if example in (STORE, CSI_STORE):
-        request.addfinalizer(lambda: cluster.kubectl("delete", "secretstore", "good"))
+        request.addfinalizer(lambda: cluster.kubectl("delete", "secretstore", name))
         namespace = ""
     plural = f"{example['kind'].lower()}s"
-    stored = client.get(plural, "good", namespace)
+    stored = client.get(plural, name, namespace)
     if example is not REVEAL:  # which is no lasting state that tools wait for
         assert stored["status"]["observedGeneration"] == -1
     assert stored["spec"] == example["spec"]

@@ -22,10 +22,10 @@ _LEASES = (Reason.REVOCATION_PENDING, Reason.LEASE_EXPIRED)
 
 
 async def announce(kube: Kube, run: WorkflowRun, status: WorkflowRunStatus, now: datetime) -> None:
-    """Post a Warning if the run stalls, or does not release its secrets, for a reason that it did not give before.
+    """Post a Warning if the run is to say that it stalls, or keeps its secrets, for a new reason.
 
-    The Event is optional: if it cannot be posted, the run continues. Its name is a hash of its content,
-    so that the same Event is never posted twice for one run.
+    Call it before ``status`` is written. The Event is optional: if it cannot be posted, the run continues. Its name is
+    a hash of its content, so that the same Event is never posted twice for one run.
     """
     metadata = run.metadata
     about = _Object(API_VERSION, "WorkflowRun", metadata.name, metadata.namespace, metadata.uid)

@@ -188,6 +188,27 @@ def test_a_job_that_cannot_be_made_is_told_and_tried_again_until_the_deadline(
     assert condition(team.run("waits"), "Stalled")["status"] == "False"
 
 
+def test_an_event_is_not_lost_with_the_answer_to_the_status_that_it_is_about(
+    faulty_team: Callable[..., Team], proxy: ApiProxy
+) -> None:
+    """The operator reads the run anew then, which says already why it stalls."""
+    team = faulty_team()
+    of_status = of_run("job", "patch", "workflowruns/status")
+    lost = proxy.rule(
+        lambda request: of_status(request) and b'"BindingNotFound"' in request.body, LoseAnswer(), times=1
+    )
+    team.client.delete("secretbindings", "keys", team.namespace)
+    team.operator.start()
+    team.make_run()
+    found = team.wait_condition("job", "Stalled", "True", "BindingNotFound")
+    proxy.wait_for(lambda request: request in lost.hits and request.status == 200)
+    said = [
+        item["message"]
+        for item in team.client.list("events", team.namespace, fields="involvedObject.kind=WorkflowRun")
+    ]
+    assert said == [condition(found, "Stalled")["message"]]
+
+
 # watches that break, or fall silent
 
 WATCHES_OF_ITS_TASK = [matching("watch", "pods"), matching("watch", "jobs")]

@@ -298,6 +298,8 @@ class Executor:
 
     async def _patch_status(self, action: PatchStatus, obs: Observation) -> Observation:
         metadata = obs.run.metadata
+        # Before the status, by which it is known what was announced: else a lost answer loses the Event, too.
+        await announce(self._kube, obs.run, action.status, self._now())
         raw = await self._kube.patch_status(
             RUNS,
             metadata.namespace,
@@ -313,7 +315,6 @@ class Executor:
             extra={"run": obs.run.key, "reason": reason_of(action.status)},
         )
         log_tasks(obs, action.status)
-        await announce(self._kube, obs.run, action.status, self._now())
         return replace(
             obs,
             run=WorkflowRun.parse(raw),
