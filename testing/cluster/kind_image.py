@@ -22,6 +22,7 @@ from testing.cluster.build import COMPONENTS, program
 from testing.cluster.cache import cache_dir, content_key, file_lock
 from testing.cluster.docker import DockerError, Engine
 from testing.cluster.golang import build_module, module_folder
+from testing.cluster.node_init import SYSCTLS
 from testing.cluster.rootfs import root_file_system
 
 GROUPS = (*build.NODE_GROUPS, "kind", "kubeadm", "crictl")
@@ -48,15 +49,6 @@ PROGRAMS = {
     "host-local": "opt/cni/bin",
 }
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# What the kubelet writes into the kernel, whose settings are the machine's: these files are mounted over them.
-SYSCTLS = {
-    "vm/overcommit_memory": "1",
-    "vm/panic_on_oom": "0",
-    "kernel/panic": "10",
-    "kernel/panic_on_oops": "1",
-    "kernel/keys/root_maxkeys": "1000000",
-    "kernel/keys/root_maxbytes": "25000000",
-}
 # The pods of the one node: the first part of kind's pod network, as large as what the controller manager gives a node.
 POD_NETWORK = "10.244.0.0/20"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.cluster import docker, kind, kind_image
+from testing.cluster import docker, kind, node_init
 from testing.cluster.cache import CHECKOUT, claims_of
 from testing.cluster.client import KubeClient
 from testing.cluster.images import TASK_IMAGE
@@ -39,7 +39,7 @@ def test_the_control_plane_is_kubeadms(client: KubeClient) -> None:
     assert {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"} <= pods
 
 
-@pytest.mark.parametrize("setting", sorted(kind_image.SYSCTLS))
+@pytest.mark.parametrize("setting", sorted(node_init.SYSCTLS))
 def test_the_kernels_settings_stay_the_machines(kind_cluster: KindCluster, setting: str) -> None:
     if kind.wanted_image() != kind.FROM_SOURCE:
         pytest.skip("the node image that kind was released with changes the machine's settings")
@@ -47,12 +47,12 @@ def test_the_kernels_settings_stay_the_machines(kind_cluster: KindCluster, setti
     before = machine.read_text()
     run = ("exec", kind_cluster.node_name, "sh", "-c")
     inside = f"/proc/sys/{setting}"
-    assert kind_cluster.engine.run(*run, f"cat {inside}").strip() == kind_image.SYSCTLS[setting]
+    assert kind_cluster.engine.run(*run, f"cat {inside}").strip() == node_init.SYSCTLS[setting]
     try:
         assert kind_cluster.engine.run(*run, f"echo 7 > {inside} && cat {inside}") == "7\n"
         assert machine.read_text() == before
     finally:
-        kind_cluster.engine.run(*run, f"echo {kind_image.SYSCTLS[setting]} > {inside}")
+        kind_cluster.engine.run(*run, f"echo {node_init.SYSCTLS[setting]} > {inside}")
 
 
 STARTS = """

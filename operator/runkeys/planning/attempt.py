@@ -465,12 +465,26 @@ class AttemptPlanner:
 
     def _void(self) -> Ended | None:
         """The pod may have been given a credential that was revoked before."""
-        if not self.obs.memory.of(self.job.uid).void:
+        if self.obs.memory.of(self.job.uid).void:
+            what = "the Secret was created"
+        elif self._has_dead_values():
+            what = "the pod was given its values"
+        else:
             return None
-        message = (
-            "the Secret was created by a request whose answer had been lost, after its lease had been revoked"
-        )
+        message = f"{what} by a request whose answer had been lost, after its lease had been revoked"
         return Ended(Outcome.DISRUPTED, Reason.LEASE_LOST, message)
+
+    def _has_dead_values(self) -> bool:
+        """Whether sealed values are of leases that are revoked, although a container may use them still."""
+        sealed, limit = self._recorded.sealed, self._lifetime()
+        if sealed is None or not self._recorded.leases or (limit is not None and limit <= self.now):
+            return False
+        answer = next((item for item in self.obs.requests if item.uid == sealed.request), None)
+        if answer is None or answer.state != "Issued":
+            return False
+        left = leases.followed(self.obs.memory, self._recorded).open_leases
+        in_use = any(not pod.done_with(self._secret_containers) for pod in self._current)
+        return in_use and (answer.contested or not left)
 
     def _lifetime(self) -> datetime | None:
         """Until when the values may be there: as long as the pod's own deadline.

@@ -279,6 +279,7 @@ class RequestView:
     :ivar public: the PKCS#10 request in base64: who gets it, as Kubernetes has checked.
     :ivar state: Issued, Denied or Failed, which is final; empty while nothing has answered it.
     :ivar gone: it was deleted.
+    :ivar contested: this process was refused when it answered it last, so that its answer is of an earlier try.
     """
 
     name: str
@@ -295,6 +296,7 @@ class RequestView:
     message: str = ""
     at: datetime | None = None
     gone: bool = False
+    contested: bool = False
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> RequestView:

@@ -41,6 +41,7 @@ class CertificateRequests:
         self._known: dict[str, dict[str, RequestView]] = {}
         self._namespaces: dict[str, str] = {}
         self._unowned: set[str] = set()
+        self._contested: set[str] = set()
 
     def record(self, raw: Mapping[str, Any], *, deleted: bool = False) -> bool:
         """Take in a request from the watch; whether that is news."""
@@ -65,7 +66,8 @@ class CertificateRequests:
 
     def of(self, pod_uid: str) -> tuple[RequestView, ...]:
         """The requests that name a pod, including deleted ones."""
-        return tuple(self._known.get(pod_uid, {}).values())
+        found = self._known.get(pod_uid, {}).values()
+        return tuple(replace(item, contested=item.uid in self._contested) for item in found)
 
     def named(self, key: Key) -> RequestView | None:
         """The existing request of this name."""
@@ -89,6 +91,7 @@ class CertificateRequests:
             self._unowned.discard(uid)
             for request in self._known.pop(uid, {}):
                 self._namespaces.pop(request, None)
+                self._contested.discard(request)
 
     async def answer(self, request: RequestView, values: Values, now: datetime) -> RequestView:
         """Issue the certificate that carries ``values``; return the request as it is afterwards."""
@@ -145,6 +148,10 @@ class CertificateRequests:
             )
         except NotFound:
             return self._note(replace(request, gone=True))
+        except Conflict:
+            self._contested.add(request.uid)
+            raise
+        self._contested.discard(request.uid)
         return self._note(RequestView.parse(raw))
 
     def _note(self, request: RequestView) -> RequestView:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from testing.cluster.faults import Action, LoseAnswer, Request, Reset
 from testing.cluster.proxy import ApiProxy
@@ -114,3 +116,31 @@ class Killer:
             self._operator.kill()
             if self._start_again:
                 self._operator.start()
+
+
+_Case = TypeVar("_Case")
+
+
+def play_side_by_side(
+    cases: Sequence[_Case], play: Callable[[_Case, list[Hit]], object], at_once: int
+) -> list[Hit]:
+    """Play all cases, ``at_once`` at a time, print what each did, and return the kills that took place.
+
+    :raises AssertionError: some of them failed; it tells of each.
+    """
+
+    def heard(case: _Case) -> tuple[str, list[Hit], Exception | None]:
+        hits: list[Hit] = []
+        try:
+            play(case, hits)
+        except Exception as error:  # noqa: BLE001 -- all cases are heard before the test fails
+            return str(case), hits, error
+        return str(case), hits, None
+
+    with ThreadPoolExecutor(at_once) as players:
+        played = list(players.map(heard, cases))
+    for name, hits, error in played:
+        print("FAILED" if error else "ok    ", name, "->", "; ".join(map(str, hits)) or "did not come")
+    failed = [f"{name}: {error}" for name, _, error in played if error]
+    assert not failed, f"{len(failed)} of {len(cases)} cases ended otherwise:\n" + "\n\n".join(failed)
+    return [hit for _, hits, _ in played for hit in hits]

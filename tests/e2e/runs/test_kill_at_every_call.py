@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from testing.namespace import (
 )
 from tests.conftest import FULL
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.runs.kills import Hit, Kill, Killer, When, shape
+from tests.e2e.runs.kills import Hit, Kill, Killer, When, play_side_by_side, shape
 from tests.sampling import sample
 
 pytestmark = [
@@ -225,27 +224,17 @@ def kills_of(rehearsed: Sequence[str], writes: frozenset[str], size: int, name: 
 
 
 def play_all(cases: Sequence[Case]) -> list[Hit]:
-    """Play the cases, eight at a time, each with a namespace, proxy and operator of its own."""
+    """Play the cases, each with a namespace, proxy and operator of its own."""
 
-    def play(case: Case) -> tuple[str, list[Hit], Exception | None]:
-        hits: list[Hit] = []
+    def play(case: Case, hits: list[Hit]) -> None:
         namespace = make_namespace(case.node.client, "kills")
         try:
             with ApiProxy(case.node) as proxy:
                 case.play(proxy, namespace, hits)
-        except Exception as error:  # noqa: BLE001 -- all cases are heard before the test fails
-            return str(case), hits, error
         finally:
             remove_namespace(case.node, namespace)
-        return str(case), hits, None
 
-    with ThreadPoolExecutor(AT_ONCE) as players:
-        played = list(players.map(play, cases))
-    for name, hits, error in played:
-        print("FAILED" if error else "ok    ", name, "->", "; ".join(map(str, hits)) or "did not come")
-    failed = [f"{name}: {error}" for name, _, error in played if error]
-    assert not failed, f"{len(failed)} of {len(cases)} cases ended otherwise:\n" + "\n\n".join(failed)
-    return [hit for _, hits, _ in played for hit in hits]
+    return play_side_by_side(cases, play, AT_ONCE)
 
 
 def check_hits(cases: Sequence[object], hits: Sequence[Hit], writes: frozenset[str]) -> None:

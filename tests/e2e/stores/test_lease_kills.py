@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from testing.stores.openbao import OpenBao
 from testing.stores.postgres import Postgres
 from testing.stores.proxy import StoreProxy
 from tests.conftest import FULL
-from tests.e2e.runs.kills import Hit, Kill, Killer, When, shape
+from tests.e2e.runs.kills import Hit, Kill, Killer, When, play_side_by_side, shape
 from tests.e2e.stores.conftest import SETS
 from tests.e2e.stores.leased import shared_database
 from tests.sampling import sample
@@ -141,24 +140,6 @@ def kills_of(rehearsed: Sequence[str], shapes: Sequence[str]) -> list[Kill]:
     return found
 
 
-def play_all(cases: Sequence[Case]) -> list[Hit]:
-    def play(case: Case) -> tuple[str, list[Hit], Exception | None]:
-        hits: list[Hit] = []
-        try:
-            case.play(hits, check)
-        except Exception as error:  # noqa: BLE001 -- all cases are heard before the test fails
-            return str(case), hits, error
-        return str(case), hits, None
-
-    with ThreadPoolExecutor(AT_ONCE) as players:
-        played = list(players.map(play, cases))
-    for name, hits, error in played:
-        print("FAILED" if error else "ok    ", name, "->", "; ".join(map(str, hits)) or "did not come")
-    failed = [f"{name}: {error}" for name, _, error in played if error]
-    assert not failed, f"{len(failed)} of {len(cases)} cases ended otherwise:\n" + "\n\n".join(failed)
-    return [hit for _, hits, _ in played for hit in hits]
-
-
 @pytest.mark.usefixtures("crds")
 def test_a_kill_at_any_call_leaves_no_credential(
     node: NodeCluster, shared_bao: OpenBao, shared_database: Postgres, tmp_path: Path
@@ -184,7 +165,7 @@ def test_a_kill_at_any_call_leaves_no_credential(
             for kill in sample(api, size, name="lease kills at the API server")
         ),
     ]
-    hits = play_all(cases)
+    hits = play_side_by_side(cases, lambda each, hits: each.play(hits, check), AT_ONCE)
     assert len(hits) >= 0.8 * len(cases), "kills that did not come prove nothing"
     assert {hit.kill.when for hit in hits if "creds" in hit.request.path} == set(When)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.cluster import build, kind_image
+from testing.cluster import build, kind_image, node_init
 from testing.cluster.base import ClusterError
 
 
@@ -66,7 +66,7 @@ def test_our_files_are_whole(tmp_path: Path) -> None:
     for script in ("kind/bin/put-in-place.sh",):
         subprocess.run(["bash", "-n", tmp_path / script], check=True, timeout=180)
     # each setting is a file with the kernel's own name, which the kernel has
-    for name, value in kind_image.SYSCTLS.items():
+    for name, value in node_init.SYSCTLS.items():
         assert (tmp_path / "kind/sysctls" / name).read_text().strip() == value
         assert (Path("/proc/sys") / name).exists()
 
@@ -90,7 +90,7 @@ def test_the_settings_are_mounted_by_a_command_that_finds_each_file(tmp_path: Pa
         timeout=180,
     )
 
-    assert sorted(done.stdout.split()) == sorted(f"/proc/sys/{name}" for name in kind_image.SYSCTLS)
+    assert sorted(done.stdout.split()) == sorted(f"/proc/sys/{name}" for name in node_init.SYSCTLS)
 
 
 def test_every_program_of_the_image_is_one_that_is_built() -> None:

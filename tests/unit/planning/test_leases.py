@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -181,6 +182,63 @@ def test_a_secret_that_arrives_after_its_lease_was_revoked_ends_the_attempt() ->
     attempt = world.run.status.tasks[0].attempts[0]
     assert (attempt.outcome, attempt.reason) == ("Disrupted", "LeaseLost")
     assert not world.store.live
+
+
+def given_sealed() -> World:
+    """Its pod has a credential, sealed, and has not started."""
+    world = leasing("Sealed")
+    world.reconcile()
+    world.bind_pod()
+    world.reconcile()
+    (request,) = world.requests.values()
+    assert request.state == "Issued"
+    return world
+
+
+def test_sealed_values_that_arrive_after_their_lease_was_revoked_end_the_attempt() -> None:
+    """The answer of an earlier try was under way while its lease was revoked, and that of the next came too late."""
+    world = given_sealed()
+    world.requests = {uid: replace(item, contested=True) for uid, item in world.requests.items()}
+    world.reconcile()
+    attempt = world.run.status.tasks[0].attempts[0]
+    assert (attempt.outcome, attempt.reason) == ("Disrupted", "LeaseLost")
+    assert not world.store.live
+
+
+def test_sealed_values_of_which_no_lease_is_open_end_the_attempt() -> None:
+    """As above, before the next try could log in, whatever process sees it."""
+    world = leasing("Sealed")
+    world.reconcile()
+    world.tick(5)  # the Job is on record
+    world.reconcile()
+    world.bind_pod()
+    world.lose_answer_in = 4  # it dies when it is on record that the request is answered
+    world.reconcile()
+    (request,) = world.requests.values()
+    assert (request.state, len(world.store.live)) == ("", 1)
+    world.source_there = False
+    world.reconcile()
+    assert not world.store.live
+    world.source_there = True
+    world.requests[request.uid] = replace(request, state="Issued", at=world.now)
+    world.reconcile()
+    attempt = world.run.status.tasks[0].attempts[0]
+    assert (attempt.outcome, attempt.reason) == ("Disrupted", "LeaseLost")
+
+
+def test_sealed_values_of_a_container_that_has_ended_are_no_reason_to_end_the_attempt() -> None:
+    world = given_sealed()
+    world.start_pod()
+    world.reconcile()
+    world.end_pod()
+    for _ in range(3):  # its Job is still active
+        world.reconcile()
+        world.tick(5)
+    (attempt,) = world.run.status.tasks[0].attempts
+    assert (attempt.open_leases, attempt.outcome) == ([], "")
+    world.finish_jobs()
+    world.reconcile()
+    assert world.run.status.phase == "Succeeded"
 
 
 def test_an_attempt_whose_earlier_leases_are_all_open_gets_no_more() -> None:
