@@ -21,14 +21,13 @@ from runkeys.planning.actions import (
     LookForSecret,
     RevokeLeases,
 )
+from runkeys.planning.attempt_end import STOP_MARGIN, AttemptEnd, Due, asked_to_end, too_long
 from runkeys.planning.bindings import access_refusal, requester_of
 from runkeys.planning.exposure import closed, may_exist
-from runkeys.planning.graph import ALWAYS
 from runkeys.planning.observation import JobState, JobView, Observation, PodView
 from runkeys.planning.outcome import (
     NOT_GIVEN,
     Ended,
-    at_fault,
     counted_instead,
     named_after,
     outcome_of,
@@ -42,16 +41,10 @@ from runkeys.planning.status import ENDING, PATIENCE, Outcome, State, Verdict
 
 DIAGNOSE_EVERY = timedelta(seconds=15)
 
-STOP_MARGIN = timedelta(seconds=30)
-"""How long after the Secret's lifetime the operator ends a pod that the kubelet should have ended."""
-
 OUTPUT_PATIENCE = timedelta(seconds=60)
 """How long to wait for the pod of a succeeded Job, if its output is wanted and no watch has shown it yet."""
 
 _RUNNING = Verdict(State.RUNNING)
-
-Due = tuple[datetime, ...]
-"""When to look again, even if nothing happens."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +88,9 @@ def plan_lost(obs: Observation, task: Task, recorded: AttemptStatus, now: dateti
     if found.actions:
         return AttemptStep(found.attempt, releases=found.actions)
     attempt = found.attempt
-    asked = _asked_to_end(obs, task)
+    asked = asked_to_end(obs, task)
     message = f"Job {recorded.job} no longer exists, and how its pod ended is not known; create a new run"
     return AttemptStep(attempt, ended=asked or Ended(Outcome.LOST, Reason.ATTEMPT_LOST, message))
-
-
-def _asked_to_end(obs: Observation, task: Task) -> Ended | None:
-    """The end that the run's spec asks for."""
-    spec = obs.run.spec
-    if spec.cancel and task.runs != ALWAYS:
-        return Ended(Outcome.CANCELLED, Reason.CANCELLED, "cancelled by spec.cancel")
-    if spec.suspend:
-        return Ended(Outcome.SUSPENDED, Reason.SUSPENDED, "ended by spec.suspend")
-    return None
 
 
 class AttemptPlanner:
@@ -126,25 +109,25 @@ class AttemptPlanner:
         """``attempt``: as it is on record, or as it would be. ``deadline_over``: that of the run."""
         self.obs, self.index, self.now, self.job = obs, index, now, job
         self.task = obs.run.spec.tasks[index]
-        self._deadline_over = deadline_over
         self._secret_containers = self.task.secret_containers
         self._memory = obs.memory.about(self.task.name)
         self._of_job = [pod for pod in obs.pods if pod.job_uid == job.uid]
         self._pods = named_after(job, self._of_job)
         self._current = [pod for pod in self._pods if not pod.over]
         self._recorded = attempt
+        self._end = AttemptEnd(obs, self.task, job, attempt, self._pods, now, deadline_over)
         # As it was when the Job was created: an upgrade changes the operator's image while pods wait.
         self._support = replace(obs.support, image=attempt.unsealer or obs.support.image)
 
     def plan(self) -> AttemptStep:
         """The next step."""
-        stop, due = self._stop()
+        stop, due = self._end.stop()
         return self._plan(stop, due)
 
     def _plan(self, stop: Ended | None, due: Due) -> AttemptStep:
         job, pods, secret = self.job, self._pods, self.obs.memory.of(self.job.uid)
         done = bool(pods) and all(pod.done_with(self._secret_containers) for pod in pods)
-        limit = self._lifetime()
+        limit = self._end.lifetime()
         expired = limit is not None and limit <= self.now
         over = job.state is not JobState.ACTIVE or stop is not None or done or expired
         if (over or self._all_started()) and may_exist(self._recorded, secret) and not secret.held_by:
@@ -164,9 +147,9 @@ class AttemptPlanner:
             return self._finished(attempt)
         if stop is not None:
             return AttemptStep(attempt, ended=stop)
-        if self._lacks_its_pod():
+        if self._end.lacks_its_pod():
             return AttemptStep(attempt, self._state(), refresh=True)
-        lost, again = self._key_lost(attempt)
+        lost, again = self._end.key_lost(attempt)
         due = (*due, *again)
         if lost is not None:
             if not self.obs.fresh:
@@ -254,7 +237,7 @@ class AttemptPlanner:
                 return self._stalled(attempt, changed)
             end = begun + timedelta(seconds=seconds) + STOP_MARGIN
             if end <= self.now:
-                return AttemptStep(attempt, ended=_too_long([pod]))
+                return AttemptStep(attempt, ended=too_long([pod]))
             return self._stalled(attempt, changed, end)
         if self.job.sealed:
             return self._deliver(pod, attempt, requirements)
@@ -375,146 +358,10 @@ class AttemptPlanner:
         verdict = Verdict(State.WAITING, refusal.reason, str(refusal), refusal)
         return AttemptStep(attempt, verdict, due=(self.now + RETRY_AFTER, *due), urgent=True)
 
-    # its time
-
-    def _stop(self) -> tuple[Ended | None, Due]:
-        """How and why the operator has to end the attempt, if it has to; else when that may be."""
-        asked = (
-            self._asked_to_stop() or self._suspended() or self._replaced() or self._bereft() or self._void()
-        )
-        if asked is not None:
-            return asked, ()
-        late, due = waiting.late_start(
-            self.task, self._current, self.now, given=bool(self._recorded.exposures)
-        )
-        if late is not None:
-            return late, ()
-        limit = self._lifetime()
-        if limit is None:
-            return None, due
-        if limit + STOP_MARGIN <= self.now:
-            return _too_long(self._current), ()
-        return None, (*due, limit, limit + STOP_MARGIN)
-
-    def _asked_to_stop(self) -> Ended | None:
-        spec = self.obs.run.spec
-        if self.task.runs != ALWAYS and self._deadline_over and not spec.cancel:
-            message = f"the run took longer than its activeDeadlineSeconds ({spec.active_deadline_seconds} s)"
-            return Ended(Outcome.FAILED, Reason.RUN_DEADLINE_EXCEEDED, message)
-        return _asked_to_end(self.obs, self.task)
-
-    def _had_a_pod(self) -> bool:
-        return bool(self._pods) or self._recorded.pod_uid is not None
-
-    def _suspended(self) -> Ended | None:
-        """Somebody suspends the Job, which ends its pod. Another one would come, without what this one was given."""
-        well = any(pod.phase == "Succeeded" for pod in self._pods)
-        if not self.job.suspended or self.job.deleting or well or not self._had_a_pod():
-            return None
-        message = f"Job {self.job.name} was suspended (its spec.suspend), which ended its pod"
-        return Ended(Outcome.DISRUPTED, Reason.JOB_SUSPENDED, message)
-
-    def _replaced(self) -> Ended | None:
-        """A Job has only one pod at a time, so the pod that has the values, or had its turn, is no longer the Job's."""
-        uid = self._recorded.pod_uid
-        second = next((pod for pod in self._current if uid not in (None, pod.uid)), None)
-        if second is None:
-            return None
-        own = next((pod for pod in self.obs.pods if pod.uid == uid), None)
-        given = bool(self._recorded.exposures) or self._recorded.sealed is not None
-        if own is not None and not own.over and not given:
-            return None
-        message = f"pod {second.name} was created next to the pod that got the secrets, or in its place"
-        return Ended(Outcome.DISRUPTED, Reason.POD_REPLACED, message)
-
-    def _key_lost(self, attempt: AttemptStatus) -> tuple[Ended | None, Due]:
-        """The kubelet was started again after the answer, and has lost the key before the pod could use it.
-
-        The values are not sealed a second time, to whatever key: the next attempt is another pod.
-        """
-        for pod in self._current if self.job.sealed else []:
-            request = certificate_requests.asks_again(self.obs, pod, attempt)
-            if request is None:
-                continue
-            due = request.created + certificate_requests.KEY_LOST_AFTER
-            if due > self.now:
-                return None, (due,)
-            message = (
-                f"the kubelet of node {pod.node} was started again after pod {pod.name} had been given its values and"
-                " before it could use them: their key is lost, and an attempt is given them once"
-            )
-            return Ended(Outcome.DISRUPTED, Reason.DISRUPTED, message), ()
-        return None, ()
-
-    def _lacks_its_pod(self) -> bool:
-        """Whether its pod is gone, and the Job controller has not counted it: then the Job ends by no fault of it."""
-        job = self.job
-        passive = job.state is not JobState.ACTIVE or job.deleting or job.suspended or job.counted
-        return (
-            not passive
-            and self._had_a_pod()
-            and all(pod.gone and pod.phase != "Succeeded" for pod in self._pods)
-        )
-
-    def _bereft(self) -> Ended | None:
-        """The end of an attempt whose pod is gone while its Job goes on, as read by name."""
-        if not self.obs.fresh or not self._lacks_its_pod():
-            return None
-        message = f"the pod of Job {self.job.name} is gone, and the Job continues as if it had had none"
-        return Ended(Outcome.DISRUPTED, Reason.POD_GONE, message)
-
-    def _void(self) -> Ended | None:
-        """The pod may have been given a credential that was revoked before."""
-        if self.obs.memory.of(self.job.uid).void:
-            what = "the Secret was created"
-        elif self._has_dead_values():
-            what = "the pod was given its values"
-        else:
-            return None
-        message = f"{what} by a request whose answer had been lost, after its lease had been revoked"
-        return Ended(Outcome.DISRUPTED, Reason.LEASE_LOST, message)
-
-    def _has_dead_values(self) -> bool:
-        """Whether sealed values are of leases that are revoked, although a container may use them still."""
-        sealed, limit = self._recorded.sealed, self._lifetime()
-        if sealed is None or not self._recorded.leases or (limit is not None and limit <= self.now):
-            return False
-        answer = next((item for item in self.obs.requests if item.uid == sealed.request), None)
-        if answer is None or answer.state != "Issued":
-            return False
-        left = leases.followed(self.obs.memory, self._recorded).open_leases
-        in_use = any(not pod.done_with(self._secret_containers) for pod in self._current)
-        return in_use and (answer.contested or not left)
-
-    def _lifetime(self) -> datetime | None:
-        """Until when the values may be there: as long as the pod's own deadline.
-
-        That is never longer than the bindings allow, and it stays known if a binding is deleted. Anyone who takes
-        it out of the pod, or the Job, wins no time: then the other one counts, or the task's.
-        """
-        attempt, pods = self._recorded, self._pods
-        known = [
-            self.job.deadline_seconds,
-            self.task.active_deadline_seconds,
-            *(pod.deadline_seconds for pod in pods),
-        ]
-        seconds = min((item for item in known if item is not None), default=None)
-        if seconds is None:
-            return None
-        begun = attempt.exposures[-1].created if attempt.exposures else None
-        if begun is None and attempt.sealed is not None:
-            begun = attempt.sealed.delivered
-        unbounded = any(
-            pod.deadline_seconds is None or pod.deadline_seconds > seconds for pod in self._current
-        )
-        if begun is None and unbounded:
-            begun = attempt.start_time
-        return begun + timedelta(seconds=seconds) if begun is not None else None
-
     # how it stands
 
     def _state(self) -> Verdict:
-        if self.job.suspended and not self._had_a_pod():
+        if self.job.suspended and not self._end.had_a_pod():
             found = waiting.suspended(self.job)
             return Verdict(State.WAITING, found.reason, str(found), found)
         unreachable, _ = waiting.not_taken(self._current, self.now)
@@ -578,8 +425,3 @@ def _dated(attempt: AttemptStatus, pods: list[PodView]) -> AttemptStatus:
         return attempt
     bound = min((pod.bound_at for pod in pods if pod.bound_at is not None), default=None)
     return attempt.model_copy(update={"start_time": bound})
-
-
-def _too_long(pods: list[PodView]) -> Ended:
-    message = "the pod still existed after the longest time that its run and bindings allow"
-    return Ended(*at_fault(pods, Reason.LIFETIME_EXCEEDED, message))

@@ -19,7 +19,8 @@ from runkeys.planning.actions import (
     EnsureSecret,
     RevokeLeases,
 )
-from runkeys.planning.attempt import AttemptPlanner, AttemptStep, Due, plan_lost
+from runkeys.planning.attempt import AttemptPlanner, AttemptStep, plan_lost
+from runkeys.planning.attempt_end import Due
 from runkeys.planning.exposure import clean_up, job_of
 from runkeys.planning.graph import inputs_of
 from runkeys.planning.observation import JobView, Observation

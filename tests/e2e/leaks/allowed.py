@@ -55,6 +55,10 @@ def live(canary: Canary) -> bool:
     return canary.live
 
 
+def token(canary: Canary) -> bool:
+    return canary.token
+
+
 def sent(canary: Canary) -> bool:
     return canary.sent
 
@@ -98,6 +102,12 @@ ALLOWED = (
         r"runkeys-admin (get|list) [^/]+/secrets/(rk-\S+)? 200: responseObject",
         handed,
         "a test looks whether the run's Secret is there",
+    ),
+    Allowance(
+        AUDIT,
+        rf"{OPERATOR} create [^/]+/serviceaccounts/[^/]+/token 201: responseObject",
+        token,
+        "the operator asks for a token of the pod; only an audit log with bodies of such requests shows it",
     ),
     Allowance(
         AUDIT,

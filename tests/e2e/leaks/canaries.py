@@ -25,6 +25,7 @@ class Canary:
     :ivar delivered: a task was to have it by sealed delivery, so it was in its pod and in no Secret.
     :ivar as_file: it was handed or delivered as a file and not as a variable.
     :ivar live: its run still goes on during the search.
+    :ivar token: a token of a pod's service account, by which the operator logs in to a store for it.
     :ivar sent: a test sent it to the API server in the clear, in a request that had to be refused.
     """
 
@@ -35,6 +36,7 @@ class Canary:
     delivered: bool = False
     as_file: bool = False
     live: bool = False
+    token: bool = False
     sent: bool = False
 
     def __repr__(self) -> str:
@@ -76,6 +78,10 @@ class Mint:
         """Only what has to be escaped somewhere: no letter or digit that a search could hold on to."""
         text = "".join(secrets.choice(_AWKWARD) for _ in range(40))
         return self._keep(Canary(name, text.strip() + "é\"/'", **kind))
+
+    def found(self, name: str, text: str, **kind: bool) -> Canary:
+        """What somebody else made."""
+        return self._keep(Canary(name, text, **kind))
 
     def _keep(self, canary: Canary) -> Canary:
         self.made.append(canary)

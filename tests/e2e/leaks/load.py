@@ -32,6 +32,8 @@ class Stage(StrEnum):
     """Behind a proxy that kills it."""
     SEALED = "sealed"
     """It delivers sealed, too."""
+    LEASED = "leased"
+    """It has a store that creates credentials, and delivers sealed, too."""
 
 
 @dataclass

@@ -12,14 +12,14 @@ from testing.cluster.node import NodeCluster
 from testing.cluster.node_layout import NodeOptions
 from testing.examples import EXAMPLES
 from tests.e2e.conftest import OwnNode
-from tests.e2e.leaks import entries, entries_sealed
+from tests.e2e.leaks import entries, entries_leased, entries_sealed
 from tests.e2e.leaks.allowed import ALLOWED, HARDENED_AWAY
 from tests.e2e.leaks.load import ENTRIES
 from tests.e2e.leaks.scan import check
 from tests.e2e.leaks.world import world
 
 pytestmark = pytest.mark.e2e
-MODULES = (entries, entries_sealed)
+MODULES = (entries, entries_leased, entries_sealed)
 HARDENING = EXAMPLES / "hardening"
 
 

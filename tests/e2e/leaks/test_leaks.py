@@ -9,7 +9,7 @@ import pytest
 from testing.cluster.build import program
 from tests.conftest import FULL
 from tests.e2e.conftest import OwnNode
-from tests.e2e.leaks import entries, entries_asked, entries_delivered, entries_sealed
+from tests.e2e.leaks import entries, entries_asked, entries_delivered, entries_leased, entries_sealed
 from tests.e2e.leaks.allowed import ALLOWED, DB, HARDENED_AWAY, WAL
 from tests.e2e.leaks.canaries import Search
 from tests.e2e.leaks.entries_leaking import LEAKING
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.proof,
     pytest.mark.timeout(1800 if FULL else 900),
 ]
-MODULES = (entries, entries_asked, entries_delivered, entries_sealed)
+MODULES = (entries, entries_asked, entries_delivered, entries_leased, entries_sealed)
 """Entries add themselves when these are imported."""
 SAMPLED = 6
 

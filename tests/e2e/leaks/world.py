@@ -16,7 +16,13 @@ from testing.cluster.proxy import ApiProxy
 from testing.namespace import Team, make_namespace, team_in
 from testing.operators import Operator, install_crds
 from testing.people import public_key
+from testing.stores.leases import LeaseTeam, furnish_leases
+from testing.stores.openbao import running
+from testing.stores.postgres import postgres
+from testing.stores.teams import prepare
 from tests.e2e.pods.conftest import ARGUMENTS, SETS, wait_asking
+from tests.e2e.stores.conftest import SEALED_ARGUMENTS as LEASED_ARGUMENTS
+from tests.e2e.stores.conftest import SEALED_SETS as LEASED_SETS
 
 from .allowed import ALLOWED, Allowance
 from .canaries import Mint
@@ -86,9 +92,13 @@ class World:
         port, style = _free_port(), "text" if proxy is None else "json"
         arguments: tuple[str, ...] = ("--health-port", str(port), "--log-format", style)
         sets: tuple[str, ...] = ()
-        if stage is Stage.SEALED:
+        tokens = self.folder / f"tokens-{port}"
+        if stage in (Stage.SEALED, Stage.LEASED):
             self.node.load_image(images.operator_image())
+        if stage is Stage.SEALED:
             arguments, sets = (*arguments, *ARGUMENTS), SETS
+        elif stage is Stage.LEASED:
+            arguments, sets = (*arguments, *LEASED_ARGUMENTS, "--store-tokens", str(tokens)), LEASED_SETS
         scope = team_in(
             self.node,
             make_namespace(self.node.client, f"load-{stage}"),
@@ -100,12 +110,19 @@ class World:
             sets=sets,
         )
         team = self.ends.enter_context(scope)
+        if stage is Stage.LEASED:
+            team = self._with_leases(team, tokens)
         self.operators[port] = team.operator
         team.operator.start()
         public_key(team)
-        if sets:
+        if stage is Stage.SEALED:
             wait_asking(team)
         return team
+
+    def _with_leases(self, team: Team, tokens: Path) -> LeaseTeam:
+        bao = self.ends.enter_context(running(self.folder / "bao"))
+        prepare(bao, self.node.client)
+        return furnish_leases(team, bao, self.ends.enter_context(postgres()), tokens)
 
     def search(self, allowed: Sequence[Allowance] = ALLOWED) -> Report:
         """Search all of it for everything."""
