@@ -69,6 +69,7 @@ _CONTAINERD = (
 )
 
 ETCD, WAL, DB, AUDIT = "etcd: secrets", "etcd's log on disk", "etcd's database on disk", "audit log"
+TOKENS = "the operator asks for a token of the pod; only an audit log with bodies of such requests shows it"
 HARDENED_AWAY = frozenset((ETCD, WAL, DB, AUDIT))
 """Places where nothing is any more once a cluster is set up as docs/hardening.md says."""
 
@@ -105,9 +106,9 @@ ALLOWED = (
     ),
     Allowance(
         AUDIT,
-        rf"{OPERATOR} create [^/]+/serviceaccounts/[^/]+/token 201: responseObject",
+        rf"{OPERATOR} create [^/]+/serviceaccounts/token/\S+ 201: responseObject",
         token,
-        "the operator asks for a token of the pod; only an audit log with bodies of such requests shows it",
+        TOKENS,
     ),
     Allowance(
         AUDIT,

@@ -10,7 +10,7 @@ from testing.cluster.build import program
 from tests.conftest import FULL
 from tests.e2e.conftest import OwnNode
 from tests.e2e.leaks import entries, entries_asked, entries_delivered, entries_leased, entries_sealed
-from tests.e2e.leaks.allowed import ALLOWED, DB, HARDENED_AWAY, WAL
+from tests.e2e.leaks.allowed import ALLOWED, DB, HARDENED_AWAY, TOKENS, WAL
 from tests.e2e.leaks.canaries import Search
 from tests.e2e.leaks.entries_leaking import LEAKING
 from tests.e2e.leaks.load import ENTRIES, Entry
@@ -47,6 +47,7 @@ def test_no_value_is_where_it_must_not_be(own_node: OwnNode, tmp_path: Path) -> 
         assert {item.place for item in report.allowed} >= HARDENED_AWAY, (
             "where hardening would show nothing new"
         )
+        assert TOKENS in {item.reason for item in report.allowed}, "tokens are searched for"
         go_on()
         check_compaction_forgets(here)
         if FULL:
