@@ -341,19 +341,24 @@ class Team:
         change = {"metadata": {"annotations": {KEPT: replace(record, policies=policies).wire()}}}
         self.client.patch("configmaps", PUBLIC_KEYS, self.namespace, change)
 
-    def may(self, verb: str, resource: str, name: str = "") -> bool:
-        """Whether the operator's account has a right on ``resource``, e.g. ``secrets`` or ``jobs.batch``."""
-        plural, _, group = resource.partition(".")
+    def may(self, verb: str, resource: str, name: str = "", *, who: Object | None = None) -> bool:
+        """Whether somebody has a right on ``resource``, e.g. ``secrets``, ``jobs.batch`` or ``serviceaccounts/token``.
+
+        :param who: ``user`` and ``groups`` as in a SubjectAccessReview; None: the operator's account.
+        """
+        whole, _, group = resource.partition(".")
+        plural, _, subresource = whole.partition("/")
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",
             "spec": {
-                "user": f"system:serviceaccount:{self.namespace}:runkeys",
+                **(who or {"user": f"system:serviceaccount:{self.namespace}:runkeys"}),
                 "resourceAttributes": {
                     "namespace": self.namespace,
                     "verb": verb,
                     "group": group,
                     "resource": plural,
+                    "subresource": subresource,
                     "name": name,
                 },
             },

@@ -77,6 +77,7 @@ def may_not_use(team: Team, user: str, binding: str, role: str = "") -> None:
 
 
 def give(team: Team, name: str, user: str, rules: list[Object], kind: str = "User") -> None:
+    """Give a user or group these rights in the team's namespace, and wait until the API server knows of them."""
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role"}
     team.client.create({**role, "metadata": {"name": name, "namespace": team.namespace}, "rules": rules})
     team.client.create(
@@ -88,6 +89,15 @@ def give(team: Team, name: str, user: str, rules: list[Object], kind: str = "Use
             "subjects": [{"kind": kind, "apiGroup": "rbac.authorization.k8s.io", "name": user}],
         }
     )
+    who = {"user": user} if kind == "User" else {"user": "somebody", "groups": [user]}
+
+    def have(rule: Object) -> bool:
+        """As far as one verb on one resource shows that."""
+        resource, group = rule["resources"][0], rule["apiGroups"][0]
+        named = rule.get("resourceNames", [""])[0]
+        return team.may(rule["verbs"][0], f"{resource}.{group}", named, who=who)
+
+    wait_until(f"{user} to have {name}", lambda: all(map(have, rules)))
 
 
 def may(client: KubeClient, namespace: str, verb: str, resource: str, name: str = "") -> bool:

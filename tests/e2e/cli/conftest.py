@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from testing.cluster.base import wait_until
 from testing.namespace import Team
 from testing.operators import CHART
-from testing.people import public_key
+from testing.people import give, public_key
 from tests.e2e.runs.conftest import TeamMaker, new_team
 from tests.unit.cli.terminal import Terminal
 
@@ -58,27 +57,13 @@ def user(team: Team, tmp_path: Path) -> UserMaker:
                 "verbs": ["use", "reveal"],
             },
         ]
-        api = "rbac.authorization.k8s.io"
-        metadata = {"name": f"user-{name}", "namespace": namespace}
-        client.create({"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": rules})
-        client.create(
-            {
-                "apiVersion": f"{api}/v1",
-                "kind": "RoleBinding",
-                "metadata": metadata,
-                "roleRef": {"apiGroup": api, "kind": "Role", "name": metadata["name"]},
-                "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
-            }
-        )
+        give(team, f"user-{name}", f"system:serviceaccount:{namespace}:{name}", rules)
         folder = tmp_path / name
         folder.mkdir()
         token = client.token(namespace, name)
         path = team.cluster.kubeconfig_for(token, folder / "kubeconfig", namespace=namespace)
         more = {"KUBECONFIG": str(path), "RUNKEYS_OPERATOR_NAMESPACE": namespace}
-        terminal = Terminal(folder, more)
-        if may:
-            wait_until(f"{name} to be let in", lambda: terminal.run("status").code == 0)
-        return terminal
+        return Terminal(folder, more)
 
     return make
 
@@ -122,20 +107,7 @@ STORE_RULES = [
 
 def allow_store(team: Team, name: str) -> None:
     """Give a service account those rights in its namespace."""
-    api = "rbac.authorization.k8s.io"
-    metadata = {"name": f"kv-{name}", "namespace": team.namespace}
-    team.client.create(
-        {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": STORE_RULES}
-    )
-    team.client.create(
-        {
-            "apiVersion": f"{api}/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": api, "kind": "Role", "name": metadata["name"]},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": team.namespace}],
-        }
-    )
+    give(team, f"kv-{name}", f"system:serviceaccount:{team.namespace}:{name}", STORE_RULES)
 
 
 @pytest.fixture
