@@ -204,7 +204,10 @@ def team_pod(team: Team, run: str, attempt: int, wanted: str = "Pending") -> str
         pods = team.client.list("pods", team.namespace, labels=f"batch.kubernetes.io/job-name={job}")
         return [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == wanted]
 
-    wait_until(f"the pod of {job} to be {wanted}", lambda: bool(there()))
+    try:
+        wait_until(f"the pod of {job} to be {wanted}", lambda: bool(there()))
+    except ClusterError as late:
+        raise AssertionError(f"{late}; {team.run(run)['status']}") from None
     [name] = there()
     return name
 

@@ -135,6 +135,7 @@ class PolicyCheck:
         self._missing = asyncio.Event()
         self._refusal: Refusal | None = None
         self._record: Record | None = None
+        self._written: Record | None = None
         self._loaded = False
         self._newest: datetime | None = None
         self._kept_at: float | None = None
@@ -215,8 +216,8 @@ class PolicyCheck:
         """
         while True:
             await asyncio.sleep(_CONFIRM_SECONDS)
-            record, newest = self._record, self._newest
-            if record is None or newest is None or record.seen >= newest + timedelta(seconds=1):
+            newest, written = self._newest, self._written
+            if newest is None or (written is not None and written.seen >= newest + timedelta(seconds=1)):
                 continue
             try:
                 async with self._looking:
@@ -275,10 +276,12 @@ class PolicyCheck:
         return Record.parse((found["metadata"].get("annotations") or {}).get(self._set.record, ""))
 
     async def _keep(self) -> None:
-        """Write the record. A lost write makes more objects doubtful, never fewer."""
-        if self._record is None or self._operator_namespace is None:
+        """Write the record. A lost write makes more objects doubtful, never fewer; `confirm` repeats it."""
+        record = self._record
+        if record is None or self._operator_namespace is None:
+            self._written = record  # nothing more can be done
             return
-        annotations = {self._set.record: self._record.wire()}
+        annotations = {self._set.record: record.wire()}
         try:
             found = await self._kube.get(CONFIG_MAPS, self._operator_namespace, PUBLIC_KEYS)
             await self._kube.patch(
@@ -292,6 +295,10 @@ class PolicyCheck:
             return  # the next check writes it
         except ApiError as error:
             log.warning("could not record since when the admission policies are in force: %s", error)
+            if isinstance(error, Forbidden):
+                self._written = record  # trying again soon does not help
+        else:
+            self._written = record
         self._kept_at = self._now()
         await self._ask_the_time()
 

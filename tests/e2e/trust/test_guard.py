@@ -7,13 +7,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pytest
 
+from runkeys.names import PUBLIC_KEYS
 from runkeys.policies import Account
+from runkeys_operator.checks.admission import Record
+from runkeys_operator.checks.policies import KEPT
 from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
+from testing.cluster.faults import Answer, matching
+from testing.cluster.proxy import ApiProxy
 from testing.namespace import HELD_BACK, Team, condition, phase
 from tests.e2e.runs.conftest import TeamMaker
 
@@ -184,3 +190,23 @@ def test_what_is_there_goes_although_they_are_missing(new_team: TeamMaker) -> No
         team.client.patch("workflowruns", "job", team.namespace, {"spec": {"cancel": True}})
         team.wait_phase("job", "Cancelled")
         assert team.secret_story() == ["made", "gone"]
+
+
+def test_a_record_that_another_writer_kept_from_being_written_is_written_again(
+    new_team: TeamMaker, proxy: ApiProxy
+) -> None:
+    """Else a run that was created just before the policies went is in doubt, although they had checked it."""
+    team = new_team("--sweep-seconds", "3600", server=proxy.url)  # no other look at the policies comes
+    team.make_source()
+    team.make_binding()
+    writes = matching("patch", "configmaps", team.namespace, PUBLIC_KEYS)
+    proxy.wait_for(lambda request: writes(request) and request.status == 200)
+    conflict = proxy.rule(writes, Answer(409, "Conflict"), times=1)
+    run = team.make_run(pod=HELD_BACK)
+    proxy.wait_for(lambda request: request in conflict.hits)
+    refused = conflict.hits[0].number
+    proxy.wait_for(lambda request: writes(request) and request.status == 200 and request.number > refused)
+    found = team.client.get("configmaps", PUBLIC_KEYS, team.namespace)["metadata"]["annotations"][KEPT]
+    record, created = Record.parse(found), run["metadata"]["creationTimestamp"]
+    assert record is not None
+    assert record.seen > datetime.fromisoformat(created)
