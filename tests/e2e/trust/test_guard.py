@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from runkeys_operator.checks.admission import Record
 from runkeys_operator.checks.policies import KEPT
 from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.faults import Answer, matching
+from testing.cluster.faults import Answer, Request, matching
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import HELD_BACK, Team, condition, phase
 from tests.e2e.runs.conftest import TeamMaker
@@ -201,12 +202,23 @@ def test_a_record_that_another_writer_kept_from_being_written_is_written_again(
     team.make_binding()
     writes = matching("patch", "configmaps", team.namespace, PUBLIC_KEYS)
     proxy.wait_for(lambda request: writes(request) and request.status == 200)
-    conflict = proxy.rule(writes, Answer(409, "Conflict"), times=1)
+    created: list[datetime] = []
+
+    def covers_it(request: Request) -> bool:
+        return writes(request) and bool(created) and seen_in(request) >= created[0] + timedelta(seconds=1)
+
+    conflict = proxy.rule(covers_it, Answer(409, "Conflict"), times=1)
     run = team.make_run(pod=HELD_BACK)
+    created.append(datetime.fromisoformat(run["metadata"]["creationTimestamp"]))
     proxy.wait_for(lambda request: request in conflict.hits)
     refused = conflict.hits[0].number
     proxy.wait_for(lambda request: writes(request) and request.status == 200 and request.number > refused)
     found = team.client.get("configmaps", PUBLIC_KEYS, team.namespace)["metadata"]["annotations"][KEPT]
-    record, created = Record.parse(found), run["metadata"]["creationTimestamp"]
+    record = Record.parse(found)
     assert record is not None
-    assert record.seen > datetime.fromisoformat(created)
+    assert record.seen >= created[0] + timedelta(seconds=1)
+
+
+def seen_in(request: Request) -> datetime:
+    record = Record.parse(json.loads(request.body)["metadata"].get("annotations", {}).get(KEPT, ""))
+    return record.seen if record is not None else datetime.min.replace(tzinfo=UTC)
