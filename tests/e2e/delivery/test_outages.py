@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from testing.cluster import images
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import (
     CHECKS_ITS_VARIABLE,
     HELD_BACK,
@@ -177,7 +176,7 @@ WRITES = frozenset(
 @pytest.mark.proof
 @pytest.mark.timeout(7200 if FULL else 900)
 @pytest.mark.usefixtures("crds", "opener")
-def test_a_sealed_run_survives_a_kill_at_every_call(node: NodeCluster, tmp_path: Path) -> None:
+def test_a_sealed_run_survives_a_kill_at_every_call(node: Cluster, tmp_path: Path) -> None:
     life = kills.Life(succeed, "Succeeded", WRITES, check, arguments=IMAGE, options=SEALED_TEAM)
     rehearsed = kills.rehearse(node, tmp_path, life)
     assert {text.removesuffix("*") for text in rehearsed if text.endswith("*")} == WRITES

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.cluster.node import NodeCluster
+from testing.cluster.base import Cluster
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import condition, make_namespace, phase, python, remove_namespace, team_in
 from testing.stores.leases import LeaseTeam, digest, furnish_leases, is_released, leases_of
@@ -61,7 +61,7 @@ WAITS = (
 class Case:
     """One run with its kills."""
 
-    node: NodeCluster
+    node: Cluster
     bao: OpenBao
     database: Postgres
     folder: Path
@@ -142,7 +142,7 @@ def kills_of(rehearsed: Sequence[str], shapes: Sequence[str]) -> list[Kill]:
 
 @pytest.mark.usefixtures("crds")
 def test_a_kill_at_any_call_leaves_no_credential(
-    node: NodeCluster, shared_bao: OpenBao, shared_database: Postgres, tmp_path: Path
+    node: Cluster, shared_bao: OpenBao, shared_database: Postgres, tmp_path: Path
 ) -> None:
     case = Case(node, shared_bao, shared_database, tmp_path)
     at_api, at_store = case.play([], check)
@@ -172,7 +172,7 @@ def test_a_kill_at_any_call_leaves_no_credential(
 
 @pytest.mark.usefixtures("crds")
 def test_control_without_an_operator_that_comes_back_the_credential_stays(
-    node: NodeCluster, shared_bao: OpenBao, shared_database: Postgres, tmp_path: Path
+    node: Cluster, shared_bao: OpenBao, shared_database: Postgres, tmp_path: Path
 ) -> None:
     kill = Kill(When.BEFORE, "create /v1/auth/token/revoke-accessor", 1)
     case = Case(node, shared_bao, shared_database, tmp_path, (), (kill,))

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
 from testing.cluster.faults import Request
-from testing.cluster.node import NodeCluster
 from testing.examples import database_user
 from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, condition, phase, python
 from testing.stores.leases import LeaseTeam, digest, is_released, leases_of
@@ -33,7 +32,7 @@ def wait_released(team: LeaseTeam, name: str = "job") -> Object:
 
 @pytest.mark.parametrize("delivery", ["Secret", "Sealed"])
 def test_a_database_user_is_there_from_bind_to_the_end(
-    lease_team: LeaseTeamMaker, delivery: str, node: NodeCluster
+    lease_team: LeaseTeamMaker, delivery: str, node: Cluster
 ) -> None:
     team = lease_team(sealed=delivery == "Sealed")
     mark = node.audit.mark()

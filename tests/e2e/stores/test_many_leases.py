@@ -6,8 +6,7 @@ from collections import Counter
 
 import pytest
 
-from testing.cluster.base import wait_until
-from testing.cluster.node import NodeCluster
+from testing.cluster.base import Cluster, wait_until
 from testing.namespace import Team, phase
 from testing.stores.leases import LeaseTeam, is_released
 from testing.stores.openbao import OpenBao
@@ -27,7 +26,7 @@ MORE = FINALIZER + 1
 """Writes that a lease adds to a run: its record too."""
 
 
-def writes(team: Team, node: NodeCluster, mark: int) -> Counter[str]:
+def writes(team: Team, node: Cluster, mark: int) -> Counter[str]:
     """What the operator wrote in the namespace, by verb and kind, without what is not of one run."""
     user = f"system:serviceaccount:{team.namespace}:runkeys"
     return Counter(
@@ -41,7 +40,7 @@ def writes(team: Team, node: NodeCluster, mark: int) -> Counter[str]:
 
 @pytest.mark.parametrize("delivery", ["Secret", "Sealed"])
 def test_one_login_and_one_credential_each(
-    lease_team: LeaseTeamMaker, node: NodeCluster, delivery: str, shared_bao: OpenBao
+    lease_team: LeaseTeamMaker, node: Cluster, delivery: str, shared_bao: OpenBao
 ) -> None:
     team = lease_team("--workers", "8", sealed=delivery == "Sealed")
     team.bao.call("POST", team.path, {"data": {"token": team.value}})

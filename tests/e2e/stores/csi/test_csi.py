@@ -17,8 +17,8 @@ import yaml
 from runkeys.api.store import CsiStore
 from runkeys_operator.stores.csi import Csi, Providers
 from runkeys_operator.stores.provider import Failure, Identity, StoreError
+from testing.cluster.base import Cluster
 from testing.cluster.client import Object
-from testing.cluster.node import NodeCluster
 from testing.namespace import HELD_BACK, condition, python
 from testing.namespace import run as namespace_run
 from testing.stores import csi
@@ -32,7 +32,7 @@ from tests.unit.cli.terminal import Terminal
 pytestmark = pytest.mark.e2e
 
 
-def check_tokens_are_nowhere(team: CloudTeam, node: NodeCluster, mark: int) -> None:
+def check_tokens_are_nowhere(team: CloudTeam, node: Cluster, mark: int) -> None:
     """The tokens that providers were given are not in etcd, in the operator's log or in the audit log."""
     tokens = team.clouds.tokens()
     assert tokens
@@ -51,7 +51,7 @@ def check_tokens_are_nowhere(team: CloudTeam, node: NodeCluster, mark: int) -> N
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_a_run_has_its_value_and_the_cloud_knows_the_pod(
-    team: CloudTeam, shape: Shape, node: NodeCluster
+    team: CloudTeam, shape: Shape, node: Cluster
 ) -> None:
     mark = node.audit.mark()
     team.bind(team.entry(shape))
@@ -111,7 +111,7 @@ def test_control_the_clouds_look_at_the_token(team: CloudTeam) -> None:
 def test_delivered_sealed_the_value_is_never_in_etcd(
     cloud_team: Callable[..., CloudTeam],
     opener: None,  # noqa: ARG001
-    node: NodeCluster,
+    node: Cluster,
 ) -> None:
     team = cloud_team(*IMAGE, sets=("sealedDelivery.enabled=true",))
     mark = node.audit.mark()
