@@ -39,7 +39,7 @@ class LeaseTeam(StoreTeam):
 
     @property
     def creds(self) -> str:
-        """The path of which each read creates a user."""
+        """The path; each read of it creates a user."""
         return f"{self.namespace}/creds/{self.engine_role}"
 
     @property
@@ -75,7 +75,7 @@ class LeaseTeam(StoreTeam):
         return self.client.create(binding(self.namespace, name, secrets=self.leases(), **spec))
 
     def running(self, name: str = "job", **changed: Any) -> Object:
-        """A run whose container runs until it is told to finish, and has its credential."""
+        """A run whose container has its credential, and runs until `tell_to_finish`."""
         found = self.make_store_run(name, command=python(FINISHES_WHEN_TOLD), **changed)
         self.wait_running(found)
         return found

@@ -59,6 +59,7 @@ class CertificateRequests:
             return True
         if deleted and view.state == "Denied":  # of no run, or of one that has been told
             mine.pop(view.uid)
+            self._contested.discard(view.uid)
             return False
         self._namespaces[view.uid] = raw["metadata"]["namespace"]
         mine[view.uid] = view
