@@ -86,7 +86,7 @@ def give(team: Team, name: str, user: str, rules: list[Object], kind: str = "Use
             "kind": "RoleBinding",
             "metadata": {"name": name, "namespace": team.namespace},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": kind, "apiGroup": "rbac.authorization.k8s.io", "name": user}],
+            "subjects": [_subject(user, kind)],
         }
     )
     who = {"user": user} if kind == "User" else {"user": "somebody", "groups": [user]}
@@ -98,6 +98,13 @@ def give(team: Team, name: str, user: str, rules: list[Object], kind: str = "Use
         return team.may(rule["verbs"][0], f"{resource}.{group}", named, who=who)
 
     wait_until(f"{user} to have {name}", lambda: all(map(have, rules)))
+
+
+def _subject(user: str, kind: str) -> Object:
+    if not user.startswith("system:serviceaccount:"):
+        return {"kind": kind, "apiGroup": "rbac.authorization.k8s.io", "name": user}
+    namespace, name = user.split(":")[2:]
+    return {"kind": "ServiceAccount", "namespace": namespace, "name": name}
 
 
 def may(client: KubeClient, namespace: str, verb: str, resource: str, name: str = "") -> bool:

@@ -226,18 +226,21 @@ def write_kubeconfig(
 
 
 def wait_until(
-    what: str, condition: Callable[[], bool], timeout: float = PATIENCE, every: float = 0.02
+    what: str, condition: Callable[[], bool], timeout: float = PATIENCE, every: float | None = None
 ) -> None:
     """Wait at most ``timeout`` seconds for a condition.
 
     :param what: the condition in words, for the error.
+    :param every: seconds between two looks. None: 0.02 at first, and up to a quarter of a second later, since looks
+        cost what is waited for its time.
     :raises ClusterError: the condition did not become true in time.
     """
-    until = time.monotonic() + timeout
+    until, pause = time.monotonic() + timeout, every or 0.02
     while not condition():
         if time.monotonic() > until:
             raise ClusterError(f"{what}: not within {timeout:g} s")
-        time.sleep(every)
+        time.sleep(pause)
+        pause = pause if every is not None else min(pause * 1.3, 0.25)
 
 
 def wait_with_progress(
