@@ -91,6 +91,11 @@ class KubeClient:
         self._kubeconfig = kubeconfig
         self._pool: urllib3.PoolManager = api.rest_client.pool_manager
 
+    def accepting(self, media_type: str) -> KubeClient:
+        """Return a client of the same identity that asks for answers of another type."""
+        headers = {**self.headers, "accept": media_type}
+        return KubeClient(self.server, self.ca_file, kubeconfig=self._kubeconfig, headers=headers)
+
     # Other identities
 
     def with_token(self, token: str, server: str | None = None) -> KubeClient:

@@ -26,7 +26,6 @@ from testing.cluster.cache import CHECKOUT
 from testing.cluster.client import KubeClient, Object
 
 AUDIENCE = "bao"
-ISSUER = "https://kubernetes.default.svc"
 _SECONDS = 30
 
 
@@ -157,15 +156,14 @@ class OpenBao:
 
     def trust(self, client: KubeClient, mount: str = "jwt") -> None:
         """Have it accept tokens of a cluster's service accounts, by the cluster's public keys."""
-        reader = KubeClient(
-            client.server, client.ca_file, headers={**client.headers, "accept": "application/jwk-set+json"}
-        )
+        issuer = client.request("GET", "/.well-known/openid-configuration")["issuer"]
+        reader = client.accepting("application/jwk-set+json")
         keys = json.loads(reader.request("GET", "/openid/v1/jwks"))["keys"]
         self.call("POST", f"sys/auth/{mount}", {"type": "jwt"})
         self.call(
             "POST",
             f"auth/{mount}/config",
-            {"jwt_validation_pubkeys": [_pem(key) for key in keys], "bound_issuer": ISSUER},
+            {"jwt_validation_pubkeys": [_pem(key) for key in keys], "bound_issuer": issuer},
         )
 
     def engine(self, mount: str, kind: str, **options: Any) -> None:

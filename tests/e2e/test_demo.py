@@ -25,7 +25,7 @@ from testing.cluster.node import NodeCluster
 # One worker runs them all, one after the other: they share the demo's cluster, and the last one ends it.
 pytestmark = pytest.mark.e2e
 
-DEMO_SECONDS = 120
+DEMO_SECONDS = 600
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -192,9 +192,8 @@ def test_control_a_value_that_is_elsewhere_is_found(cluster_name: str, demo_node
     leaking.join(timeout=DEMO_SECONDS)
     assert done.returncode == 1, done.stdout
     assert "Now the value is only" not in done.stdout
-    assert done.stderr.startswith(
-        f"The demo stopped: the value is, or was, where it must never be: /registry/configmaps/{NAMESPACE}/copy\n"
-    )
+    said = f"The demo stopped: the value is, or was, where it must never be: /registry/configmaps/{NAMESPACE}/copy"
+    assert said in done.stderr.splitlines()
 
 
 def test_control_what_does_not_happen_ends_the_demo(cluster_name: str, bare_demo_node: NodeCluster) -> None:

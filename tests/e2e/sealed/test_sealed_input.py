@@ -172,6 +172,6 @@ def test_control_without_the_right_to_it_stays_and_the_run_does_not_end(team: Te
         )
         with pytest.raises(AssertionError):
             check_input_is_gone(team, "job", text)
-        assert phase(team.run()) == "Running"
+        assert phase(team.run()) in ("Pending", "Running")
     team.wait_phase("job", "Succeeded")
     check_input_is_gone(team, "job", text)

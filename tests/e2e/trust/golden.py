@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from testing.namespace import Team
+from testing.operators import requester_of
 
 _FOLDER = Path(__file__).parent / "golden"
 _PREFIX = re.compile(r".*?ValidatingAdmissionPolicy '(\S+)' with binding '\S+' denied request: ", re.DOTALL)
@@ -19,8 +20,9 @@ def told(message: str, team: Team) -> str:
 
 
 def plain(text: str, team: Team) -> str:
-    """``text`` with NAMESPACE for the team's, and without uids and hashes."""
-    text = text.replace(team.namespace, "NAMESPACE")
+    """``text`` with NAMESPACE for the team's, one name for the cluster's administrator, and no uids and hashes."""
+    administrator = requester_of(team.client)["username"]
+    text = text.replace(team.namespace, "NAMESPACE").replace(administrator, "runkeys-admin")
     return re.sub(r"\b(rk-[-a-z0-9]+?)-[0-9a-f]{10}(-[a-z0-9]{5})?\b", r"\1-HASH", text)
 
 
