@@ -151,7 +151,9 @@ class TestRendered:
             if (item["kind"], item["metadata"]["name"])
             == ("ClusterRole", "runkeys-policies.runkeys-system.runkeys")
         ]
-        policies["rules"][0]["resourceNames"].append("runkeys-store-namespaces.runkeys-system.runkeys")
+        policies["rules"][0]["resourceNames"] += [
+            f"runkeys-{name}.runkeys-system.runkeys" for name in ("store-namespaces", "store-tokens")
+        ]
         role = {**rbac, "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules + finalizers}
         assert found == comparable([*without, role, bound])
         asked = {

@@ -53,8 +53,8 @@ VALIDATING_RULES: dict[str, Callable[[Account], Object]] = {
 """The requirements of each policy: functions, whose docstrings say why they exist."""
 
 
-STORE_NAMESPACES = "store-namespaces"
-"""The policy that is there only where stores are used."""
+STORE_RULES = {"store-namespaces": stores.store_namespaces, "store-tokens": stores.store_tokens}
+"""The policies that are there only where stores are used."""
 
 _OF_THE_OPERATOR = ("operator", "tokens")
 
@@ -67,7 +67,7 @@ def build(account: Account, namespaces: Sequence[str] = (), *, mutating: bool = 
     """
     policies = [
         *((VALIDATING, name, make(account)) for name, make in VALIDATING_RULES.items()),
-        *([(VALIDATING, STORE_NAMESPACES, stores.store_namespaces(account))] if account.audiences else []),
+        *((VALIDATING, name, make(account)) for name, make in STORE_RULES.items() if account.audiences),
         *([(MUTATING, "requester", runs.requester())] if mutating else []),
     ]
     return [

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runkeys.planning.requirements import UNSEAL_RESOURCES, SealedSupport
-from runkeys.policies import API, MUTATING, STORE_NAMESPACES, Account, build, build_asking
+from runkeys.policies import API, MUTATING, STORE_RULES, Account, build, build_asking
 from runkeys.policies.asking import resources_cel
 from runkeys.policies.cel import Object
 
@@ -78,7 +78,7 @@ def _served_by_the_release(found: re.Match[str]) -> str:
 
 
 def _is_for_stores(item: Object) -> bool:
-    return bool(item["metadata"]["name"] == _ACCOUNT.name_of(STORE_NAMESPACES))
+    return bool(item["metadata"]["name"] in map(_ACCOUNT.name_of, STORE_RULES))
 
 
 def _is_mutating(item: Object) -> bool:

@@ -90,14 +90,47 @@ def tokens(account: Account) -> Object:
     )
 
 
-def store_namespaces(account: Account) -> Object:
+def store_namespaces(_: Account) -> Object:
     """A SecretStore serves the namespaces that it selects: asked of bindings, and again of each token.
 
     The operator cannot read namespaces, and need not: the API server knows both, and sees each change of either.
     """
-    labels = "namespaceObject.metadata.?labels.orValue({})"
-    is_token = "request.resource.resource == 'serviceaccounts'"
-    selector = "params.spec.namespaces"
+    named = f"object.spec.secrets.exists(e, {_NAMED} == params.metadata.name)"
+    condition = ("names-stores", f"{_CHANGED} && {_NAMES_STORES}")
+    return _of_each_store(
+        policy([ours("CREATE UPDATE", "secretbindings")], [_serves()], {"named": named}, condition)
+    )
+
+
+def store_tokens(account: Account) -> Object:
+    """The operator's tokens for a store are for its audience, and for pods of the namespaces that it selects.
+
+    Only requests with the label are looked at, which another policy demands of the operator. For while the API server
+    does not know the kind SecretStore, as after its start, it refuses everything that a policy on that kind matches:
+    that must not be the tokens of all other pods.
+    """
+    audience = check(
+        f"!variables.named || object.spec.?audiences.orValue([]) == [{_AUDIENCE}]",
+        "the audience of the token is not that of the SecretStore",
+    )
+    found = policy(
+        [rule("CREATE", "serviceaccounts/token")],
+        [_serves(), audience],
+        {"named": f"object.metadata.?labels[?{text(LABEL_STORE)}].orValue('') == params.metadata.name"},
+        ("is-the-operator", f"{WHO} == {text(account.username)}"),
+    )
+    labelled = {"matchExpressions": [{"key": LABEL_STORE, "operator": "Exists"}]}
+    return _of_each_store(
+        {**found, "matchConstraints": {**found["matchConstraints"], "objectSelector": labelled}}
+    )
+
+
+def _of_each_store(found: Object) -> Object:
+    return {**found, "paramKind": {"apiVersion": f"{GROUP}/v1alpha1", "kind": SecretStore.__name__}}
+
+
+def _serves() -> Object:
+    labels, selector = "namespaceObject.metadata.?labels.orValue({})", "params.spec.namespaces"
     values = "e.?values.orValue([])"
     holds = (
         f"e.operator == 'In' ? (e.key in {labels} && {labels}[e.key] in {values})"
@@ -105,33 +138,15 @@ def store_namespaces(account: Account) -> Object:
         f" : e.operator == 'Exists' ? e.key in {labels}"
         f" : e.operator == 'DoesNotExist' && !(e.key in {labels})"
     )
-    named = (
-        f"({is_token} ? object.metadata.?labels[?{text(LABEL_STORE)}].orValue('') == params.metadata.name"
-        f" : object.spec.secrets.exists(e, {_NAMED} == params.metadata.name))"
-    )
-    checks = [
-        check(
-            f"!variables.named || ({selector}.?matchLabels.orValue({{}}).all(k, k in {labels}"
-            f" && {labels}[k] == {selector}.matchLabels[k])"
-            f" && {selector}.?matchExpressions.orValue([]).all(e, {holds}))",
-            "the SecretStore does not serve this namespace",
-            filled(
-                "SecretStore <store> does not serve namespace <namespace>: its spec.namespaces does not select the"
-                " labels of the namespace; an administrator of the cluster can change either",
-                store="params.metadata.name",
-                namespace="request.namespace",
-            ),
+    return check(
+        f"!variables.named || ({selector}.?matchLabels.orValue({{}}).all(k, k in {labels}"
+        f" && {labels}[k] == {selector}.matchLabels[k])"
+        f" && {selector}.?matchExpressions.orValue([]).all(e, {holds}))",
+        "the SecretStore does not serve this namespace",
+        filled(
+            "SecretStore <store> does not serve namespace <namespace>: its spec.namespaces does not select the"
+            " labels of the namespace; an administrator of the cluster can change either",
+            store="params.metadata.name",
+            namespace="request.namespace",
         ),
-        check(
-            f"!({is_token}) || !variables.named || object.spec.?audiences.orValue([]) == [{_AUDIENCE}]",
-            "the audience of the token is not that of the SecretStore",
-        ),
-    ]
-    asked = f"{is_token} ? {WHO} == {text(account.username)} : {_CHANGED} && {_NAMES_STORES}"
-    made = policy(
-        [ours("CREATE UPDATE", "secretbindings"), rule("CREATE", "serviceaccounts/token")],
-        checks,
-        {"named": named},
-        ("asks-for-a-store", asked),
     )
-    return {**made, "paramKind": {"apiVersion": f"{GROUP}/v1alpha1", "kind": SecretStore.__name__}}

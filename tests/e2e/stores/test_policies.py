@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, KubeClient, Object
-from testing.namespace import HELD_BACK, Team, condition, phase
+from testing.namespace import HELD_BACK, TASK_IMAGE, Team, condition, make_namespace, phase, team_in
+from testing.operators import install_crds
 from testing.people import give, person
+from tests.e2e.conftest import OwnNode
 from tests.e2e.runs.conftest import TeamMaker
-from tests.e2e.stores.conftest import ACCOUNT, StoreTeam, binding_of, open_tokens
+from tests.e2e.stores.conftest import ACCOUNT, SETS, StoreTeam, binding_of, open_tokens
 
 pytestmark = pytest.mark.e2e
 
@@ -123,7 +126,7 @@ def asked(client: KubeClient, team: Team, **changed: Any) -> str:
     try:
         answer = client.request("POST", path, body=body)
     except ApiError as error:
-        if error.status != 403:
+        if error.status not in (403, 422):
             raise
         return str(error)
     assert answer["status"]["token"]
@@ -169,3 +172,29 @@ def test_where_stores_are_off_the_operator_requests_no_tokens(new_team: TeamMake
     team.make_run(serviceAccountName=ACCOUNT)
     found = team.wait_condition("job", "Stalled", "True", "StoresUnavailable")
     assert "values of stores are not enabled here (stores.enabled" in condition(found, "Stalled")["message"]
+
+
+def test_while_the_kind_is_not_known_only_what_names_a_store_waits(own_node: OwnNode, tmp_path: Path) -> None:
+    """An API server that has just started, or a cluster whose definition was deleted: other pods have their tokens."""
+    node = own_node()
+    install_crds(node)
+    namespace = make_namespace(node.client, "unknown-kind")
+    node.kubectl("delete", "crd", "secretstores.runkeys.dev")
+    with team_in(node, namespace, tmp_path, sources=(), sets=SETS) as team:
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}}
+        team.client.create(account, namespace)
+        wait_until("a store's token to be refused", lambda: "paramKind" in asked(team.client, team))
+        assert asked(team.client, team, labels={}) == ""
+        # The kubelet of a pod asks for tokens without that label, too.
+        team.client.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "other", "namespace": namespace},
+                "spec": {
+                    "serviceAccountName": ACCOUNT,
+                    "containers": [{"name": "main", "image": TASK_IMAGE, "command": ["sleep", "600"]}],
+                },
+            }
+        )
+        team.client.wait_for("pods", "other", namespace, lambda pod: pod["status"].get("phase") == "Running")

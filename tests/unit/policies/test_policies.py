@@ -13,7 +13,7 @@ import pytest
 from runkeys.api import WorkflowRun
 from runkeys.planning.requirements import SealedSupport
 from runkeys.policies import (
-    STORE_NAMESPACES,
+    STORE_RULES,
     VALIDATING,
     VALIDATING_RULES,
     Account,
@@ -65,15 +65,16 @@ def test_the_operator_may_read_each_policy() -> None:
         if item["kind"] == VALIDATING
     ]
     assert [f"runkeys-{name}.{RUNKEYS.suffix}" for name in re.findall(r'"([\w-]+)"', for_pods)] == names
-    assert f"- runkeys-{STORE_NAMESPACES}." in rights
+    for name in STORE_RULES:
+        assert f"- runkeys-{name}." in rights
 
 
-def test_the_policy_on_namespaces_of_stores_is_there_only_where_stores_are_used() -> None:
+def test_policies_on_the_kind_of_stores_are_there_only_where_stores_are_used() -> None:
     def names(account: Account) -> set[str]:
         return {item["metadata"]["name"] for item in build(account)}
 
     with_stores = Account.service_account("runkeys-system", "runkeys", ("bao",))
-    assert names(with_stores) - names(RUNKEYS) == {with_stores.name_of(STORE_NAMESPACES)}
+    assert names(with_stores) - names(RUNKEYS) == set(map(with_stores.name_of, STORE_RULES))
     assert names(RUNKEYS) >= {RUNKEYS.name_of("stores"), RUNKEYS.name_of("tokens")}
 
 
