@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -70,9 +71,9 @@ class Cluster(ABC):
         """File with the certificate authority of the API server's certificate; None: a publicly trusted one."""
         entry = self._server_entry()
         if "certificate-authority-data" in entry:
-            written = self.scratch / "ca.crt"
+            written, whole = self.scratch / f"ca-{uuid.uuid4()}.crt", self.scratch / "ca.crt"
             written.write_bytes(base64.b64decode(entry["certificate-authority-data"]))
-            return written
+            return written.replace(whole)  # other workers read it
         return Path(entry["certificate-authority"]) if "certificate-authority" in entry else None
 
     @cached_property

@@ -48,7 +48,7 @@ class BaoError(Exception):
 class OpenBao:
     """One server. ``root`` opens everything; it is a secret of the test.
 
-    :ivar address: its URL. :ivar ca: PEM of the authority of its certificate. :ivar log: of its process.
+    :ivar address: its URL. :ivar ca: PEM of the authority of its certificate, also in ``ca_file``. :ivar log: of its process.
     :ivar audit: the audit log with every value and token in the clear, so that tests can look for them elsewhere.
     """
 
@@ -63,6 +63,8 @@ class OpenBao:
         certificate.cert_chain_pems[0].write_to_path(folder / "tls.crt")
         certificate.private_key_pem.write_to_path(folder / "tls.key")
         self.ca = authority.cert_pem.bytes().decode()
+        self.ca_file = folder / "ca.crt"
+        self.ca_file.write_text(self.ca)
         self._tls = ssl.create_default_context(cadata=self.ca)
         self._process: subprocess.Popen[bytes] | None = None
         self._unseal_key = ""

@@ -21,9 +21,7 @@ class StoreProxy(ApiProxy):
     """It shows the certificate of the store itself, so that whoever trusts the one trusts the other."""
 
     def __init__(self, bao: OpenBao) -> None:
-        authority = bao.folder / "ca.crt"
-        authority.write_text(bao.ca)
-        super().__init__(_Store(bao.address, authority))
+        super().__init__(_Store(bao.address, bao.ca_file))
         self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.tls.load_cert_chain(bao.folder / "tls.crt", bao.folder / "tls.key")
         self._bao = bao
