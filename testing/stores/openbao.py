@@ -48,7 +48,8 @@ class BaoError(Exception):
 class OpenBao:
     """One server. ``root`` opens everything; it is a secret of the test.
 
-    :ivar address: its URL. :ivar ca: PEM of the authority of its certificate, also in ``ca_file``. :ivar log: of its process.
+    :ivar address: its URL. :ivar ca: PEM of the authority of its certificate, also in ``ca_file``.
+    :ivar log: of its process.
     :ivar audit: the audit log with every value and token in the clear, so that tests can look for them elsewhere.
     """
 
