@@ -13,7 +13,7 @@ from testing.namespace import FINISHES_WHEN_TOLD, Team, binding, condition, pyth
 from testing.operators import RELEASE
 from testing.stores.openbao import AUDIENCE, OpenBao, store
 from testing.stores.postgres import Postgres
-from testing.stores.teams import ACCOUNT, StoreTeam, open_tokens
+from testing.stores.teams import ACCOUNT, StoreTeam, open_tokens, wait_known
 
 REVOKES = ("auth/token/revoke-accessor", "auth/token/lookup-accessor", "sys/leases/lookup")
 """What the operator's own role may update: docs/stores.md says the same."""
@@ -144,4 +144,5 @@ def furnish_leases(
     account = {"apiVersion": "v1", "kind": "ServiceAccount"}
     found.client.create({**account, "metadata": {"name": ACCOUNT, "namespace": found.namespace}})
     open_tokens(found)
+    wait_known(found)
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from testing.cluster.base import wait_until
-from testing.cluster.client import KubeClient, Object
-from testing.namespace import Team
+from testing.cluster.client import ApiError, KubeClient, Object
+from testing.namespace import Team, binding
 from testing.operators import RELEASE
 from testing.people import give
 from testing.stores.openbao import AUDIENCE, BaoError, OpenBao, store
@@ -66,7 +66,22 @@ def furnish(team: Team, bao: OpenBao, **changed: Any) -> StoreTeam:
     account = {"apiVersion": "v1", "kind": "ServiceAccount"}
     found.client.create({**account, "metadata": {"name": ACCOUNT, "namespace": found.namespace}})
     open_tokens(found)
+    wait_known(found)
     return found
+
+
+def wait_known(team: StoreTeam) -> None:
+    """Wait until the policies know the kind SecretStore. For some seconds after its creation they do not."""
+    probe = binding(team.namespace, "probe", secrets=[team.entry()])
+
+    def known() -> bool:
+        try:
+            team.client.create(probe, dryRun="All")
+        except ApiError as error:
+            return "paramKind" not in error.message
+        return True
+
+    wait_until("policies to know SecretStores", known)
 
 
 def open_tokens(team: Team, *accounts: str, operator: str = "") -> None:
