@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
 from collections.abc import Iterator
@@ -231,6 +232,22 @@ class Team:
         """Return names and versions of the runs and pods of the namespace. A different list means progress."""
         found = (*self.client.list("workflowruns", self.namespace), *self.client.list("pods", self.namespace))
         return sorted((item["metadata"]["name"], item["metadata"]["resourceVersion"]) for item in found)
+
+    def unfinished(self) -> str:
+        """Return the runs that have not ended, their pods, and the end of the operator's log, for an error."""
+        runs = self.client.list("workflowruns", self.namespace)
+        lines = [
+            f"{item['metadata']['name']}: {json.dumps(item.get('status'))}"
+            for item in runs
+            if phase(item) not in ("Succeeded", "Failed", "Cancelled")
+        ]
+        names = {line.partition(":")[0] for line in lines}
+        lines += [
+            f"pod {item['metadata']['name']}: {json.dumps(item['status'])}"
+            for item in self.client.list("pods", self.namespace)
+            if item["metadata"].get("labels", {}).get("runkeys.dev/run") in names
+        ]
+        return "\n".join([*lines, "the operator's log:", self.operator.text()[-6000:]])
 
     def calls(self, mark: int, *wanted: str) -> list[AuditEvent]:
         """Return the successful calls in the namespace that ``wanted`` names (``"delete jobs"``), in order."""

@@ -250,12 +250,14 @@ def wait_with_progress(
     done: Callable[[], bool],
     quiet: float = PATIENCE,
     every: float = 0.5,
+    tell: Callable[[], str] = str,
 ) -> None:
     """Wait for a condition as long as the result of ``look`` keeps changing.
 
     For many things at once: the time that all of them take together depends on load, so no limit fits.
 
     :param quiet: how many seconds without a change are allowed.
+    :param tell: what is there instead, for the error.
     :raises ClusterError: nothing changed for that long.
     """
     before, since = look(), time.monotonic()
@@ -264,7 +266,7 @@ def wait_with_progress(
         if now != before:
             before, since = now, time.monotonic()
         elif time.monotonic() - since > quiet:
-            raise ClusterError(f"{what}: nothing has changed for {quiet:g} s")
+            raise ClusterError(f"{what}: nothing has changed for {quiet:g} s\n{tell()}")
         time.sleep(every)
 
 

@@ -402,10 +402,13 @@ def _subjects(client: Client, verb: str, binding: str) -> Iterator[list[str]]:
         if role is None or not any(_allows(rule, verb, binding) for rule in role.get("rules") or []):
             continue
         for subject in item.get("subjects") or []:
-            name = subject["name"]
-            if subject["kind"] == "ServiceAccount":
+            who, name = subject["kind"], subject["name"]
+            account = name.removeprefix("system:serviceaccount:")
+            if who == "ServiceAccount":
                 name = f"{subject.get('namespace', client.namespace)}:{name}"
-            yield [subject["kind"], name, f"{kind} {item['metadata']['name']}"]
+            elif who == "User" and account != name:
+                who, name = "ServiceAccount", account  # one may be bound by its username, too
+            yield [who, name, f"{kind} {item['metadata']['name']}"]
 
 
 def _allows(rule: Json, verb: str, binding: str) -> bool:

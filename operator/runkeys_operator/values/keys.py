@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from runkeys.names import PUBLIC_KEYS, SEALING_KEYS
 from runkeys.sealing import Keyring, PrivateKey
 from runkeys.sealing.text import SEED_LENGTH
 from runkeys_operator.errors import Conflict, Forbidden, NotFound
-from runkeys_operator.kube import CONFIG_MAPS, SECRETS, Json, Kube
+from runkeys_operator.kube import CONFIG_MAPS, SECRETS, Json, Kube, Resource
 from runkeys_operator.process import metrics
 from runkeys_operator.process.logs import get_logger
 
@@ -40,6 +41,8 @@ _NAME = re.compile(r"([0-9]{8}T[0-9]{6}Z)\.([0-9a-f]{16})")
 _TIME = "%Y%m%dT%H%M%SZ"
 _READ_AGAIN = timedelta(seconds=5)
 _LOOK_AGAIN = timedelta(minutes=10)
+_TRIES = 5
+"""Of a write that others are quicker than. The ConfigMap has other writers: it holds the record of the policies too."""
 
 
 class KeysError(Exception):
@@ -109,9 +112,8 @@ class Keys:
         try:
             stored, version = await self._load()
             if not stored or (self._rotate_after is not None and stored[-1].made + self._rotate_after <= now):
-                await self._add(stored, version)
-            else:
-                await self._publish(stored)
+                await self._add(PrivateKey.generate(), stored, version)
+            await self._publish()
         except Conflict:
             return  # another writer was quicker: look again next time
         except KeysError as error:
@@ -123,18 +125,48 @@ class Keys:
         return (await self._load())[0]
 
     async def rotate(self) -> StoredKey:
-        """Create a new key, with which everything is sealed from now on. Raises KeysError, Conflict."""
-        return await self._add(*await self._load())
+        """Create a new key, with which everything is sealed from now on. Raises KeysError."""
+        private = PrivateKey.generate()
+        for _ in range(_TRIES):
+            stored, version = await self._load()
+            # It is there if only the answer to its write was lost.
+            key = next((item for item in stored if item.id == private.public.key_id), None)
+            with contextlib.suppress(Conflict):
+                key = key or await self._add(private, stored, version)
+            if key is not None:
+                break
+        else:
+            raise KeysError(f"no key was created: {self._others(SECRETS, PRIVATE)}; try again")
+        try:
+            await self._publish()
+        except Conflict:
+            raise KeysError(
+                f"key {key.id} is created, but not published yet: {self._others(CONFIG_MAPS, PUBLIC)}; the operator"
+                f" publishes it within {_LOOK_AGAIN.seconds // 60} minutes"
+            ) from None
+        return key
 
     async def retire(self, key_id: str) -> None:
-        """Delete a key: values sealed with it can never be unsealed again. Raises KeysError, Conflict."""
-        stored, version = await self._load()
-        found = an_older(stored, key_id)
-        left = [key for key in stored if key is not found]
-        await self._publish(left)  # first: nobody may seal with a deleted key
-        patch: Json = {"data": {found.name: None}}
-        await self._kube.patch(SECRETS, self._namespace, PRIVATE, patch, resource_version=version)
-        log.warning("sealing key %s is retired", key_id)
+        """Delete a key: values sealed with it can never be unsealed again. Raises KeysError."""
+        try:
+            for _ in range(_TRIES):
+                stored, version = await self._load()
+                found = an_older(stored, key_id)
+                await self._publish(without=key_id)  # first: nobody may seal with a deleted key
+                with contextlib.suppress(Conflict):
+                    await self._kube.patch(
+                        *(SECRETS, self._namespace, PRIVATE, {"data": {found.name: None}}),
+                        resource_version=version,
+                    )
+                    break
+            else:
+                raise KeysError(f"key {key_id} is not deleted: {self._others(SECRETS, PRIVATE)}; try again")
+            log.warning("sealing key %s is retired", key_id)
+            await self._publish()  # again: an operator may have published it in between
+        except Conflict:
+            raise KeysError(
+                f"others changed ConfigMap {PUBLIC} each time; see which keys there are (keys list), and try again"
+            ) from None
 
     async def _load(self) -> tuple[list[StoredKey], str]:
         """The keys that are stored, and the version of the Secret."""
@@ -149,15 +181,14 @@ class Keys:
             self._keyring = None
         return stored, str(secret["metadata"]["resourceVersion"])
 
-    async def _get(self, resource: object, name: str) -> Json:
+    async def _get(self, resource: Resource, name: str) -> Json:
         if self._namespace is None:
             raise KeysError(
                 "the operator does not know its own namespace, where the keys are (--operator-namespace)"
             )
-        kind = SECRETS if resource is SECRETS else CONFIG_MAPS
-        what = f"{'Secret' if kind is SECRETS else 'ConfigMap'} {name} in namespace {self._namespace}"
+        what = self._what(resource, name)
         try:
-            return await self._kube.get(kind, self._namespace, name)
+            return await self._kube.get(resource, self._namespace, name)
         except NotFound:
             raise KeysError(
                 f"there is no {what}; the chart creates it: install it again, or restore it"
@@ -165,31 +196,46 @@ class Keys:
         except Forbidden:
             raise KeysError(f"the operator may not read {what} (see the chart's roles)") from None
 
-    async def _add(self, stored: list[StoredKey], version: str) -> StoredKey:
+    async def _add(self, private: PrivateKey, stored: list[StoredKey], version: str) -> StoredKey:
+        """Store a key beside those of this version of the Secret. It is not published yet. Raises Conflict."""
         made = max([self._now().replace(microsecond=0), *(key.made + timedelta(seconds=1) for key in stored)])
-        key = StoredKey(made, PrivateKey.generate())
-        patch: Json = {"data": {key.name: base64.b64encode(key.private.seed).decode()}}
+        key = StoredKey(made, private)
+        patch: Json = {"data": {key.name: base64.b64encode(private.seed).decode()}}
         await self._kube.patch(SECRETS, self._namespace, PRIVATE, patch, resource_version=version)
-        log.info("sealing key %s created, fingerprint %s", key.id, key.private.public.fingerprint)
-        everything = [*stored, key]
-        _measure(everything)
-        self._keyring = Keyring(key.private, [item.private for item in reversed(stored)])
-        await self._publish(everything)
+        log.info("sealing key %s created, fingerprint %s", key.id, private.public.fingerprint)
         return key
 
-    async def _publish(self, stored: list[StoredKey]) -> None:
-        published = await self._get(CONFIG_MAPS, PUBLIC)
-        before: dict[str, str] = published.get("data") or {}
-        due = {f"key-{key.id}": key.private.public.text for key in stored}
-        due[CURRENT] = stored[-1].private.public.text
-        if before == due:
-            return
-        change = {**dict.fromkeys(before), **due}
-        version = str(published["metadata"]["resourceVersion"])
-        await self._kube.patch(
-            CONFIG_MAPS, self._namespace, PUBLIC, {"data": change}, resource_version=version
-        )
-        log.info("public keys published, seal with %s", stored[-1].id)
+    async def _publish(self, *, without: str = "") -> None:
+        """Publish the public half of each stored key, but not of the one with the id `without`.
+
+        :raises Conflict: others changed the ConfigMap each time.
+        """
+        for left in reversed(range(_TRIES)):
+            # The ConfigMap is read first. So the keys are at least as new as what its version has, and if somebody
+            # publishes newer ones meanwhile, the write below is refused.
+            published = await self._get(CONFIG_MAPS, PUBLIC)
+            stored = [key for key in (await self._load())[0] if key.id != without]
+            before: dict[str, str] = published.get("data") or {}
+            due = {f"key-{key.id}": key.private.public.text for key in stored}
+            due[CURRENT] = stored[-1].private.public.text
+            if before == due:
+                return
+            change = {"data": {**dict.fromkeys(before), **due}}
+            version = str(published["metadata"]["resourceVersion"])
+            try:
+                await self._kube.patch(CONFIG_MAPS, self._namespace, PUBLIC, change, resource_version=version)
+            except Conflict:
+                if not left:
+                    raise
+            else:
+                log.info("public keys published, seal with %s", stored[-1].id)
+                return
+
+    def _what(self, resource: Resource, name: str) -> str:
+        return f"{'Secret' if resource is SECRETS else 'ConfigMap'} {name} in namespace {self._namespace}"
+
+    def _others(self, resource: Resource, name: str) -> str:
+        return f"others changed {self._what(resource, name)} each time"
 
     def _may_read_again(self) -> bool:
         return self._read_at is None or self._read_at + _READ_AGAIN <= self._now()

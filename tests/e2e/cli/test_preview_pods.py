@@ -128,10 +128,21 @@ def test_who_can_speaks_of_pods(team: Team, tmp_path: Path) -> None:
         "serviceAccountNames": ["runner"],
     }
     team.client.patch("secretbindings", "keys", team.namespace, {"spec": {"access": [rule, {"pods": {}}]}})
+    team.client.create(
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "by-username", "namespace": team.namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "use-keys-by-pods"},
+            "subjects": [{"kind": "User", "name": f"system:serviceaccount:{team.namespace}:nightly"}],
+        }
+    )
     admin = Terminal(tmp_path, {"KUBECONFIG": str(team.cluster.kubeconfig)})
     out = admin.ok("-n", team.namespace, "who-can", "use", "keys")
-    runner = f"system:serviceaccount:{team.namespace}:runner"
-    assert any(line.split()[:2] == ["User", runner] for line in out.splitlines())
+    rows = [line.split() for line in out.splitlines()]
+    assert ["ServiceAccount", f"{team.namespace}:runner", "RoleBinding", "use-keys-by-pods"] in rows
+    # Bound by its username, it is a service account as well.
+    assert ["ServiceAccount", f"{team.namespace}:nightly", "RoleBinding", "by-username"] in rows
     assert (
         "Admits pods: with labels app=nightly; created by system:serviceaccount:kube-system:job-controller; controlled"
         " by a Job.batch; with service account runner\n"

@@ -64,7 +64,7 @@ def wait_ended(team: Team, count: int) -> list[Object]:
         found[:] = team.client.list("workflowruns", team.namespace)
         return len(found) == count and all(phase(run) in _ENDED for run in found)
 
-    wait_with_progress(f"the end of {count} runs", team.versions, ended)
+    wait_with_progress(f"the end of {count} runs", team.versions, ended, tell=team.unfinished)
     return found
 
 

@@ -123,7 +123,9 @@ def play(
             node.restart("kube-apiserver" if first // AT_ONCE % 2 else "kubelet")
         names = [f"run-{number:04d}" for number in numbers]
         wait_with_progress(
-            "these runs to end", team.versions, partial(all_ended, team, names), SECONDS, every=1
+            *("these runs to end", team.versions, partial(all_ended, team, names), SECONDS),
+            every=1,
+            tell=team.unfinished,
         )
     assert len(faults) >= 3, faults
     print(f"{len(values)} runs, faults: {dict(faults)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -11,7 +13,10 @@ import yaml
 
 from runkeys.sealing import BindingEntry, NamespaceEntry, PublicKey, seal
 from runkeys_operator.values.keys import CURRENT, PRIVATE, PUBLIC
+from testing.cluster.base import wait_until
+from testing.cluster.faults import Request
 from testing.cluster.node import NodeCluster
+from testing.cluster.proxy import ApiProxy
 from testing.namespace import Team, condition, phase, team_in
 from testing.operators import install_crds
 from testing.people import public_key, sealed_entry
@@ -152,6 +157,76 @@ def test_keys_are_rotated_while_runs_go_on(team: Team) -> None:
         assert phase(found) == "Succeeded", found["status"]
     assert len(ids(team)) == 1 + count // 4
     assert team.live_secrets() == []
+
+
+class Others:
+    """Others who change the Secret or the ConfigMap of the keys, just before a command's write to it arrives."""
+
+    def __init__(self, team: Team, proxy: ApiProxy) -> None:
+        self.team = team
+        self.left = {"secrets": 0, "configmaps": 0}
+        """How many writes to each still come too late."""
+        proxy.before_forward = self.before
+
+    async def before(self, request: Request) -> None:
+        kind, name = request.resource, request.name
+        # The record of the policies is in the same ConfigMap, and its writes have no data.
+        if request.verb != "patch" or name not in (PRIVATE, PUBLIC) or "data" not in json.loads(request.body):
+            return
+        if self.left[kind]:
+            self.left[kind] -= 1
+            change = {"metadata": {"annotations": {"example.com/by-others": f"{self.left[kind]}"}}}
+            await asyncio.to_thread(self.team.client.patch, kind, name, self.team.namespace, change)
+
+
+def test_a_key_is_rotated_and_retired_while_others_write_too(new_team: TeamMaker, proxy: ApiProxy) -> None:
+    team = new_team(server=proxy.url)
+    first = public_key(team)
+    team.operator.wait_serving()
+    others = Others(team, proxy)
+    conflicts = sum(request.status == 409 for request in proxy.requests)
+
+    others.left.update(secrets=2, configmaps=2)
+    assert "created; fingerprint" in said(keys_command(team, "rotate"))
+    second = public_key(team)
+    assert ids(team) == [second.key_id, first.key_id]
+    others.left.update(secrets=2, configmaps=2)
+    assert said(keys_command(team, "retire", first.key_id)) == f"key {first.key_id} is deleted\n"
+    assert ids(team) == [second.key_id]
+    published = team.client.get("configmaps", PUBLIC, team.namespace)["data"]
+    assert published == {CURRENT: second.text, f"key-{second.key_id}": second.text}
+    # The record of the policies may have come too late, too.
+    assert sum(request.status == 409 for request in proxy.requests) >= conflicts + 8
+
+
+def test_a_rotation_that_others_never_let_through_says_how_far_it_came(
+    new_team: TeamMaker, proxy: ApiProxy
+) -> None:
+    team = new_team(server=proxy.url)
+    first = public_key(team)
+    team.operator.wait_serving()
+    others = Others(team, proxy)
+
+    others.left["secrets"] = 1000
+    refused = keys_command(team, "rotate")
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        f"Error: no key was created: others changed Secret {PRIVATE} in namespace {team.namespace} each time;"
+        " try again\n",
+    )
+    assert ids(team) == [first.key_id]
+
+    others.left.update(secrets=0, configmaps=1000)
+    refused = keys_command(team, "rotate")
+    second, _ = ids(team)
+    assert refused.stderr.startswith(
+        f"Error: key {second} is created, but not published yet: others changed "
+    )
+    assert public_key(team) == first
+    others.left["configmaps"] = 0
+    team.operator.kill()
+    team.operator.start()
+    wait_until("the operator to publish it", lambda: public_key(team).key_id == second)
 
 
 def test_a_new_cluster_opens_with_the_keys_of_the_old_one(
