@@ -140,6 +140,7 @@ build-cluster: venv system ## the programs of the test cluster, from source
 .PHONY: build-tests
 build-tests: venv system ## everything else that the end-to-end tests need, too
 	@$(PY) -m tests.e2e.prepare
+	@$(PY) -m compileall -q operator  # once, and not by each of a thousand operators
 
 .PHONY: cluster-up
 cluster-up: build-cluster ## start a cluster to try things on

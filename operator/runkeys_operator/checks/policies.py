@@ -24,7 +24,15 @@ from runkeys.planning.refusal import Reason, Refusal
 from runkeys.planning.requirements import SealedSupport
 from runkeys.policies import MUTATING, VALIDATING, Account
 from runkeys_operator.checks.admission import Record, Sighting, looked
-from runkeys_operator.errors import ApiError, Conflict, Forbidden, NotFound
+from runkeys_operator.errors import (
+    ApiError,
+    Conflict,
+    Forbidden,
+    NotFound,
+    ServerError,
+    TooManyRequests,
+    Unreachable,
+)
 from runkeys_operator.kube import CONFIG_MAPS, Json, Kube, Resource
 from runkeys_operator.process import metrics
 from runkeys_operator.process.logs import get_logger
@@ -41,6 +49,9 @@ _KEEP_SECONDS = 60.0
 """Interval at which the record says that they are still in force, while nothing is created."""
 
 _CONFIRM_SECONDS = 3.0
+
+# A look is many reads, and one answer that is lost must not make all of them useless.
+_TRY_SECONDS, _PAUSE_SECONDS = 3.0, 0.2
 """Interval of the checks after something was created. Each is recorded: an object that was created since the last
 check is not trusted if the policies disappear."""
 
@@ -232,7 +243,7 @@ class PolicyCheck:
             await self._ask_the_time()
         began, seen = self._now(), self._server_time()
         built = self._built = self._built or await self._expect()
-        findings = await asyncio.gather(*(self._compare(built, *key) for key in built(())))
+        findings = await asyncio.gather(*(self._compare(built, *key, began) for key in built(())))
         refusal = next((found for found in findings if isinstance(found, Refusal)), None)
         if refusal is None:
             await self._note([found for found in findings if isinstance(found, _Found)], seen)
@@ -333,9 +344,9 @@ class PolicyCheck:
 
         return lru_cache(maxsize=2)(built)
 
-    async def _compare(self, built: Built, kind: str, name: str) -> Refusal | _Found:
+    async def _compare(self, built: Built, kind: str, name: str, began: float) -> Refusal | _Found:
         try:
-            found = await self._kube.get(_RESOURCES[kind], None, name)
+            found = await self._read(_RESOURCES[kind], name, began)
         except NotFound:
             return self._refuse(kind, name, "is missing")
         except Forbidden:
@@ -358,6 +369,17 @@ class PolicyCheck:
         )
         selects = kind.endswith("Binding") and namespaces is not None
         return _Found(f"{kind}/{name}", sighting, tuple(namespaces or ()) if selects else None)
+
+    async def _read(self, resource: Resource, name: str, began: float) -> Json:
+        """Read one of them, again and again in the first seconds of a look."""
+        while True:
+            try:
+                return await self._kube.get(resource, None, name)
+            except (TooManyRequests, ServerError, Unreachable) as error:
+                pause = error.retry_after or _PAUSE_SECONDS
+                if self._now() + pause > began + _TRY_SECONDS:
+                    raise
+                await asyncio.sleep(pause)
 
     def _refuse(self, kind: str, name: str, what: str) -> Refusal:
         return Refusal(

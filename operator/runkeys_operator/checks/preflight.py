@@ -6,7 +6,8 @@ kopf would wait silently for missing kinds, and treat missing rights as temporar
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
 
 from runkeys.names import SIGNER
 from runkeys.planning.requirements import NO_SUPPORT, SealedSupport
@@ -39,6 +40,8 @@ from runkeys_operator.leader_election import LeaseName
 from runkeys_operator.process.logs import get_logger
 
 log = get_logger(__name__)
+
+Result = TypeVar("Result")
 
 PATIENCE = 30.0
 _BAD_REQUEST = 400
@@ -98,7 +101,7 @@ NEEDED_STORES = (
 
 async def store_audiences(kube: Kube, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """Those of which tokens are requested: none if the operator may not read SecretStores; said once, here."""
-    missing = await _missing(kube, None, NEEDED_STORES) if wanted else []
+    missing = await _patiently(lambda: _missing(kube, None, NEEDED_STORES)) if wanted else []
     if missing:
         log.error("SecretStores are not read: %s", _refusal(None, missing))
         return ()
@@ -106,33 +109,38 @@ async def store_audiences(kube: Kube, wanted: tuple[str, ...]) -> tuple[str, ...
 
 
 async def sealed_support(kube: Kube, wanted: SealedSupport, namespaces: tuple[str, ...]) -> SealedSupport:
-    """Whether this operator and this cluster can deliver sealed; said once here, and to each run that asks for it."""
+    """Whether this operator and this cluster can deliver sealed; said once here, and to each run that asks for it.
+
+    Raises StartError after half a minute without an answer.
+    """
     if not wanted.image:
         return NO_SUPPORT
-    problem = ""
-    try:
-        served = {entry["name"] for entry in await kube.discover(REQUESTS)}
-    except NotFound:
-        served = set()
-    if not {REQUESTS.plural, f"{REQUESTS.plural}/status"} <= served:
-        problem = (
-            f"the API server does not serve {REQUESTS} in {REQUESTS.version}, which requires Kubernetes 1.37 or"
-            " later with the feature gate PodCertificateRequest on"
-        )
-    else:
-        for namespace in namespaces or (None,):
-            missing = await _missing(kube, namespace, NEEDED_SEALED)
-            if missing:
-                problem = problem or _refusal(namespace, missing)
-        if not problem and not await _may_sign(kube):
-            problem = (
-                f"the operator may not sign for {SIGNER} (see the chart's ClusterRole for sealed delivery)"
-            )
+    problem = await _patiently(lambda: _no_sealed_delivery(kube, namespaces))
     if problem:
         log.error("sealed delivery is not available: %s", problem)
         return SealedSupport(problem=problem)
     log.info("sealed delivery is available")
     return wanted
+
+
+async def _no_sealed_delivery(kube: Kube, namespaces: tuple[str, ...]) -> str:
+    """Why nothing can be delivered sealed; empty if it can."""
+    try:
+        served = {entry["name"] for entry in await kube.discover(REQUESTS)}
+    except NotFound:
+        served = set()
+    if not {REQUESTS.plural, f"{REQUESTS.plural}/status"} <= served:
+        return (
+            f"the API server does not serve {REQUESTS} in {REQUESTS.version}, which requires Kubernetes 1.37 or"
+            " later with the feature gate PodCertificateRequest on"
+        )
+    for namespace in namespaces or (None,):
+        missing = await _missing(kube, namespace, NEEDED_SEALED)
+        if missing:
+            return _refusal(namespace, missing)
+    if not await _may_sign(kube):
+        return f"the operator may not sign for {SIGNER} (see the chart's ClusterRole for sealed delivery)"
+    return ""
 
 
 async def _may_sign(kube: Kube) -> bool:
@@ -158,16 +166,25 @@ async def check(
     A namespace without the rights does not keep the others waiting: it is named in the log and left out,
     as long as there is one with them.
     """
+
+    async def look() -> tuple[str, ...]:
+        await _check_kinds(kube)
+        served = await _check_rights(kube, namespaces)
+        if lease is not None and (missing := await _missing(kube, lease.namespace, rights_on(lease))):
+            raise StartError(_refusal(lease.namespace, missing))
+        await _check_fields(kube, served)
+        return served
+
+    return await _patiently(look, patience)
+
+
+async def _patiently(look: Callable[[], Awaitable[Result]], patience: float = PATIENCE) -> Result:
+    """What `look` returns, called each second until it raises nothing. Raises StartError after `patience` seconds."""
     until = asyncio.get_running_loop().time() + patience
     told = False
     while True:
         try:
-            await _check_kinds(kube)
-            served = await _check_rights(kube, namespaces)
-            if lease is not None and (missing := await _missing(kube, lease.namespace, rights_on(lease))):
-                raise StartError(_refusal(lease.namespace, missing))
-            await _check_fields(kube, served)
-            return served
+            return await look()
         except (ApiError, StartError) as error:
             problem = _explained(error)
         if asyncio.get_running_loop().time() >= until:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from runkeys.planning.requirements import SealedSupport
 from runkeys_operator.checks import preflight
 from runkeys_operator.errors import StartError
 from runkeys_operator.kube import Json, Kube, Resource, credentials
@@ -159,6 +160,18 @@ async def test_the_kinds_are_missing(kube: Kube, namespace: str, proxy: ApiProxy
 async def test_it_waits_for_what_is_being_installed(kube: Kube, namespace: str, proxy: ApiProxy) -> None:
     proxy.rule(lambda request: request.path == "/apis/runkeys.dev/v1alpha1", Answer(404, "NotFound"), times=1)
     assert await preflight.check(kube, (namespace,), patience=10) == (namespace,)
+
+
+async def test_one_lost_answer_about_what_is_optional_does_not_end_the_start(
+    kube: Kube, namespace: str, proxy: ApiProxy
+) -> None:
+    kinds = proxy.rule(lambda request: request.path.startswith("/apis/certificates.k8s.io/"), Answer(503))
+    wanted = SealedSupport(image="registry.example/runkeys")
+    support = await preflight.sealed_support(kube, wanted, (namespace,))
+    assert "lacks rights" in support.problem  # as the chart has it without sealedDelivery.enabled
+    rights = proxy.rule(matching("create", "selfsubjectrulesreviews"), Answer(503))
+    assert await preflight.store_audiences(kube, ("vault",)) == ()
+    assert (len(kinds.hits), len(rights.hits)) == (1, 1)
 
 
 async def test_refused_credentials(cluster: Cluster, namespace: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from runkeys_operator.checks.admission import Record
 from runkeys_operator.checks.policies import KEPT
 from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.cluster.faults import Answer, Request, matching
+from testing.cluster.faults import Action, Answer, Request, Reset, matching
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import HELD_BACK, Team, condition, phase
 from tests.e2e.runs.conftest import TeamMaker
@@ -191,6 +191,29 @@ def test_what_is_there_goes_although_they_are_missing(new_team: TeamMaker) -> No
         team.client.patch("workflowruns", "job", team.namespace, {"spec": {"cancel": True}})
         team.wait_phase("job", "Cancelled")
         assert team.secret_story() == ["made", "gone"]
+
+
+def test_a_look_at_the_policies_bears_answers_that_are_lost(new_team: TeamMaker, proxy: ApiProxy) -> None:
+    """There are many of them: if each lost answer made a look void, a bad line would stop all runs."""
+    team = new_team("--sweep-seconds", "3600", server=proxy.url, start=False)
+    account = Account.service_account(team.namespace, "runkeys")
+    faults: dict[str, Action] = {
+        "use": Answer(503),
+        "pods": Answer(429, "TooManyRequests", retry_after=1),
+        "names": Reset(),
+    }
+    rules = [
+        proxy.rule(matching("get", POLICIES, name=account.name_of(name)), fault, times=2)
+        for name, fault in faults.items()
+    ]
+    team.operator.start()
+    team.make_source()
+    team.make_binding()
+    team.make_run()
+    assert phase(team.wait_phase("job", "Succeeded", "Failed")) == "Succeeded"
+    assert [len(rule.hits) for rule in rules] == [2, 2, 2]
+    assert "failed, retrying" not in team.operator.text()
+    assert "the resync failed" not in team.operator.text()
 
 
 def test_a_record_that_another_writer_kept_from_being_written_is_written_again(
