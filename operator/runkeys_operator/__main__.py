@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+# Nothing of what is imported is garbage, and looking for it among so many objects takes a sixth of the start.
+gc.disable()
 
 import click
 
@@ -24,6 +28,8 @@ from runkeys_operator.leader_election import LeaseName
 from runkeys_operator.options import Options
 from runkeys_operator.process import logs
 from runkeys_operator.process.hardening import keep_memory_private
+
+gc.enable()
 
 log = logs.get_logger("runkeys_operator")
 
@@ -263,5 +269,6 @@ def exit_code(options: Options, make_manager: MakeManager) -> int:
 
 
 if __name__ == "__main__":
+    gc.freeze()
     keep_memory_private()
     main()
