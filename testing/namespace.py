@@ -363,27 +363,8 @@ class Team:
 
         :param who: ``user`` and ``groups`` as in a SubjectAccessReview; None: the operator's account.
         """
-        whole, _, group = resource.partition(".")
-        plural, _, subresource = whole.partition("/")
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
-            "spec": {
-                **(who or {"user": f"system:serviceaccount:{self.namespace}:runkeys"}),
-                "resourceAttributes": {
-                    "namespace": self.namespace,
-                    "verb": verb,
-                    "group": group,
-                    "resource": plural,
-                    "subresource": subresource,
-                    "name": name,
-                },
-            },
-        }
-        answer = self.client.request(
-            "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review
-        )
-        return bool(answer["status"]["allowed"])
+        who = who or {"user": f"system:serviceaccount:{self.namespace}:runkeys"}
+        return has_right(self.client, who, self.namespace, verb, resource, name)
 
     def wait_may(self, expected: bool, verb: str, resource: str, name: str = "") -> None:
         """Wait until the API server applies a changed right."""
@@ -486,6 +467,34 @@ def remove_namespace(cluster: Cluster, name: str) -> None:
     """
     cluster.client.delete("namespaces", name, missing_ok=True)
     remove_rights(cluster, name)
+
+
+def has_right(
+    client: KubeClient, who: Object, namespace: str, verb: str, resource: str, name: str = ""
+) -> bool:
+    """Whether somebody has a right on ``resource``, e.g. ``secrets``, ``jobs.batch`` or ``serviceaccounts/token``.
+
+    :param who: ``user`` and ``groups`` as in a SubjectAccessReview.
+    """
+    whole, _, group = resource.partition(".")
+    plural, _, subresource = whole.partition("/")
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {
+            **who,
+            "resourceAttributes": {
+                "namespace": namespace,
+                "verb": verb,
+                "group": group,
+                "resource": plural,
+                "subresource": subresource,
+                "name": name,
+            },
+        },
+    }
+    answer = client.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
+    return bool(answer["status"]["allowed"])
 
 
 @contextmanager

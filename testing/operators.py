@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,13 @@ def install_crds(cluster: Cluster) -> None:
 
 
 def wait_established(cluster: Cluster, *names: str) -> None:
-    """Wait until the API server serves the kinds of these CRDs.
+    """Wait until the API server serves the kinds of these CRDs, and names them to those who ask what there is.
 
-    ``kubectl wait`` fails if a CRD has no conditions yet.
+    ``kubectl wait`` fails if a CRD has no conditions yet. kubectl itself goes by discovery, which follows later.
     """
     for name in names:
-        cluster.client.wait_for("customresourcedefinitions", name, None, _established)
+        crd = cluster.client.wait_for("customresourcedefinitions", name, None, _established)
+        wait_until(f"discovery to name {name}", partial(_discovered, cluster.client, crd["spec"]))
 
 
 def _established(crd: dict[str, Any]) -> bool:
@@ -54,6 +55,17 @@ def _established(crd: dict[str, Any]) -> bool:
     return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
 
 
+def _discovered(client: KubeClient, spec: dict[str, Any]) -> bool:
+    found = client.accepting(_DISCOVERY).request("GET", "/apis")
+    return any(
+        group["metadata"]["name"] == spec["group"]
+        and any(resource["resource"] == spec["names"]["plural"] for resource in version["resources"])
+        for group in found["items"]
+        for version in group["versions"]
+    )
+
+
+_DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _ADMISSION = "admissionregistration.k8s.io/v1"
 
 

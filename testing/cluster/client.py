@@ -236,7 +236,8 @@ class KubeClient:
     ) -> Iterator[Event]:
         """Yield changes as they arrive, for at most ``timeout`` seconds.
 
-        :param since: a resourceVersion; the changes after it. Default: begin with the objects that exist now.
+        :param since: a resourceVersion; the changes after it. Default: begin with the objects that the API server has
+            at hand, which may not be what it has just written.
         :raises ApiError: the API server refused or ended the watch with an error.
         """
         until = time.monotonic() + timeout
@@ -318,21 +319,34 @@ class KubeClient:
     def _follow(
         self, resource: str, name: str, namespace: str | None, timeout: float, since: str = ""
     ) -> Iterator[Event]:
+        """Yield what is there, and all changes since. ``since``: only those after this version, of an object that is.
+
+        What is there is asked for first: a watch alone may begin in the past.
+        """
         # A watch ends early if the API server ends, or if it has forgotten the requested version. Then the present
         # state counts, and the deadline stays the same.
-        until = time.monotonic() + timeout
+        until, seen = time.monotonic() + timeout, bool(since)
         while (left := until - time.monotonic()) > 0:
             try:
                 fields = f"metadata.name={name}"
-                yield from self.watch(resource, namespace, timeout=left, since=since, fields=fields)
+                if not since:
+                    found = self.request(
+                        "GET", by_plural(resource).path(namespace), query=_selectors("", fields), timeout=left
+                    )
+                    since, kind = found["metadata"]["resourceVersion"], found["kind"].removesuffix("List")
+                    for item in found["items"]:
+                        yield "ADDED", {"apiVersion": found["apiVersion"], "kind": kind, **item}
+                    if seen and not found["items"]:
+                        yield "DELETED", {"metadata": {"name": name}}
+                    seen = bool(found["items"])
+                yield from self.watch(
+                    resource, namespace, timeout=until - time.monotonic(), since=since, fields=fields
+                )
             except (ApiError, urllib3.exceptions.HTTPError) as error:
                 if isinstance(error, ApiError) and error.status in (400, 401, 403, 404):
                     raise
                 time.sleep(0.05)
-            if since:
-                since = ""
-                if self.find(resource, name, namespace) is None:
-                    yield "DELETED", {"metadata": {"name": name}}
+            since = ""
 
     # Internals
 

@@ -20,10 +20,11 @@ from runkeys_operator.__main__ import main
 from runkeys_operator.checks.preflight import NEEDED, NEEDED_SEALED, NEEDED_STORES
 from runkeys_operator.values.revoker import token_file
 from testing.cluster import images
-from testing.cluster.base import Cluster, ClusterError
+from testing.cluster.base import Cluster, ClusterError, wait_until
 from testing.cluster.cache import CHECKOUT
 from testing.cluster.client import KubeClient, Object
 from testing.cluster.resources import by_plural
+from tests.e2e.test_chart_install import becomes_available
 
 CHART = CHECKOUT / "helm" / "runkeys"
 EXAMPLES = CHECKOUT / "examples"
@@ -725,6 +726,7 @@ class TestInstalled:
             *("install", "runkeys", str(CHART), f"--namespace={system}"),
             *("--set=image.tag=dev", f"--set=watchNamespaces={{{served}}}", "--set=crds.install=false"),
         )
+        becomes_available(cluster, system)  # the command of the notes waits for a minute only
         ready, try_it, grant = commands(cluster.helm("get", "notes", "runkeys", f"--namespace={system}"))
 
         assert "successfully rolled out" in cluster.run("sh", "-c", ready, timeout=90)
@@ -748,7 +750,9 @@ class TestInstalled:
 
         cluster.run("sh", "-c", command.replace("NAMESPACE", served).replace("SECRET", "hello-token"))
 
-        assert allowed(client, account, served, "get", "secrets", "hello-token")
+        wait_until(
+            "the right to be known", lambda: allowed(client, account, served, "get", "secrets", "hello-token")
+        )
         assert not allowed(client, account, served, "get", "secrets", "other")
         cluster.kubectl("-n", served, "delete", "role,rolebinding", "runkeys-sources")
 

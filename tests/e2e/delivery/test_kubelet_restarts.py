@@ -157,7 +157,7 @@ def test_a_key_that_was_lost_before_the_pod_could_use_it_costs_one_attempt(
 ) -> None:
     node = own_node()
     with team_on(node, tmp_path) as team:
-        held(team, start_deadline_seconds=600)
+        held(team)
         (first,) = requests_of(team)
         node.pause("kubelet")
         team.operator.start()

@@ -42,7 +42,7 @@ def is_on_record(run: Object) -> bool:
     return any(task.get("attempts") for task in run.get("status", {}).get("tasks", []))
 
 
-def held(team: Team, *, start_deadline_seconds: int = 60) -> Object:
+def held(team: Team, *, start_deadline_seconds: int = 600) -> Object:
     """A run whose pod waits for its values; the operator is away by then."""
     task = {"startDeadlineSeconds": start_deadline_seconds}
     team.make_run(pod={"containers": [container()], **HELD_BACK}, task=task)
@@ -113,7 +113,7 @@ def test_an_upgrade_while_a_pod_waits_costs_it_nothing(team: Team) -> None:
 
 def test_control_without_the_image_on_record_it_costs_an_attempt(team: Team) -> None:
     """As for an attempt that a version before began. The next one is of the version that is there."""
-    held(team, start_deadline_seconds=600)
+    held(team)
     with team.without_policies("status"):
         path = "/status/tasks/0/attempts/0/unsealer"
         change = [{"op": "remove", "path": path}]
@@ -130,7 +130,7 @@ def test_control_without_the_image_on_record_it_costs_an_attempt(team: Team) -> 
 
 
 def test_a_binding_that_changes_its_delivery_gives_nothing_to_a_job_of_before(team: Team) -> None:
-    held(team)
+    held(team, start_deadline_seconds=60)
     team.client.patch("secretbindings", "keys", team.namespace, {"spec": {"delivery": "Secret"}})
     team.operator.start()
     team.wait_condition("job", "Stalled", reason="DeliveryChanged")

@@ -56,7 +56,10 @@ class Recorder:
 
     async def reconcile(self, key: Key) -> None:
         say("begins", key.name)
-        await asyncio.sleep(2 if BEHAVIOUR == "slow" else 0)
+        if BEHAVIOUR == "slow":  # at it when it is told to stop, and for longer
+            while not self._queue._draining:  # noqa: ASYNC110 -- there is nothing to wait for
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.5)
         say("ends", key.name)
 
     async def resync(self) -> None:

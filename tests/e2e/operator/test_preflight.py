@@ -14,11 +14,12 @@ from runkeys_operator.errors import StartError
 from runkeys_operator.kube import Json, Kube, Resource, credentials
 from runkeys_operator.kube.login import Login
 from runkeys_operator.leader_election import LeaseName
-from testing.cluster.base import Cluster
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import ApiError as ClientError
 from testing.cluster.client import KubeClient
 from testing.cluster.faults import Answer, matching
 from testing.cluster.proxy import ApiProxy
+from testing.namespace import has_right
 from testing.operators import RELEASE, install_rights
 
 pytestmark = pytest.mark.usefixtures("crds")
@@ -27,7 +28,20 @@ pytestmark = pytest.mark.usefixtures("crds")
 @pytest.fixture
 def account(cluster: Cluster, namespace: str) -> str:
     """The chart's account, with the chart's rights in `namespace`."""
-    return install_rights(cluster, namespace, policies=False)
+    made = install_rights(cluster, namespace, policies=False)
+    rights = (*preflight.NEEDED, *preflight.rights_on(LeaseName(namespace, RELEASE)))
+
+    def has(right: preflight.Right) -> bool:
+        resource = f"{right.resource.plural}/{right.subresource}".rstrip("/")
+        who = {"user": f"system:serviceaccount:{namespace}:{made}"}
+        kind = f"{resource}.{right.resource.group}".rstrip(".")
+        return has_right(cluster.client, who, namespace, right.verb, kind, right.name)
+
+    def known() -> bool:
+        return all(map(has, rights))
+
+    wait_until("the API server to know of the rights", known)
+    return made
 
 
 @pytest.fixture

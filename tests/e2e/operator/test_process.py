@@ -242,6 +242,8 @@ def test_the_probes(start: Start, behaviour: str, ready: int) -> None:
         port = free.getsockname()[1]
     process = start(behaviour, port)
     process.wait_for("\nresync\n", count=2)  # the outcome of the first is known by then
+    if ready == 200:
+        process.wait_for("app  ready")  # the watches may be open later
     assert probe(port, "healthz") == 200
     assert probe(port, "readyz") == ready
     assert probe(port, "metrics") == 200

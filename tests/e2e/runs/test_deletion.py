@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from runkeys.policies import VALIDATING_RULES, Account
@@ -80,6 +82,8 @@ def test_control_without_the_right_to_delete_it_only_kubernetes_does(team: Team,
     with team.without_right("delete", "secrets"):
         delete_the_run(team, found)
         assert team.secret_story() == ["made", "gone"]
+        # The audit log has a call once it is answered.
+        wait_until("the deletion to be on record", lambda: bool(team.calls(mark, "delete secrets")))
         assert [call.user for call in team.calls(mark, "delete secrets")] == [COLLECTOR]
         with pytest.raises(AssertionError):
             check_the_operator_saw_to_it(team, mark)
@@ -229,7 +233,15 @@ def test_a_source_deleted_before_the_pod_has_a_node(team: Team) -> None:
     assert team.secret_story() == []
 
 
-def test_a_namespace_deleted_while_the_task_runs(team: Team, node: Cluster) -> None:
+def test_a_namespace_deleted_while_the_task_runs(
+    new_team: TeamMaker, new_namespace: Callable[[], str], node: Cluster
+) -> None:
+    """It serves others, too. Of its own namespace, its account goes as well, and it with it."""
+    other = new_namespace()
+    here = new_team(others=(other,))
+    team = Team(here.cluster, other, here.operator)
+    team.make_source()
+    team.make_binding()
     found = running(team)
     team.client.delete("namespaces", team.namespace)
     team.client.wait_gone("namespaces", team.namespace, None)

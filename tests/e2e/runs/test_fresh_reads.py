@@ -45,8 +45,11 @@ def test_seven_reads_by_name_and_each_right_before_something_is_made(team: Team,
         # Now and then: leadership, and since when the policies are in force.
         and request.resource not in ("secretbindings/status", "leases", "configmaps", "selfsubjectreviews")
     ]
-    patches = [place for place, text in enumerate(seen) if text == "patch workflowruns/status"]
-    designed = [text for place, text in enumerate(seen) if place not in patches[1:-1]]
+    # A status that a busy cluster leaves behind for two seconds is written once more.
+    kept = (seen.index("create secrets") - 1, len(seen) - 1)
+    designed = [
+        text for place, text in enumerate(seen) if text != "patch workflowruns/status" or place in kept
+    ]
     # what is read side by side may come in any order
     assert designed[:4] == [
         "get workflowruns",
@@ -143,7 +146,7 @@ def test_a_pod_that_was_changed_at_the_last_moment(team: Team, proxy: ApiProxy) 
     found = team.make_run(pod=HELD_BACK)
     team.pod(found)
     team.wait_condition("job", "Authorized", "True")
-    held = proxy.hold(matching("get", "workflowruns", name="job"))
+    held = proxy.hold(matching("get", "workflowruns", name="job"), times=None)  # it reads again after 15 s
     team.let_go(found)
     held.wait_arrived()  # the operator has seen the node, and is about to read
     silence_pods(proxy)

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from testing.cluster.base import wait_until
 from testing.namespace import FINISHES_WHEN_TOLD, Team, phase, python
 from tests.e2e.runs.conftest import TeamMaker
+from tests.e2e.runs.test_many_runs import late_pods
 
 pytestmark = pytest.mark.e2e
 
@@ -46,14 +47,17 @@ class Watched:
 
     def lines(self, run: str) -> list[dict[str, Any]]:
         """What the log says of a run, above debug."""
-        entries = [
-            json.loads(line) for line in self.team.operator.text().splitlines() if line.startswith("{")
-        ]
+        whole, _, _ = self.team.operator.text().rpartition("\n")
+        entries = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [
             entry
             for entry in entries
             if entry.get("run") == f"{self.team.namespace}/{run}" and entry["level"] != "debug"
         ]
+
+    def told(self, run: str) -> list[str]:
+        """The same, messages only."""
+        return [entry["message"] for entry in self.lines(run)]
 
 
 @pytest.fixture
@@ -84,7 +88,10 @@ def test_a_run_is_counted_and_measured(watched: Watched) -> None:
     assert exposure["deleted"]
     assert watched.value("runkeys_secret_exposure_seconds_count", release_policy="OnCompletion") == 1
     assert watched.value("runkeys_pod_end_to_secret_gone_seconds_count") == 1
-    assert watched.value("runkeys_late_secrets_total") == 0
+    # On a busy machine a kubelet may be quicker than the Secret.
+    late = watched.value("runkeys_late_secrets_total")
+    assert late in (0, 1)
+    wait_until("the kubelet to say as much", lambda: len(late_pods(team)) >= late)
     assert watched.value("runkeys_runs_finished_total", phase="Succeeded") == 1
     # Exactly the requests that the API server has in its audit log.
     for verb, resource in (("create", "secrets"), ("delete", "secrets"), ("create", "jobs.batch")):
@@ -167,9 +174,12 @@ def test_one_line_for_each_decision(watched: Watched) -> None:
     team.wait_condition("job", "SecretsReleased")
     team.wait_condition("refused", "Stalled")
     job = team.object_name(found)
+    # The status is seen before its writer has the answer, and says so.
+    wait_until("its end to be in the log", lambda: "task Succeeded" in watched.told("job"))
+    wait_until("the refusal to be", lambda: any(text.startswith("task ") for text in watched.told("refused")))
 
     lines = watched.lines("job")
-    told = [line["message"] for line in lines]
+    told = watched.told("job")
     assert [text for text in told if text in ("job created", "secret created", "secret deleted")] == [
         *("job created", "secret created", "secret deleted")
     ]

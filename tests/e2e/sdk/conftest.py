@@ -9,6 +9,7 @@ import pytest
 
 from testing.cluster import images
 from testing.cluster.base import Cluster
+from testing.cluster.client import PATIENCE
 from tests.e2e.cli.conftest import UserMaker, alice, new_team, team, user, writer
 from tests.unit.cli.terminal import Done, Terminal, environment
 
@@ -30,7 +31,7 @@ def python(who: Terminal, code: str, *, stdin: str = "") -> Done:
         env=environment(who.folder, **who.more),
         input=stdin.encode(),
         capture_output=True,
-        timeout=90,
+        timeout=PATIENCE + 60,  # it may wait for a run, which has its own time
         check=False,
     )
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -47,7 +47,7 @@ assert sha((runtime / "secrets" / "shared.txt").read_bytes()) == {team.digest!r}
         "secretbindings",
         "keys",
         team.namespace,
-        lambda item: condition(item, "Ready")["status"] == "True",
+        lambda item: condition(item, "Ready").get("status") == "True",
     )
     key_id = shared["sealed"].split(".")[1]
     assert binding["status"]["secrets"] == "2/2"
@@ -140,6 +140,6 @@ def test_five_hundred_entries_in_one_binding(team: Team) -> None:
         "secretbindings",
         "keys",
         team.namespace,
-        lambda item: condition(item, "Ready")["status"] == "True",
+        lambda item: condition(item, "Ready").get("status") == "True",
     )
     assert binding["status"]["secrets"] == "500/500"

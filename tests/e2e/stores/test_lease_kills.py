@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.cluster.base import Cluster
+from testing.cluster.base import Cluster, wait_until
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import condition, make_namespace, phase, python, remove_namespace, team_in
 from testing.stores.leases import LeaseTeam, digest, furnish_leases, is_released, leases_of
@@ -135,7 +135,8 @@ def kills_of(rehearsed: Sequence[str], shapes: Sequence[str]) -> list[Kill]:
     found = []
     for text in rehearsed:
         counts[text] += 1
-        if text in shapes:
+        # How often the store is asked whether it is done is a matter of the machine, and others ask for its health.
+        if text in shapes and (counts[text] == 1 or "/v1/sys/" not in text):
             found += [Kill(when, text, counts[text]) for when in When]
     return found
 
@@ -187,6 +188,7 @@ def test_control_without_an_operator_that_comes_back_the_credential_stays(
             team.namespace,
             lambda job: any(item["type"] == "Complete" for item in job["status"].get("conditions", [])),
         )
+        wait_until("the kill at the revocation", lambda: bool(hits))
         seen.append(team.users)
 
     case.play(hits, look, start_again=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 from aiohttp import web
@@ -11,6 +12,7 @@ from aiohttp import web
 from testing.cluster.base import wait_until
 from testing.cluster.client import Object
 from testing.cluster.faults import Request
+from testing.cluster.proxy import ApiProxy
 from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, Team, condition, phase, python
 from testing.stores.leases import SECONDS, LeaseTeam, is_released, leases_of
 from testing.stores.openbao import OpenBao
@@ -154,14 +156,17 @@ def test_the_store_is_away_at_the_end(
 
 
 def test_what_the_store_does_not_confirm_in_time_is_said_and_the_run_is_let_go(
-    lease_team: LeaseTeamMaker, own_bao: OpenBao
+    lease_team: LeaseTeamMaker, own_bao: OpenBao, proxy: ApiProxy
 ) -> None:
-    team = lease_team(bao=own_bao)
-    team.make_lease_binding(maxLifetimeSeconds=40)
-    run = team.running(task={"activeDeadlineSeconds": 40})
+    team = lease_team(bao=own_bao, options={"server": proxy.url})
+    team.make_lease_binding()
+    run = team.running()
+    (made,) = team.credentials()
     own_bao.stop()
     team.tell_to_finish(run)
     pending(team)
+    # The end of its time, brought near: for the operator, and below for the store.
+    proxy.ahead = timedelta(hours=1)
     found = team.wait_run(
         "job",
         lambda found: (
@@ -175,6 +180,7 @@ def test_what_the_store_does_not_confirm_in_time_is_said_and_the_run_is_let_go(
     events = {item["reason"] for item in team.client.list("events", team.namespace)}
     assert {"RevocationPending", "LeaseExpired"} <= events
     own_bao.start()
+    own_bao.call("PUT", "sys/leases/renew", {"lease_id": made.lease, "increment": 1})
     wait_until("the store to have ended it by itself", lambda: team.users == [])
 
 

@@ -105,6 +105,8 @@ def test_a_store_serves_the_namespaces_that_it_selects_and_each_change_counts(
         team.make_store_run(pod=HELD_BACK)
         team.pod(team.run())
     # It was selected when the binding was written and the pod created, and is no longer when the value is due.
+    probe = binding_of(team, team.entry(), name="probe")
+    wait_until("the namespace to be left out", lambda: words in refusal(team.client, probe))
     team.let_go(team.run())
     found = team.wait_condition("job", "Stalled", "True", "SourceForbidden")
     assert words in condition(found, "Stalled")["message"]

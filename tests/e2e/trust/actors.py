@@ -108,3 +108,5 @@ def impersonate(team: Team, subject: Object, username: str) -> None:
     team.client.create({**role, "rules": [rule]})
     reference = {"apiGroup": _RBAC, "kind": "ClusterRole", "name": name}
     team.client.create({**role, "kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [subject]})
+    who = {"user": f"system:serviceaccount:{subject['namespace']}:{subject['name']}"}
+    wait_until(f"{who['user']} to be {username}", lambda: team.may("impersonate", "users", username, who=who))

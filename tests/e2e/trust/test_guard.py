@@ -142,7 +142,8 @@ def test_nothing_is_made_until_they_are_back_and_then_at_once(new_team: TeamMake
     made while they were away can be anybody's.
     """
     mark = node.audit.mark()
-    team = new_team("--sweep-seconds", "1")
+    port = free_port()
+    team = new_team("--sweep-seconds", "1", "--health-port", str(port))
     team.make_source()
     team.make_binding()
     held = team.make_run("held", pod=HELD_BACK)
@@ -161,10 +162,13 @@ def test_nothing_is_made_until_they_are_back_and_then_at_once(new_team: TeamMake
                 f"ValidatingAdmissionPolicyBinding runkeys-pods.{team.namespace}.runkeys: is missing"
             )
             assert "helm upgrade, or kubectl apply -f policies/" in message
+        assert "is missing" in readiness(port)
         assert team.secret_story() == []
         assert team.jobs() == [team.object_name(held)]
         events = team.client.list("events", team.namespace, fields="reason=PoliciesMissing")
         assert {event["involvedObject"]["name"] for event in events} == {"held", "later", "new"}
+    # Who waits for them is told before the probe is.
+    wait_until("it to be ready again", lambda: readiness(port) in ("ready\n", "leader\n"))
     team.make_run("witness")
     ended = {
         name: team.wait_phase(name, "Succeeded", "Failed") for name in ("held", "later", "new", "witness")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runkeys.names import FINALIZER
+from runkeys.policies import Account
 from runkeys.policies.operator import LABEL_RUNS
 from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, KubeClient, Object
-from testing.namespace import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, python
+from testing.namespace import FINISHES_WHEN_TOLD, TASK_IMAGE, Team, has_right, python
 from testing.people import give
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.trust.baseline_fields import BEYOND, admitted, template
@@ -80,14 +82,40 @@ def make_job(name: str = "rk-forged", owner: str = "WorkflowRun", namespace: str
     return act
 
 
+@contextmanager
+def unlabelled(stolen: KubeClient, team: Team) -> Iterator[None]:
+    """Take the label that allows runs off the namespace, for a while. The policy, if it is there, knows by then."""
+    name = Account.service_account(team.namespace, "runkeys").name_of("operator")
+    there = team.client.find("validatingadmissionpolicybindings", name) is not None
+
+    def label(value: str | None) -> None:
+        team.client.patch("namespaces", team.namespace, None, {"metadata": {"labels": {LABEL_RUNS: value}}})
+        # Admission knows namespaces from a watch.
+        if there:
+            wait_until(f"the label to be {value}", lambda: allows_runs(stolen, team) is (value is not None))
+
+    label(None)
+    try:
+        yield
+    finally:
+        label("allowed")
+
+
+def allows_runs(stolen: KubeClient, team: Team) -> bool:
+    """Whether the operator may make a well-formed Job here."""
+    try:
+        make_job(pod={"serviceAccountName": "may-read-pods"})(stolen, team, "")
+    except ApiError as error:
+        if "in its own namespace" not in str(error):
+            raise
+        return False
+    return True
+
+
 def make_job_unlabelled(stolen: KubeClient, team: Team, job: str) -> object:
     """In the operator's own namespace, which nobody has said is one for runs."""
-    here = ("namespaces", team.namespace, None)
-    team.client.patch(*here, {"metadata": {"labels": {LABEL_RUNS: None}}})
-    try:
+    with unlabelled(stolen, team):
         return make_job()(stolen, team, job)
-    finally:
-        team.client.patch(*here, {"metadata": {"labels": {LABEL_RUNS: "allowed"}}})
 
 
 def make_job_in_kube_system(stolen: KubeClient, team: Team, job: str) -> object:
@@ -189,6 +217,10 @@ def job_in_kube_system(team: Team) -> None:
     reference = {"apiGroup": version.split("/", maxsplit=1)[0], "kind": "ClusterRole", "name": name}
     account = {"kind": "ServiceAccount", "name": "runkeys", "namespace": team.namespace}
     team.client.create({**role, "kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [account]})
+    who = {"user": f"system:serviceaccount:{team.namespace}:runkeys"}
+    wait_until(
+        "the right to be known", lambda: has_right(team.client, who, "kube-system", "create", "jobs.batch")
+    )
 
 
 def test_where_it_is_allowed_the_same_goes_through(new_team: TeamMaker) -> None:
