@@ -249,13 +249,26 @@ class Team:
         ]
         return "\n".join([*lines, "the operator's log:", self.operator.text()[-6000:]])
 
-    def calls(self, mark: int, *wanted: str) -> list[AuditEvent]:
-        """Return the successful calls in the namespace that ``wanted`` names (``"delete jobs"``), in order."""
-        return [
-            event
-            for event in self.cluster.audit.events(mark, namespace=self.namespace)
-            if f"{event.verb} {event.resource}" in wanted and event.status < 300
-        ]
+    def calls(self, mark: int, *wanted: str, name: str = "", at_least: int = 0) -> list[AuditEvent]:
+        """Return the successful calls in the namespace that ``wanted`` names (``"delete jobs"``), in order.
+
+        :param name: of the object; empty: any.
+        :param at_least: wait for so many. The audit log has a call once it is answered, and a watch, or its effect, may
+            show it earlier.
+        """
+
+        def found() -> list[AuditEvent]:
+            return [
+                event
+                for event in self.cluster.audit.events(mark, namespace=self.namespace)
+                if f"{event.verb} {event.resource}" in wanted
+                and event.status < 300
+                and name in ("", event.name)
+            ]
+
+        if at_least:
+            wait_until(f"{at_least} calls to be on record", lambda: len(found()) >= at_least)
+        return found()
 
     @contextmanager
     def without_right(self, verb: str, resource: str) -> Iterator[None]:

@@ -189,15 +189,17 @@ class ApiProxy:
 
     async def _serve(self) -> None:
         trusted = ssl.create_default_context(cafile=None if self._ca is None else str(self._ca))
-        # One connection for each request: if a kept connection breaks, aiohttp repeats some requests by itself.
-        connector = aiohttp.TCPConnector(
-            ssl=trusted, limit=0, force_close=True, socket_factory=self._new_socket
-        )
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+
+        def session(*, keep: bool) -> aiohttp.ClientSession:
+            connector = aiohttp.TCPConnector(
+                ssl=trusted, limit=0, force_close=not keep, socket_factory=self._new_socket
+            )
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+            return aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+
+        # Each write has a connection of its own: if a kept one breaks, aiohttp repeats some requests by itself.
         try:
-            async with aiohttp.ClientSession(
-                connector=connector, timeout=timeout, auto_decompress=False
-            ) as self._session:
+            async with session(keep=True) as self._reads, session(keep=False) as self._writes:
                 await self._answer()
         finally:
             await self._hang_up()
@@ -362,7 +364,8 @@ class ApiProxy:
     def _forward(self, incoming: web.Request, request: Request) -> aiohttp.client._RequestContextManager:
         url = URL(self._target + incoming.raw_path, encoded=True)
         headers = _passed_on(incoming.headers)
-        return self._session.request(
+        session = self._reads if request.method == "GET" and not request.is_watch else self._writes
+        return session.request(
             request.method, url, headers=headers, data=request.body or None, allow_redirects=False
         )
 

@@ -50,6 +50,9 @@ _KEEP_SECONDS = 60.0
 
 _CONFIRM_SECONDS = 3.0
 
+# Each read that is on its way at the same time takes a connection of its own.
+_AT_ONCE = 4
+
 # A look is many reads, and one answer that is lost must not make all of them useless.
 _TRY_SECONDS, _PAUSE_SECONDS = 3.0, 0.2
 """Interval of the checks after something was created. Each is recorded: an object that was created since the last
@@ -143,6 +146,7 @@ class PolicyCheck:
         self._username = ""
         self._looked_at: float | None = None
         self._looking = asyncio.Lock()
+        self._turn = asyncio.Semaphore(_AT_ONCE)
         self._missing = asyncio.Event()
         self._refusal: Refusal | None = None
         self._record: Record | None = None
@@ -374,7 +378,8 @@ class PolicyCheck:
         """Read one of them, again and again in the first seconds of a look."""
         while True:
             try:
-                return await self._kube.get(resource, None, name)
+                async with self._turn:
+                    return await self._kube.get(resource, None, name)
             except (TooManyRequests, ServerError, Unreachable) as error:
                 pause = error.retry_after or _PAUSE_SECONDS
                 if self._now() + pause > began + _TRY_SECONDS:

@@ -45,7 +45,7 @@ def check_released(found: Object) -> None:
 
 
 def check_the_operator_deleted_the_secret_first(team: Team, mark: int) -> None:
-    calls = team.calls(mark, "delete secrets", "delete jobs")
+    calls = team.calls(mark, "delete secrets", "delete jobs", at_least=2)
     assert [(call.user, call.resource) for call in calls[:2]] == [
         (operator_account(team), "secrets"),
         (operator_account(team), "jobs"),
@@ -82,9 +82,7 @@ def test_control_without_the_right_to_delete_it_only_kubernetes_does(team: Team,
     with team.without_right("delete", "secrets"):
         delete_the_run(team, found)
         assert team.secret_story() == ["made", "gone"]
-        # The audit log has a call once it is answered.
-        wait_until("the deletion to be on record", lambda: bool(team.calls(mark, "delete secrets")))
-        assert [call.user for call in team.calls(mark, "delete secrets")] == [COLLECTOR]
+        assert [call.user for call in team.calls(mark, "delete secrets", at_least=1)] == [COLLECTOR]
         with pytest.raises(AssertionError):
             check_the_operator_saw_to_it(team, mark)
 
@@ -102,7 +100,7 @@ def test_a_finished_run_goes_when_its_time_to_live_is_over(team: Team, node: Clu
     team.client.wait_gone("workflowruns", "job", team.namespace)
     team.client.wait_gone("jobs", team.object_name(found), team.namespace)
     assert team.secret_story() == ["made", "gone"]
-    calls = team.calls(mark, "delete secrets", "delete workflowruns")
+    calls = team.calls(mark, "delete secrets", "delete workflowruns", at_least=2)
     assert [(call.user, call.resource) for call in calls] == [
         (operator_account(team), "secrets"),
         (operator_account(team), "workflowruns"),
@@ -180,7 +178,7 @@ def test_a_run_deleted_without_its_job_while_the_operator_is_away_is_cleaned_up(
     for name in left:
         team.client.wait_gone("secrets", name, team.namespace)
         team.client.wait_gone("jobs", name, team.namespace)
-        calls = [call for call in team.calls(mark, "delete secrets", "delete jobs") if call.name == name]
+        calls = team.calls(mark, "delete secrets", "delete jobs", name=name, at_least=2)
         assert [(call.user, call.resource) for call in calls[:2]] == [
             (operator_account(team), "secrets"),
             (operator_account(team), "jobs"),

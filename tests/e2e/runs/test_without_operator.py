@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from testing.cluster.base import Cluster, wait_until
+from testing.cluster.base import Cluster
 from testing.cluster.client import Object
 from testing.namespace import FINISHES_WHEN_TOLD, Team, python
 
@@ -53,9 +53,7 @@ def disown(team: Team, found: Object) -> None:
 def check_kubernetes_removed(team: Team, found: Object, mark: int, *, after: str, by: str) -> None:
     """The Job went by ``by`` at the call ``after``, then its Secret by the garbage collector."""
     team.client.wait_gone("secrets", team.object_name(found), team.namespace)
-    # The audit log has a call once it is answered.
-    wait_until("both calls to be on record", lambda: len(team.calls(mark, after, "delete secrets")) >= 2)
-    calls = team.calls(mark, after, "delete secrets")
+    calls = team.calls(mark, after, "delete secrets", at_least=2)
     assert [(call.user, f"{call.verb} {call.resource}") for call in calls] == [
         (by, after),
         (COLLECTOR, "delete secrets"),
@@ -112,8 +110,7 @@ def test_control_without_its_owner_reference_the_secret_stays(team: Team, node: 
     team.client.wait_gone("jobs", name, team.namespace)
     team.client.wait_gone("secrets", "control", team.namespace)
     assert team.live_secrets() == [name]
-    wait_until("the deletion to be on record", lambda: bool(team.calls(mark, "delete secrets")))
-    assert len(team.calls(mark, "delete secrets")) == 1
+    assert len(team.calls(mark, "delete secrets", at_least=1)) == 1
 
     # nobody else would ever take it away; the operator does, once it is back
     team.operator.start()
