@@ -101,11 +101,19 @@ def test_a_run_applied_when_the_deployment_is_ready(
         f"--set=watchNamespaces={{{served}}}",
         f"--set=sources[0].namespace={served}",
     )
-    install(node, release, system, *sets, f"--set=sources[0].secretNames={{{examples.SOURCE}}}")
     mark = node.audit.mark()
+    install(node, release, system, *sets, f"--set=sources[0].secretNames={{{examples.SOURCE}}}")
     node.client.wait_for("deployments", release, system, available)
-    node.client.create(examples.hello_run(served))
     account = f"system:serviceaccount:{system}:{release}"
+
+    def has_looked() -> bool:
+        """At everything, for the first and only time: what comes last in that are the finished runs."""
+        lists = node.audit.events(mark, verb="list", user=account, namespace=served)
+        return any("ttlSecondsAfterFinished" in event.raw["requestURI"] for event in lists)
+
+    # It is ready once its watches are open. On a busy machine its first look may end later.
+    wait_until("the first look to be over", has_looked)
+    node.client.create(examples.hello_run(served))
     node.client.wait_for("workflowruns", "hello", served, has_job(node, served))
     calls = between(node, mark, account, served, "hello")
     # it heard of it by its watch: no list lies between
