@@ -170,8 +170,20 @@ class OpenBao:
         )
 
     def engine(self, mount: str, kind: str, **options: Any) -> None:
-        """Mount an engine, e.g. ``kv`` with ``options={"version": "2"}``."""
+        """Mount an engine, e.g. ``kv`` with ``options={"version": "2"}``, and wait until it works."""
         self.call("POST", f"sys/mounts/{mount}", {"type": kind, **options})
+        if kind == "kv" and options.get("options", {}).get("version") == "2":
+            # It turns from version 1 to 2 once it is mounted, and refuses all requests meanwhile.
+            wait_until(
+                f"{mount} to have keys with versions", lambda: self._gives(f"{mount}/config"), _SECONDS
+            )
+
+    def _gives(self, path: str) -> bool:
+        try:
+            self.call("GET", path)
+        except BaoError:
+            return False
+        return True
 
     def policy(self, name: str, *paths: str, capabilities: tuple[str, ...] = ("read",)) -> None:
         """A policy on these paths."""
