@@ -49,10 +49,13 @@ class LeaseTeam(StoreTeam):
 
     def credentials(self) -> list[Credential]:
         """All that were ever created, in order."""
+        asked = [item for item in self.bao.audited("response") if item["request"]["path"] == self.creds]
+        # What was refused has data, too: the error.
+        answers = [item.get("response") or {} for item in asked if not item.get("error")]
         return [
             Credential(found["data"]["username"], found["data"]["password"], found["secret"]["lease_id"])
-            for item in self.bao.audited("response")
-            if item["request"]["path"] == self.creds and "data" in (found := item.get("response") or {})
+            for found in answers
+            if "username" in (found.get("data") or {})
         ]
 
     def logs_in(self, made: Credential) -> bool:
