@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from runkeys.sealing.text import MalformedError, PodParameter, PublicKey, seal
 
 _TIME_BYTES = 8
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def seal_parameter(value: bytes, place: PodParameter, expires: datetime, key: PublicKey) -> str:
@@ -18,7 +19,9 @@ def seal_parameter(value: bytes, place: PodParameter, expires: datetime, key: Pu
 
     :raises SealError: the value is too large.
     """
-    return seal(int(expires.timestamp()).to_bytes(_TIME_BYTES, "big") + value, place, key)
+    # Whole seconds: a timestamp in floating point would round up a time that is far away.
+    seconds = (expires - _EPOCH) // timedelta(seconds=1)
+    return seal(seconds.to_bytes(_TIME_BYTES, "big") + value, place, key)
 
 
 def read_parameter(opened: bytes) -> tuple[datetime, bytes]:
@@ -32,4 +35,4 @@ def read_parameter(opened: bytes) -> tuple[datetime, bytes]:
         raise MalformedError(
             "the parameter does not begin with the time when it expires; seal it with runkeys seal --for-pods"
         )
-    return datetime.fromtimestamp(0, UTC) + timedelta(seconds=seconds), opened[_TIME_BYTES:]
+    return _EPOCH + timedelta(seconds=seconds), opened[_TIME_BYTES:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runkeys.sealing import ContextMismatchError, Keyring, MalformedError, PodParameter, PrivateKey
@@ -15,6 +15,7 @@ KEY = PrivateKey.generate()
 HERE = PodParameter("team-a", "runner")
 
 
+@example(b"", datetime(4148, 1, 1, microsecond=999993, tzinfo=UTC))
 @given(
     st.binary(max_size=300),
     st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)),  # noqa: DTZ001
