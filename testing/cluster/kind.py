@@ -30,6 +30,7 @@ RELEASED_IMAGE = (
 )
 # Names of clusters that end with a test run begin so.
 OF_A_RUN = "t-"
+_CGROUP_V2 = Path("/sys/fs/cgroup/cgroup.controllers")
 _ETCD_PORT = 2379
 _STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 _LOGS = "/var/log/kubernetes"
@@ -231,6 +232,11 @@ def configuration(scratch: Path, *, from_source: bool) -> dict[str, Any]:
     if from_source:
         # The machine may have version 1 of cgroups, and a root that may not lower its score for the memory killer.
         kubelet |= {"failCgroupV1": False, "oomScoreAdj": 0}
+    # By way of systemd, runc freezes a container before it changes its cgroup. In version 1 that can fail on a busy
+    # machine (`unable to freeze`), and the container with it.
+    directly = from_source and not _CGROUP_V2.exists()
+    if directly:
+        kubelet |= {"cgroupDriver": "cgroupfs"}
     node = {
         "role": "control-plane",
         "extraMounts": [
@@ -241,6 +247,9 @@ def configuration(scratch: Path, *, from_source: bool) -> dict[str, Any]:
         "kubeadmConfigPatches": [json.dumps(patch) for patch in (cluster, init, kubelet)],
     }
     config = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": [node]}
+    if directly:
+        options = 'plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options'
+        config["containerdConfigPatches"] = [f"[{options}]\n  SystemdCgroup = false\n"]
     return config | ({"networking": {"disableDefaultCNI": True}} if from_source else {})
 
 
