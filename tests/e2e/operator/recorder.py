@@ -56,7 +56,7 @@ class Recorder:
 
     async def reconcile(self, key: Key) -> None:
         say("begins", key.name)
-        if BEHAVIOUR == "slow":  # at it when it is told to stop, and for longer
+        if BEHAVIOUR == "slow":  # busy until after the stop
             while not self._queue._draining:  # noqa: ASYNC110 -- there is nothing to wait for
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0.5)

@@ -167,7 +167,7 @@ def test_nothing_is_made_until_they_are_back_and_then_at_once(new_team: TeamMake
         assert team.jobs() == [team.object_name(held)]
         events = team.client.list("events", team.namespace, fields="reason=PoliciesMissing")
         assert {event["involvedObject"]["name"] for event in events} == {"held", "later", "new"}
-    # Who waits for them is told before the probe is.
+    # The probe changes after the waiting runs are queued.
     wait_until("it to be ready again", lambda: readiness(port) in ("ready\n", "leader\n"))
     team.make_run("witness")
     ended = {
