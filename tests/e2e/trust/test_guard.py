@@ -162,7 +162,7 @@ def test_nothing_is_made_until_they_are_back_and_then_at_once(new_team: TeamMake
                 f"ValidatingAdmissionPolicyBinding runkeys-pods.{team.namespace}.runkeys: is missing"
             )
             assert "helm upgrade, or kubectl apply -f policies/" in message
-        assert "is missing" in readiness(port)
+        wait_until("its probe to say so", lambda: "is missing" in readiness(port))
         assert team.secret_story() == []
         assert team.jobs() == [team.object_name(held)]
         events = team.client.list("events", team.namespace, fields="reason=PoliciesMissing")
