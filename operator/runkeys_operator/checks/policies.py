@@ -49,14 +49,14 @@ _KEEP_SECONDS = 60.0
 """Interval at which the record says that they are still in force, while nothing is created."""
 
 _CONFIRM_SECONDS = 3.0
+"""Interval of the checks after something was created. Each is recorded: an object that was created since the last
+check is not trusted if the policies disappear."""
 
 # Each read that is on its way at the same time takes a connection of its own.
 _AT_ONCE = 4
 
 # A look is many reads, and one answer that is lost must not make all of them useless.
 _TRY_SECONDS, _PAUSE_SECONDS = 3.0, 0.2
-"""Interval of the checks after something was created. Each is recorded: an object that was created since the last
-check is not trusted if the policies disappear."""
 
 KEPT = f"{GROUP}/policies-in-force"
 """The annotation with the record."""

@@ -128,12 +128,8 @@ class Keys:
         """Create a new key, with which everything is sealed from now on. Raises KeysError."""
         private = PrivateKey.generate()
         for _ in range(_TRIES):
-            stored, version = await self._load()
-            # It is there if only the answer to its write was lost.
-            key = next((item for item in stored if item.id == private.public.key_id), None)
             with contextlib.suppress(Conflict):
-                key = key or await self._add(private, stored, version)
-            if key is not None:
+                key = await self._add(private, *await self._load())
                 break
         else:
             raise KeysError(f"no key was created: {self._others(SECRETS, PRIVATE)}; try again")
@@ -216,6 +212,10 @@ class Keys:
             published = await self._get(CONFIG_MAPS, PUBLIC)
             stored = [key for key in (await self._load())[0] if key.id != without]
             before: dict[str, str] = published.get("data") or {}
+            if not stored:
+                raise KeysError(
+                    f"{self._what(SECRETS, PRIVATE)} has no key any more; restore it from its backup"
+                )
             due = {f"key-{key.id}": key.private.public.text for key in stored}
             due[CURRENT] = stored[-1].private.public.text
             if before == due:
