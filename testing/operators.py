@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import multiprocessing
 import os
 import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, partial
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ import yaml
 from runkeys.policies import Account
 from runkeys.policies.operator import LABEL_RUNS
 from runkeys_operator.checks.admission import SETTLES
+from testing import operator_process
 from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import PATIENCE, ApiError, KubeClient
 from testing.cluster.resources import by_plural
@@ -30,6 +34,11 @@ ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "helm" / "runkeys"
 RELEASE = "runkeys"
 _STOP_SECONDS = 60
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload([operator_process.__name__])
+# To start one looks at all others, too, and only one may read how a process has ended.
+_one_at_a_time = threading.RLock()
 
 
 def install_crds(cluster: Cluster) -> None:
@@ -295,42 +304,53 @@ class Operator:
             identity,
             *arguments,
         ]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkServerProcess | None = None
         self._printed_before = 0
 
     @property
     def running(self) -> bool:
         """Whether the process exists."""
-        return self._process is not None and self._process.poll() is None
+        with _one_at_a_time:
+            return self._process is not None and self._process.is_alive()
 
     @property
     def pid(self) -> int:
         """The process ID."""
         assert self._process is not None
+        assert self._process.pid is not None
         return self._process.pid
 
     def start(self) -> None:
         """Start it, without waiting."""
         assert not self.running
         self._printed_before = len(self.text())
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1"}
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                self.command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd="/"
+        _, _, _, *arguments = self.command  # python -m runkeys_operator
+        with _one_at_a_time:
+            self._process = _processes.Process(
+                target=operator_process.run, args=(arguments, self.log, dict(os.environ)), daemon=True
             )
+            self._process.start()
 
     def kill(self) -> None:
         """Kill it at once, as if its node lost power."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait(_STOP_SECONDS)
+            with _one_at_a_time:
+                self._process.kill()
+            self._ended()
 
     def stop(self) -> int:
         """Ask it to end (SIGTERM), wait for that, and return its exit code."""
         assert self._process is not None
-        if self.running:
-            self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(_STOP_SECONDS)
+        with _one_at_a_time:
+            self._process.terminate()
+        return self._ended()
+
+    def _ended(self) -> int:
+        assert self._process is not None
+        wait_until(f"{self.identity} of {self.namespace} to end", lambda: not self.running, _STOP_SECONDS)
+        code = self._process.exitcode
+        assert code is not None
+        return code
 
     def pause(self) -> None:
         """Freeze it (SIGSTOP)."""
