@@ -13,8 +13,10 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, RLock
 from typing import TextIO
 
 from testing.cluster.cache import cache_dir, content_key, file_lock
@@ -125,7 +127,8 @@ GROUPS: dict[str, Group] = {
         ),
     )
 }
-NODE_GROUPS = ("etcd", "kube", "containerd", "runc", "cni", "helm")
+# The one that takes longest begins first.
+NODE_GROUPS = ("kube", "etcd", "containerd", "runc", "cni", "helm")
 CLIENT_GROUPS = ("kubectl", "helm")
 
 
@@ -141,7 +144,7 @@ def program(name: str) -> Path:
 
 
 def ensure(groups: tuple[str, ...] = NODE_GROUPS, out: TextIO | None = None) -> None:
-    """Build the missing programs of these groups, with one line of progress for each program.
+    """Build the missing programs of these groups, two groups at once, with a line of progress for each program.
 
     Two builds at once wait for each other. The second then finds everything done.
 
@@ -151,15 +154,29 @@ def ensure(groups: tuple[str, ...] = NODE_GROUPS, out: TextIO | None = None) -> 
     if not any(group.missing() for group in wanted):
         return
     with file_lock(cache_dir() / "cluster" / ".lock"):
-        todo = [(group, name) for group in wanted for name in group.missing()]
-        started = time.monotonic()
-        for number, (group, name) in enumerate(todo, start=1):
-            progress = _Progress(out or sys.stderr, f"[{number}/{len(todo)}] {name}")
-            _build(group, name, progress)
+        todo = [(group, missing) for group in wanted if (missing := group.missing())]
+        progress = _Progress(out or sys.stderr, sum(len(missing) for _, missing in todo))
+        with ThreadPoolExecutor(_AT_ONCE) as lanes:
+            builds = [lanes.submit(_build_group, group, missing, progress) for group, missing in todo]
+            try:
+                for ended in as_completed(builds):
+                    ended.result()
+            except BaseException:
+                progress.stopped.set()
+                lanes.shutdown(cancel_futures=True)
+                raise
         if todo and out is not None:
-            print(
-                f"Built {len(todo)} programs in {_seconds(time.monotonic() - started)}.", file=out, flush=True
-            )
+            progress.say(f"Built {progress.total} programs in {_seconds(progress.seconds())}.")
+
+
+# What is linked keeps one processor busy, and programs of one group share much, which would be compiled twice.
+_AT_ONCE = 2
+
+
+def _build_group(group: Group, programs: list[str], progress: _Progress) -> None:
+    for name in programs:
+        if not progress.stopped.is_set():
+            _build(group, name, progress)
 
 
 def _build(group: Group, name: str, progress: _Progress) -> None:
@@ -190,7 +207,9 @@ def _build(group: Group, name: str, progress: _Progress) -> None:
     try:
         with log.open("wb") as handle:
             build = subprocess.Popen(command, cwd=group.folder, env=environment, stdout=handle, stderr=handle)
-            progress.follow(build)
+            progress.follow(name, build)
+        if progress.stopped.is_set():
+            return
         if build.returncode != 0:
             last = "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])
             raise BuildError(f"{name} did not build. The last lines of {log}:\n  {last}")
@@ -220,31 +239,73 @@ def _seconds(duration: float) -> str:
 
 
 class _Progress:
-    """Progress: on a terminal one line that counts seconds, elsewhere a line at the start, each minute, at the end."""
+    """Tells what is being built.
 
-    def __init__(self, out: TextIO, label: str) -> None:
-        self.out = out
-        self.label = label
+    On a terminal one line counts seconds; elsewhere there is a line at the start, each minute and at the end.
 
-    def follow(self, build: subprocess.Popen[bytes]) -> None:
-        started = time.monotonic()
-        every = 1.0 if self.out.isatty() else 60.0
-        if not self.out.isatty():
-            print(f"{self.label} …", file=self.out, flush=True)
-        while True:
-            try:
-                build.wait(timeout=every)
-            except subprocess.TimeoutExpired:
-                self._show(time.monotonic() - started)
-            except BaseException:
+    :ivar stopped: to be set if another program failed: what is still being built ends.
+    """
+
+    def __init__(self, out: TextIO, total: int) -> None:
+        self.total = total
+        self.stopped = Event()
+        self._out = out
+        self._started = time.monotonic()
+        self._running: dict[str, float] = {}  # label: when it began
+        self._count = 0
+        self._one_line_at_a_time = RLock()
+
+    def seconds(self) -> float:
+        """How long all builds together have taken."""
+        return time.monotonic() - self._started
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        with self._one_line_at_a_time:
+            print(_ERASE if self._out.isatty() else "", line, sep="", file=self._out, flush=True)
+
+    def follow(self, name: str, build: subprocess.Popen[bytes]) -> None:
+        """Tell of a build until it ends, or end it if it is to stop."""
+        with self._one_line_at_a_time:
+            self._count += 1
+            label = f"[{self._count}/{self.total}] {name}"
+            self._running[label] = time.monotonic()
+        if not self._out.isatty():
+            self.say(f"{label} …")
+        try:
+            told = time.monotonic()
+            while not self._ended(build):
+                if self.stopped.is_set():
+                    break
+                if self._out.isatty():
+                    self._count_seconds()
+                elif time.monotonic() - told >= _MINUTE:
+                    told = time.monotonic()
+                    self.say(self._line(label))
+        finally:
+            if build.poll() is None:
                 build.terminate()
                 build.wait(timeout=30)
-                raise
-            else:
-                self._show(time.monotonic() - started, last=True)
-                return
+            if not self.stopped.is_set():
+                self.say(self._line(label))
+            del self._running[label]
 
-    def _show(self, taken: float, last: bool = False) -> None:
-        on_terminal = self.out.isatty()
-        start, end = ("\r\x1b[K", "\n" if last else "") if on_terminal else ("", "\n")
-        print(f"{start}{self.label} … {_seconds(taken)}", end=end, file=self.out, flush=True)
+    @staticmethod
+    def _ended(build: subprocess.Popen[bytes]) -> bool:
+        try:
+            build.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _count_seconds(self) -> None:
+        with self._one_line_at_a_time:
+            line = ", ".join(self._line(label) for label in tuple(self._running))
+            print(_ERASE, line, sep="", end="", file=self._out, flush=True)
+
+    def _line(self, label: str) -> str:
+        return f"{label} … {_seconds(time.monotonic() - self._running[label])}"
+
+
+_MINUTE = 60
+_ERASE = "\r\x1b[K"  # the line on a terminal
