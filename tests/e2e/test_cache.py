@@ -170,3 +170,41 @@ def test_a_file_that_was_just_asked_for_is_kept(tmp_path: Path) -> None:
     made_once(tmp_path / "layer-0", lambda path: path.touch())
     forget_unused(tmp_path, "layer-*", keep=2)
     assert sorted(path.name for path in tmp_path.glob("layer-*")) == ["layer-0", "layer-3"]
+
+
+def test_a_program_that_does_not_build_ends_what_is_built_beside_it(tmp_path: Path) -> None:
+    """With a compiler that fails for one program once it is at work on the other, which it never ends."""
+    compiler = tmp_path / "go"
+    compiler.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        "env*) echo go9.9.9 ;;\n"
+        '*unwell*) until test -e "$FAKE/begun"; do sleep 0.01; done; echo no such package; exit 1 ;;\n'
+        '*) touch "$FAKE/begun"; exec sleep 100000 ;;\n'
+        "esac\n"
+    )
+    compiler.chmod(0o755)
+    code = """
+from testing.cluster import build
+names = ("endless", "unwell")
+build.GROUPS.update({name: build.Group(name, {name: f"example.com/{name}"}, pins="cni") for name in names})
+try:
+    build.ensure(names)
+except build.BuildError as error:
+    found = str(error)
+"""
+    environment = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": f"operator:{CHECKOUT}",
+        "FAKE": str(tmp_path),
+        "RUNKEYS_CACHE": str(tmp_path / "cache"),
+    }
+    with waiting(python(code), environment) as process:
+        answer, told = process.communicate("begin\n", timeout=SECONDS)
+    assert process.returncode == 0, told
+    assert re.match(r"here\nunwell did not build\.(.|\n)*no such package", answer)
+    assert "unwell …" in told
+    assert "endless …" in told
+    assert not [
+        path for path in (tmp_path / "cache").rglob("*endless*") if path.suffix != ".log" and path.is_file()
+    ]
