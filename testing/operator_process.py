@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import os
+import runpy
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,8 +17,11 @@ from runkeys_operator.__main__ import main
 from runkeys_operator.process.hardening import keep_memory_private
 
 
-def run(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
-    """Run the operator in this process, which has no other use, as ``python -m runkeys_operator ARGUMENTS >> log``."""
+def run(script: Path | None, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    """Run the operator in this process, which has no other use, as ``python -m runkeys_operator ARGUMENTS >> log``.
+
+    :param script: run this file instead, which may change the operator before it runs it.
+    """
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for standard in (1, 2):
         os.dup2(output, standard)
@@ -26,4 +31,8 @@ def run(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> 
     os.chdir("/")
     gc.freeze()  # as the program does it
     keep_memory_private()
-    main(list(arguments))
+    if script is None:
+        main(list(arguments))
+    else:
+        sys.argv = [str(script), *arguments]
+        runpy.run_path(str(script), run_name="__main__")

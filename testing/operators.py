@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -270,6 +269,8 @@ class Operator:
 
     :ivar identity: the name of the pod that it represents.
     :ivar credential: the ID of its token in the audit log.
+    :ivar arguments: those of the command line.
+    :ivar script: a file that is run instead of the operator, which it changes and then runs itself.
     """
 
     def __init__(
@@ -287,10 +288,8 @@ class Operator:
         self.log = log
         self.kubeconfig = kubeconfig
         self.connection = ["--operator-namespace", namespace, "--kubeconfig", str(kubeconfig)]
-        self.command = [
-            sys.executable,
-            "-m",
-            "runkeys_operator",
+        self.script: Path | None = None
+        self.arguments = [
             *self.connection,
             "--namespace",
             namespace,
@@ -324,11 +323,9 @@ class Operator:
         """Start it, without waiting."""
         assert not self.running
         self._printed_before = len(self.text())
-        _, _, _, *arguments = self.command  # python -m runkeys_operator
+        call = (self.script, self.arguments, self.log, dict(os.environ))
         with _one_at_a_time:
-            self._process = _processes.Process(
-                target=operator_process.run, args=(arguments, self.log, dict(os.environ)), daemon=True
-            )
+            self._process = _processes.Process(target=operator_process.run, args=call, daemon=True)
             self._process.start()
 
     def kill(self) -> None:

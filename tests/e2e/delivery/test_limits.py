@@ -86,7 +86,7 @@ def test_without_the_option_it_is_refused_and_goes_on_once_it_is_there(
         team, "SealedDeliveryUnavailable", "sealedDelivery.enabled of the chart", "spec.tasks[0].delivery: "
     )
     team.operator.stop()
-    team.operator.command += IMAGE
+    team.operator.arguments += IMAGE
     team.operator.start()
     assert phase(team.wait_phase("job", "Succeeded", "Failed")) == "Succeeded"
     assert team.secret_story() == []
@@ -202,7 +202,7 @@ def test_resources_that_do_not_fit_are_named_and_can_be_set(
     assert "sealedDelivery.resources" in message
 
     team.operator.stop()
-    team.operator.command += ("--sealed-delivery-resources", json.dumps(resources))
+    team.operator.arguments += ("--sealed-delivery-resources", json.dumps(resources))
     team.operator.start()
     team.make_run("fits", pod={"containers": [SIZED]})
     check_arrives(team, "fits")

@@ -96,7 +96,7 @@ def test_the_kubelet_starts_again_while_its_request_is_open(own_node: OwnNode, t
 
 def upgrade(team: Team) -> None:
     """Start the operator, which is away, with the name of another image for the unseal container."""
-    team.operator.command += ("--sealed-delivery-image", NEXT)
+    team.operator.arguments += ("--sealed-delivery-image", NEXT)
     team.operator.start()
 
 

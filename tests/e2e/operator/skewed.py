@@ -1,6 +1,6 @@
 """The operator on a machine whose clock is wrong by so many seconds; run by test_clocks.
 
-`python tests/e2e/operator/skewed.py SECONDS ARGUMENTS…`
+Arguments: SECONDS, and those of the operator.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -21,8 +20,8 @@ SKEWED = ROOT / "tests" / "e2e" / "operator" / "skewed.py"
 
 
 def start_skewed(operator: Operator, seconds: int) -> None:
-    python, _, _, *arguments = operator.command
-    operator.command = [python, str(Path(SKEWED)), str(seconds), *arguments]
+    operator.script = SKEWED
+    operator.arguments = [str(seconds), *operator.arguments]
     operator.start()
 
 

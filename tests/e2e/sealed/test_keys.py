@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,14 @@ def team(new_team: TeamMaker) -> Team:
 
 def keys_command(team: Team, *words: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
     """``keys …`` as somebody runs it in the operator's pod: with the operator's own account."""
-    command = [*team.operator.command[:3], *team.operator.connection, "--namespace", team.namespace]
+    command = [
+        sys.executable,
+        "-m",
+        "runkeys_operator",
+        *team.operator.connection,
+        "--namespace",
+        team.namespace,
+    ]
     return subprocess.run(
         [*command, "keys", *words],
         input=input,

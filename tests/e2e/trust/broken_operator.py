@@ -1,16 +1,16 @@
 """The operator with a planning function that raises, as a defect would have it: for runs that a file names.
 
-The text of the exception quotes a value, which nothing may repeat. ``python broken_operator.py FILE TEXT ARGUMENT…``
+The text of the exception quotes a value, which nothing may repeat. Arguments: FILE TEXT, and those of the operator.
 """
 
 from __future__ import annotations
 
-import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
 from runkeys.planning import task
+from runkeys_operator.__main__ import main
 
 broken, text, sys.argv = Path(sys.argv[1]), sys.argv[2], sys.argv[2:]
 attempts_of = task.TaskPlanner.begun
@@ -24,4 +24,4 @@ def raises(planner: Any) -> Any:
 
 
 task.TaskPlanner.begun = raises  # type: ignore[method-assign,assignment]
-runpy.run_module("runkeys_operator", run_name="__main__", alter_sys=True)
+main()

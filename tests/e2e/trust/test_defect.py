@@ -33,8 +33,8 @@ def broken(tmp_path: Path) -> Path:
 
 def with_defect(new_team: TeamMaker, broken: Path) -> Team:
     team = new_team(start=False)
-    python_, _, _, *arguments = team.operator.command
-    team.operator.command = [python_, str(SCRIPT), str(broken), team.value, *arguments]
+    team.operator.script = SCRIPT
+    team.operator.arguments = [str(broken), team.value, *team.operator.arguments]
     team.operator.start()
     team.operator.wait_serving()
     team.make_source()
