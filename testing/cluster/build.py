@@ -202,6 +202,8 @@ def _build(group: Group, name: str, progress: _Progress) -> None:
         "GOWORK": "off",
     }
     environment.pop("GOFLAGS", None)
+    # The compiler and the linker collect garbage less often: an eighth less of processor time, for more memory.
+    environment.setdefault("GOGC", "400")
     needed = max(_go_directive(g.files[0]) for g in GROUPS.values())
     command = [str(go_command(needed)), *arguments, group.programs[name]]
     try:
