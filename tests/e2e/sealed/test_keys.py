@@ -237,6 +237,29 @@ def test_a_rotation_that_others_never_let_through_says_how_far_it_came(
     wait_until("the operator to publish it", lambda: public_key(team).key_id == second)
 
 
+def test_keys_that_are_gone_before_one_is_published_are_missed(new_team: TeamMaker, proxy: ApiProxy) -> None:
+    team = new_team(server=proxy.url)
+    first = public_key(team)
+    team.operator.wait_serving()
+
+    def take_all_once_there_are_two() -> None:
+        found = team.client.get("secrets", PRIVATE, team.namespace).get("data", {})
+        if len(found) == 2:
+            team.client.patch("secrets", PRIVATE, team.namespace, {"data": dict.fromkeys(found)})
+
+    async def before(request: Request) -> None:
+        if (request.verb, request.resource, request.name) == ("get", "configmaps", PUBLIC):
+            await asyncio.to_thread(take_all_once_there_are_two)
+
+    proxy.before_forward = before
+    refused = keys_command(team, "rotate")
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        f"Error: Secret {PRIVATE} in namespace {team.namespace} has no key any more; restore it from its backup\n",
+    )
+    assert public_key(team) == first, "what was published stays"
+
+
 def test_a_new_cluster_opens_with_the_keys_of_the_old_one(
     team: Team, own_node: OwnNode, tmp_path: Path
 ) -> None:
