@@ -332,14 +332,16 @@ class Operator:
         """Kill it at once, as if its node lost power."""
         if self._process is not None:
             with _one_at_a_time:
-                self._process.kill()
+                if self.running:  # if not, another process may have its ID
+                    self._process.kill()
             self._ended()
 
     def stop(self) -> int:
         """Ask it to end (SIGTERM), wait for that, and return its exit code."""
         assert self._process is not None
         with _one_at_a_time:
-            self._process.terminate()
+            if self.running:
+                self._process.terminate()
         return self._ended()
 
     def _ended(self) -> int:
