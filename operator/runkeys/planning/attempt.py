@@ -30,6 +30,7 @@ from runkeys.planning.outcome import (
     Ended,
     counted_instead,
     named_after,
+    of_replaced,
     outcome_of,
     own_pods,
 )
@@ -198,8 +199,10 @@ class AttemptPlanner:
             return unused
         if not obs.fresh:
             return AttemptStep(attempt, self._state(), refresh=True)
-        if len(self._current) > 1:
-            names = ", ".join(sorted(pod.name for pod in self._current))
+        # What is sealed is sealed for one pod. A Secret is for every pod that names it.
+        others = [] if self.job.sealed else of_replaced(self.job.name, self.job.uid, obs.pods)
+        if len(self._current) + len(others) > 1:
+            names = ", ".join(sorted(pod.name for pod in (*self._current, *others)))
             refusal = Refusal(
                 Reason.AMBIGUOUS_PODS,
                 f"Job {self.job.name}",

@@ -76,6 +76,15 @@ def named_after(job: JobView, of_job: Iterable[PodView]) -> list[PodView]:
     return [pod for pod in of_job if pod.name.startswith(f"{job.name}-")]
 
 
+def of_replaced(name: str, uid: str, seen: Iterable[PodView]) -> list[PodView]:
+    """Pods of other Jobs that had this name. Until they are gone they read the same Secret."""
+    return [
+        pod
+        for pod in seen
+        if pod.name.startswith(f"{name}-") and pod.job_uid not in ("", uid) and not pod.over
+    ]
+
+
 def own_pods(seen: Iterable[PodView], of_job: list[PodView], uid: str) -> list[PodView]:
     """The pod of the attempt, whatever it says of its Job by now; of one that is not on record all of the Job."""
     return [pod for pod in seen if pod.uid == uid] if uid else of_job

@@ -24,7 +24,7 @@ from runkeys.planning.attempt_end import Due
 from runkeys.planning.exposure import clean_up, job_of
 from runkeys.planning.graph import inputs_of
 from runkeys.planning.observation import JobView, Observation
-from runkeys.planning.outcome import Ended
+from runkeys.planning.outcome import Ended, of_replaced
 from runkeys.planning.refusal import Reason, Refusal, shortened
 from runkeys.planning.requirements import TaskRequirements, support_refusal, task_requirements
 from runkeys.planning.retry import RETRY_AFTER, next_start, refused_lately, verdict_of
@@ -141,6 +141,12 @@ class TaskPlanner:
             return self._step(Verdict(State.WAITING, Reason.BACK_OFF, message), due=(again,), urgent=True)
         if not self.obs.fresh:
             return self._step(Verdict(State.PENDING), refresh=True)
+        left = of_replaced(self._next_name(), "", self.obs.pods) if self.task.secrets else []
+        if left:
+            message = (
+                f"pod {left[0].name} of a Job that was replaced is still there; this waits until it is gone"
+            )
+            return self._step(Verdict(State.PENDING, Reason.AMBIGUOUS_PODS, message))
         run = self.obs.run
         requirements = task_requirements(run, self.index, self.obs.bindings)
         if not isinstance(requirements, TaskRequirements):
@@ -185,7 +191,8 @@ class TaskPlanner:
 
         Usually our own answer was lost in a crash; but anybody may write an owner reference, and a Job that
         somebody else made would get our secrets. No Secret has been made for it (the status would say so),
-        so none of its containers that need one has started: take it away and make our own.
+        so none of its containers that need one has started: take it away and make our own, once its pods are gone,
+        since they would read the Secret of ours.
         """
         if not self.obs.fresh:
             return self._step(Verdict(State.PENDING), refresh=True)

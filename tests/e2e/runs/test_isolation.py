@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,19 @@ import pytest
 from runkeys.names import object_labels
 from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
-from testing.namespace import CHECKS_ITS_VARIABLE, HELD_BACK, TASK_IMAGE, Team, condition, phase, python
+from testing.namespace import (
+    CHECKS_ITS_VARIABLE,
+    HELD_BACK,
+    TASK_IMAGE,
+    Team,
+    condition,
+    make_namespace,
+    phase,
+    python,
+    team_in,
+)
+from testing.operators import install_crds
+from tests.e2e.conftest import OwnNode
 from tests.e2e.runs.conftest import TeamMaker
 
 pytestmark = pytest.mark.e2e
@@ -227,6 +240,10 @@ def wait_pods(team: Team, job: str) -> list[str]:
 def squatted(new_team: TeamMaker, *, claims: bool) -> tuple[Team, Object, Object]:
     """A run that the operator has not seen yet, and a Job of the name that its own would have."""
     team = new_team(start=False)
+    return team, *squat(team, claims=claims)
+
+
+def squat(team: Team, *, claims: bool) -> tuple[Object, Object]:
     team.make_source()
     team.make_binding()
     found = team.make_run()
@@ -236,7 +253,7 @@ def squatted(new_team: TeamMaker, *, claims: bool) -> tuple[Team, Object, Object
     job = forge_job(team, team.object_name(found), metadata)
     (pod,) = wait_pods(team, job["metadata"]["name"])
     on_node(team, pod)
-    return team, found, job
+    return found, job
 
 
 def test_a_job_that_bears_our_name_and_claims_our_run_is_replaced(new_team: TeamMaker, node: Cluster) -> None:
@@ -253,6 +270,38 @@ def test_a_job_that_bears_our_name_and_claims_our_run_is_replaced(new_team: Team
     assert attempt["jobUID"] != forged["metadata"]["uid"]
     assert team.output(found) == digest(team)
     assert team.secret_story() == ["made", "gone"]
+
+
+def test_the_pod_of_a_replaced_job_gets_nothing_of_the_next_one(own_node: OwnNode, tmp_path: Path) -> None:
+    """With a garbage collector that is late: until it comes, the pod waits for a Secret of that name."""
+    node = own_node()
+    install_crds(node)
+    with team_in(node, make_namespace(node.client, "replaced"), tmp_path) as team:
+        _, forged = squat(team, claims=True)
+        name = forged["metadata"]["name"]
+        (pod,) = wait_pods(team, name)
+        node.pause("kube-controller-manager")
+        team.operator.start()
+        run = team.wait_run("job", lambda found: pod in tasks_say(found), says=f"{pod} to be named")
+        assert "of a Job that was replaced is still there" in tasks_say(run)
+        assert team.client.list("jobs", team.namespace) == []
+        node.resume("kube-controller-manager")
+        run = team.wait_phase("job", "Succeeded", "Failed")
+        assert phase(run) == "Succeeded", run["status"]
+
+        (attempt,) = run["status"]["tasks"][0]["attempts"]
+        assert (attempt["job"], attempt["jobUID"] == forged["metadata"]["uid"]) == (name, False)
+        *_, pod_gone = node.etcd.history(f"/registry/pods/{team.namespace}/{pod}")
+        jobs = node.etcd.history(f"/registry/jobs/{team.namespace}/{name}")
+        next(version for version in jobs if version.value is None)
+        again = next(jobs)
+        assert pod_gone.value is None
+        assert pod_gone.revision < again.revision, "the pod was gone before there was another Job"
+        assert team.secret_story() == ["made", "gone"]
+
+
+def tasks_say(found: Object) -> str:
+    return " ".join(task.get("message", "") for task in found["status"].get("tasks", []))
 
 
 def test_a_job_that_bears_our_name_is_left_alone_and_reported(new_team: TeamMaker) -> None:

@@ -163,6 +163,33 @@ def test_a_job_that_nothing_shows_to_be_ours_is_replaced_before_it_gets_a_secret
     assert next_actions(world) == [DeleteJob(job.name, job.uid)]
 
 
+def test_what_replaces_a_job_waits_until_the_pods_of_that_are_gone() -> None:
+    world = with_job()
+    world.bind_pod()
+    world.crash()
+    (job,), (pod,) = world.jobs.values(), world.pods.values()
+    assert next_actions(world) == [DeleteJob(job.name, job.uid)]
+    world.jobs = {}
+    world.reconcile()
+    assert not world.jobs, "its pod would read the Secret of the next one"
+    world.pods[pod.uid] = replace(pod, gone=True)
+    world.reconcile()
+    assert world.jobs
+
+
+def test_no_secret_is_made_while_a_pod_of_a_replaced_job_would_read_it_too() -> None:
+    world = with_job()
+    world.bind_pod()
+    (pod,) = world.pods.values()
+    world.pods["earlier"] = replace(pod, uid="earlier", job_uid="replaced", name=f"{pod.name[:-5]}zzzzz")
+    world.reconcile()
+    assert condition(world, "Stalled") == ("True", Reason.AMBIGUOUS_PODS)
+    assert not world.secrets
+    world.pods["earlier"] = replace(world.pods["earlier"], gone=True)
+    world.reconcile()
+    assert world.secrets
+
+
 def test_a_job_of_our_name_that_does_not_claim_to_be_ours_is_left_alone_and_said() -> None:
     world = with_job()
     world.crash()
