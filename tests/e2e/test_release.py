@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from scripts.release import artifacts, checksums, publish
 from scripts.release.reference import Image, Registry
 from scripts.release.sources import CHART, copied
 from testing.cluster import build, images
-from testing.cluster.cache import CHECKOUT
+from testing.cluster.cache import CHECKOUT, file_lock
 from testing.cluster.registry import registry as served
 
 IMAGE = Image("registry.example/owner/name/runkeys-operator", f"sha256:{'ab' * 32}")
@@ -32,9 +33,19 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`make release-artifacts`, into a folder of the test's own."""
-    target = tmp_path_factory.mktemp("release")
-    parts = tmp_path_factory.mktemp("parts")
+    """`make release-artifacts`, into a folder of this run's own: once for all workers."""
+    mine = tmp_path_factory.getbasetemp()
+    shared = mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine
+    target = shared / "release"
+    with file_lock(shared / ".release.lock"):
+        if not target.exists():
+            made = tmp_path_factory.mktemp("release")
+            make_artifacts(made, tmp_path_factory.mktemp("parts"))
+            made.rename(target)
+    return target
+
+
+def make_artifacts(target: Path, parts: Path) -> None:
     done = subprocess.run(
         [
             sys.executable,
@@ -52,7 +63,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=540,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return target
 
 
 def test_everything_is_there_and_has_its_checksum(folder: Path) -> None:
