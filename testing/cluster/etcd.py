@@ -39,7 +39,8 @@ class EtcdReader(ABC):
 
     def revision(self) -> int:
         """Return the newest revision. Each change creates the next one."""
-        answer = self._range(b"/", b"0", keys_only=True, revision=0)
+        # Any answer has it. This is about one key, which does not exist.
+        answer = self._range(b"/", b"", keys_only=True, revision=0)
         return int(answer["header"]["revision"])
 
     def keys(self, prefix: str) -> list[str]:

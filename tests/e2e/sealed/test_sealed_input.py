@@ -40,9 +40,9 @@ def check_input_is_gone(team: Team, name: str, ciphertext: str) -> Object:
     found = team.run(name)
     assert "sealedInput" not in found["spec"]
     assert ciphertext not in json.dumps(found)
-    assert [
-        key for key in team.cluster.etcd.find(ciphertext.encode()) if current(team, key, ciphertext)
-    ] == []
+    held = team.cluster.etcd.find(ciphertext.encode(), since=team.since)
+    assert held, "the search does not find it in what the run was before"
+    assert [key for key in held if current(team, key, ciphertext)] == []
     return found
 
 
