@@ -6,15 +6,13 @@ starts as a program too, ``python -m runkeys_operator``, is shown by all tests o
 
 from __future__ import annotations
 
-import gc
 import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from runkeys_operator.__main__ import main
-from runkeys_operator.process.hardening import keep_memory_private
+from runkeys_operator.__main__ import program
 
 
 def run(script: Path | None, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
@@ -29,10 +27,8 @@ def run(script: Path | None, arguments: Sequence[str], log: Path, environment: M
     os.environ.clear()
     os.environ.update(environment)
     os.chdir("/")
-    gc.freeze()  # as the program does it
-    keep_memory_private()
+    sys.argv = [str(script or "runkeys_operator"), *arguments]
     if script is None:
-        main(list(arguments))
+        program()
     else:
-        sys.argv = [str(script), *arguments]
         runpy.run_path(str(script), run_name="__main__")

@@ -268,7 +268,12 @@ def exit_code(options: Options, make_manager: MakeManager) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """What this process does, with the arguments of its command line, from beginning to end."""
     gc.freeze()
     keep_memory_private()
     main()
+
+
+if __name__ == "__main__":
+    program()

@@ -31,6 +31,6 @@ if __name__ == "__main__":
             and found.name != "runkeys_operator.kopf_runtime.session"
         ):
             module.datetime = Wrong  # type: ignore[attr-defined]
-    from runkeys_operator.__main__ import main
+    from runkeys_operator.__main__ import program
 
-    main()
+    program()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runkeys.planning import task
-from runkeys_operator.__main__ import main
+from runkeys_operator.__main__ import program
 
 broken, text, sys.argv = Path(sys.argv[1]), sys.argv[2], sys.argv[2:]
 attempts_of = task.TaskPlanner.begun
@@ -24,4 +24,4 @@ def raises(planner: Any) -> Any:
 
 
 task.TaskPlanner.begun = raises  # type: ignore[method-assign,assignment]
-main()
+program()
