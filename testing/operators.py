@@ -77,37 +77,17 @@ _DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryLi
 _ADMISSION = "admissionregistration.k8s.io/v1"
 
 
-def _chart_objects(namespace: str, values: tuple[str, ...], *, mutating: bool) -> list[dict[str, Any]]:
-    """Return the chart's objects for an operator in a namespace.
-
-    The chart is rendered once for all namespaces, with another name in the place of theirs. The first time it is
-    rendered with theirs, too, and has to be the same.
-    """
-    templates = tuple(value.replace(namespace, _ANY_NAMESPACE) for value in values)
-    text = _rendered(templates, _ANY_NAMESPACE, mutating).replace(_ANY_NAMESPACE, namespace)
-    if (templates, mutating) not in _compared:
-        assert text == _rendered(values, namespace, mutating), "the chart depends on the namespace's name"
-        _compared.add((templates, mutating))
-    objects: list[dict[str, Any]] = json.loads(text)
-    return objects
-
-
-_ANY_NAMESPACE = "any-namespace-of-the-tests"
-_compared: set[tuple[tuple[str, ...], bool]] = set()
-
-
 @cache
-def _rendered(sets: tuple[str, ...], namespace: str, mutating: bool) -> str:
-    from testing.cluster import build
-
+def _rendered(
+    helm: str, sets: tuple[str, ...], namespace: str, *, mutating: bool = True
+) -> list[dict[str, Any]]:
     arguments = [part for item in sets for part in ("--set", item)]
     if mutating:
         arguments += ["--api-versions", f"{_ADMISSION}/MutatingAdmissionPolicy"]
-    helm = str(build.program("helm"))
     command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, "--no-hooks", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
-    # The parser in C: the policies are long.
-    return json.dumps([item for item in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if item])
+    # Use the parser in C: the policies are long, and every test reads them.
+    return [item for item in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if item]
 
 
 def fills_in(client: KubeClient) -> bool:
@@ -146,6 +126,8 @@ def install_rights(
     :param sets: further values of the chart.
     :return: name of the service account.
     """
+    from testing.cluster import build
+
     # Here the runs are in the operator's own namespace, which has to allow them by this label.
     cluster.client.patch("namespaces", namespace, None, {"metadata": {"labels": {LABEL_RUNS: "allowed"}}})
     served = (namespace, *others)
@@ -156,7 +138,8 @@ def install_rights(
         values.append(f"sources[{index}].secretNames={{{','.join(sources)}}}")
     account = ""
     made: list[dict[str, Any]] = []
-    for manifest in _chart_objects(namespace, tuple(values), mutating=fills_in(cluster.client)):
+    helm, mutating = str(build.program("helm")), fills_in(cluster.client)
+    for manifest in _rendered(helm, tuple(values), namespace, mutating=mutating):
         if manifest["kind"] in ("Deployment", "PodDisruptionBudget", "CustomResourceDefinition"):
             continue
         if manifest["kind"] == "ServiceAccount":
