@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from typing import Any
 from runkeys.api import AttemptStatus, Exposure, WorkflowRun
 from runkeys.names import attempt_name
 from runkeys.planning.status import State, TaskResult, Verdict, build_status
-from testing.cluster.base import wait_until
+from testing.cluster.base import free_port, wait_until
 from testing.cluster.node import NodeCluster
 from testing.namespace import Team
 
@@ -148,7 +147,7 @@ class _Side:
 
 @contextmanager
 def _side(node: NodeCluster, finished: int, sizes: _Sizes) -> Iterator[_Side]:
-    port = _free_port()
+    port = free_port()
     arguments = ("--health-port", str(port), *sizes.arguments)  # the last one that is given counts
     with team(node, f"finished-{finished}", *arguments) as made:
         _make_finished(made, finished)
@@ -222,12 +221,6 @@ def _is_ready(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 # at rest

@@ -344,6 +344,11 @@ class Operator:
                 self._process.terminate()
         return self._ended()
 
+    def stop_cleanly(self) -> None:
+        """Ask it to end, and wait for that. Raises AssertionError with its output unless its exit code is 0."""
+        code = self.stop()
+        assert code == 0, f"{self.identity} of {self.namespace}: exit code {code}:\n{self.text()[-6000:]}"
+
     def _ended(self) -> int:
         assert self._process is not None
         wait_until(f"{self.identity} of {self.namespace} to end", lambda: not self.running, _STOP_SECONDS)

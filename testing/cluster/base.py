@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import subprocess
 import time
 import uuid
@@ -224,6 +225,14 @@ def write_kubeconfig(
     path.touch(mode=0o600)
     path.write_text(json.dumps(config, indent=1))
     return path
+
+
+def free_port() -> int:
+    """A TCP port that nothing on this machine listens on."""
+    with socket.socket() as found:
+        found.bind(("", 0))
+        port: int = found.getsockname()[1]
+        return port
 
 
 def wait_until(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,11 +128,19 @@ def is_released(found: Object) -> bool:
 
 
 def furnish_leases(
-    team: Team, bao: OpenBao, database: Postgres, tokens: Path, made: Object | None = None, **role: Any
+    team: Team,
+    bao: OpenBao,
+    database: Postgres,
+    tokens: Path,
+    made: Object | None = None,
+    revoker: Mapping[str, Any] | None = None,
+    **role: Any,
 ) -> LeaseTeam:
     """Make the team's engine, its roles in the store, its SecretStore and its account.
 
-    :param made: the SecretStore, if it is another than the store's own. :param role: fields of the pods' role.
+    :param made: the SecretStore, if it is another than the store's own.
+    :param revoker: fields of the role of the operator.
+    :param role: fields of the pods' role.
     """
     found = LeaseTeam(team.cluster, team.namespace, team.operator, team.value)
     found.bao, found.database, found.tokens = bao, database, tokens
@@ -139,7 +148,7 @@ def furnish_leases(
     database.serve(bao, found.namespace, found.engine_role)
     bao.policy(found.namespace, f"{found.namespace}/creds/*", f"kv/data/{found.namespace}/*")
     bao.role(found.namespace, found.namespace, **role)
-    found.allow_revoker()
+    found.allow_revoker(**(revoker or {}))
     found.give_token()
     made = made or store(bao, found.namespace)
     made["spec"]["vault"]["revoker"] = {"role": f"{found.namespace}-revoker"}

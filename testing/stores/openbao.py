@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import urllib.error
@@ -21,7 +20,7 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import free_port, wait_until
 from testing.cluster.cache import CHECKOUT
 from testing.cluster.client import KubeClient, Object
 
@@ -280,10 +279,3 @@ def _pem(key: Mapping[str, str]) -> str:
         curve = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}[key["crv"]]
         public = ec.EllipticCurvePublicNumbers(number("x"), number("y"), curve).public_key()
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from testing.cluster.base import wait_until
-from testing.stores.openbao import OpenBao, free_port
+from testing.cluster.base import free_port, wait_until
+from testing.stores.openbao import OpenBao
 
 _ADMIN, _PASSWORD = "admin", "admin-of-the-test"
 _SECONDS = 60

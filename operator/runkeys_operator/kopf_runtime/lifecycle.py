@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, cast
 
 from runkeys_operator.kopf_runtime import handlers
-from runkeys_operator.kopf_runtime.kopf_module import kopf, stop_asking_for_kinds
+from runkeys_operator.kopf_runtime.kopf_module import kopf
 from runkeys_operator.kopf_runtime.session import Sessions
 from runkeys_operator.kopf_runtime.settings import settings
 from runkeys_operator.kube import Resource
@@ -51,11 +51,15 @@ class Kopf:
         async def on_startup(**_: Any) -> None:
             started()
 
+        before = asyncio.all_tasks()
+        roots: set[asyncio.Task[None]] = set()
+
         async def on_cleanup(**_: Any) -> None:
-            # kopf forgets its own task that waits for this, and would wait 5 s for it to end.
-            self._stop.set()
             await ended()
-            stop_asking_for_kinds()
+            # kopf would wait 5 s for every other task to end, and some never do: those that it has lost itself, such
+            # as a request for the kinds, and one for each connection that a client of the metrics keeps.
+            for task in asyncio.all_tasks() - before - roots - {asyncio.current_task()}:
+                task.cancel()
             # When one watch fails, kopf leaves the others running, and then waits for them forever.
             self._last_resort = self._last_resort or asyncio.get_running_loop().call_later(
                 _ENDS_SECONDS, _end_process
@@ -70,7 +74,7 @@ class Kopf:
         ):
             when(registry=registry, errors=kopf.ErrorsMode.PERMANENT)(handler)
         try:
-            await kopf.operator(
+            spawned = await kopf.spawn_tasks(
                 registry=registry,
                 settings=settings(),
                 standalone=True,
@@ -81,6 +85,8 @@ class Kopf:
                 # image, or with a user that the cluster chose, there is none.
                 identity=cast("Any", "runkeys"),
             )
+            roots.update(cast("Collection[asyncio.Task[None]]", spawned))
+            await kopf.run_tasks(spawned, ignored=before)
         finally:
             await on_cleanup()
             if self._last_resort is not None:

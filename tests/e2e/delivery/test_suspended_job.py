@@ -18,7 +18,7 @@ def test_the_next_attempt_gets_the_values(team: Team, seen: bool) -> None:
     team.wait_run("job", lambda run: run.get("status", {}).get("tasks", [{}])[0].get("attempts"))
     with team.without_policies("names"):
         if not seen:
-            assert team.operator.stop() == 0
+            team.operator.stop_cleanly()
         for on in (True, False) if not seen else (True,):
             spec = {"suspend": on}
             team.client.patch("jobs", team.object_name(found), team.namespace, {"spec": spec})

@@ -7,11 +7,10 @@ import urllib.request
 
 import pytest
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import free_port, wait_until
 from testing.cluster.client import PATIENCE
 from testing.namespace import FINISHES_WHEN_TOLD, python
 from tests.e2e.ha.pair import Pair, PairMaker, out_of_turn
-from tests.e2e.runs.test_readiness import port
 
 pytestmark = pytest.mark.e2e
 
@@ -41,7 +40,7 @@ def grant(pair: Pair, *verbs: str) -> None:
 
 
 def test_without_the_right_to_renew_nobody_acts(new_pair: PairMaker) -> None:
-    ports = [port(), port()]
+    ports = [free_port(), free_port()]
     pair = new_pair(arguments=[("--health-port", str(number)) for number in ports])
     team = pair.team
     probes = dict(zip(pair.operators, ports, strict=True))

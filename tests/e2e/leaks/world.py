@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from testing.cluster import images
+from testing.cluster.base import free_port
 from testing.cluster.node import NodeCluster
 from testing.cluster.node_config import NODE_NAME
 from testing.cluster.node_layout import NodeOptions
@@ -89,7 +89,7 @@ class World:
     def _team(
         self, stage: Stage, names: tuple[str, ...], proxy: ApiProxy | None, others: tuple[str, ...]
     ) -> Team:
-        port, style = _free_port(), "text" if proxy is None else "json"
+        port, style = free_port(), "text" if proxy is None else "json"
         arguments: tuple[str, ...] = ("--health-port", str(port), "--log-format", style)
         sets: tuple[str, ...] = ()
         tokens = self.folder / f"tokens-{port}"
@@ -167,9 +167,3 @@ def world(node: NodeCluster, folder: Path) -> Iterator[World]:
         planting = Planting(node, make_namespace(node.client, "planted"), mint)
         url = ends.enter_context(served(lambda: planting.text))
         yield World(node, folder, planting, url, mint, ends)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

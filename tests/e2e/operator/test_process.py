@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from runkeys.policies import Account
-from testing.cluster.base import Cluster
+from testing.cluster.base import Cluster, free_port
 from testing.cluster.client import PATIENCE, KubeClient
 from testing.cluster.faults import Answer, Request, matching
 from testing.cluster.proxy import ApiProxy
@@ -190,6 +190,20 @@ def test_told_to_stop_while_it_asks_for_the_kinds_it_stops_at_once(start: Start,
     assert "not everything stopped by itself" not in process.text
 
 
+def test_told_to_stop_while_somebody_keeps_a_connection_it_stops_at_once(start: Start) -> None:
+    """As Prometheus does between two scrapes."""
+    port = free_port()
+    process = start(port=port)
+    process.wait_for("resync")
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection.request("GET", "/metrics")
+    assert b"runkeys_ready" in connection.getresponse().read()
+    assert connection.sock is not None, "the connection was not kept"
+    assert process.end(signal.SIGTERM) == 0
+    connection.close()
+    assert "not everything stopped by itself" not in process.text
+
+
 def test_told_to_stop_before_it_could_start(start: Start, proxy: ApiProxy) -> None:
     proxy.rule(discovery, Answer(503), times=None)
     process = start()
@@ -237,9 +251,7 @@ def test_a_refused_watch_is_opened_again_with_a_new_session(
 
 @pytest.mark.parametrize(("behaviour", "ready"), [("well", 200), ("unreachable", 503)])
 def test_the_probes(start: Start, behaviour: str, ready: int) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = start(behaviour, port)
     process.wait_for("\nresync\n", count=2)  # the outcome of the first is known by then
     if ready == 200:

@@ -98,7 +98,7 @@ def wait_printed(team: Team, found: Object, attempt: int = 1) -> str:
 
 
 def stop(team: Team) -> None:
-    assert team.operator.stop() == 0, team.operator.text()
+    team.operator.stop_cleanly()
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import free_port, wait_until
 from testing.namespace import FINISHES_WHEN_TOLD, Team, phase, python
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.test_many_runs import late_pods
@@ -62,8 +61,7 @@ class Watched:
 
 @pytest.fixture
 def watched(new_team: TeamMaker) -> Watched:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     team = new_team("--health-port", str(port), "--log-format", "json", "--sweep-seconds", "2")
     team.make_source()
     team.make_binding()

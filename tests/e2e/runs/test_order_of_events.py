@@ -21,7 +21,7 @@ def resume(team: Team) -> None:
 
 
 def stop(team: Team) -> None:
-    assert team.operator.stop() == 0, team.operator.text()
+    team.operator.stop_cleanly()
 
 
 def start(team: Team) -> None:

@@ -210,7 +210,7 @@ def test_a_job_that_is_suspended_and_resumed_is_a_disruption(team: Team, secret:
     team.wait_run("flow", lambda found: bool(attempts(found, "a")))
     with team.without_policies("names"):
         if not seen:
-            assert team.operator.stop() == 0
+            team.operator.stop_cleanly()
         suspend(team, job)
         team.client.wait_gone("pods", pod, team.namespace)
         if not seen:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 
 from testing import examples
 from testing.cluster.audit import AuditEvent
-from testing.cluster.base import Cluster, wait_until
+from testing.cluster.base import Cluster, free_port, wait_until
 from testing.cluster.client import Object
 from testing.cluster.faults import matching
 from testing.cluster.proxy import ApiProxy
@@ -25,13 +24,6 @@ pytestmark = pytest.mark.e2e
 
 RESYNC = 150
 WORKERS = 4
-
-
-def port() -> int:
-    """A free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def is_ready(number: int) -> bool:
@@ -136,7 +128,7 @@ def has_job(node: Cluster, namespace: str) -> Callable[[Object], bool]:
 
 def served(new_team: TeamMaker, proxy: ApiProxy | None = None) -> tuple[Team, int]:
     """A team whose operator is not started, and the port of its probes."""
-    number = port()
+    number = free_port()
     options = {} if proxy is None else {"server": proxy.url}
     team = new_team("--health-port", str(number), start=False, **options)
     team.make_source()

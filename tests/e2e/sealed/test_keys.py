@@ -79,7 +79,7 @@ def test_the_first_start_makes_a_key_that_everybody_can_seal_with(team: Team) ->
 
     # once: not again after a restart
     team.operator.wait_serving()
-    assert team.operator.stop() == 0
+    team.operator.stop_cleanly()
     team.operator.start()
     team.operator.wait_serving()
     team.make_binding(secrets=[sealed_entry(team, team.value)])
@@ -139,7 +139,7 @@ def test_rotation_reseal_and_retirement(team: Team) -> None:
 
     # what the retired key has sealed opens no more
     team.operator.wait_serving()
-    assert team.operator.stop() == 0
+    team.operator.stop_cleanly()
     team.operator.start()
     team.make_binding("stale", secrets=[seal_with(team, first, "stale")])
     team.make_run("stale", bindings=[{"name": "stale"}])

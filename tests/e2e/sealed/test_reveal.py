@@ -152,7 +152,7 @@ def test_a_right_that_is_gone_when_the_operator_sees_the_question(sealed_team: T
     team = sealed_team
     alice, carol = asker(team, "alice", reveal=("keys", "hers")), asker(team, "carol", reveal=("keys",))
     team.operator.wait_serving()
-    assert team.operator.stop() == 0
+    team.operator.stop_cleanly()
     gone, stays = ask(alice), ask(carol)
     team.client.delete("rolebindings", "asks-alice", team.namespace)
     wait_until(
@@ -200,7 +200,7 @@ def test_whoever_takes_the_name_of_the_event_first_does_not_keep_it_away(sealed_
         [{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}],
     )
     team.operator.wait_serving()
-    assert team.operator.stop() == 0
+    team.operator.stop_cleanly()
     question = ask(alice)
     uid = question.made["metadata"]["uid"]
     name = f"keys.{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
@@ -246,7 +246,7 @@ def told_of(team: Team, question: Question) -> list[Object]:
 def test_a_question_that_was_asked_while_the_operator_was_away(sealed_team: Team) -> None:
     alice = asker(sealed_team, "alice", reveal=("keys",))
     sealed_team.operator.wait_serving()
-    assert sealed_team.operator.stop() == 0
+    sealed_team.operator.stop_cleanly()
     question = ask(alice)
     sealed_team.operator.start()
     assert question.open(question.answer()["sealed"]) == sealed_team.value

@@ -152,7 +152,7 @@ def test_the_operator_was_away_when_the_run_ended(team: Team, alice: Person) -> 
     made = alice.submit(sealedInput=own(alice), command=python(FINISHES_WHEN_TOLD), **OWN)
     team.wait_running(made)
     team.operator.wait_serving()
-    assert team.operator.stop() == 0
+    team.operator.stop_cleanly()
     team.tell_to_finish(made)
     team.wait_pod(made, lambda pod: pod["status"]["phase"] == "Succeeded")
     assert "sealedInput" in team.run()["spec"]

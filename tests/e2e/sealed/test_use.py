@@ -49,7 +49,7 @@ def test_a_name_that_a_shell_would_obey_is_one_word_of_the_command(team: Team) -
     # the operator's own message, for a right that was taken away since
     may_use(team, name, "keys", role="use-odd")
     team.operator.wait_serving()
-    assert team.operator.stop() == 0
+    team.operator.stop_cleanly()
     odd.submit()
     team.client.delete("rolebindings", "use-odd", team.namespace)
     wait_until("it to be lost", lambda: not may(odd.client, team.namespace, "use", "secretbindings", "keys"))
@@ -87,7 +87,7 @@ def obey(team: Team, message: str) -> None:
 def test_a_right_that_is_gone_when_the_operator_sees_the_run(team: Team) -> None:
     alice = person(team, "alice", use=("keys",))
     team.operator.wait_serving()
-    assert team.operator.stop() == 0
+    team.operator.stop_cleanly()
     alice.submit()
     may_not_use(team, "alice", "keys")
     team.client.delete("roles", "use-keys-alice", team.namespace)

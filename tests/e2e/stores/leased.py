@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,10 @@ def lease_team(
     cluster: Cluster,
     tmp_path: Path,
 ) -> Iterator[LeaseTeamMaker]:
-    """Make teams with leases. ``sealed``: able to deliver sealed. Other options: of ``new_team`` and the pods' role."""
+    """Make teams with leases.
+
+    ``sealed``: able to deliver sealed. ``revoker``: fields of its role. Others: of ``new_team`` and the pods' role.
+    """
     made: list[str] = []
 
     def make(
@@ -54,6 +57,7 @@ def lease_team(
         sealed: bool = False,
         store_of: Callable[[str], Object] | None = None,
         options: dict[str, Any] | None = None,
+        revoker: Mapping[str, Any] | None = None,
         **role: Any,
     ) -> LeaseTeam:
         if sealed:
@@ -67,7 +71,7 @@ def lease_team(
         )
         made.append(team.namespace)
         special = store_of(team.namespace) if store_of is not None else None
-        return furnish_leases(team, bao, database, tokens, special, **role)
+        return furnish_leases(team, bao, database, tokens, special, revoker, **role)
 
     yield make
     for name in made:

@@ -103,8 +103,8 @@ def test_without_a_token_of_its_own_the_operator_opens_nothing(lease_team: Lease
 
 
 def test_a_revoker_that_the_store_does_not_let_in(lease_team: LeaseTeamMaker) -> None:
-    team = lease_team()
-    team.allow_revoker(bound_subject="system:serviceaccount:other:operator")
+    # From the beginning: the operator logs in when it learns of the store, and keeps that login.
+    team = lease_team(revoker={"bound_subject": "system:serviceaccount:other:operator"})
     team.make_lease_binding()
     team.make_store_run()
     message = stalled(team, "StoreLoginRefused")

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from testing.cluster.base import Cluster, wait_until
+from testing.cluster.base import Cluster, free_port, wait_until
 from testing.cluster.client import Object
 from testing.cluster.faults import Request
 from testing.examples import database_user
 from testing.namespace import FINISHES_WHEN_TOLD, HELD_BACK, condition, phase, python
 from testing.stores.leases import LeaseTeam, digest, is_released, leases_of
-from testing.stores.openbao import OpenBao, free_port
+from testing.stores.openbao import OpenBao
 from testing.stores.proxy import StoreProxy
 from tests.e2e.delivery.test_main_path import places_of
 from tests.e2e.runs.test_metrics import Watched

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from runkeys.names import PUBLIC_KEYS
 from runkeys.policies import Account
 from runkeys_operator.checks.admission import Record
 from runkeys_operator.checks.policies import KEPT
-from testing.cluster.base import Cluster, wait_until
+from testing.cluster.base import Cluster, free_port, wait_until
 from testing.cluster.client import Object
 from testing.cluster.faults import Action, Answer, Request, Reset, matching
 from testing.cluster.proxy import ApiProxy
@@ -82,12 +81,6 @@ DAMAGES = {
     "only warns": Damage(BINDINGS, "bindings", _warns_only, "(spec.validationActions[0] differs)"),
     "no stamp": Damage("mutatingadmissionpolicies", "requester", None, "is missing"),
 }
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def readiness(port: int) -> str:

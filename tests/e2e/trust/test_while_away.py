@@ -81,7 +81,7 @@ def test_what_is_forged_while_they_are_away_is_refused_when_they_are_back(
 def forged_while_nobody_looked(team: Team) -> None:
     """The policies were away and are back before an operator runs again."""
     _, bob = somebody_and_bob(team)
-    assert team.operator.stop() == 0
+    team.operator.stop_cleanly()
     with team.without_policies(*GONE, believed=False):
         forged(bob)
 
