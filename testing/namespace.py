@@ -64,6 +64,10 @@ FINISHES_WHEN_TOLD = (
 HELD_BACK: dict[str, Any] = {"schedulingGates": [{"name": "runkeys.test/held"}]}
 """Part of a pod spec: the pod gets no node until :meth:`Team.let_go`."""
 
+_OVER = ("Succeeded", "Failed")
+# What is said of a kubelet that does not listen yet, and of one that does not know its pods yet.
+_JUST_STARTED = ("error dialing backend", "unable to upgrade connection: pod does not exist")
+
 
 @dataclass
 class Team:
@@ -127,16 +131,28 @@ class Team:
 
     def tell_pod_to_finish(self, name: str, container: str = "main") -> None:
         """End a container of the pod of this name that runs ``FINISHES_WHEN_TOLD``."""
-        say = ("touch", "/tmp/finish")
-        try:
-            self.cluster.kubectl("exec", "-n", self.namespace, name, "-c", container, "--", *say)
-        except ClusterError as error:
-            if "exit code 137" not in str(error):  # the container ended before the command in it
-                raise
+
+        def told() -> bool:
+            say = ("touch", "/tmp/finish")
+            try:
+                self.cluster.kubectl("exec", "-n", self.namespace, name, "-c", container, "--", *say)
+            except ClusterError as error:
+                if any(words in str(error) for words in _JUST_STARTED):
+                    return False
+                if "exit code 137" not in str(error):  # the container ended before the command in it
+                    raise
+            return True
+
+        wait_until(f"pod {name} to be told", told)
 
     def wait_running(self, found: Object) -> Object:
-        """Wait until the run's container runs, and return its pod. The Secret then exists."""
-        return self.wait_pod(found, lambda pod: pod["status"]["phase"] == "Running")
+        """Wait until the run's container runs, and return its pod. The Secret then exists.
+
+        The container has to run until it is told to finish: on a busy machine it would be over before anybody looks.
+        """
+        seen = self.wait_pod(found, lambda pod: pod["status"]["phase"] in ("Running", *_OVER))
+        assert seen["status"]["phase"] == "Running", seen["status"]
+        return seen
 
     # results
 

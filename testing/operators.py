@@ -330,29 +330,36 @@ class Operator:
 
     def kill(self) -> None:
         """Kill it at once, as if its node lost power."""
-        if self._process is not None:
+        process = self._process
+        if process is not None:
             with _one_at_a_time:
-                if self.running:  # if not, another process may have its ID
-                    self._process.kill()
-            self._ended()
+                if process.is_alive():  # if not, another process may have its ID
+                    process.kill()
+            self._ended(process)
 
     def stop(self) -> int:
         """Ask it to end (SIGTERM), wait for that, and return its exit code."""
-        assert self._process is not None
+        process = self._process
+        assert process is not None
         with _one_at_a_time:
-            if self.running:
-                self._process.terminate()
-        return self._ended()
+            if process.is_alive():
+                process.terminate()
+        return self._ended(process)
 
     def stop_cleanly(self) -> None:
         """Ask it to end, and wait for that. Raises AssertionError with its output unless its exit code is 0."""
         code = self.stop()
         assert code == 0, f"{self.identity} of {self.namespace}: exit code {code}:\n{self.text()[-6000:]}"
 
-    def _ended(self) -> int:
-        assert self._process is not None
-        wait_until(f"{self.identity} of {self.namespace} to end", lambda: not self.running, _STOP_SECONDS)
-        code = self._process.exitcode
+    def _ended(self, process: ForkServerProcess) -> int:
+        """Wait for the end of this process: somebody else may start the operator again at once."""
+
+        def ended() -> bool:
+            with _one_at_a_time:
+                return not process.is_alive()
+
+        wait_until(f"{self.identity} of {self.namespace} to end", ended, _STOP_SECONDS)
+        code = process.exitcode
         assert code is not None
         return code
 

@@ -6,20 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from testing import workflows
 from testing.cluster import images
 from testing.cluster.base import wait_until
 from testing.cluster.client import Object
 from testing.cluster.node import NodeCluster
 from testing.cluster.node_config import NODE_NAME
-from testing.namespace import Team, phase, python
+from testing.namespace import FINISHES_WHEN_TOLD, Team, phase, python
 from testing.operators import RELEASE
 from tests.e2e.conftest import OwnNode
 from tests.e2e.test_chart_install import SYSTEM, becomes_available, install, settled_node
 from tests.e2e.test_chart_life import a_stream_of_runs, run_secrets, team_on
 
 pytestmark = pytest.mark.e2e
-
-LONG = python("import os, time; assert os.environ['SECRET_API_TOKEN']; time.sleep(12)")
 
 
 def nodes_of_operators(node: NodeCluster) -> list[str]:
@@ -47,7 +46,12 @@ def move(node: NodeCluster, team: Team, requester: Object, source: str, target: 
     """Have runs live on ``source``, drain it, and go on until the operators are on ``target``. Returns the runs."""
     node.kubectl("cordon", target)
     long = [
-        team.make_run(f"long-{source}-{number}", command=LONG, task={"backoffLimit": 0}, requester=requester)
+        team.make_run(
+            f"long-{source}-{number}",
+            command=python(FINISHES_WHEN_TOLD),
+            task={"backoffLimit": 0},
+            requester=requester,
+        )
         for number in range(3)
     ]
     for run in long:
@@ -58,6 +62,10 @@ def move(node: NodeCluster, team: Team, requester: Object, source: str, target: 
         wait_until(f"the operators to run on {target}", lambda: nodes_of_operators(node) == [target, target])
         becomes_available(node, SYSTEM)
     node.kubectl("uncordon", source)
+    for run in long:
+        again = workflows.wait_pod(team, run, "work", attempt=2)
+        assert again["spec"]["nodeName"] == target
+        team.tell_pod_to_finish(again["metadata"]["name"])
     return [*long, *short]
 
 

@@ -15,7 +15,6 @@ from testing.cluster.client import Object, WaitError
 from testing.cluster.faults import Action, Answer, Hold, LoseAnswer, Match, Repeat, Request, Reset, matching
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import (
-    CHECKS_ITS_VARIABLE,
     FINISHES_WHEN_TOLD,
     Team,
     condition,
@@ -349,8 +348,9 @@ def test_components_that_restart_in_the_middle(own_node: OwnNode, tmp_path: Path
         team.operator.start()
         for component in ("kube-apiserver", "etcd", "kubelet", "kube-controller-manager", "kube-scheduler"):
             name = f"with-{component}"
-            found = team.make_run(name, command=python(f"{CHECKS_ITS_VARIABLE};import time;time.sleep(3)"))
+            found = team.make_run(name, command=python(FINISHES_WHEN_TOLD))
             team.wait_running(found)
             node.restart(component)
+            team.tell_to_finish(found)
             check_it_ended_well(team, team.wait_phase(name, "Succeeded", "Failed"))
         assert team.operator.running
