@@ -62,11 +62,9 @@ def test_the_leader_is_killed_again_and_again(
     pair = new_pair()
     pair.bring_up()
     plan = blows(20, 5, "kills of the leader")
-    led: set[str] = set()
     with Load(pair.team) as load:
         for blow in plan:
             leader = pair.busy_leader(blow.after)
-            led.add(leader.identity)
             if blow.node:
                 pair.take_down(leader)
                 assert pair.leader(other_than=leader).running
@@ -77,7 +75,8 @@ def test_the_leader_is_killed_again_and_again(
                 # it is started again, and is the leader as before, if that takes less than the lease
                 pair.wait_for_any_write()
         check(pair, load, f"{len(plan)} times kill -9, lease {LEASE_SECONDS} s", capsys)
-    assert led == set(pair.operators)
+    took = {write.by for write in pair.writes() if write.takes}
+    assert took == set(pair.operators) or not any(blow.node for blow in plan)
     # one that waits too long for its turn on a busy machine ends, too
     assert sum(map(len, pair.exits.values())) >= sum(not blow.node for blow in plan)
 
