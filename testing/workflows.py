@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from runkeys.names import attempt_name
-from testing.cluster.client import Object
+from testing.cluster.client import PATIENCE, Object
 from testing.namespace import TASK_IMAGE, Team, python
 
 HANDED_TO_ALL = """
@@ -83,7 +83,7 @@ def pod_of(team: Team, found: Object, name: str, attempt: int = 1) -> Object:
     job = object_name(found, name, attempt)
     team.client.wait_for("jobs", job, team.namespace, bool, what="to be made")
     labels = f"batch.kubernetes.io/job-name={job}"
-    for _, pod in team.client.watch("pods", team.namespace, timeout=60, labels=labels):
+    for _, pod in team.client.watch("pods", team.namespace, timeout=PATIENCE, labels=labels):
         return pod
     raise AssertionError(f"Job {job} has no pod")
 
