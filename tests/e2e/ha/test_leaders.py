@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from testing.cluster.base import Cluster, wait_until
+from testing.cluster.base import Cluster, free_port, wait_until
 from testing.cluster.client import PATIENCE
 from testing.cluster.faults import matching
 from testing.cluster.proxy import ApiProxy
@@ -108,13 +110,19 @@ def test_a_frozen_leader_wakes_up(new_pair: PairMaker, capsys: pytest.CaptureFix
 
 def test_told_to_stop_it_hands_over_at_once(new_pair: PairMaker, capsys: pytest.CaptureFixture[str]) -> None:
     # a lease so long that nobody would lead within the test if it were not given back
-    pair = new_pair(lease_seconds=3600)
+    ports = [free_port(), free_port()]
+    pair = new_pair(lease_seconds=3600, arguments=[("--health-port", str(number)) for number in ports])
+    health = dict(zip(pair.operators, ports, strict=True))
     pair.bring_up()
     with Load(pair.team) as load:
         for _ in range(4):
             leader = pair.busy_leader(5)
             pair.other(leader).wait_says("standby")
-            assert pair.retire(leader) == 0
+            # Prometheus keeps its connection between two scrapes
+            with closing(HTTPConnection("127.0.0.1", health[leader.identity], timeout=PATIENCE)) as scrape:
+                scrape.request("GET", "/metrics")
+                scrape.getresponse().read()
+                assert pair.retire(leader) == 0
             assert pair.leader(other_than=leader).running
             pair.wait_for_writes(pair.other(leader), 1)
             last = [write for write in pair.writes() if write.by == leader.identity][-1]
