@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import secrets
 import socket
 import subprocess
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
@@ -228,11 +230,22 @@ def write_kubeconfig(
 
 
 def free_port() -> int:
-    """A TCP port that nothing on this machine listens on."""
-    with socket.socket() as found:
-        found.bind(("", 0))
-        port: int = found.getsockname()[1]
-        return port
+    """A TCP port that nothing on this machine listens on, for somebody who listens on it a little later.
+
+    It is below those that the kernel gives to connections: one of them would often be taken by then.
+    """
+    for _ in range(100):
+        port = 11000 + secrets.randbelow(19000)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("", port))
+            return port
+    raise ClusterError("100 TCP ports were tried, and none could be bound")
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody listens on a Unix socket. Its file is there a little earlier, and stays when they are killed."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(path)) == 0
 
 
 def wait_until(

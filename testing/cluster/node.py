@@ -17,7 +17,7 @@ from typing import Any
 
 from testing.cluster import build, images, node_init
 from testing.cluster.audit import AuditLog
-from testing.cluster.base import Cluster, ClusterError, wait_until
+from testing.cluster.base import Cluster, ClusterError, listens, wait_until
 from testing.cluster.cache import Claim, age, cache_dir, file_lock
 from testing.cluster.etcd import GatewayReader
 from testing.cluster.node_config import COMPONENTS, NODE_NAME, SECOND_NODE, write_config, write_second_node
@@ -165,19 +165,30 @@ class NodeCluster(Cluster):
             # If started earlier, these would give up because their own roles do not exist yet.
             for name in ("kube-controller-manager", "kube-scheduler", "kube-proxy"):
                 self.start_component(name)
-            wait_until("containerd's socket", self.paths.containerd.exists)
+            self._wait_for_runtime("containerd", self.paths.containerd)
             self.start_component("kubelet")
             imported.result(timeout=120)
         self.client.wait_for("nodes", NODE_NAME, None, _is_ready, what="Ready")
         self.client.wait_for("serviceaccounts", "default", "default", bool)
 
     def _api_ready(self) -> bool:
-        for name, code in self._ask("list")["ended"].items():
-            raise ClusterError(f"{name} ended with {code}: {_last_line(self.log_file(name))}")
+        self._check_alive(*COMPONENTS)
         return self.client.is_ready()
 
+    def _wait_for_runtime(self, name: str, socket_file: Path) -> None:
+        def ready() -> bool:
+            self._check_alive(name)
+            return listens(socket_file)
+
+        wait_until(f"{name} to listen", ready)
+
+    def _check_alive(self, *components: str) -> None:
+        for name, code in self._ask("list")["ended"].items():
+            if name in components:
+                raise ClusterError(f"{name} ended with {code}: {_last_line(self.log_file(name))}")
+
     def _import_first(self, archives: list[Path]) -> None:
-        wait_until("containerd's socket", self.paths.containerd.exists)
+        self._wait_for_runtime("containerd", self.paths.containerd)
         for archive in archives:
             self.load_image(archive)
 
@@ -204,7 +215,7 @@ class NodeCluster(Cluster):
         make_cgroup(f"{self.record.cgroup}/{SECOND_NODE}")
         self.start_component("containerd2")
         runtime = self.paths / "containerd2.sock"
-        wait_until("the second containerd's socket", runtime.exists)
+        self._wait_for_runtime("containerd2", runtime)
         for archive in [images.pause_image(), *archives]:
             self._import(runtime, archive)
         self.start_component("kubelet2")

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from testing.cluster.base import wait_until
+from testing.cluster.base import listens, wait_until
 from testing.cluster.cache import CHECKOUT
 from testing.cluster.client import KubeClient, Object
 from testing.cluster.golang import build_module
@@ -128,7 +128,8 @@ class Clouds:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(f"provider {name} to listen", (self.folder / name / f"{name}.sock").exists, _SECONDS)
+        at = self.folder / name / f"{name}.sock"
+        wait_until(f"provider {name} to listen", lambda: listens(at), _SECONDS)
 
     def stop(self, name: str) -> None:
         """End one. Its socket goes with it."""
