@@ -18,7 +18,7 @@ from runkeys.policies import Account
 from runkeys.sealing import PrivateKey
 from runkeys_operator.checks.admission import Period, Record
 from runkeys_operator.checks.policies import KEPT
-from testing.cluster.audit import AuditEvent
+from testing.cluster.audit import AuditEvent, in_order
 from testing.cluster.base import Cluster, ClusterError, wait_until
 from testing.cluster.client import PATIENCE, ApiError, KubeClient, Object
 from testing.operators import (
@@ -266,7 +266,7 @@ class Team:
         return "\n".join([*lines, "the operator's log:", self.operator.text()[-6000:]])
 
     def calls(self, mark: int, *wanted: str, name: str = "", at_least: int = 0) -> list[AuditEvent]:
-        """Return the successful calls in the namespace that ``wanted`` names (``"delete jobs"``), in order.
+        """Return the successful calls in the namespace that ``wanted`` names (``"delete jobs"``), as they came.
 
         :param name: of the object; empty: any.
         :param at_least: wait for so many. The audit log has a call once it is answered, and a watch, or its effect, may
@@ -274,13 +274,13 @@ class Team:
         """
 
         def found() -> list[AuditEvent]:
-            return [
+            return in_order(
                 event
                 for event in self.cluster.audit.events(mark, namespace=self.namespace)
                 if f"{event.verb} {event.resource}" in wanted
                 and event.status < 300
                 and name in ("", event.name)
-            ]
+            )
 
         if at_least:
             wait_until(f"{at_least} calls to be on record", lambda: len(found()) >= at_least)

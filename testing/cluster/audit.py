@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -125,7 +125,7 @@ class AuditLog:
         user: str = "",
         where: Callable[[AuditEvent], bool] | None = None,
     ) -> Iterator[AuditEvent]:
-        """Yield the answered requests in the order of their answers. Every filter that is given must match."""
+        """Yield the answered requests in the order of their answers, see ``in_order``. All given filters must match."""
         verbs, resources = _tuple(verb), _tuple(resource)
         # The log of a whole test run is long, so lines that cannot match are not parsed.
         named = namespace.encode()
@@ -158,6 +158,15 @@ class AuditLog:
                 # The last line may still be being written.
                 if line.endswith(b"\n"):
                     yield line
+
+
+def in_order(events: Iterable[AuditEvent]) -> list[AuditEvent]:
+    """Return requests of several programs in the order in which they came.
+
+    Whoever acts on what another has done asks after that. Answers, and with them the log, may come in another order:
+    a Job is there for its controller before whoever creates it has the answer.
+    """
+    return sorted(events, key=lambda event: event.received)
 
 
 def _tuple(given: str | tuple[str, ...]) -> tuple[str, ...]:

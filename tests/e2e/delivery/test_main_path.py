@@ -8,6 +8,7 @@ import pytest
 
 from runkeys.api import WorkflowRun
 from runkeys.cli._output import now, run_lines
+from testing.cluster.audit import in_order
 from testing.cluster.base import Cluster
 from testing.cluster.client import Object
 from testing.namespace import FINISHES_WHEN_TOLD, Team, condition, exposures, phase, python
@@ -50,7 +51,7 @@ def test_the_value_is_in_the_container_and_never_in_etcd(team: Team, node: Clust
     # one request, answered once, deleted when it had been opened
     calls = [
         f"{event.verb} {event.resource}"
-        for event in node.audit.events(mark, namespace=team.namespace)
+        for event in in_order(node.audit.events(mark, namespace=team.namespace))
         if event.resource.startswith(REQUESTS)
         # The kubelet asks again if the API server's own cache has not come to the pod's node yet.
         and event.verb not in ("get", "list", "watch")

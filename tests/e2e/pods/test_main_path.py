@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from testing.cluster.audit import in_order
 from testing.cluster.base import Cluster, wait_until
 from testing.cluster.client import Object
 from testing.namespace import CHECKS_ITS_VARIABLE, TASK_IMAGE, Team, python
@@ -48,7 +49,7 @@ def test_a_bare_pod_has_its_value_and_it_is_never_in_etcd(team: Team, node: Clus
     def calls() -> list[str]:
         return [
             f"{event.verb} {event.resource}"
-            for event in node.audit.events(mark, namespace=team.namespace)
+            for event in in_order(node.audit.events(mark, namespace=team.namespace))
             if event.resource.startswith(REQUESTS)
             # The kubelet asks again if the API server's own cache has not come to the pod's node yet.
             and event.verb not in ("get", "list", "watch")

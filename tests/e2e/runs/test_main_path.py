@@ -40,17 +40,9 @@ def test_the_task_finds_its_secret_and_nothing_is_left(team: Team, node: Cluster
     assert [item.value is None for item in history] == [False, True], "made once, deleted once"
 
     # the Secret came when the pod had its node and went before the Job was counted as done
-    events = [
-        event
-        for event in node.audit.events(mark, namespace=team.namespace, verb=("create", "delete"))
-        if event.resource in ("pods/binding", "secrets", "jobs") and event.status < 300
-    ]
-    order = [
-        f"{event.verb} {event.resource}"
-        for event in events
-        if event.resource != "jobs" or event.verb == "create"
-    ]
-    assert order == ["create jobs", "create pods/binding", "create secrets", "delete secrets"]
+    wanted = ["create jobs", "create pods/binding", "create secrets", "delete secrets"]
+    events = team.calls(mark, *wanted, at_least=len(wanted))
+    assert [f"{event.verb} {event.resource}" for event in events] == wanted
 
     # the exposure that the status tells contains the true one, and is no longer than both calls took
     (exposure,) = exposures(found)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from testing import examples
-from testing.cluster.audit import AuditEvent
+from testing.cluster.audit import AuditEvent, in_order
 from testing.cluster.base import Cluster, free_port, wait_until
 from testing.cluster.client import Object
 from testing.cluster.faults import matching
@@ -46,7 +46,7 @@ def between(
 
     :param to_its_turn: to the moment that it was read.
     """
-    events = list(node.audit.events(mark, where=lambda event: event.namespace == namespace))
+    events = in_order(node.audit.events(mark, where=lambda event: event.namespace == namespace))
     first = next(
         i
         for i, event in enumerate(events)
