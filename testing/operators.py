@@ -184,7 +184,7 @@ def wait_in_force(cluster: Cluster, namespace: str, made: list[dict[str, Any]] |
 
 def wait_not_filled_in(cluster: Cluster, namespace: str) -> None:
     """Wait until the API server no longer fills in who creates a run."""
-    wait_until("no requester to be filled in", lambda: is_refused(cluster.client, _probe(namespace)), 60)
+    wait_until("no requester to be filled in", lambda: is_refused(cluster.client, _probe(namespace)))
 
 
 def _probe(namespace: str) -> dict[str, Any]:

@@ -108,8 +108,8 @@ class Cluster(ABC):
         """
         return self.run(build.program("kubectl"), *args, input=input, timeout=timeout)
 
-    def helm(self, *args: str, input: str | None = None, timeout: float = PATIENCE) -> str:
-        """Run helm as administrator and return its output.
+    def helm(self, *args: str, input: str | None = None, timeout: float = 2 * PATIENCE) -> str:
+        """Run helm as administrator and return its output. It gives up by itself after five minutes.
 
         :raises ClusterError: it failed; the message has its error output.
         """

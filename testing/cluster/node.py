@@ -19,6 +19,7 @@ from testing.cluster import build, images, node_init
 from testing.cluster.audit import AuditLog
 from testing.cluster.base import Cluster, ClusterError, listens, wait_until
 from testing.cluster.cache import Claim, age, cache_dir, file_lock
+from testing.cluster.client import PATIENCE
 from testing.cluster.etcd import GatewayReader
 from testing.cluster.node_config import COMPONENTS, NODE_NAME, SECOND_NODE, write_config, write_second_node
 from testing.cluster.node_layout import NodeOptions, NodePaths, NodeRecord, process_birth
@@ -285,7 +286,7 @@ class NodeCluster(Cluster):
 
     def _ask(self, do: str, **details: Any) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(30)
+            connection.settimeout(PATIENCE)
             connection.connect(str(self.paths.control))
             connection.sendall(json.dumps({"do": do, **details}).encode() + b"\n")
             reply: dict[str, Any] = json.loads(connection.makefile("r").readline())

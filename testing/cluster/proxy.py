@@ -105,8 +105,8 @@ class ApiProxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        if not self._started.wait(15):
-            raise TimeoutError("the proxy did not start within 15 s")
+        if not self._started.wait(PATIENCE):
+            raise TimeoutError(f"the proxy did not start within {PATIENCE:g} s")
         if self._failure is not None:
             raise self._failure
         return self
@@ -116,9 +116,9 @@ class ApiProxy:
             if isinstance(rule.action, Hold):
                 rule.action.release()
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(15)
+        self._thread.join(PATIENCE)
         if self._thread.is_alive():
-            raise TimeoutError("the proxy did not end within 15 s")
+            raise TimeoutError(f"the proxy did not end within {PATIENCE:g} s")
         if self._failure is not None:
             raise self._failure
 

@@ -20,12 +20,11 @@ import yaml
 
 from testing.cluster.base import listens, wait_until
 from testing.cluster.cache import CHECKOUT
-from testing.cluster.client import KubeClient, Object
+from testing.cluster.client import PATIENCE, KubeClient, Object
 from testing.cluster.golang import build_module
 
 SOURCE = Path(__file__).parent / "csi_provider"
 EXAMPLES = CHECKOUT / "examples" / "cloud-stores"
-_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -129,13 +128,13 @@ class Clouds:
                 stderr=subprocess.STDOUT,
             )
         at = self.folder / name / f"{name}.sock"
-        wait_until(f"provider {name} to listen", lambda: listens(at), _SECONDS)
+        wait_until(f"provider {name} to listen", lambda: listens(at))
 
     def stop(self, name: str) -> None:
         """End one. Its socket goes with it."""
         process = self._running.pop(name)
         process.terminate()
-        process.wait(_SECONDS)
+        process.wait(PATIENCE)
         (self.folder / name / f"{name}.sock").unlink(missing_ok=True)
 
     def close(self) -> None:

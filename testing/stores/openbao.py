@@ -22,10 +22,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from testing.cluster.base import free_port, wait_until
 from testing.cluster.cache import CHECKOUT
-from testing.cluster.client import KubeClient, Object
+from testing.cluster.client import PATIENCE, KubeClient, Object
 
 AUDIENCE = "bao"
-_SECONDS = 30
 
 
 @cache
@@ -102,7 +101,7 @@ class OpenBao:
                 env=environment,
                 cwd=self.folder,
             )
-        wait_until(f"OpenBao to answer: {self.log}", self._answers, _SECONDS)
+        wait_until(f"OpenBao to answer: {self.log}", self._answers)
         if not self.root:
             made = self.call("POST", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
             self._unseal_key, self.root = made["keys_base64"][0], made["root_token"]
@@ -112,7 +111,7 @@ class OpenBao:
         """End it at once. Its data stay."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
-            self._process.wait(_SECONDS)
+            self._process.wait(PATIENCE)
             self._process = None
 
     def seal(self) -> None:
@@ -122,7 +121,7 @@ class OpenBao:
     def unseal(self) -> None:
         """Unseal it, and wait until it works."""
         self.call("POST", "sys/unseal", {"key": self._unseal_key})
-        wait_until("OpenBao to be unsealed", lambda: self._health() == 200, _SECONDS)
+        wait_until("OpenBao to be unsealed", lambda: self._health() == 200)
 
     def _answers(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
@@ -149,7 +148,7 @@ class OpenBao:
             headers={"X-Vault-Token": token or self.root} if token or self.root else {},
         )
         try:
-            with urllib.request.urlopen(request, timeout=_SECONDS, context=self._tls) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=PATIENCE, context=self._tls) as answer:  # noqa: S310
                 content = answer.read()
         except urllib.error.HTTPError as error:
             raise BaoError(error.code, error.read().decode(errors="replace")) from None
@@ -173,9 +172,7 @@ class OpenBao:
         self.call("POST", f"sys/mounts/{mount}", {"type": kind, **options})
         if kind == "kv" and options.get("options", {}).get("version") == "2":
             # It turns from version 1 to 2 once it is mounted, and refuses all requests meanwhile.
-            wait_until(
-                f"{mount} to have keys with versions", lambda: self._gives(f"{mount}/config"), _SECONDS
-            )
+            wait_until(f"{mount} to have keys with versions", lambda: self._gives(f"{mount}/config"))
 
     def _gives(self, path: str) -> bool:
         try:

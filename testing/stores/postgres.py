@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from testing.cluster.base import free_port, wait_until
+from testing.cluster.client import PATIENCE
 from testing.stores.openbao import OpenBao
 
 _ADMIN, _PASSWORD = "admin", "admin-of-the-test"
-_SECONDS = 60
 
 
 class Postgres:
@@ -52,14 +52,14 @@ class Postgres:
                 stderr=subprocess.STDOUT,
                 **self._as,
             )
-        wait_until("PostgreSQL to answer", lambda: self.logs_in(self._admin), _SECONDS)
+        wait_until("PostgreSQL to answer", lambda: self.logs_in(self._admin))
 
     def stop(self) -> None:
         """End it. Its data stay."""
         if self._process is not None:
             self._process.terminate()
             self._process.send_signal(3)  # SIGQUIT: at once
-            self._process.wait(_SECONDS)
+            self._process.wait(PATIENCE)
             self._process = None
 
     @contextmanager
@@ -98,7 +98,7 @@ class Postgres:
     def logs_in(self, url: str) -> bool:
         """Whether a user may log in, by a URL such as programs take it."""
         done = subprocess.run(
-            [self.psql, url, "-c", "select 1"], capture_output=True, timeout=_SECONDS, check=False
+            [self.psql, url, "-c", "select 1"], capture_output=True, timeout=PATIENCE, check=False
         )
         return done.returncode == 0
 
@@ -112,7 +112,7 @@ class Postgres:
             check=True,
             capture_output=True,
             text=True,
-            timeout=_SECONDS,
+            timeout=PATIENCE,
             cwd="/",
             **self._as,
         )

@@ -22,7 +22,7 @@ from runkeys_operator.values.revoker import token_file
 from testing.cluster import images
 from testing.cluster.base import Cluster, ClusterError, wait_until
 from testing.cluster.cache import CHECKOUT
-from testing.cluster.client import KubeClient, Object
+from testing.cluster.client import PATIENCE, KubeClient, Object
 from testing.cluster.resources import by_plural
 from tests.e2e.test_chart_install import becomes_available
 
@@ -729,8 +729,8 @@ class TestInstalled:
         becomes_available(cluster, system)  # the command of the notes waits for a minute only
         ready, try_it, grant = commands(cluster.helm("get", "notes", "runkeys", f"--namespace={system}"))
 
-        assert "successfully rolled out" in cluster.run("sh", "-c", ready, timeout=90)
-        assert "its pod found the value" in cluster.run("sh", "-c", try_it, timeout=120)
+        assert "successfully rolled out" in cluster.run("sh", "-c", ready, timeout=PATIENCE)
+        assert "its pod found the value" in cluster.run("sh", "-c", try_it, timeout=PATIENCE)
         self.grant_and_take_back(cluster, client, system, served, grant)
         self.run_example(cluster, client, system, served)
 

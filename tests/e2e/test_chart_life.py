@@ -128,8 +128,8 @@ def test_an_upgrade_while_runs_are_live(own_node: OwnNode, tmp_path: Path) -> No
         # The kinds were not the release's own until now.
         node.helm(
             *("upgrade", RELEASE, str(CHART), f"--namespace={SYSTEM}", "--set=image.tag=dev"),
-            *("--take-ownership", "--wait", "--timeout=120s"),
-            timeout=180,
+            "--take-ownership",
+            "--wait",
         )
         assert len(run_secrets(node, team)) >= len(long)
 
@@ -252,7 +252,7 @@ def test_helm_test_makes_a_run_and_sees_its_secret_go(own_node: OwnNode) -> None
     install(node, RELEASE, SYSTEM)
     becomes_available(node, SYSTEM)
 
-    told = node.helm("test", RELEASE, f"--namespace={SYSTEM}", "--logs", timeout=180)
+    told = node.helm("test", RELEASE, f"--namespace={SYSTEM}", "--logs")
 
     assert "Phase:          Succeeded" in told
     assert "its pod found the value; its Secret existed from" in told
@@ -271,7 +271,7 @@ def test_helm_test_makes_a_run_and_sees_its_secret_go(own_node: OwnNode) -> None
     # The twin: with no operator there it fails.
     node.kubectl("-n", SYSTEM, "scale", f"deployment/{RELEASE}", "--replicas=0")
     with pytest.raises(ClusterError):
-        node.helm("test", RELEASE, f"--namespace={SYSTEM}", "--timeout=10s", timeout=180)
+        node.helm("test", RELEASE, f"--namespace={SYSTEM}", "--timeout=10s")
 
 
 def test_the_process_cannot_be_read_or_dumped(own_node: OwnNode) -> None:

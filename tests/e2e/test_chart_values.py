@@ -234,10 +234,8 @@ class TestLongNames:
         install(node, release, system)
         becomes_available(node, system)
 
-        assert "its pod found the value" in node.helm(
-            "test", release, f"--namespace={system}", "--logs", timeout=180
-        )
-        node.helm("uninstall", release, f"--namespace={system}", "--wait", timeout=180)
+        assert "its pod found the value" in node.helm("test", release, f"--namespace={system}", "--logs")
+        node.helm("uninstall", release, f"--namespace={system}", "--wait")
 
         assert node.client.list("deployments", system) == []
         changes = list(node.etcd.history(f"/registry/jobs/{system}/"))

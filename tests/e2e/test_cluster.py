@@ -20,7 +20,7 @@ import urllib3
 from testing.cluster import providers
 from testing.cluster.base import Cluster, ClusterError, NotOffered, wait_until
 from testing.cluster.cache import CHECKOUT
-from testing.cluster.client import ApiError, KubeClient, Object, WaitError
+from testing.cluster.client import PATIENCE, ApiError, KubeClient, Object, WaitError
 from testing.cluster.existing import CONTEXT_VARIABLE, ExistingCluster
 from testing.cluster.faults import Action, Answer, Delay, LoseAnswer, Repeat, Request, Reset, matching
 from testing.cluster.images import TASK_IMAGE
@@ -311,14 +311,14 @@ class TestProxy:
     def test_a_watch_passes_changes_as_they_come(
         self, through: KubeClient, client: KubeClient, proxy: ApiProxy, namespace: str
     ) -> None:
-        watch = through.watch("configmaps", namespace, timeout=20, fields="metadata.name=seen")
+        watch = through.watch("configmaps", namespace, timeout=PATIENCE, fields="metadata.name=seen")
         made = threading.Timer(0.3, client.create, (config_map("seen"), namespace))
         made.start()
         kind, item = next(watch)
         assert (kind, item["metadata"]["name"]) == ("ADDED", "seen")
         client.delete("configmaps", "seen", namespace)
         assert next(watch)[0] == "DELETED"
-        made.join(10)
+        made.join(PATIENCE)
         watch.close()  # type: ignore[attr-defined]
         # The proxy notices that its client has gone and lets go of the API server too.
         [request] = proxy.wait_for(matching("watch"))

@@ -20,6 +20,7 @@ from testing import examples
 from testing.cluster import providers
 from testing.cluster.base import Cluster
 from testing.cluster.cache import CHECKOUT
+from testing.cluster.client import PATIENCE
 from testing.cluster.node import NodeCluster
 
 # Those of a worker share a demo cluster, and the last of them ends it.
@@ -218,7 +219,7 @@ def test_down_leaves_nothing(cluster_name: str, bare_demo_node: NodeCluster) -> 
 
     assert succeeds("down", "--name", cluster_name) == f"Cluster {cluster_name!r} is gone.\n"
 
-    assert psutil.wait_procs(alive, timeout=10)[1] == []
+    assert psutil.wait_procs(alive, timeout=PATIENCE)[1] == []
     assert [
         path for path in Path("/sys/class/net").glob("rkn*/ifalias") if record.mark in path.read_text()
     ] == []

@@ -12,6 +12,7 @@ from runkeys.client import Client, released
 from runkeys.problems import Denied, Invalid, NotFound, TimedOut
 from testing.cluster import build
 from testing.cluster.base import Cluster
+from testing.cluster.client import PATIENCE
 from testing.namespace import FINISHES_WHEN_TOLD, Team, canary, python, run
 from tests.e2e.cli.conftest import UserMaker
 from tests.unit.cli.terminal import ROOT, Terminal
@@ -55,7 +56,7 @@ def test_cancel_suspend_resume_and_time(team: Team, client: Client) -> None:
     client.resume("job")
     team.wait_phase("job", "Running")
     client.cancel("job")
-    assert client.wait("job", timeout=100).status.phase == "Cancelled"
+    assert client.wait("job", timeout=PATIENCE).status.phase == "Cancelled"
 
 
 def test_what_is_refused_is_not_sent(team: Team, client: Client) -> None:

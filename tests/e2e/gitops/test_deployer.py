@@ -42,7 +42,7 @@ class Deployer:
     def kubectl(self, *words: str | Path) -> str:
         """Raises ClusterError with what it said."""
         kubectl = build.program("kubectl")
-        return self.team.cluster.run(kubectl, "--kubeconfig", self.kubeconfig, *words, timeout=120)
+        return self.team.cluster.run(kubectl, "--kubeconfig", self.kubeconfig, *words)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 def ready(number: int) -> str:
     """What the operator's probe says: the status and the text."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{number}/readyz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{number}/readyz", timeout=PATIENCE) as answer:
             return f"{answer.status} {answer.read().decode().strip()}"
     except urllib.error.HTTPError as refused:
         with refused:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from testing.cluster.client import Object
+from testing.cluster.client import PATIENCE, Object
 from testing.namespace import TASK_IMAGE, python
 from testing.workflows import make, task
 
@@ -200,9 +200,9 @@ def _wait_ended(scene: Scene) -> None:
 
 def _wait_event(scene: Scene, reason: str) -> None:
     fields = f"involvedObject.name={scene.name},reason={reason}"
-    for _ in scene.team.client.watch("events", scene.team.namespace, timeout=120, fields=fields):
+    for _ in scene.team.client.watch("events", scene.team.namespace, timeout=PATIENCE, fields=fields):
         return
-    raise AssertionError(f"no Event {reason} about pod {scene.name} within 120 s")
+    raise AssertionError(f"no Event {reason} about pod {scene.name} within {PATIENCE:g} s")
 
 
 def _pod(scene: Scene, **container: Any) -> Object:

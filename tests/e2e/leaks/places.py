@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from testing.cluster.audit import AuditEvent
+from testing.cluster.client import PATIENCE
 from testing.cluster.etcd import EtcdReader, Stored
 from testing.cluster.node import NodeCluster
 
@@ -223,7 +224,7 @@ def fetched(url: str) -> Callable[[], bytes]:
     def get() -> bytes:
         request = urllib.request.Request(url)  # noqa: S310 -- http, on this machine
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
                 return str(answer.headers).encode() + bytes(answer.read())
         except urllib.error.HTTPError as error:
             with error:

@@ -78,7 +78,7 @@ def start(cluster: Cluster, proxy: ApiProxy, namespace: str, tmp_path: Path) -> 
     yield start
     for process in started:
         process.process.kill()
-        process.process.wait(10)
+        process.process.wait(PATIENCE)
         assert token not in process.text
 
 
@@ -208,7 +208,7 @@ def test_told_to_stop_before_it_could_start(start: Start, proxy: ApiProxy) -> No
     proxy.rule(discovery, Answer(503), times=None)
     process = start()
     process.wait_for("not ready to start")
-    assert process.end(signal.SIGTERM, timeout=20) == 0
+    assert process.end(signal.SIGTERM) == 0
     assert "manager" not in process.text
 
 
@@ -242,7 +242,7 @@ def test_a_refused_watch_is_opened_again_with_a_new_session(
 ) -> None:
     proxy.rule(matching("watch", watched), Answer(401, "Unauthorized"), times=2)
     process = start()
-    proxy.wait_for(lambda request: matching("watch", watched)(request) and request.status == 401, 60, 2)
+    proxy.wait_for(lambda request: matching("watch", watched)(request) and request.status == 401, count=2)
     process.wait_for("ready")
     client.create(run("one", namespace))
     process.wait_for("ends one")
@@ -268,7 +268,7 @@ def discovery(request: Request) -> bool:
 
 def probe(port: int, path: str) -> int:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=PATIENCE) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as refused:
         return refused.code

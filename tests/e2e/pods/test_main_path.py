@@ -109,7 +109,7 @@ def test_jobs_and_generated_names(team: Team) -> None:
             if pod["metadata"]["name"].startswith("cron-") and pod["status"].get("phase") == "Succeeded"
         ]
 
-    wait_until("a pod of the CronJob to succeed", lambda: bool(of_cron()), 150)
+    wait_until("a pod of the CronJob to succeed", lambda: bool(of_cron()))
     names = [
         pod["metadata"]["name"] for pod in team.client.list("pods", team.namespace, labels="job-name=indexed")
     ]

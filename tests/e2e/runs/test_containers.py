@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from testing.cluster.client import Object
+from testing.cluster.client import PATIENCE, Object
 from testing.namespace import CHECKS_ITS_VARIABLE, TASK_IMAGE, Team, exposures, phase, python
 
 pytestmark = pytest.mark.e2e
@@ -108,7 +108,7 @@ def check_the_secret_goes_while_the_helper_runs(team: Team, found: Object, timeo
 
 def test_the_secret_goes_when_the_container_that_carries_it_has_ended(team: Team) -> None:
     found = main_ends_while_the_helper_runs(team)
-    check_the_secret_goes_while_the_helper_runs(team, found, timeout=30)
+    check_the_secret_goes_while_the_helper_runs(team, found, timeout=PATIENCE)
 
     found = team.wait_run(
         "job", lambda item: item["status"].get("live") == 0 and exposures(item), says="released"

@@ -86,7 +86,7 @@ def let_go(team: Team, found: Object, attempt: int = 1) -> None:
 def wait_bound(team: Team, found: Object) -> str:
     """Wait until the kubelet has the first attempt's pod, and waits for its Secret; the name of the pod."""
     pod = str(pod_of(team, found, "a")["metadata"]["name"])
-    team.client.wait_for("pods", pod, team.namespace, waits_for_its_secret, 120, "to wait for its Secret")
+    team.client.wait_for("pods", pod, team.namespace, waits_for_its_secret, what="to wait for its Secret")
     return pod
 
 
@@ -144,7 +144,7 @@ def is_over(job: Object) -> bool:
 
 
 def wait_job_over(team: Team, found: Object) -> Object:
-    return team.client.wait_for("jobs", object_name(found, "a"), team.namespace, is_over, 120, "to be over")
+    return team.client.wait_for("jobs", object_name(found, "a"), team.namespace, is_over, what="to be over")
 
 
 def waits_for_its_secret(pod: Object) -> bool:
@@ -160,12 +160,12 @@ def is_unschedulable(pod: Object) -> bool:
 def wait_for_want_of_a_node(team: Team, found: Object, attempt: int) -> None:
     """Wait until the scheduler has said that there is no node for the pod: no Secret is there for it."""
     pod = pod_of(team, found, "a", attempt)["metadata"]["name"]
-    team.client.wait_for("pods", pod, team.namespace, is_unschedulable, 60, "to be unschedulable")
+    team.client.wait_for("pods", pod, team.namespace, is_unschedulable, what="to be unschedulable")
     assert team.secret_story(object_name(found, "a", attempt)) == []
 
 
 def ended(team: Team, name: str = "flow") -> Object:
-    return team.wait_phase(name, "Succeeded", "Failed", "Cancelled", timeout=150)
+    return team.wait_phase(name, "Succeeded", "Failed", "Cancelled")
 
 
 def check_nothing_is_left(team: Team, found: Object) -> None:
@@ -383,7 +383,7 @@ def test_a_pod_that_makes_room_for_a_more_important_one(own_node: OwnNode, tmp_p
         run = make(team, task("a", secret=True, pod={"containers": [main]}))
         pod = wait_printed(team, run)
         team.client.create(urgent, team.namespace)
-        team.client.wait_for("pods", "urgent", team.namespace, is_running, 60, "to run")
+        team.client.wait_for("pods", "urgent", team.namespace, is_running, what="to run")
         wait_for_want_of_a_node(team, run, 2)
         assert team.secret_story() == ["made", "gone"]
         team.client.delete("pods", "urgent", team.namespace)
@@ -573,7 +573,7 @@ def without_its_kubelet(team: Team, pod: str) -> Iterator[None]:
     taint = "runkeys.test/unreachable:NoExecute"
     team.cluster.kill("kubelet")
     team.cluster.kubectl("taint", "node", NODE_NAME, taint)
-    team.client.wait_for("pods", pod, team.namespace, is_going, 60, "to be on its way out")
+    team.client.wait_for("pods", pod, team.namespace, is_going, what="to be on its way out")
     yield
     team.cluster.kubectl("taint", "node", NODE_NAME, f"{taint}-")
     team.cluster.start_component("kubelet")

@@ -39,9 +39,9 @@ def places(team: Team, proxy: ApiProxy, namespace: str) -> list[int]:
     held = proxy.hold(CREATE, times=WORKERS)
     team.operator.start()
     held.wait_arrived()
-    team.operator.wait_says("ready", 60)
+    team.operator.wait_says("ready")
     held.release()
-    made = proxy.wait_for(makes_job, 120, CROWD + 1)
+    made = proxy.wait_for(makes_job, count=CROWD + 1)
     runs = [json.loads(request.body)["metadata"]["labels"]["runkeys.dev/run"] for request in made]
     return [place for place, name in enumerate(runs) if name == "mine"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from testing.cluster.base import Cluster, wait_until
-from testing.cluster.client import Object, WaitError
+from testing.cluster.client import PATIENCE, Object, WaitError
 from testing.cluster.faults import Action, Answer, Hold, LoseAnswer, Match, Repeat, Request, Reset, matching
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import (
@@ -254,8 +254,8 @@ def ended(job: Object) -> bool:
     return any(item["type"] == "Complete" for item in job["status"].get("conditions", []))
 
 
-def check_released(team: Team, found: Object, timeout: float) -> None:
-    """The run's Secret goes within so many seconds."""
+def check_released(team: Team, found: Object, timeout: float = PATIENCE) -> None:
+    """The run's Secret goes, within ``timeout`` seconds."""
     team.client.wait_gone("secrets", team.object_name(found), team.namespace, timeout)
 
 
@@ -264,7 +264,7 @@ def test_the_sweep_releases_what_the_watch_did_not_show(
 ) -> None:
     team = faulty_team("--sweep-seconds", "2")
     found, _ = finish_unseen(team, proxy)
-    check_released(team, found, 30)
+    check_released(team, found)
     check_it_ended_well(team, team.wait_phase("job", "Succeeded", "Failed"))
 
 
@@ -277,7 +277,7 @@ def test_control_without_the_sweep_the_secret_stays_until_the_watch_speaks(
         check_released(team, found, 5)
     for hold in holds:
         hold.release()
-    check_released(team, found, 30)
+    check_released(team, found)
     check_it_ended_well(team, team.wait_phase("job", "Succeeded", "Failed"))
 
 
@@ -313,13 +313,13 @@ def test_a_secret_that_arrives_after_the_end_is_deleted_again(cluster: Cluster, 
         for team, hold in ((served, held), (twin, twins_held)):
             hold.release()
             wait_until("the late Secret", partial(came_late, team))
-        check_released(served, found, 60)
+        check_released(served, found)
 
         # the twin: the same without an operator, which would have had longer
         with pytest.raises(WaitError):
             check_released(twin, twins, 2)
         twin.operator.start()
-        check_released(twin, twins, 60)
+        check_released(twin, twins)
 
 
 def test_a_secret_that_arrives_after_its_job_is_collected_by_kubernetes(
@@ -332,7 +332,7 @@ def test_a_secret_that_arrives_after_its_job_is_collected_by_kubernetes(
     team.client.wait_gone("jobs", team.object_name(found), team.namespace)
     held.release()
     wait_until("the late Secret", partial(came_late, team))
-    check_released(team, found, 60)
+    check_released(team, found)
     assert team.secret_story() == MADE_AND_GONE * 2
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from runkeys.names import object_labels
 from testing.cluster.base import Cluster, wait_until
-from testing.cluster.client import Object
+from testing.cluster.client import PATIENCE, Object
 from testing.namespace import (
     CHECKS_ITS_VARIABLE,
     HELD_BACK,
@@ -228,10 +228,10 @@ def test_a_job_that_claims_our_run_is_not_observed(swept: Team) -> None:
 
 def wait_pods(team: Team, job: str) -> list[str]:
     for _, pod in team.client.watch(
-        "pods", team.namespace, timeout=30, labels=f"batch.kubernetes.io/job-name={job}"
+        "pods", team.namespace, timeout=PATIENCE, labels=f"batch.kubernetes.io/job-name={job}"
     ):
         return [pod["metadata"]["name"]]
-    raise AssertionError(f"Job {job} has no pod after 30 s")
+    raise AssertionError(f"Job {job} has no pod after {PATIENCE:g} s")
 
 
 # a Job that bears our name before we do

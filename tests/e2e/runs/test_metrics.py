@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from testing.cluster.base import free_port, wait_until
+from testing.cluster.client import PATIENCE
 from testing.namespace import FINISHES_WHEN_TOLD, Team, phase, python
 from tests.e2e.runs.conftest import TeamMaker
 from tests.e2e.runs.test_many_runs import late_pods
@@ -30,7 +31,7 @@ class Watched:
     port: int
 
     def text(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=PATIENCE) as answer:
             return str(answer.read().decode())
 
     def samples(self) -> Iterator[tuple[str, dict[str, str], float]]:

@@ -31,7 +31,7 @@ def finish(team: Team, found: Object, attempt: int = 1) -> None:
 
 
 def ended(team: Team) -> Object:
-    return team.wait_phase("flow", "Succeeded", "Failed", "Cancelled", timeout=150)
+    return team.wait_phase("flow", "Succeeded", "Failed", "Cancelled")
 
 
 def when_ended(team: Team, number: int = 1) -> dict[str, Any]:
@@ -39,7 +39,6 @@ def when_ended(team: Team, number: int = 1) -> dict[str, Any]:
     found = team.wait_run(
         "flow",
         lambda run: len(found := attempts(run, "a")) >= number and bool(found[number - 1].get("outcome")),
-        150,
         says=f"attempt {number} to have ended",
     )
     return attempts(found, "a")[number - 1]

@@ -13,7 +13,7 @@ import pytest
 from testing import examples
 from testing.cluster.audit import AuditEvent, in_order
 from testing.cluster.base import Cluster, free_port, wait_until
-from testing.cluster.client import Object
+from testing.cluster.client import PATIENCE, Object
 from testing.cluster.faults import matching
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import Team
@@ -33,7 +33,7 @@ def is_ready(number: int) -> bool:
 
 def answers(number: int, path: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{number}/{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{number}/{path}", timeout=PATIENCE) as answer:
             return bool(answer.status == 200)
     except (urllib.error.HTTPError, OSError):
         return False

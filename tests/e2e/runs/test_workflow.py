@@ -130,7 +130,9 @@ def test_the_shipped_example(new_team: TeamMaker, node: Cluster) -> None:
         ["NAME", "PHASE", "TASKS", "LIVE", "EXPOSED", "AGE"],
         ["vqe", "Succeeded", "4/4", "0"],
     ]
-    waited = node.kubectl("-n", team.namespace, "wait", "--for=condition=Complete", "wfr/vqe", "--timeout=5s")
+    waited = node.kubectl(
+        "-n", team.namespace, "wait", "--for=condition=Complete", "wfr/vqe", "--timeout=180s"
+    )
     assert "condition met" in waited
 
 

@@ -18,6 +18,7 @@ from runkeys.api import SecretStore
 from runkeys.cli._stores import unbound_roles
 from runkeys.problems import Invalid
 from testing.cluster.base import wait_until
+from testing.cluster.client import PATIENCE
 from testing.namespace import canary
 from testing.stores.openbao import OpenBao, running, store
 from testing.stores.postgres import Postgres, postgres
@@ -265,7 +266,7 @@ def test_control_a_lease_lives_while_its_task_runs(
         wait_until("the task to run", (terminal.folder / "up").exists)
         assert len(database.leased()) == 1
         (terminal.folder / "end").touch()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
     assert database.leased() == []
 
 
@@ -282,7 +283,7 @@ def test_ctrl_c_revokes(terminal: Terminal, login: Login, database: Postgres, ti
             while "Interrupted" not in process.stderr.readline():
                 pass
             process.send_signal(signal.SIGINT)
-        assert process.wait(60) != 0
+        assert process.wait(PATIENCE) != 0
     assert database.leased() == []
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from runkeys.names import RUNTIME
 from testing.cluster.base import wait_until
-from testing.cluster.client import ApiError, Object
+from testing.cluster.client import PATIENCE, ApiError, Object
 from testing.namespace import TASK_IMAGE, Team, make_namespace, python, run, team_in
 from testing.operators import install_crds
 from tests.e2e.conftest import OwnNode
@@ -253,12 +253,14 @@ def test_a_task_is_given_what_its_run_says_whoever_gives_its_pod_a_node(new_team
 
 def wait_refused(team: Team, kind: str, name: str) -> Object:
     """The event that says that a controller may not make the pod."""
-    for _, event in team.client.watch("events", team.namespace, timeout=90, fields="reason=FailedCreate"):
+    for _, event in team.client.watch(
+        "events", team.namespace, timeout=PATIENCE, fields="reason=FailedCreate"
+    ):
         about = event["involvedObject"]
         exact = about["name"] == name
         if about["kind"] == kind and (exact or (name.endswith("-") and about["name"].startswith(name))):
             return event
-    raise AssertionError(f"nothing refused the pod of {kind} {name} within 90 s")
+    raise AssertionError(f"nothing refused the pod of {kind} {name} within {PATIENCE:g} s")
 
 
 # what each policy is there for

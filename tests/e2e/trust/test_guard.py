@@ -17,7 +17,7 @@ from runkeys.policies import Account
 from runkeys_operator.checks.admission import Record
 from runkeys_operator.checks.policies import KEPT
 from testing.cluster.base import Cluster, free_port, wait_until
-from testing.cluster.client import Object
+from testing.cluster.client import PATIENCE, Object
 from testing.cluster.faults import Action, Answer, Request, Reset, matching
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import HELD_BACK, Team, condition, phase
@@ -86,7 +86,7 @@ DAMAGES = {
 def readiness(port: int) -> str:
     """What the probe answers; empty if nobody does."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE) as answer:
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
         return error.read().decode()
