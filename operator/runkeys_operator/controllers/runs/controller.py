@@ -269,6 +269,8 @@ class RunController:
                 obs = replace(obs, memory=note_staleness(obs.memory, self._now(), stale=step.stale))
             self._remember(key, obs)
             if not step.actions:
+                if step.settled and self._observer.knows_more(key, obs):
+                    return replace(step, settled=False, look_again=0.0)
                 return step
             if step.actions == (Refresh(),):
                 fresh = await self._read(key, obs.run)

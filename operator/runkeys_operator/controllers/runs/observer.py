@@ -166,6 +166,18 @@ class Observer:
             policies_in_force=self._policy_check.in_force,
         )
 
+    def knows_more(self, key: Key, obs: Observation) -> bool:
+        """Whether a pod of the run, or an unanswered request of one, became known while ``obs`` was read.
+
+        Forgotten with the run, the request would stay without an answer: nothing comes that would show it again.
+        """
+        pods = self._pods.of(key)
+        pods_seen, requests_seen = {pod.uid for pod in obs.pods}, {item.uid for item in obs.requests}
+        return any(pod.uid not in pods_seen for pod in pods) or any(
+            not item.state and not item.gone and item.uid not in requests_seen
+            for item in self._requests(pods)
+        )
+
     def _requests(self, pods: Iterable[PodView]) -> tuple[RequestView, ...]:
         """The pods' requests, from the watch: only their answer changes, and the server takes no second answer."""
         return tuple(item for pod in pods for item in self._known.of(pod.uid))
