@@ -272,7 +272,7 @@ class KubeClient:
 
         This sees every change in order, so that it does not miss a state that lasts only a moment.
 
-        :raises WaitError: after ``timeout`` seconds, with the object as last seen.
+        :raises WaitError: ``timeout`` seconds after the first answer, with the object as last seen.
         """
         last: Object | None = None
         for kind, item in self._follow(resource, name, namespace, timeout):
@@ -325,7 +325,10 @@ class KubeClient:
         """
         # A watch ends early if the API server ends, or if it has forgotten the requested version. Then the present
         # state counts, and the deadline stays the same.
-        until, seen = time.monotonic() + timeout, bool(since)
+        #
+        # The time counts from the first answer: a wait that could not look must not say that nothing was there.
+        looked = seen = bool(since)
+        until = time.monotonic() + (timeout if looked else max(timeout, PATIENCE))
         while (left := until - time.monotonic()) > 0:
             try:
                 fields = f"metadata.name={name}"
@@ -334,6 +337,8 @@ class KubeClient:
                         "GET", by_plural(resource).path(namespace), query=_selectors("", fields), timeout=left
                     )
                     since, kind = found["metadata"]["resourceVersion"], found["kind"].removesuffix("List")
+                    if not looked:
+                        looked, until = True, time.monotonic() + timeout
                     for item in found["items"]:
                         yield "ADDED", {"apiVersion": found["apiVersion"], "kind": kind, **item}
                     if seen and not found["items"]:

@@ -150,8 +150,8 @@ class TestClient:
 
     def test_waiting_ends_with_the_object_as_last_seen(self, client: KubeClient, namespace: str) -> None:
         client.create(config_map("slow"), namespace)
-        with pytest.raises(WaitError, match=r'to shine: not within 5 s; last seen:[^$]*"slow"'):
-            client.wait_for("configmaps", "slow", namespace, lambda _: False, timeout=5, what="to shine")
+        with pytest.raises(WaitError, match=r'to shine: not within 1 s; last seen:[^$]*"slow"'):
+            client.wait_for("configmaps", "slow", namespace, lambda _: False, timeout=1, what="to shine")
 
     def test_waiting_never_shows_a_value(self, client: KubeClient, namespace: str) -> None:
         value = secrets.token_hex(16)
@@ -238,6 +238,13 @@ class TestProxy:
         [request] = proxy.requests
         assert request.ended is not None
         assert request.ended - request.arrived >= 0.4
+
+    def test_a_wait_counts_from_its_first_answer(
+        self, through: KubeClient, client: KubeClient, proxy: ApiProxy, namespace: str
+    ) -> None:
+        client.create(config_map("there"), namespace)
+        proxy.rule(matching("list"), Delay(1))
+        assert through.wait_for("configmaps", "there", namespace, bool, timeout=0.1)
 
     def test_a_reset_before_it_is_sent_on(
         self, through: KubeClient, client: KubeClient, proxy: ApiProxy, namespace: str

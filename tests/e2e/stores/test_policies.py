@@ -12,7 +12,7 @@ import pytest
 from testing.cluster.base import wait_until
 from testing.cluster.client import ApiError, KubeClient, Object
 from testing.namespace import HELD_BACK, TASK_IMAGE, Team, condition, make_namespace, phase, team_in
-from testing.operators import install_crds
+from testing.operators import install_crds, last_is_in_force
 from testing.people import give, person
 from tests.e2e.conftest import OwnNode
 from tests.e2e.runs.conftest import TeamMaker
@@ -157,6 +157,13 @@ def test_the_operator_is_held_to_tokens_of_pods(team: StoreTeam) -> None:
         assert words in asked(operator, team, **changed), words
     # Others are not held to that: they have rights of their own.
     assert asked(team.client, team, labels={}) == ""
+
+
+def test_control_without_that_policy_not_all_are_in_force(team: StoreTeam) -> None:
+    """It is created last: tests that need the policies wait for this one, see ``testing.operators.wait_in_force``."""
+    assert last_is_in_force(team.client, team.namespace)
+    with team.without_policies("tokens"):
+        assert not last_is_in_force(team.client, team.namespace)
 
 
 def test_where_stores_are_off_the_operator_requests_no_tokens(new_team: TeamMaker) -> None:
