@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-SETTLES = timedelta(seconds=2)
-"""The API server takes up to a second to apply new policies, and cuts times to whole seconds."""
+SETTLES = timedelta(seconds=3)
+"""The API server cuts times to whole seconds, looks for new policies a second after it is done with the last ones, and
+has to compile them. So they are given two seconds at least."""
 
 _MOST_PERIODS = 16
 

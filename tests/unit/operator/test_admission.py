@@ -33,14 +33,14 @@ FIRST = look(None, 100, found())
 
 
 def test_new_policies_count_from_when_they_were_made_and_the_server_goes_by_them() -> None:
-    assert timedelta(seconds=2) == SETTLES
-    assert believed(FIRST, 0, 1, 2, 3, 99, 5000) == [False, False, True, True, True, True]
+    assert timedelta(seconds=3) == SETTLES
+    assert believed(FIRST, 0, 1, 2, 3, 99, 5000) == [False, False, False, True, True, True]
 
 
 def test_after_an_upgrade_from_a_version_that_kept_nothing_what_that_one_believed_is_believed() -> None:
     """It demanded the policies as well: those that were changed, and not the one that the upgrade added."""
     record = look(None, 100, found(use=Sighting("u1", 2, at(10)), more=Sighting("m1", 1, at(99))))
-    assert believed(record, 11, 12, 50) == [False, True, True]
+    assert believed(record, 12, 13, 50) == [False, True, True]
 
 
 def test_the_same_policies_at_two_looks_were_there_in_between_however_long_that_was() -> None:
@@ -52,17 +52,17 @@ def test_the_same_policies_at_two_looks_were_there_in_between_however_long_that_
 @pytest.mark.parametrize(
     ("again", "begins"),
     [
-        (Sighting("u2", 1, at(150)), 152),  # deleted, and made again
-        (Sighting("u1", 3, at(0)), 203),  # changed, and changed back
-        (Sighting("u2", 2, at(150)), 203),  # made again otherwise, then mended
-        (Sighting("u1", 0, at(0)), 203),  # a backup of etcd from before
+        (Sighting("u2", 1, at(150)), 153),  # deleted, and made again
+        (Sighting("u1", 3, at(0)), 204),  # changed, and changed back
+        (Sighting("u2", 2, at(150)), 204),  # made again otherwise, then mended
+        (Sighting("u1", 0, at(0)), 204),  # a backup of etcd from before
     ],
 )
 def test_a_break_ends_at_the_last_look_and_what_is_made_in_it_is_not_believed(
     again: Sighting, begins: int
 ) -> None:
     record = look(look(FIRST, 120, found()), 200 + 1, found(use=again))
-    begins = begins if begins == 152 else 204
+    begins = begins if begins == 153 else 205
     assert believed(record, 3, 119, 120, 130, begins - 1, begins) == [True, True, False, False, False, True]
 
 
@@ -78,18 +78,18 @@ def test_a_policy_that_an_upgrade_adds_or_takes_away_makes_no_break() -> None:
     assert look(record, 300, found()).periods == FIRST.periods
     # but if it comes together with a break, that is what counts
     broken = look(FIRST, 200, found(use=Sighting("u2", 1, at(150)), more=Sighting("m1", 1, at(160))))
-    assert believed(broken, 161, 162) == [False, True]
+    assert believed(broken, 162, 163) == [False, True]
 
 
 def test_a_namespace_that_is_served_later_is_believed_from_then_on_and_the_others_go_on() -> None:
     first = look(None, 100, found(), "a", "b")
     record = look(first, 200, found(), "a", "c")
     assert believed(record, 50, 150, 250) == [True, True, True]
-    assert believed(record, 50, 202, 203, namespace="c") == [False, False, True]
+    assert believed(record, 50, 203, 204, namespace="c") == [False, False, True]
     assert believed(record, 50, 250, namespace="b") == [False, False]
     everywhere = look(record, 300, found())
     assert believed(everywhere, 50, 250, 350) == [True, True, True]
-    assert believed(everywhere, 250, 301, 303, namespace="b") == [False, False, True]
+    assert believed(everywhere, 250, 301, 304, namespace="b") == [False, False, True]
 
 
 def test_what_is_kept_is_read_again_and_anything_else_is_nothing() -> None:
