@@ -23,6 +23,8 @@ HERE = Path(__file__).parent
 IN_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
 SLOWEST = 10
 pytest_plugins = ["pytester"]
+HAS_FAILED = pytest.StashKey[bool]()
+"""Whether the set-up or the call of a test has failed, for fixtures that end after it."""
 
 # No deadline: machines are noisy, and a slow example is no wrong one.
 settings.register_profile("local", deadline=None)
@@ -56,10 +58,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn a skip or an expected failure that nobody reviewed into a failure."""
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip or an expected failure that nobody reviewed into a failure, and let fixtures know of failures."""
     report = yield
     _refuse_unlisted(report)
+    item.stash[HAS_FAILED] = report.failed or item.stash.get(HAS_FAILED, False)
     return report
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -25,6 +27,7 @@ from testing.cluster.node_layout import NodeOptions
 from testing.cluster.proxy import ApiProxy
 from testing.namespace import make_namespace, remove_namespace
 from testing.operators import install_crds
+from tests.conftest import HAS_FAILED
 from tests.e2e import operator_calls
 
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(4))[:8]
@@ -105,8 +108,11 @@ def namespace(new_namespace: Callable[[], str]) -> str:
 
 
 @pytest.fixture
-def own_node() -> Iterator[OwnNode]:
-    """Start nodes for this test alone, for whatever would disturb others."""
+def own_node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OwnNode]:
+    """Start nodes for this test alone, for whatever would disturb others.
+
+    If the test fails, the logs of their components are kept in its ``tmp_path``: nothing else is left of such a node.
+    """
     if providers.choose() != "node":
         pytest.skip("starts a node for itself: only the provider 'node' offers that")
     with ExitStack() as ends:
@@ -117,7 +123,12 @@ def own_node() -> Iterator[OwnNode]:
             ends.callback(claim.release)
             node = NodeCluster.start(name, options, claim)
             ends.callback(node.stop)
+            ends.callback(keep_logs, node)
             return node
+
+        def keep_logs(node: NodeCluster) -> None:
+            if request.node.stash.get(HAS_FAILED, False):
+                shutil.copytree(node.paths.logs, tmp_path / f"logs-{node.record.name}")
 
         yield start
 

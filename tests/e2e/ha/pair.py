@@ -302,7 +302,8 @@ class Load:
             raise self._failure
         team = self._team
         wait_with_progress(
-            "the end of all runs", self._team.versions, lambda: all(map(_is_over, self._runs()))
+            *("the end of all runs", team.versions, lambda: all(map(_is_over, self._runs()))),
+            tell=team.unfinished,
         )
         runs = self._runs()
         assert len(runs) == self._made >= _AT_ONCE
