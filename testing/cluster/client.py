@@ -344,9 +344,9 @@ class KubeClient:
                     if seen and not found["items"]:
                         yield "DELETED", {"metadata": {"name": name}}
                     seen = bool(found["items"])
-                yield from self.watch(
-                    resource, namespace, timeout=until - time.monotonic(), since=since, fields=fields
-                )
+                # On a busy machine the time may be over by now, and a time-out of less than nothing is an error.
+                left = max(until - time.monotonic(), 0.01)
+                yield from self.watch(resource, namespace, timeout=left, since=since, fields=fields)
             except (ApiError, urllib3.exceptions.HTTPError) as error:
                 if isinstance(error, ApiError) and error.status in (400, 401, 403, 404):
                     raise

@@ -127,7 +127,7 @@ def own_node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OwnNode
             return node
 
         def keep_logs(node: NodeCluster) -> None:
-            if request.node.stash.get(HAS_FAILED, False):
+            if request.node.stash.get(HAS_FAILED, False) and node.paths.logs.exists():
                 shutil.copytree(node.paths.logs, tmp_path / f"logs-{node.record.name}")
 
         yield start

@@ -153,6 +153,13 @@ class TestClient:
         with pytest.raises(WaitError, match=r'to shine: not within 1 s; last seen:[^$]*"slow"'):
             client.wait_for("configmaps", "slow", namespace, lambda _: False, timeout=1, what="to shine")
 
+    def test_waiting_ends_so_too_if_the_time_is_over_while_the_condition_is_asked(
+        self, client: KubeClient, namespace: str
+    ) -> None:
+        client.create(config_map("slow"), namespace)
+        with pytest.raises(WaitError, match=r'last seen:[^$]*"slow"'):
+            client.wait_for("configmaps", "slow", namespace, lambda _: time.sleep(0.2), timeout=0.1)
+
     def test_waiting_never_shows_a_value(self, client: KubeClient, namespace: str) -> None:
         value = secrets.token_hex(16)
         made = client.create(secret("hidden", value), namespace)
